@@ -1,0 +1,232 @@
+import { randomUUID } from 'node:crypto';
+import pg from 'pg';
+
+/** gRPC status codes by name. */
+export const Code = {
+  CANCELLED: 1,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  NOT_FOUND: 5,
+  ALREADY_EXISTS: 6,
+  PERMISSION_DENIED: 7,
+  RESOURCE_EXHAUSTED: 8,
+  FAILED_PRECONDITION: 9,
+  ABORTED: 10,
+  OUT_OF_RANGE: 11,
+  UNIMPLEMENTED: 12,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+  DATA_LOSS: 15,
+  UNAUTHENTICATED: 16,
+} as const;
+export type Code = (typeof Code)[keyof typeof Code];
+
+/** Name of a status code, as logs and metrics show it. */
+export const codeName = (code: number): string =>
+  Object.entries(Code).find(([, value]) => value === code)?.[0] ?? (code === 0 ? 'OK' : 'UNKNOWN');
+
+/** One offending field of a request. */
+export interface FieldViolation {
+  /** Path in proto names, `operations[2].limit`. */
+  readonly field: string;
+  /** What the field would have to be. */
+  readonly description: string;
+}
+
+/** A precondition that did not hold. */
+export interface PreconditionViolation {
+  readonly type: string;
+  readonly subject: string;
+  readonly description: string;
+}
+
+interface RpcErrorDetails {
+  /** Facts that go with the reason. Never SQL, parameters or hosts. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** Present when the same call can succeed later: the least delay, milliseconds. */
+  readonly retryAfterMs?: number;
+  readonly fields?: readonly FieldViolation[];
+  readonly preconditions?: readonly PreconditionViolation[];
+  /** What the log shows and the caller does not. */
+  readonly cause?: unknown;
+}
+
+/** A failed call as the caller sees it; both listeners render it with `google.rpc` details. */
+export class RpcError extends Error {
+  readonly code: Code;
+  /** UPPER_SNAKE, unique within the domain `policies.hoc`. */
+  readonly reason: string;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly retryAfterMs: number | undefined;
+  readonly fields: readonly FieldViolation[];
+  readonly preconditions: readonly PreconditionViolation[];
+
+  constructor(code: Code, reason: string, message: string, details: RpcErrorDetails = {}) {
+    super(message, { cause: details.cause });
+    this.code = code;
+    this.reason = reason;
+    this.metadata = details.metadata ?? {};
+    this.retryAfterMs = details.retryAfterMs;
+    this.fields = details.fields ?? [];
+    this.preconditions = details.preconditions ?? [];
+  }
+}
+
+/** INVALID_ARGUMENT that names every offending field. */
+export const invalidArgument = (fields: readonly FieldViolation[]): RpcError =>
+  new RpcError(
+    Code.INVALID_ARGUMENT,
+    'INVALID_REQUEST',
+    `invalid request: ${fields.map(({ field, description }) => `${field} ${description}`).join('; ')}`,
+    { fields },
+  );
+
+interface Entry {
+  readonly code: Code;
+  readonly reason: string;
+  readonly message: string;
+  readonly retryAfterMs?: number;
+}
+
+const CONFLICT_RETRY_MS = 20;
+const BUSY_RETRY_MS = 100;
+const OUTAGE_RETRY_MS = 500;
+
+const serialization: Entry = {
+  code: Code.ABORTED,
+  reason: 'SERIALIZATION_FAILURE',
+  message: 'a concurrent transaction got in the way; run the whole transaction again',
+  retryAfterMs: CONFLICT_RETRY_MS,
+};
+const unavailable: Entry = {
+  code: Code.UNAVAILABLE,
+  reason: 'DATABASE_UNAVAILABLE',
+  message: 'the database does not answer',
+  retryAfterMs: OUTAGE_RETRY_MS,
+};
+const outdated: Entry = {
+  code: Code.FAILED_PRECONDITION,
+  reason: 'SCHEMA_OUTDATED',
+  message: 'the database schema is older than this program; run `policy-sidecar migrate up`',
+};
+
+/** SQLSTATE -> what the caller sees. Full codes first, then classes by their first two characters. */
+const SQLSTATES: Readonly<Record<string, Entry>> = {
+  '40001': serialization,
+  '40P01': { ...serialization, reason: 'DEADLOCK_DETECTED' },
+  '55P03': { ...serialization, reason: 'LOCK_NOT_AVAILABLE', message: 'a lock could not be had in time' },
+  '23505': { code: Code.ALREADY_EXISTS, reason: 'UNIQUE_VIOLATION', message: 'a row with this key exists' },
+  '23503': {
+    code: Code.FAILED_PRECONDITION,
+    reason: 'FOREIGN_KEY_VIOLATION',
+    message: 'a row this one refers to does not exist, or other rows still refer to it',
+  },
+  '23502': { code: Code.INVALID_ARGUMENT, reason: 'NOT_NULL_VIOLATION', message: 'a required value is missing' },
+  '23514': { code: Code.INVALID_ARGUMENT, reason: 'CHECK_VIOLATION', message: 'a value is outside its allowed set' },
+  '22': { code: Code.INVALID_ARGUMENT, reason: 'INVALID_VALUE', message: 'a value cannot be stored in its column' },
+  '25P02': {
+    code: Code.FAILED_PRECONDITION,
+    reason: 'TRANSACTION_ABORTED',
+    message: 'an earlier statement of this transaction failed; roll back, or roll back to a savepoint',
+  },
+  '25006': {
+    code: Code.FAILED_PRECONDITION,
+    reason: 'READ_ONLY_TRANSACTION',
+    message: 'the transaction, or the database, is read-only',
+  },
+  '3B001': { code: Code.FAILED_PRECONDITION, reason: 'SAVEPOINT_UNKNOWN', message: 'there is no such savepoint' },
+  '42501': {
+    code: Code.PERMISSION_DENIED,
+    reason: 'DATABASE_PERMISSION_DENIED',
+    message: 'the database role of this service may not do that',
+  },
+  '42P01': outdated,
+  '42703': outdated,
+  '42883': outdated,
+  '3F000': outdated,
+  '0A000': {
+    code: Code.ABORTED,
+    reason: 'SCHEMA_CHANGED',
+    message: 'the schema changed under a prepared statement; run the transaction again',
+    retryAfterMs: CONFLICT_RETRY_MS,
+  },
+  '53300': {
+    code: Code.RESOURCE_EXHAUSTED,
+    reason: 'TOO_MANY_CONNECTIONS',
+    message: 'the database has no free connection',
+    retryAfterMs: BUSY_RETRY_MS,
+  },
+  '53': {
+    code: Code.RESOURCE_EXHAUSTED,
+    reason: 'DATABASE_RESOURCES',
+    message: 'the database is out of a resource',
+    retryAfterMs: OUTAGE_RETRY_MS,
+  },
+  '54': { code: Code.INVALID_ARGUMENT, reason: 'LIMIT_EXCEEDED', message: 'the request exceeds a database limit' },
+  '25P03': { ...unavailable, reason: 'DATABASE_SESSION_TIMEOUT', message: 'the database ended an idle transaction' },
+  '57014': { code: Code.CANCELLED, reason: 'STATEMENT_CANCELLED', message: 'the statement was cancelled' },
+  '57P': unavailable,
+  '08': unavailable,
+};
+
+const CONNECTION_ERRNO = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ENOENT',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+]);
+
+const lookUp = (sqlstate: string): Entry | undefined =>
+  SQLSTATES[sqlstate] ?? SQLSTATES[sqlstate.slice(0, 3)] ?? SQLSTATES[sqlstate.slice(0, 2)];
+
+const render = (entry: Entry, cause: unknown, metadata: Record<string, string> = {}): RpcError =>
+  new RpcError(entry.code, entry.reason, entry.message, {
+    metadata,
+    cause,
+    ...(entry.retryAfterMs === undefined ? {} : { retryAfterMs: entry.retryAfterMs }),
+  });
+
+/** True when the server has reported the failure, which aborts the transaction it happened in. */
+export const isServerError = (error: unknown): error is pg.DatabaseError => error instanceof pg.DatabaseError;
+
+/** True when the connection is gone or unusable after this error. */
+export const isConnectionError = (error: unknown): boolean => {
+  if (isServerError(error)) return /^(08|57P0)/.test(error.code ?? '') || error.severity === 'FATAL';
+  const { code, message } = error as NodeJS.ErrnoException;
+  return (
+    (code !== undefined && CONNECTION_ERRNO.has(code)) ||
+    /^(Connection terminated|Client has encountered a connection error|Client was closed)/.test(message ?? '')
+  );
+};
+
+/**
+ * Turns anything thrown on the way into what the caller may see: an {@link RpcError} as it is, a database error by its
+ * SQLSTATE, a lost connection as UNAVAILABLE, everything else as INTERNAL with an id that the log repeats.
+ */
+export const toRpcError = (error: unknown): RpcError => {
+  if (error instanceof RpcError) return error;
+  if (isServerError(error)) {
+    const entry = lookUp(error.code ?? '');
+    if (entry) {
+      const metadata: Record<string, string> = { sqlstate: error.code ?? '' };
+      if (error.constraint) metadata['constraint'] = error.constraint;
+      if (error.column) metadata['column'] = error.column;
+      return render(entry, error, metadata);
+    }
+  } else if (error instanceof Error && isConnectionError(error)) {
+    return render(unavailable, error);
+  }
+  const id = randomUUID();
+  return new RpcError(Code.INTERNAL, 'INTERNAL', `internal error ${id}`, { metadata: { error_id: id }, cause: error });
+};
+
+/** RESOURCE_EXHAUSTED for a limit of this process. */
+export const busy = (reason: string, message: string): RpcError =>
+  new RpcError(Code.RESOURCE_EXHAUSTED, reason, message, { retryAfterMs: BUSY_RETRY_MS });
+
+/** UNAVAILABLE: the database cannot be reached. */
+export const databaseUnavailable = (cause?: unknown): RpcError => render(unavailable, cause);

@@ -1,0 +1,168 @@
+import type { Connection, Database } from './pool.ts';
+import type { Param, Statement } from './statement.ts';
+
+/** What a driver may do with the database; where it runs (auto-commit or inside a transaction) is not its concern. */
+export interface Session {
+  /** All rows. */
+  rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]>;
+  /** The first row, if there is one. */
+  row<T>(statement: Statement<T>, params: readonly Param[]): Promise<T | undefined>;
+  /** Runs a write and returns the number of rows it affected. */
+  execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint>;
+  /** Rows as they are read, in constant memory; the snapshot is the one of the first row. */
+  stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncIterable<T>;
+  /**
+   * Runs statements whose failure must not end the caller's transaction: under a savepoint inside one. Without one each
+   * statement stands alone anyway. The error is thrown on.
+   */
+  attempt<T>(work: (db: Session) => Promise<T>): Promise<T>;
+  /** Rows returned and affected so far by this session's statements. */
+  readonly rowCount: bigint;
+}
+
+/** Rows fetched at once by a stream: enough to hide the round trip, little enough to stay small. */
+const FETCH_ROWS = 500;
+
+let cursors = 0;
+
+/** Reads a statement through a cursor of the transaction that `connection` is in. */
+export async function* readCursor<T>(
+  connection: Connection,
+  statement: Statement<T>,
+  params: readonly Param[],
+  signal: AbortSignal | undefined,
+  exclusive: <R>(work: () => Promise<R>) => Promise<R> = (work) => work(),
+): AsyncGenerator<T> {
+  cursors = (cursors + 1) % Number.MAX_SAFE_INTEGER;
+  const cursor = `policy_sidecar_${cursors}`;
+  await exclusive(() => connection.command(`declare ${cursor} no scroll cursor for ${statement.text}`, params, signal));
+  let drained = false;
+  try {
+    while (!drained) {
+      const { rows } = await exclusive(() =>
+        connection.command(`fetch ${FETCH_ROWS} from ${cursor}`, undefined, signal),
+      );
+      for (const row of rows) yield statement.map(row);
+      drained = rows.length < FETCH_ROWS;
+    }
+  } finally {
+    // In an aborted transaction the cursor is gone already, and closing it would only fail.
+    await exclusive(() => connection.command(`close ${cursor}`)).catch(() => {});
+  }
+}
+
+/** Each statement on a connection of its own, committed by itself. */
+export class AutoCommitSession implements Session {
+  readonly #database: Database;
+  readonly #signal: AbortSignal | undefined;
+  rowCount = 0n;
+
+  constructor(database: Database, signal: AbortSignal | undefined) {
+    this.#database = database;
+    this.#signal = signal;
+  }
+
+  async rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]> {
+    const { rows, count } = await this.#database.calls.use(this.#signal, (connection) =>
+      connection.run(statement, params, this.#signal),
+    );
+    this.rowCount += BigInt(count);
+    return rows;
+  }
+
+  async row<T>(statement: Statement<T>, params: readonly Param[]): Promise<T | undefined> {
+    return (await this.rows(statement, params))[0];
+  }
+
+  async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
+    const before = this.rowCount;
+    await this.rows(statement, params);
+    return this.rowCount - before;
+  }
+
+  /** A stream lasts as long as its reader takes, so it counts as an open transaction. */
+  async *stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncGenerator<T> {
+    const connection = await this.#database.transactions.acquire(this.#signal);
+    let failure: unknown;
+    try {
+      await connection.command('begin isolation level repeatable read read only', undefined, this.#signal);
+      for await (const row of readCursor(connection, statement, params, this.#signal)) {
+        this.rowCount += 1n;
+        yield row;
+      }
+    } catch (error) {
+      failure = error;
+      throw error;
+    } finally {
+      await connection.command('rollback').catch((error: unknown) => {
+        failure = error;
+      });
+      connection.release(failure);
+    }
+  }
+
+  attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    return work(this);
+  }
+}
+
+let savepoints = 0;
+
+/** Statements on the connection of an open transaction, in the order they are asked for. */
+export class TransactionSession implements Session {
+  readonly #connection: Connection;
+  readonly #signal: AbortSignal | undefined;
+  readonly #exclusive: (<R>(work: () => Promise<R>) => Promise<R>) | undefined;
+  rowCount = 0n;
+
+  /**
+   * @param exclusive how a stream takes its turn for each batch when other calls may use the transaction between them;
+   *   left out where nobody else can.
+   */
+  constructor(
+    connection: Connection,
+    signal: AbortSignal | undefined,
+    exclusive?: <R>(work: () => Promise<R>) => Promise<R>,
+  ) {
+    this.#connection = connection;
+    this.#signal = signal;
+    this.#exclusive = exclusive;
+  }
+
+  async rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]> {
+    const { rows, count } = await this.#connection.run(statement, params, this.#signal);
+    this.rowCount += BigInt(count);
+    return rows;
+  }
+
+  async row<T>(statement: Statement<T>, params: readonly Param[]): Promise<T | undefined> {
+    return (await this.rows(statement, params))[0];
+  }
+
+  async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
+    const before = this.rowCount;
+    await this.rows(statement, params);
+    return this.rowCount - before;
+  }
+
+  async *stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncGenerator<T> {
+    for await (const row of readCursor(this.#connection, statement, params, this.#signal, this.#exclusive)) {
+      this.rowCount += 1n;
+      yield row;
+    }
+  }
+
+  async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    savepoints = (savepoints + 1) % Number.MAX_SAFE_INTEGER;
+    const savepoint = `policy_sidecar_${savepoints}`;
+    await this.#connection.command(`savepoint ${savepoint}`, undefined, this.#signal);
+    try {
+      const result = await work(this);
+      await this.#connection.command(`release savepoint ${savepoint}`);
+      return result;
+    } catch (error) {
+      await this.#connection.command(`rollback to savepoint ${savepoint}; release savepoint ${savepoint}`);
+      throw error;
+    }
+  }
+}

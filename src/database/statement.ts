@@ -1,0 +1,33 @@
+/** One text column of a row as PostgreSQL sends it; null is SQL NULL. */
+export type Cell = string | null;
+
+/** A row in text form, cells in the order of the select list. */
+export type Row = readonly Cell[];
+
+/** A bound parameter. Timestamps and documents are bound as text (`timestampToText`, `jsonText`). */
+export type Param = string | number | bigint | boolean | null | undefined | Uint8Array | readonly (string | number)[];
+
+/** A statement prepared once per connection under its name, and how its rows become messages. */
+export interface Statement<T = Row> {
+  /** `<driver>.<operation>`, unique, at most 63 characters: PostgreSQL's name of the prepared statement. */
+  readonly name: string;
+  readonly text: string;
+  readonly map: (row: Row) => T;
+}
+
+const names = new Set<string>();
+
+/**
+ * Declares a statement. Texts are composed once, when a module loads, from entities and constants; everything that
+ * comes with a request is a `$n` parameter.
+ *
+ * @param map what a row becomes; left out for statements whose rows nobody reads.
+ */
+export function statement(name: string, text: string): Statement;
+export function statement<T>(name: string, text: string, map: (row: Row) => T): Statement<T>;
+export function statement<T>(name: string, text: string, map?: (row: Row) => T): Statement<T | Row> {
+  if (name.length > 63) throw new Error(`statement name too long: ${name}`);
+  if (names.has(name)) throw new Error(`two statements are called ${name}`);
+  names.add(name);
+  return { name, text: text.replace(/\s+/g, ' ').trim(), map: map ?? ((row) => row) };
+}

@@ -1,0 +1,614 @@
+import { busy, Code, databaseUnavailable, isConnectionError, isServerError, RpcError } from './errors.ts';
+import type { Connection, Database } from './pool.ts';
+import { type Session, TransactionSession } from './session.ts';
+import type { TransactionIds } from './transaction-id.ts';
+
+/** Isolation levels in PostgreSQL's words. */
+export type Isolation = 'read committed' | 'repeatable read' | 'serializable';
+
+/** How a transaction is to be run. */
+export interface TransactionMode {
+  readonly isolation: Isolation;
+  readonly readOnly: boolean;
+  /** Only with serializable and read-only: wait for a snapshot that cannot fail. */
+  readonly deferrable: boolean;
+}
+
+/** What a caller asks for when it begins a transaction. */
+export interface BeginOptions extends TransactionMode {
+  readonly caller: string;
+  readonly label: string;
+  /** Milliseconds; undefined takes the configured default, `none` has no idle lease. */
+  readonly idleLeaseMs: number | 'none' | undefined;
+  /** Milliseconds; undefined takes the configured default. */
+  readonly totalLeaseMs: number | undefined;
+}
+
+/** Where a transaction is in its life. */
+export type TransactionState = 'open' | 'committing' | 'committed' | 'rolled back' | 'expired' | 'lost' | 'unknown';
+
+/** Configured bounds. */
+export interface TransactionLimits {
+  readonly idleLeaseMs: number;
+  readonly idleLeaseMaxMs: number;
+  readonly totalLeaseMs: number;
+  readonly totalLeaseMaxMs: number;
+  /** Calls that may wait inside one transaction. */
+  readonly queue: number;
+}
+
+/** Told when the reaper or a lost connection ends a transaction that its caller did not end. */
+export type EndedReport = (transaction: Transaction, how: string) => void;
+
+/** How an ended transaction is remembered. */
+export interface EndedTransaction {
+  readonly caller: string;
+  readonly state: TransactionState;
+  /** Why it ended, for the caller: `idle for 30000 ms`. */
+  readonly how: string;
+  readonly endedAt: number;
+}
+
+const MEMORY = 10_000;
+/** Time in which a backend must answer a rollback before its connection is given up. */
+const ROLLBACK_MS = 5_000;
+
+const SEQUENCE_MEMORY = 1_024;
+const SEQUENCE_BYTES = 8 * 1024 * 1024;
+
+interface Remembered {
+  readonly digest: string;
+  readonly answer: Promise<Uint8Array>;
+  bytes: number;
+}
+
+const stateReason: Readonly<Record<Exclude<TransactionState, 'open' | 'committing'>, string>> = {
+  committed: 'TRANSACTION_COMMITTED',
+  'rolled back': 'TRANSACTION_ROLLED_BACK',
+  expired: 'TRANSACTION_EXPIRED',
+  lost: 'TRANSACTION_LOST',
+  unknown: 'TRANSACTION_OUTCOME_UNKNOWN',
+};
+
+const endedError = (ended: EndedTransaction): RpcError =>
+  new RpcError(
+    Code.FAILED_PRECONDITION,
+    stateReason[ended.state as keyof typeof stateReason],
+    `the transaction has ended: ${ended.state} (${ended.how}) at ${new Date(ended.endedAt).toISOString()}`,
+    {
+      metadata: {
+        state: ended.state,
+        how: ended.how,
+        ended_at: new Date(ended.endedAt).toISOString(),
+      },
+    },
+  );
+
+const abortedError = (): RpcError =>
+  new RpcError(
+    Code.FAILED_PRECONDITION,
+    'TRANSACTION_ABORTED',
+    'an earlier statement of this transaction failed; roll back, or roll back to a savepoint',
+  );
+
+/** One open transaction: a connection, a lease, and the calls that use it one at a time. */
+export class Transaction {
+  readonly id: string;
+  readonly caller: string;
+  readonly label: string;
+  readonly mode: TransactionMode;
+  readonly idleLeaseMs: number;
+  readonly totalLeaseMs: number;
+  readonly beganAt = Date.now();
+  readonly pid: number;
+  readonly #connection: Connection;
+  readonly #registry: TransactionRegistry;
+  readonly #savepoints: string[] = [];
+  readonly #sequence = new Map<bigint, Remembered>();
+  #sequenceBytes = 0;
+  #sequenceForgotten = 0n;
+  #tail: Promise<unknown> = Promise.resolve();
+  #waiting = 0;
+  #idleTimer: NodeJS.Timeout | undefined;
+  readonly #totalTimer: NodeJS.Timeout;
+  readonly #expiry = new AbortController();
+  #settle: (() => void) | undefined;
+  /** Settles when the transaction has ended, however it did. */
+  readonly ended: Promise<void> = new Promise((resolve) => {
+    this.#settle = resolve;
+  });
+  state: TransactionState = 'open';
+  failed = false;
+  lastUsedAt = Date.now();
+  lastMethod = '';
+  calls = 0;
+  running = false;
+
+  constructor(registry: TransactionRegistry, connection: Connection, id: string, options: BeginOptions) {
+    const { limits } = registry;
+    this.#registry = registry;
+    this.#connection = connection;
+    this.id = id;
+    this.pid = connection.pid;
+    this.caller = options.caller;
+    this.label = options.label;
+    this.mode = options;
+    this.totalLeaseMs = Math.min(options.totalLeaseMs ?? limits.totalLeaseMs, limits.totalLeaseMaxMs);
+    this.idleLeaseMs =
+      options.idleLeaseMs === 'none'
+        ? this.totalLeaseMs
+        : Math.min(options.idleLeaseMs ?? limits.idleLeaseMs, limits.idleLeaseMaxMs);
+    this.#totalTimer = setTimeout(() => this.#expire(`open for ${this.totalLeaseMs} ms`), this.totalLeaseMs);
+    connection.onLost = (error) => this.#finish('lost', 'its database connection was lost', error);
+    this.#rest();
+  }
+
+  /** Calls waiting for their turn. */
+  get waiting(): number {
+    return this.#waiting;
+  }
+
+  #rest(): void {
+    this.lastUsedAt = Date.now();
+    clearTimeout(this.#idleTimer);
+    this.#idleTimer = setTimeout(() => this.#expire(`idle for ${this.idleLeaseMs} ms`), this.idleLeaseMs);
+  }
+
+  /** Ends an overdue transaction: whatever it runs is stopped and rolled back. A commit under way wins. */
+  #expire(how: string): void {
+    if (this.state !== 'open') return;
+    this.state = 'expired';
+    this.#registry.forget(this, 'expired', how);
+    this.#registry.report(this, how);
+    this.#expiry.abort(endedError({ caller: this.caller, state: 'expired', how, endedAt: Date.now() }));
+    void this.#tail.then(() => this.#rollBack());
+  }
+
+  /** Takes a turn: calls run in arrival order, one at a time. */
+  #turn<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
+    if (this.#waiting >= this.#registry.limits.queue) {
+      throw busy('TRANSACTION_QUEUE_FULL', 'too many calls wait inside this transaction');
+    }
+    this.#waiting += 1;
+    clearTimeout(this.#idleTimer);
+    const before = this.#tail;
+    const turn = (async () => {
+      try {
+        await before;
+        signal?.throwIfAborted();
+      } finally {
+        this.#waiting -= 1;
+      }
+      this.#assertOpen();
+      this.running = true;
+      try {
+        return await work();
+      } finally {
+        this.running = false;
+      }
+    })();
+    const settled = turn.then(
+      () => {},
+      () => {},
+    );
+    this.#tail = settled.then(() => {
+      if (this.state === 'open' && this.#waiting === 0) this.#rest();
+    });
+    return turn;
+  }
+
+  #assertOpen(): void {
+    if (this.state !== 'open') throw this.#registry.endedOf(this.id, this.caller);
+  }
+
+  #combined(signal: AbortSignal | undefined): AbortSignal {
+    return signal ? AbortSignal.any([signal, this.#expiry.signal]) : this.#expiry.signal;
+  }
+
+  async #noting<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (isConnectionError(error)) {
+        this.#finish('lost', 'its database connection was lost', error);
+        throw databaseUnavailable(error);
+      }
+      // The signal's reason replaces PostgreSQL's own word of a cancelled statement, which aborts just the same.
+      if (isServerError(error) || this.#combinedFired(error)) this.failed = true;
+      throw error;
+    }
+  }
+
+  #combinedFired(error: unknown): boolean {
+    return error instanceof RpcError && (error.code === Code.CANCELLED || error.code === Code.DEADLINE_EXCEEDED);
+  }
+
+  /** Runs one call's statements. A failed statement aborts the transaction until a rollback to a savepoint. */
+  run<T>(method: string, signal: AbortSignal | undefined, work: (db: Session) => Promise<T>): Promise<T> {
+    return this.#turn(signal, async () => {
+      if (this.failed) throw abortedError();
+      this.lastMethod = method;
+      this.calls += 1;
+      const combined = this.#combined(signal);
+      return this.#noting(() => work(new TransactionSession(this.#connection, combined)));
+    });
+  }
+
+  /** Runs a streaming call: each batch of rows takes its own turn, so other calls run between them. */
+  async *stream<T>(
+    method: string,
+    signal: AbortSignal | undefined,
+    work: (db: Session) => AsyncIterable<T>,
+  ): AsyncGenerator<T> {
+    this.#assertOpen();
+    this.lastMethod = method;
+    this.calls += 1;
+    const exclusive = <R>(step: () => Promise<R>): Promise<R> =>
+      this.#turn(signal, () => {
+        if (this.failed) throw abortedError();
+        return this.#noting(step);
+      });
+    yield* work(new TransactionSession(this.#connection, this.#combined(signal), exclusive));
+  }
+
+  /**
+   * Runs a call under a sequence number once: a retry with the same number and the same request gets the first answer.
+   *
+   * @param digest identifies method and request.
+   */
+  once(sequence: bigint, digest: string, work: () => Promise<Uint8Array>): Promise<Uint8Array> {
+    const known = this.#sequence.get(sequence);
+    if (known) {
+      if (known.digest === digest) return known.answer;
+      throw new RpcError(
+        Code.FAILED_PRECONDITION,
+        'SEQUENCE_REUSED',
+        `sequence number ${sequence} of this transaction belongs to another request`,
+      );
+    }
+    if (sequence <= this.#sequenceForgotten) {
+      throw new RpcError(
+        Code.FAILED_PRECONDITION,
+        'SEQUENCE_FORGOTTEN',
+        `the answer to sequence number ${sequence} is no longer kept`,
+      );
+    }
+    const remembered: Remembered = { digest, answer: work(), bytes: 0 };
+    this.#sequence.set(sequence, remembered);
+    remembered.answer.then(
+      (answer) => {
+        remembered.bytes = answer.length;
+        this.#sequenceBytes += answer.length;
+        this.#trimSequence();
+      },
+      (error: unknown) => {
+        // A refusal that ran nothing may be tried again under the same number.
+        if (error instanceof RpcError && error.code === Code.RESOURCE_EXHAUSTED) this.#sequence.delete(sequence);
+      },
+    );
+    return remembered.answer;
+  }
+
+  #trimSequence(): void {
+    for (const [sequence, { bytes }] of this.#sequence) {
+      if (this.#sequence.size <= SEQUENCE_MEMORY && this.#sequenceBytes <= SEQUENCE_BYTES) return;
+      this.#sequence.delete(sequence);
+      this.#sequenceBytes -= bytes;
+      if (sequence > this.#sequenceForgotten) this.#sequenceForgotten = sequence;
+    }
+  }
+
+  /** Sets a savepoint; the same name may be set again and then hides the earlier one. */
+  savepoint(name: string, signal: AbortSignal | undefined): Promise<void> {
+    return this.#turn(signal, async () => {
+      if (this.failed) throw abortedError();
+      this.lastMethod = 'Savepoint';
+      await this.#noting(() => this.#connection.command(`savepoint "u_${name}"`));
+      this.#savepoints.push(name);
+    });
+  }
+
+  /** Undoes everything since the savepoint, which stays; heals an aborted transaction. */
+  rollBackTo(name: string, signal: AbortSignal | undefined): Promise<void> {
+    return this.#turn(signal, async () => {
+      this.lastMethod = 'RollbackToSavepoint';
+      const index = this.#indexOf(name);
+      await this.#noting(() => this.#connection.command(`rollback to savepoint "u_${name}"`));
+      this.#savepoints.length = index + 1;
+      this.failed = false;
+    });
+  }
+
+  /** Forgets the savepoint and those set after it; keeps what was done. */
+  release(name: string, signal: AbortSignal | undefined): Promise<void> {
+    return this.#turn(signal, async () => {
+      if (this.failed) throw abortedError();
+      this.lastMethod = 'ReleaseSavepoint';
+      const index = this.#indexOf(name);
+      await this.#noting(() => this.#connection.command(`release savepoint "u_${name}"`));
+      this.#savepoints.length = index;
+    });
+  }
+
+  #indexOf(name: string): number {
+    const index = this.#savepoints.lastIndexOf(name);
+    if (index !== -1) return index;
+    throw new RpcError(Code.FAILED_PRECONDITION, 'SAVEPOINT_UNKNOWN', `this transaction has no savepoint ${name}`);
+  }
+
+  /**
+   * Commits. Answers only for a commit: an aborted transaction is rolled back and says so, a lost answer is UNAVAILABLE
+   * with the advice to ask GetOutcome. Once begun it is not cancelled.
+   */
+  commit(signal: AbortSignal | undefined): Promise<void> {
+    return this.#turn(signal, async () => {
+      if (this.failed) {
+        await this.#end('rolled back', 'commit of an aborted transaction');
+        throw new RpcError(
+          Code.FAILED_PRECONDITION,
+          'TRANSACTION_ABORTED',
+          'an earlier statement of this transaction failed; it has been rolled back',
+        );
+      }
+      this.state = 'committing';
+      try {
+        const { tag } = await this.#connection.command('commit');
+        if (tag !== 'COMMIT') {
+          this.#finish('rolled back', 'the database rolled it back at commit');
+          throw abortedError();
+        }
+        this.#finish('committed', 'commit');
+      } catch (error) {
+        if (error instanceof RpcError) throw error;
+        if (isConnectionError(error)) {
+          this.#finish('unknown', 'the connection was lost during commit', error);
+          throw commitUnknown(error);
+        }
+        this.#finish('rolled back', 'the commit failed');
+        throw error;
+      }
+    });
+  }
+
+  /** Rolls back, after the calls that are under way. */
+  rollback(how: string): Promise<void> {
+    return this.#turn(undefined, () => this.#end('rolled back', how));
+  }
+
+  /** Ends it at once on the server's own account: what is running is stopped, waiting calls are refused. */
+  abandon(how: string): Promise<void> {
+    if (this.state !== 'open') return this.ended;
+    this.state = 'rolled back';
+    this.#registry.forget(this, 'rolled back', how);
+    this.#expiry.abort(endedError({ caller: this.caller, state: 'rolled back', how, endedAt: Date.now() }));
+    void this.#tail.then(() => this.#rollBack());
+    return this.ended;
+  }
+
+  async #end(state: TransactionState, how: string): Promise<void> {
+    this.state = state;
+    this.#registry.forget(this, state, how);
+    await this.#rollBack();
+  }
+
+  async #rollBack(): Promise<void> {
+    let failure: unknown;
+    try {
+      await this.#connection.command('rollback', undefined, AbortSignal.timeout(ROLLBACK_MS));
+    } catch (error) {
+      // A closed connection rolls back by itself.
+      failure = databaseClosed(error);
+    }
+    this.#cleanUp(failure);
+  }
+
+  /** Notes an end that PostgreSQL has already decided. */
+  #finish(state: TransactionState, how: string, failure?: unknown): void {
+    if (this.#settle === undefined) return;
+    const wasOpen = this.state === 'open' || this.state === 'committing';
+    this.state = wasOpen ? state : this.state;
+    if (wasOpen) this.#registry.forget(this, state, how);
+    if (state === 'lost' && wasOpen) this.#registry.report(this, how);
+    this.#cleanUp(failure);
+  }
+
+  #cleanUp(failure: unknown): void {
+    if (this.#settle === undefined) return;
+    clearTimeout(this.#idleTimer);
+    clearTimeout(this.#totalTimer);
+    this.#sequence.clear();
+    this.#connection.onLost = undefined;
+    this.#connection.release(failure);
+    this.#settle();
+    this.#settle = undefined;
+  }
+}
+
+const databaseClosed = (error: unknown): unknown =>
+  isConnectionError(error) ? error : Object.assign(new Error('Connection terminated'), { cause: error });
+
+const commitUnknown = (cause: unknown): RpcError =>
+  new RpcError(
+    Code.UNAVAILABLE,
+    'COMMIT_OUTCOME_UNKNOWN',
+    'the connection was lost during commit; ask GetOutcome whether it took effect',
+    { cause },
+  );
+
+const beginText = ({ isolation, readOnly, deferrable }: TransactionMode): string =>
+  `begin isolation level ${isolation}${readOnly ? ' read only' : ' read write'}${deferrable ? ' deferrable' : ''}`;
+
+/** The open transactions of this process and the memory of ended ones. */
+export class TransactionRegistry {
+  readonly #database: Database;
+  readonly #ids: TransactionIds;
+  readonly #open = new Map<string, Transaction>();
+  readonly #memory = new Map<string, EndedTransaction>();
+  readonly #beginning = new Map<string, number>();
+  #closing = false;
+  readonly limits: TransactionLimits;
+  readonly report: EndedReport;
+
+  constructor(database: Database, ids: TransactionIds, limits: TransactionLimits, report: EndedReport) {
+    this.#database = database;
+    this.#ids = ids;
+    this.limits = limits;
+    this.report = report;
+  }
+
+  /** Open transactions, oldest first. */
+  list(): Transaction[] {
+    return [...this.#open.values()];
+  }
+
+  /** Begins a leased transaction. */
+  async begin(options: BeginOptions, signal: AbortSignal | undefined): Promise<Transaction> {
+    if (this.#closing) throw new RpcError(Code.UNAVAILABLE, 'SHUTTING_DOWN', 'the sidecar is shutting down');
+    this.#refuseSelfDeadlock(options.caller);
+    this.#count(options.caller, 1);
+    try {
+      const connection = await this.#database.transactions.acquire(signal);
+      try {
+        const xid = await startTransaction(connection, options, signal);
+        const transaction = new Transaction(this, connection, this.#ids.issue(options.caller, xid), options);
+        this.#open.set(transaction.id, transaction);
+        return transaction;
+      } catch (error) {
+        await connection.command('rollback').catch(() => {});
+        connection.release(error);
+        throw error;
+      }
+    } finally {
+      this.#count(options.caller, -1);
+    }
+  }
+
+  #count(caller: string, by: number): void {
+    const count = (this.#beginning.get(caller) ?? 0) + by;
+    if (count === 0) this.#beginning.delete(caller);
+    else this.#beginning.set(caller, count);
+  }
+
+  /** A caller that holds every connection itself would wait for itself. */
+  #refuseSelfDeadlock(caller: string): void {
+    let held = 0;
+    for (const transaction of this.#open.values()) if (transaction.caller === caller) held += 1;
+    if (held >= this.#database.transactions.max) {
+      throw busy('TRANSACTION_LIMIT', `this caller already holds all ${held} transactions; end one first`);
+    }
+  }
+
+  /** The open transaction of that id and caller; how it ended otherwise. */
+  find(id: string, caller: string): Transaction {
+    const transaction = this.#open.get(id);
+    if (!transaction) throw this.endedOf(id, caller);
+    if (transaction.caller !== caller) throw foreign();
+    return transaction;
+  }
+
+  /** True while a transaction of that id is open, whoever's it is. */
+  isOpen(id: string): boolean {
+    return this.#open.has(id);
+  }
+
+  /** How an id ended, if this process remembers it. */
+  remembered(id: string, caller: string): EndedTransaction | undefined {
+    const ended = this.#memory.get(id);
+    if (ended && ended.caller !== caller) throw foreign();
+    return ended;
+  }
+
+  /** The refusal of an id that is not open. */
+  endedOf(id: string, caller: string): RpcError {
+    const ended = this.remembered(id, caller);
+    if (ended) return endedError(ended);
+    if (this.#ids.read(id, caller)) {
+      return new RpcError(
+        Code.FAILED_PRECONDITION,
+        'TRANSACTION_LOST',
+        'the transaction was begun before the sidecar restarted, or ended long ago; ask GetOutcome how it ended',
+      );
+    }
+    return new RpcError(Code.FAILED_PRECONDITION, 'TRANSACTION_UNKNOWN', 'there is no such transaction');
+  }
+
+  /** PostgreSQL's transaction id of an id issued to `caller`; the refusal for any other. */
+  xidOf(id: string, caller: string): bigint | undefined {
+    const open = this.#open.get(id);
+    if (open && open.caller !== caller) throw foreign();
+    this.remembered(id, caller);
+    const facts = this.#ids.read(id, caller);
+    if (!facts) throw new RpcError(Code.FAILED_PRECONDITION, 'TRANSACTION_UNKNOWN', 'there is no such transaction');
+    return facts.xid;
+  }
+
+  /** Moves a transaction from the open ones to memory. */
+  forget(transaction: Transaction, state: TransactionState, how: string): void {
+    if (!this.#open.delete(transaction.id)) return;
+    this.#memory.set(transaction.id, { caller: transaction.caller, state, how, endedAt: Date.now() });
+    if (this.#memory.size > MEMORY) this.#memory.delete(this.#memory.keys().next().value!);
+  }
+
+  /** Refuses new transactions. */
+  close(): void {
+    this.#closing = true;
+  }
+
+  /** Waits for the open ones to end; those still open after the time are rolled back. */
+  async drain(timeoutMs: number): Promise<void> {
+    this.close();
+    const open = this.list();
+    if (open.length === 0) return;
+    const all = Promise.all(open.map(({ ended }) => ended));
+    const timeout = new Promise<'late'>((resolve) => setTimeout(resolve, timeoutMs, 'late').unref());
+    if ((await Promise.race([all, timeout])) === 'late') {
+      await Promise.all(this.list().map((transaction) => transaction.abandon('the sidecar shut down')));
+    }
+  }
+}
+
+const foreign = (): RpcError =>
+  new RpcError(Code.PERMISSION_DENIED, 'TRANSACTION_NOT_YOURS', 'the transaction belongs to another caller');
+
+/** Starts a transaction; returns its PostgreSQL id where it may write. One round trip. */
+export const startTransaction = async (
+  connection: Connection,
+  mode: TransactionMode,
+  signal: AbortSignal | undefined,
+): Promise<bigint | undefined> => {
+  if (mode.readOnly) {
+    await connection.command(beginText(mode), undefined, signal);
+    return undefined;
+  }
+  const { rows } = await connection.command(`${beginText(mode)}; select pg_current_xact_id()`, undefined, signal);
+  return BigInt(rows[0]![0]!);
+};
+
+/**
+ * Runs work in a transaction of its own on a connection of the `calls` lane and commits it.
+ *
+ * @throws COMMIT_OUTCOME_UNKNOWN when the connection is lost during the commit.
+ */
+export const singleUse = (
+  database: Database,
+  mode: TransactionMode,
+  signal: AbortSignal | undefined,
+  work: (db: Session, connection: Connection) => Promise<unknown>,
+): Promise<void> =>
+  database.calls.use(signal, async (connection) => {
+    await connection.command(beginText(mode), undefined, signal);
+    try {
+      await work(new TransactionSession(connection, signal), connection);
+    } catch (error) {
+      await connection.command('rollback', undefined, AbortSignal.timeout(ROLLBACK_MS)).catch(() => {});
+      throw error;
+    }
+    try {
+      const { tag } = await connection.command('commit');
+      if (tag !== 'COMMIT') throw abortedError();
+    } catch (error) {
+      throw isConnectionError(error) ? commitUnknown(error) : error;
+    }
+  });
+
+export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', readOnly: false, deferrable: false };

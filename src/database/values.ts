@@ -1,0 +1,149 @@
+import type { Timestamp, Value } from '@bufbuild/protobuf/wkt';
+import { Code, RpcError } from './errors.ts';
+
+/** A stored value that its field cannot carry; never dropped in silence. */
+const unrepresentable = (what: string): RpcError =>
+  new RpcError(Code.DATA_LOSS, 'UNREPRESENTABLE_VALUE', `a stored value cannot be represented: ${what}`);
+
+const INSTANT = /^(\d{4,})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?\+00$/;
+
+/** PostgreSQL's text of a `timestamptz` in a UTC session -> Timestamp, exact to the microsecond. */
+export const timestampFromText = (text: string): Timestamp => {
+  const parts = INSTANT.exec(text);
+  if (!parts || parts[1]!.length > 4) throw unrepresentable('an instant outside the years 1 to 9999');
+  const [, year, month, day, hour, minute, second, fraction = ''] = parts;
+  const date = Date.UTC(2000, Number(month) - 1, Number(day), Number(hour), Number(minute), Number(second));
+  // Date.UTC reads the years 0 to 99 as 1900 to 1999, so the year is set by itself.
+  const milliseconds = new Date(date).setUTCFullYear(Number(year), Number(month) - 1, Number(day));
+  return {
+    $typeName: 'google.protobuf.Timestamp',
+    seconds: BigInt(milliseconds / 1000),
+    nanos: Number(fraction.padEnd(6, '0')) * 1000,
+  };
+};
+
+/** Timestamp -> text that PostgreSQL reads; digits below a microsecond are dropped. */
+export const timestampToText = (instant: Timestamp): string => {
+  const whole = new Date(Number(instant.seconds) * 1000).toISOString().slice(0, 19);
+  const micros = String(Math.floor(instant.nanos / 1000)).padStart(6, '0');
+  return `${whole}.${micros}+00`;
+};
+
+/** Seconds from 0001-01-01 to the end of 9999, the range of a Timestamp. */
+export const isTimestampInRange = (instant: Timestamp): boolean =>
+  instant.seconds >= -62_135_596_800n &&
+  instant.seconds <= 253_402_300_799n &&
+  instant.nanos >= 0 &&
+  instant.nanos <= 999_999_999;
+
+const MAYBE_INEXACT = /\d{16}|\d[eE]|\.\d{15}/;
+const DECIMAL = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/;
+
+/** Sign, digits without leading and trailing zeros, and the power of ten of the first digit. */
+const canonicalDecimal = (text: string): string => {
+  const [, sign = '', whole = '', fraction = '', exponent = '0'] = DECIMAL.exec(text) ?? [];
+  const digits = (whole + fraction).replace(/^0+/, '');
+  if (digits === '') return '0';
+  const magnitude = Number(exponent) + whole.length - ((whole + fraction).length - digits.length);
+  return `${sign}${digits.replace(/0+$/, '')}e${magnitude}`;
+};
+
+const isExact = (source: string): boolean => {
+  const double = Number(source);
+  return Number.isFinite(double) && canonicalDecimal(String(double)) === canonicalDecimal(source);
+};
+
+const exactNumbers = (_key: string, value: unknown, context?: { source?: string }): unknown =>
+  typeof value === 'number' && context?.source !== undefined && !isExact(context.source) ? context.source : value;
+
+/**
+ * Stored JSON text -> JavaScript value. A number that a double cannot hold arrives as its decimal text, the way
+ * protobuf's own JSON form writes 64-bit integers: digits are worth more than the type.
+ */
+export const parseJson = (text: string): unknown =>
+  MAYBE_INEXACT.test(text) ? JSON.parse(text, exactNumbers) : JSON.parse(text);
+
+/** JavaScript JSON value -> `google.protobuf.Value`. */
+export const jsonToValue = (json: unknown): Value => {
+  const $typeName = 'google.protobuf.Value';
+  switch (typeof json) {
+    case 'string':
+      return { $typeName, kind: { case: 'stringValue', value: json } };
+    case 'number':
+      return { $typeName, kind: { case: 'numberValue', value: json } };
+    case 'boolean':
+      return { $typeName, kind: { case: 'boolValue', value: json } };
+    default:
+      if (json === null || json === undefined) return { $typeName, kind: { case: 'nullValue', value: 0 } };
+      if (Array.isArray(json)) {
+        const values = json.map(jsonToValue);
+        return { $typeName, kind: { case: 'listValue', value: { $typeName: 'google.protobuf.ListValue', values } } };
+      }
+      return {
+        $typeName,
+        kind: {
+          case: 'structValue',
+          value: json as NonNullable<Extract<Value['kind'], { case: 'structValue' }>['value']>,
+        },
+      };
+  }
+};
+
+/** `google.protobuf.Value` -> JavaScript JSON value. An empty Value reads as null. */
+export const valueToJson = (value: Value): unknown => {
+  switch (value.kind.case) {
+    case 'listValue':
+      return value.kind.value.values.map(valueToJson);
+    case 'nullValue':
+    case undefined:
+      return null;
+    default:
+      return value.kind.value;
+  }
+};
+
+/** `google.protobuf.Value` -> JSON text for a `jsonb` parameter; null for an unset field, which is SQL NULL. */
+export const jsonText = (value: Value | undefined): string | null =>
+  value === undefined ? null : JSON.stringify(valueToJson(value));
+
+/** PostgreSQL's text of a one-dimensional array -> its elements. NULL elements cannot be carried. */
+export const arrayFromText = (text: string): string[] => {
+  const elements: string[] = [];
+  let at = 1;
+  while (at < text.length - 1) {
+    let element = '';
+    if (text[at] === '"') {
+      at += 1;
+      while (text[at] !== '"') {
+        if (text[at] === '\\') at += 1;
+        const next = nextSpecial(text, at + 1);
+        element += text.slice(at, next);
+        at = next;
+      }
+      at += 1;
+    } else {
+      const end = indexOrEnd(text, ',', at);
+      element = text.slice(at, end);
+      if (element === 'NULL') throw unrepresentable('a NULL element of a text array');
+      if (element.startsWith('{')) throw unrepresentable('a text array of more than one dimension');
+      at = end;
+    }
+    elements.push(element);
+    at += 1;
+  }
+  return elements;
+};
+
+const indexOrEnd = (text: string, character: string, from: number): number => {
+  const index = text.indexOf(character, from);
+  return index === -1 ? text.length - 1 : index;
+};
+
+const SPECIAL = /["\\]/g;
+
+const nextSpecial = (text: string, from: number): number => {
+  SPECIAL.lastIndex = from;
+  return SPECIAL.exec(text)?.index ?? text.length - 1;
+};
+
+export { unrepresentable };

@@ -1,0 +1,74 @@
+import type { DescMessage, DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type { Session } from '../database/session.ts';
+import type { Rules } from './rules.ts';
+
+/** What a handler may know of its call besides the request. */
+export interface CallContext {
+  /** Identity of the caller: its token's name, or `local` where no tokens are configured. */
+  readonly caller: string;
+  /** Fires when the call's deadline passes or the caller cancels; its reason is the error to answer with. */
+  readonly signal: AbortSignal | undefined;
+}
+
+type Awaitable<T> = T | Promise<T>;
+type Reply<M extends DescMethod> = MessageInitShape<M['output']>;
+type Handler<M extends DescMethod> = M['methodKind'] extends 'server_streaming'
+  ? (db: Session, request: MessageShape<M['input']>, call: CallContext) => AsyncIterable<Reply<M>>
+  : (db: Session, request: MessageShape<M['input']>, call: CallContext) => Awaitable<Reply<M>>;
+
+/** How an RPC treats the `transaction` header. */
+export type RpcKind =
+  /** Runs with or without a transaction. */
+  | 'read'
+  /** Refused without a transaction. */
+  | 'write'
+  /** Touches no table; a transaction id is checked like everywhere, and not used. */
+  | 'compute';
+
+/** One RPC of a driver: how it treats transactions, what its request must satisfy, what it does. */
+export interface RpcDefinition<M extends DescMethod> {
+  readonly kind: RpcKind;
+  readonly rules: Rules<M['input']>;
+  readonly run: Handler<M>;
+}
+
+/** A read: runs on its own snapshot, or inside the caller's transaction. */
+export const read = <M extends DescMethod>(rules: Rules<M['input']>, run: Handler<M>): RpcDefinition<M> => ({
+  kind: 'read',
+  rules,
+  run,
+});
+
+/** A write: the caller names the transaction it belongs to, or asks for one of its own with `single-use`. */
+export const write = <M extends DescMethod>(rules: Rules<M['input']>, run: Handler<M>): RpcDefinition<M> => ({
+  kind: 'write',
+  rules,
+  run,
+});
+
+/** A computation over its request alone. */
+export const compute = <M extends DescMethod>(
+  rules: Rules<M['input']>,
+  run: (request: MessageShape<M['input']>, call: CallContext) => Awaitable<Reply<M>>,
+): RpcDefinition<M> => ({
+  kind: 'compute',
+  rules,
+  run: ((_db: Session, request: MessageShape<M['input']>, call: CallContext) => run(request, call)) as Handler<M>,
+});
+
+/** The RPCs of a service, keyed as in generated code; all of them. */
+export type Rpcs<S extends DescService> = { readonly [K in keyof S['method']]: RpcDefinition<S['method'][K]> };
+
+/** A driver: a service and what each of its RPCs does. */
+export interface Driver {
+  readonly service: DescService;
+  readonly rpcs: Readonly<Record<string, RpcDefinition<DescMethod>>>;
+}
+
+/** Declares a driver; leaving out an RPC of the service does not compile. */
+export const driver = <S extends DescService>(service: S, rpcs: Rpcs<S>): Driver => ({
+  service,
+  rpcs: rpcs as unknown as Driver['rpcs'],
+});
+
+export type { DescMessage };

@@ -1,0 +1,297 @@
+import type { DescField, DescMessage, Message } from '@bufbuild/protobuf';
+import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
+import type { FieldViolation } from '../database/errors.ts';
+import { column, type Table, table } from '../database/projection.ts';
+import { isTimestampInRange } from '../database/values.ts';
+
+/** A rule for a present value; returns what the value would have to be, or undefined when it is. */
+export type Rule = (value: unknown) => string | undefined;
+
+/**
+ * Rules keyed by proto field name, or by path (`rule.id`) for a field of a nested or repeated message. A rule sees a set
+ * field; `required` also sees an unset one.
+ */
+export type Rules<D extends DescMessage> = D extends DescMessage ? Readonly<Record<string, Rule>> : never;
+
+const REQUIRED = new WeakSet<Rule>();
+
+/** The message or optional field must be set. */
+export const required = (rule?: Rule): Rule => {
+  const wrapped: Rule = (value) => (value === undefined ? 'must be set' : rule?.(value));
+  REQUIRED.add(wrapped);
+  return wrapped;
+};
+
+const UUID = /^(?:[0-9a-f]{4}-?){7}[0-9a-f]{4}$/i;
+
+/** A UUID in any spelling PostgreSQL reads: either letter case, with or without hyphens and braces. */
+export const uuid: Rule = (value) => {
+  const text = value as string;
+  const bare = text.startsWith('{') && text.endsWith('}') ? text.slice(1, -1) : text;
+  return UUID.test(bare) ? undefined : 'must be a UUID';
+};
+
+/** Canonical lower-case form of a UUID that passed {@link uuid}. */
+export const canonicalUuid = (text: string): string => {
+  const hex = text.replace(/[{}-]/g, '').toLowerCase();
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+};
+
+const characters = (text: string): number => {
+  let length = 0;
+  for (const _ of text) length += 1;
+  return length;
+};
+
+/** At most that many characters, as PostgreSQL counts them. */
+export const maxLength =
+  (limit: number): Rule =>
+  (value) =>
+    (value as string).length <= limit || characters(value as string) <= limit
+      ? undefined
+      : `must have at most ${limit} characters`;
+
+/** What the column holds: a UUID for `uuid`, at most its length for `varchar(n)`. */
+export const fits = (entity: Table, name: string): Rule => {
+  column(entity, name);
+  const { columnType } = (entity.meta.properties as Record<string, { columnType: string }>)[name]!;
+  if (columnType === 'uuid') return uuid;
+  const length = /^character varying\((\d+)\)$/.exec(columnType)?.[1];
+  if (length === undefined) throw new Error(`${table(entity)}.${name} has no rule to derive: ${columnType}`);
+  return maxLength(Number(length));
+};
+
+/** A number, or int64, of at least that. */
+export const atLeast =
+  (least: number): Rule =>
+  (value) =>
+    (value as number | bigint) >= least ? undefined : `must be at least ${least}`;
+
+/** A number, or int64, within both bounds. */
+export const between =
+  (least: number, most: number): Rule =>
+  (value) =>
+    (value as number | bigint) >= least && (value as number | bigint) <= most
+      ? undefined
+      : `must be between ${least} and ${most}`;
+
+/** A page size or offset. */
+export const page: Rule = atLeast(0);
+
+const DECIMAL = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?$/;
+
+/** Exact decimal text. */
+export const decimal: Rule = (value) => (DECIMAL.test(value as string) ? undefined : 'must be a decimal number');
+
+/** One of these texts. */
+export const oneOf =
+  (...allowed: readonly string[]): Rule =>
+  (value) =>
+    allowed.includes(value as string) ? undefined : `must be one of ${allowed.join(', ')}`;
+
+/** A field mask over exactly these paths. */
+export const mask =
+  (paths: readonly string[]): Rule =>
+  (value) => {
+    const unknown = (value as FieldMask).paths.filter((path) => !paths.includes(path));
+    return unknown.length === 0 ? undefined : `names unknown paths: ${unknown.join(', ')}`;
+  };
+
+/** Each element of a repeated field, or of a StringList. */
+export const each =
+  (rule: Rule): Rule =>
+  (value) => {
+    const elements = Array.isArray(value) ? value : (value as { values: unknown[] }).values;
+    for (const element of elements) {
+      const problem = rule(element);
+      if (problem) return `has an element that ${problem}`;
+    }
+    return undefined;
+  };
+
+/** All of these. */
+export const all =
+  (...rules: readonly Rule[]): Rule =>
+  (value) => {
+    for (const rule of rules) {
+      const problem = rule(value);
+      if (problem) return problem;
+    }
+    return undefined;
+  };
+
+/** Any finite or non-finite double; without this rule NaN and infinities are refused. */
+export const anyDouble: Rule = () => undefined;
+
+const NUL = 'must not contain U+0000';
+
+const jsonProblem = (json: unknown): string | undefined => {
+  if (typeof json === 'string') return json.includes('\0') ? NUL : undefined;
+  if (typeof json === 'number') return Number.isFinite(json) ? undefined : 'must not contain NaN or infinities';
+  if (json === null || typeof json !== 'object') return undefined;
+  for (const [key, element] of Object.entries(json)) {
+    const problem = key.includes('\0') ? NUL : jsonProblem(element);
+    if (problem) return problem;
+  }
+  return undefined;
+};
+
+const valueProblem = (value: Value): string | undefined => {
+  if (value.kind.case === 'listValue') {
+    for (const element of value.kind.value.values) {
+      const problem = valueProblem(element);
+      if (problem) return problem;
+    }
+    return undefined;
+  }
+  return jsonProblem(value.kind.value);
+};
+
+/** What every value of a field's type must satisfy, whatever the RPC. */
+type Check = (value: never, path: string, problems: FieldViolation[]) => void;
+
+const simple =
+  (problem: (value: never) => string | undefined): Check =>
+  (value, path, problems) => {
+    const description = problem(value);
+    if (description) problems.push({ field: path, description });
+  };
+
+const textCheck = simple((text: string) => (text.includes('\0') ? NUL : undefined));
+const doubleCheck = simple((number: number) => (Number.isFinite(number) ? undefined : 'must be a finite number'));
+const WELL_KNOWN: Readonly<Record<string, Check>> = {
+  'google.protobuf.Timestamp': simple((instant: Timestamp) =>
+    isTimestampInRange(instant) ? undefined : 'must be an instant of the years 1 to 9999',
+  ),
+  'google.protobuf.Duration': simple(() => undefined),
+  'google.protobuf.FieldMask': simple(() => undefined),
+  'google.protobuf.Value': simple(valueProblem),
+  'google.protobuf.Struct': simple(jsonProblem),
+};
+
+const checksOfMessages = new Map<string, (message: Message, path: string, problems: FieldViolation[]) => void>();
+
+const messageCheck = (desc: DescMessage): Check => {
+  const known = WELL_KNOWN[desc.typeName];
+  if (known) return known;
+  return (message, path, problems) => checkMessage(desc)(message as Message, `${path}.`, problems);
+};
+
+/** Check of one present element of a field, or undefined where its type allows everything. */
+const elementCheck = (field: DescField, nested: Readonly<Record<string, Rule>> | undefined): Check | undefined => {
+  const kind =
+    field.fieldKind === 'list' ? field.listKind : field.fieldKind === 'map' ? field.mapKind : field.fieldKind;
+  if (kind === 'message') {
+    if (!nested) return messageCheck(field.message as DescMessage);
+    const check = compile(field.message as DescMessage, nested);
+    return (message, path, problems) => check(message as Message, `${path}.`, problems);
+  }
+  if (kind === 'enum') {
+    const numbers = new Set(field.enum!.values.map(({ number }) => number).filter((number) => number !== 0));
+    return simple((number: number) => (numbers.has(number) ? undefined : 'must be a known value'));
+  }
+  switch (field.scalar) {
+    case 9:
+      return textCheck;
+    case 1:
+    case 2:
+      return doubleCheck;
+    default:
+      return undefined;
+  }
+};
+
+const fieldCheck = (
+  field: DescField,
+  own: Rule | undefined,
+  nested: Readonly<Record<string, Rule>> | undefined,
+): Check | undefined => {
+  const element = own === anyDouble ? undefined : elementCheck(field, nested);
+  const ofType: Check | undefined =
+    element && field.fieldKind === 'list'
+      ? (values: never, path, problems) => {
+          (values as unknown[]).forEach((value, index) => {
+            element(value as never, `${path}[${index}]`, problems);
+          });
+        }
+      : element && field.fieldKind === 'map'
+        ? (values: never, path, problems) => {
+            for (const [key, value] of Object.entries(values)) element(value as never, `${path}[${key}]`, problems);
+          }
+        : element;
+  if (!own) return ofType;
+  return (value, path, problems) => {
+    const before = problems.length;
+    ofType?.(value, path, problems);
+    const description = problems.length === before ? own(value) : undefined;
+    if (description) problems.push({ field: path, description });
+  };
+};
+
+const isUnset = (field: DescField, value: unknown): boolean => {
+  if (value === undefined) return true;
+  // An enum with implicit presence counts as unset only where no rule demands it: zero is never a stored value.
+  return field.fieldKind === 'list' ? (value as unknown[]).length === 0 : false;
+};
+
+const compile = (
+  desc: DescMessage,
+  rules: Readonly<Record<string, Rule>>,
+): ((message: Message, path: string, problems: FieldViolation[]) => void) => {
+  const nested: Record<string, Record<string, Rule>> = {};
+  for (const [path, rule] of Object.entries(rules)) {
+    const [name, ...rest] = path.split('.') as [string, ...string[]];
+    if (!desc.fields.some((field) => field.name === name)) throw new Error(`${desc.typeName} has no field ${name}`);
+    if (rest.length > 0) {
+      nested[name] ??= {};
+      nested[name][rest.join('.')] = rule;
+    }
+  }
+  const checks = desc.fields.flatMap((field) => {
+    const own = rules[field.name];
+    const check = fieldCheck(field, own, nested[field.name]);
+    return check ? [{ field, check, required: own !== undefined && REQUIRED.has(own) }] : [];
+  });
+  return (message, path, problems) => {
+    for (const { field, check, required: demanded } of checks) {
+      const holder = message as unknown as Record<string, unknown>;
+      const choice = field.oneof ? (holder[field.oneof.localName] as { case?: string; value?: unknown }) : undefined;
+      const value = choice ? (choice.case === field.localName ? choice.value : undefined) : holder[field.localName];
+      if (isUnset(field, value)) {
+        if (demanded) problems.push({ field: `${path}${field.name}`, description: 'must be set' });
+      } else {
+        check(value as never, `${path}${field.name}`, problems);
+      }
+    }
+  };
+};
+
+/** The check of a nested message: only what its types demand. */
+const checkMessage = (desc: DescMessage): ((message: Message, path: string, problems: FieldViolation[]) => void) => {
+  const known = checksOfMessages.get(desc.typeName);
+  if (known) return known;
+  // Registered before it is compiled, so that a message that contains itself terminates.
+  let compiled: ReturnType<typeof compile> | undefined;
+  const lazy: ReturnType<typeof compile> = (message, path, problems) => {
+    compiled ??= compile(desc, {});
+    compiled(message, path, problems);
+  };
+  checksOfMessages.set(desc.typeName, lazy);
+  return lazy;
+};
+
+/**
+ * Compiles the check of a request: its own rules, and everywhere below no U+0000 in a text, no NaN or infinity, no
+ * unknown or unspecified enum value, no instant outside the range of a Timestamp. All offending fields are reported.
+ */
+export const requestCheck = (
+  desc: DescMessage,
+  rules: Readonly<Record<string, Rule>>,
+): ((message: Message) => FieldViolation[]) => {
+  const check = compile(desc, rules);
+  return (message) => {
+    const problems: FieldViolation[] = [];
+    check(message, '', problems);
+    return problems;
+  };
+};

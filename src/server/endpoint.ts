@@ -1,0 +1,82 @@
+import type { DescMethod, DescService, Message } from '@bufbuild/protobuf';
+import type { FieldViolation } from '../database/errors.ts';
+import type { CallContext, Driver, RpcDefinition, RpcKind } from '../drivers/driver.ts';
+import { type Rule, requestCheck } from '../drivers/rules.ts';
+
+/** What a control RPC (transactions, health, reflection) knows of its call. */
+export interface ControlCall extends CallContext {
+  readonly signal: AbortSignal;
+  /** Value of a request header, if it is there. */
+  readonly header: (name: string) => string | undefined;
+  /** Who is at the other end, for logs. */
+  readonly peer: string;
+}
+
+type ControlHandler = (request: never, call: ControlCall) => unknown;
+
+/** One RPC as the pipeline runs it. */
+export interface Endpoint {
+  readonly method: DescMethod;
+  /** `Service/Method`, for logs. */
+  readonly name: string;
+  /** `/package.Service/Method`. */
+  readonly path: string;
+  /** `control` RPCs see the call itself and deal with transactions themselves. */
+  readonly kind: RpcKind | 'control';
+  /** True for RPCs that need no token. */
+  readonly open: boolean;
+  /** True for RPCs whose log lines are only of interest when they fail. */
+  readonly quiet: boolean;
+  readonly check: (request: Message) => FieldViolation[];
+  /** Runs a driver's RPC; undefined for control RPCs. */
+  readonly run: RpcDefinition<DescMethod>['run'] | undefined;
+  readonly control: ControlHandler | undefined;
+}
+
+const shortName = (service: DescService): string => service.typeName.slice(service.typeName.lastIndexOf('.') + 1);
+
+const named = (method: DescMethod): Pick<Endpoint, 'method' | 'name' | 'path'> => ({
+  method,
+  name: `${shortName(method.parent)}/${method.name}`,
+  path: `/${method.parent.typeName}/${method.name}`,
+});
+
+/** Endpoints of a driver. */
+export const driverEndpoints = ({ service, rpcs }: Driver): Endpoint[] =>
+  service.methods.map((method) => {
+    const { kind, rules, run } = rpcs[method.localName]!;
+    return {
+      ...named(method),
+      kind,
+      open: false,
+      quiet: false,
+      check: requestCheck(method.input, rules),
+      run,
+      control: undefined,
+    };
+  });
+
+/** One control RPC: what its request must satisfy, and its handler. */
+export interface ControlRpc {
+  readonly rules?: Readonly<Record<string, Rule>>;
+  readonly handle: ControlHandler;
+}
+
+/** Endpoints of a service that this server itself implements. */
+export const controlEndpoints = (
+  service: DescService,
+  rpcs: Readonly<Record<string, ControlRpc>>,
+  { open = false, quiet = false } = {},
+): Endpoint[] =>
+  service.methods.map((method) => {
+    const { rules = {}, handle } = rpcs[method.localName]!;
+    return {
+      ...named(method),
+      kind: 'control',
+      open,
+      quiet,
+      check: requestCheck(method.input, rules),
+      run: undefined,
+      control: handle,
+    };
+  });

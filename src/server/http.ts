@@ -1,0 +1,139 @@
+import { createServer as createHttp1, type IncomingMessage } from 'node:http';
+import { createServer as createHttp2, type Http2ServerRequest, type ServerHttp2Session } from 'node:http2';
+import { type AddressInfo, createServer as createTcp, type Socket } from 'node:net';
+import type { Message } from '@bufbuild/protobuf';
+import {
+  type Code as ConnectCode,
+  ConnectError,
+  type ConnectRouter,
+  createContextKey,
+  createContextValues,
+  type HandlerContext,
+} from '@connectrpc/connect';
+import { connectNodeAdapter } from '@connectrpc/connect-node';
+import { Code, type RpcError, toRpcError } from '../database/errors.ts';
+import { cancelled, deadlineExceeded } from './deadline.ts';
+import type { Endpoint } from './endpoint.ts';
+import type { Listener } from './grpc.ts';
+import type { Inbound, Pipeline } from './pipeline.ts';
+import { errorDetails } from './status.ts';
+
+const peerKey = createContextKey('', { description: 'address of the caller' });
+
+/** Options of the HTTP listener. */
+export interface HttpOptions {
+  /** `host:port`. */
+  readonly listen: string;
+  readonly maxMessageBytes: number;
+}
+
+const asConnectError = (error: RpcError): ConnectError =>
+  new ConnectError(error.message, error.code as number as ConnectCode, undefined, [...errorDetails(error)]);
+
+/** The context's signal, with our own errors for reasons. */
+const signalOf = (context: HandlerContext): AbortSignal => {
+  const controller = new AbortController();
+  const onAbort = (): void => {
+    const { reason } = context.signal;
+    const late = reason instanceof ConnectError && (reason.code as number) === Code.DEADLINE_EXCEEDED;
+    controller.abort(late ? deadlineExceeded() : cancelled());
+  };
+  if (context.signal.aborted) onAbort();
+  else context.signal.addEventListener('abort', onAbort, { once: true });
+  return controller.signal;
+};
+
+const receive = (endpoint: Endpoint, context: HandlerContext): Inbound => ({
+  endpoint,
+  peer: context.values.get(peerKey),
+  header: (name) => context.requestHeader.get(name) ?? undefined,
+  signal: signalOf(context),
+});
+
+async function* translated(responses: AsyncIterable<Message>): AsyncGenerator<Message> {
+  try {
+    yield* responses;
+  } catch (error) {
+    throw asConnectError(toRpcError(error));
+  }
+}
+
+const register = (router: ConnectRouter, pipeline: Pipeline, endpoint: Endpoint): void => {
+  const { method } = endpoint;
+  const implementation =
+    method.methodKind === 'unary'
+      ? async (request: Message, context: HandlerContext): Promise<Message> => {
+          try {
+            return await pipeline.unary(receive(endpoint, context), () => request);
+          } catch (error) {
+            throw asConnectError(toRpcError(error));
+          }
+        }
+      : method.methodKind === 'bidi_streaming'
+        ? (requests: AsyncIterable<Message>, context: HandlerContext) =>
+            translated(pipeline.duplex(receive(endpoint, context), requests))
+        : (request: Message, context: HandlerContext) =>
+            translated(pipeline.stream(receive(endpoint, context), () => request));
+  router.rpc(method, implementation as never);
+};
+
+/** How HTTP/2 with prior knowledge announces itself. */
+const HTTP2_PREFACE = Buffer.from('PRI');
+
+/** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 without TLS on the same port. */
+export const listenHttp = async (
+  pipeline: Pipeline,
+  endpoints: readonly Endpoint[],
+  { listen, maxMessageBytes }: HttpOptions,
+): Promise<Listener> => {
+  const adapter = connectNodeAdapter({
+    routes: (router) => {
+      for (const endpoint of endpoints) register(router, pipeline, endpoint);
+    },
+    readMaxBytes: maxMessageBytes,
+    contextValues: (request: IncomingMessage | Http2ServerRequest) =>
+      createContextValues().set(peerKey, `${request.socket?.remoteAddress}:${request.socket?.remotePort}`),
+  });
+  const http1 = createHttp1(adapter);
+  const http2 = createHttp2(adapter);
+  const sockets = new Set<Socket>();
+  const sessions = new Set<ServerHttp2Session>();
+  http2.on('session', (session) => {
+    sessions.add(session);
+    session.on('close', () => sessions.delete(session));
+  });
+  const tcp = createTcp((socket) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+    socket.on('error', () => socket.destroy());
+    socket.once('data', (first: Buffer) => {
+      socket.pause();
+      socket.unshift(first);
+      const server = first.subarray(0, 3).equals(HTTP2_PREFACE.subarray(0, first.length)) ? http2 : http1;
+      server.emit('connection', socket);
+      socket.resume();
+    });
+  });
+  const separator = listen.lastIndexOf(':');
+  const host = listen.slice(0, separator).replace(/^\[|\]$/g, '');
+  await new Promise<void>((resolve, reject) => {
+    tcp.once('error', reject);
+    tcp.listen(Number(listen.slice(separator + 1)), host, resolve);
+  });
+  return {
+    address: `${listen.slice(0, separator)}:${(tcp.address() as AddressInfo).port}`,
+    close: async (timeoutMs) => {
+      const closed = new Promise<void>((resolve) => tcp.close(() => resolve()));
+      for (const session of sessions) session.close();
+      http1.closeIdleConnections();
+      const force = setTimeout(() => {
+        for (const socket of sockets) socket.destroy();
+      }, timeoutMs);
+      // Idle keep-alive connections end as soon as they have nothing under way.
+      const sweep = setInterval(() => http1.closeIdleConnections(), 50);
+      await closed;
+      clearTimeout(force);
+      clearInterval(sweep);
+    },
+  };
+};

@@ -1,0 +1,67 @@
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { readFileSync, unwatchFile, watchFile } from 'node:fs';
+import type { Logger } from 'pino';
+import { Code, RpcError } from '../database/errors.ts';
+
+/** Tells who calls. */
+export interface Identity {
+  /**
+   * Identity behind an `authorization` header.
+   *
+   * @throws UNAUTHENTICATED when tokens are configured and this is none of them.
+   */
+  caller(authorization: string | undefined): string;
+  close(): void;
+}
+
+/** Identity of every caller where no tokens are configured: whoever reaches the listener is trusted. */
+export const LOCAL_CALLER = 'local';
+
+const LINE = /^([\w.@/-]{1,128}):\s*([0-9a-f]{64})$/i;
+
+/**
+ * Parses lines of `name: sha256-of-token` (hex); blank lines and lines that start with `#` are skipped.
+ *
+ * @throws Error naming the first bad line.
+ */
+export const parseTokens = (text: string): { name: string; hash: Buffer }[] =>
+  text.split(/\r?\n/).flatMap((line, index) => {
+    if (line.trim() === '' || line.startsWith('#')) return [];
+    const [, name, hash] = LINE.exec(line.trim()) ?? [];
+    if (!name || !hash) throw new Error(`line ${index + 1} is not "name: sha256-of-token"`);
+    return [{ name, hash: Buffer.from(hash, 'hex') }];
+  });
+
+const unauthenticated = (): RpcError =>
+  new RpcError(Code.UNAUTHENTICATED, 'UNAUTHENTICATED', 'a valid bearer token is required');
+
+const WATCH_MS = 1_000;
+
+/** Callers are the names in a tokens file, which is read again when it changes; a bad new file changes nothing. */
+export const tokenIdentity = (path: string, log: Logger): Identity => {
+  let tokens = parseTokens(readFileSync(path, 'utf8'));
+  watchFile(path, { interval: WATCH_MS, persistent: false }, () => {
+    try {
+      tokens = parseTokens(readFileSync(path, 'utf8'));
+      log.info({ tokens: tokens.length }, 'tokens file read again');
+    } catch (error) {
+      log.error({ problem: (error as Error).message }, 'tokens file not usable, the tokens read before stay in force');
+    }
+  });
+  return {
+    caller: (authorization) => {
+      const token = /^bearer +(\S+)$/i.exec(authorization ?? '')?.[1];
+      if (token === undefined) throw unauthenticated();
+      const hash = createHash('sha256').update(token).digest();
+      let caller: string | undefined;
+      // Every entry is compared, so that the time taken says nothing about which one matched.
+      for (const candidate of tokens) if (timingSafeEqual(candidate.hash, hash)) caller = candidate.name;
+      if (caller === undefined) throw unauthenticated();
+      return caller;
+    },
+    close: () => unwatchFile(path),
+  };
+};
+
+/** Everybody who reaches the listener is the same caller. */
+export const localIdentity: Identity = { caller: () => LOCAL_CALLER, close: () => {} };

@@ -1,0 +1,264 @@
+import { createHash } from 'node:crypto';
+import type { DescMessage } from '@bufbuild/protobuf';
+import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import type { Logger } from 'pino';
+import { Code, codeName, invalidArgument, isServerError, RpcError, toRpcError } from '../database/errors.ts';
+import type { Database } from '../database/pool.ts';
+import { runOnce } from '../database/requests.ts';
+import { AutoCommitSession, type Session } from '../database/session.ts';
+import { READ_COMMITTED, singleUse, type TransactionRegistry } from '../database/transactions.ts';
+import { canonicalUuid, uuid } from '../drivers/rules.ts';
+import type { Endpoint } from './endpoint.ts';
+import type { Identity } from './identity.ts';
+
+/** A call as a listener hands it over. */
+export interface Inbound {
+  readonly endpoint: Endpoint;
+  /** Who is at the other end, for the log. */
+  readonly peer: string;
+  readonly header: (name: string) => string | undefined;
+  /** Fires with an RpcError when the call's deadline passes or the caller goes away. */
+  readonly signal: AbortSignal;
+}
+
+const SINGLE_USE = 'single-use';
+
+const transactionRequired = (): RpcError =>
+  new RpcError(
+    Code.FAILED_PRECONDITION,
+    'TRANSACTION_REQUIRED',
+    'a write needs a `transaction` header: the id of an open transaction, or `single-use`',
+  );
+
+const headerError = (header: string, description: string): RpcError =>
+  invalidArgument([{ field: `header ${header}`, description }]);
+
+/** Where a call runs, as its headers say. */
+type Scope =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'single-use'; readonly requestId: string | undefined }
+  | { readonly kind: 'leased'; readonly id: string; readonly sequence: bigint | undefined };
+
+const readScope = ({ endpoint, header }: Inbound): Scope => {
+  const transaction = header('transaction');
+  const requestId = header('request-id');
+  const sequence = header('transaction-sequence');
+  const single = transaction === SINGLE_USE;
+  if (requestId !== undefined) {
+    if (endpoint.kind !== 'write' || !single) {
+      throw headerError('request-id', 'goes only with a write whose `transaction` header is `single-use`');
+    }
+    if (uuid(requestId)) throw headerError('request-id', 'must be a UUID');
+  }
+  if (sequence !== undefined) {
+    if (transaction === undefined || single) {
+      throw headerError('transaction-sequence', 'goes only with the id of an open transaction');
+    }
+    if (!/^\d{1,18}$/.test(sequence)) throw headerError('transaction-sequence', 'must be a whole number');
+    if (endpoint.method.methodKind !== 'unary') throw headerError('transaction-sequence', 'does not go with a stream');
+  }
+  if (single) return { kind: 'single-use', requestId: requestId && canonicalUuid(requestId) };
+  if (transaction === undefined) return { kind: 'none' };
+  return { kind: 'leased', id: transaction, sequence: sequence === undefined ? undefined : BigInt(sequence) };
+};
+
+/** What the log line of a call says besides its outcome. */
+interface Entry {
+  readonly inbound: Inbound;
+  readonly startedAt: number;
+  caller?: string;
+}
+
+/** The one way through: identity, validation, transaction, handler, errors, log. */
+export class Pipeline {
+  readonly #database: Database;
+  readonly #transactions: TransactionRegistry;
+  readonly #identity: Identity;
+  readonly #log: Logger;
+
+  constructor(database: Database, transactions: TransactionRegistry, identity: Identity, log: Logger) {
+    this.#database = database;
+    this.#transactions = transactions;
+    this.#identity = identity;
+    this.#log = log;
+  }
+
+  /** Runs a call with one response. */
+  async unary(inbound: Inbound, decode: () => Message): Promise<Message> {
+    const entry: Entry = { inbound, startedAt: performance.now() };
+    try {
+      const request = this.#admit(entry, decode);
+      const response = await this.#answer(entry, request);
+      this.#note(entry);
+      return response;
+    } catch (error) {
+      throw this.#fail(entry, error);
+    }
+  }
+
+  /** Runs a call with a stream of responses. */
+  async *stream(inbound: Inbound, decode: () => Message): AsyncGenerator<Message> {
+    const entry: Entry = { inbound, startedAt: performance.now() };
+    const { endpoint } = inbound;
+    let finished = false;
+    try {
+      const request = this.#admit(entry, decode);
+      for await (const response of this.#source(entry, request)) {
+        yield created(endpoint.method.output, response);
+      }
+      finished = true;
+      this.#note(entry);
+    } catch (error) {
+      finished = true;
+      throw this.#fail(entry, error);
+    } finally {
+      // The reader left before the end.
+      if (!finished) this.#note(entry, inbound.signal.aborted ? toRpcError(inbound.signal.reason) : undefined);
+    }
+  }
+
+  /** Runs a call with a stream of requests and one of responses; only control RPCs are of that kind. */
+  async *duplex(inbound: Inbound, requests: AsyncIterable<Message>): AsyncGenerator<Message> {
+    const entry: Entry = { inbound, startedAt: performance.now() };
+    const { endpoint } = inbound;
+    try {
+      entry.caller = this.#caller(inbound);
+      const call = { ...inbound, caller: entry.caller };
+      for await (const response of endpoint.control!(requests as never, call) as AsyncIterable<object>) {
+        yield created(endpoint.method.output, response);
+      }
+      this.#note(entry);
+    } catch (error) {
+      throw this.#fail(entry, error);
+    }
+  }
+
+  #caller({ endpoint, header }: Inbound): string {
+    return endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'));
+  }
+
+  #admit(entry: Entry, decode: () => Message): Message {
+    const { inbound } = entry;
+    entry.caller = this.#caller(inbound);
+    const request = decode();
+    const problems = inbound.endpoint.check(request);
+    if (problems.length > 0) throw invalidArgument(problems);
+    return request;
+  }
+
+  async #answer({ inbound, caller }: Entry, request: Message): Promise<Message> {
+    const { endpoint, signal } = inbound;
+    const { output } = endpoint.method;
+    const call = { ...inbound, caller: caller! };
+    if (endpoint.control) return created(output, await endpoint.control(request as never, call));
+    const run = async (db: Session): Promise<Message> => created(output, await endpoint.run!(db, request, call));
+    const scope = readScope(inbound);
+    switch (scope.kind) {
+      case 'leased':
+        return this.#inLeased(inbound, scope, call.caller, request, run);
+      case 'single-use':
+        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, scope.requestId, call.caller, request, run);
+        break;
+      case 'none':
+        if (endpoint.kind === 'write') throw transactionRequired();
+    }
+    return run(new AutoCommitSession(this.#database, signal));
+  }
+
+  #inLeased(
+    { endpoint, signal }: Inbound,
+    { id, sequence }: Scope & { kind: 'leased' },
+    caller: string,
+    request: Message,
+    run: (db: Session) => Promise<Message>,
+  ): Promise<Message> {
+    const transaction = this.#transactions.find(id, caller);
+    if (endpoint.kind === 'compute') return run(new AutoCommitSession(this.#database, signal));
+    if (sequence === undefined) return transaction.run(endpoint.name, signal, run);
+    const { output } = endpoint.method;
+    return transaction
+      .once(sequence, digest(endpoint, request), () =>
+        transaction.run(endpoint.name, signal, async (db) => toBinary(output, await run(db))),
+      )
+      .then((bytes) => fromBinary(output, bytes));
+  }
+
+  async #inSingleUse(
+    { endpoint, signal }: Inbound,
+    requestId: string | undefined,
+    caller: string,
+    request: Message,
+    run: (db: Session) => Promise<Message>,
+  ): Promise<Message> {
+    const { output } = endpoint.method;
+    let response: Message | undefined;
+    await singleUse(this.#database, READ_COMMITTED, signal, async (db) => {
+      if (requestId === undefined) {
+        response = await run(db);
+        return;
+      }
+      const once = { caller, requestId, method: endpoint.name, hash: digest(endpoint, request) };
+      response = fromBinary(output, await runOnce(db, once, async () => toBinary(output, await run(db))));
+    });
+    return response!;
+  }
+
+  #source({ inbound, caller }: Entry, request: Message): AsyncIterable<object> {
+    const { endpoint, signal } = inbound;
+    const call = { ...inbound, caller: caller! };
+    if (endpoint.control) return endpoint.control(request as never, call) as AsyncIterable<object>;
+    const run = (db: Session): AsyncIterable<object> =>
+      endpoint.run!(db, request, call) as unknown as AsyncIterable<object>;
+    const scope = readScope(inbound);
+    if (scope.kind === 'leased') {
+      return this.#transactions.find(scope.id, call.caller).stream(endpoint.name, signal, run);
+    }
+    return run(new AutoCommitSession(this.#database, signal));
+  }
+
+  #fail(entry: Entry, error: unknown): RpcError {
+    const failure = toRpcError(error);
+    this.#note(entry, failure);
+    return failure;
+  }
+
+  /** One line a call: no payload, no SQL. */
+  #note({ inbound, startedAt, caller }: Entry, failure?: RpcError): void {
+    const { endpoint, peer, header } = inbound;
+    const serious = failure?.code === Code.INTERNAL || failure?.code === Code.DATA_LOSS;
+    const level = serious ? 'error' : endpoint.quiet && !failure ? 'debug' : 'info';
+    if (!this.#log.isLevelEnabled(level)) return;
+    const transaction = header('transaction');
+    this.#log[level](
+      {
+        method: endpoint.name,
+        code: codeName(failure?.code ?? 0),
+        ...(failure ? { reason: failure.reason, ...failure.metadata } : {}),
+        ms: Math.round((performance.now() - startedAt) * 1000) / 1000,
+        peer,
+        ...(caller === undefined ? {} : { caller }),
+        // Enough to tell transactions apart, not enough to use one.
+        ...(transaction === undefined ? {} : { transaction: transaction.slice(0, 10) }),
+        ...causeOf(failure),
+      },
+      'call',
+    );
+  }
+}
+
+const created = (desc: DescMessage, init: unknown): Message => create(desc, init as MessageInitShape<DescMessage>);
+
+const digest = (endpoint: Endpoint, request: Message): string =>
+  createHash('sha256').update(endpoint.path).update(toBinary(endpoint.method.input, request)).digest('hex');
+
+/** What an on-call engineer needs of an error's cause: where it came from, never a value. */
+const causeOf = (failure: RpcError | undefined): object => {
+  const cause = failure?.cause;
+  if (cause === undefined) return {};
+  if (isServerError(cause)) {
+    const { code, schema, table, column, constraint, routine } = cause;
+    return { database: { sqlstate: code, schema, table, column, constraint, routine } };
+  }
+  if (!(cause instanceof Error)) return { cause: String(cause) };
+  return { cause: failure?.code === Code.INTERNAL ? cause.stack : cause.message };
+};

@@ -1,0 +1,102 @@
+import type { Logger } from 'pino';
+import type { Config } from '../config.ts';
+import { openDatabase } from '../database/pool.ts';
+import { pruneRequests, transactionIdKey } from '../database/requests.ts';
+import { TransactionIds } from '../database/transaction-id.ts';
+import { TransactionRegistry } from '../database/transactions.ts';
+import { drivers } from '../drivers/index.ts';
+import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { Health } from '../gen/grpc/health/v1/health_pb.ts';
+import { driverEndpoints } from './endpoint.ts';
+import { listenGrpc } from './grpc.ts';
+import { healthEndpoints, Readiness } from './health.ts';
+import { listenHttp } from './http.ts';
+import { localIdentity, tokenIdentity } from './identity.ts';
+import { Pipeline } from './pipeline.ts';
+import { reflectionEndpoints } from './reflection.ts';
+import { transactionEndpoints } from './transaction-service.ts';
+
+/** A sidecar that serves. */
+export interface Sidecar {
+  /** Where gRPC listens. */
+  readonly grpcAddress: string;
+  /** Where Connect, gRPC-Web and JSON listen; undefined when that is off. */
+  readonly httpAddress: string | undefined;
+  /** Drains: NOT_SERVING, no new transactions, open ones get the drain time and are then rolled back. */
+  stop(): Promise<void>;
+}
+
+/** How often stored answers past their retention are deleted. */
+const PRUNE_MS = 600_000;
+/** What calls under way get after the transactions have ended. */
+const LAST_CALLS_MS = 1_000;
+
+/**
+ * Connects to a migrated database and serves all drivers on both listeners.
+ *
+ * @param url PostgreSQL connection string.
+ */
+export const startServer = async (
+  config: Config,
+  { url, log }: { readonly url: string; readonly log: Logger },
+): Promise<Sidecar> => {
+  const database = openDatabase(url, {
+    calls: { max: config.poolMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
+    transactions: { max: config.transactionsMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
+  });
+  const identity = config.tokensFile ? tokenIdentity(config.tokensFile, log) : localIdentity;
+  const closing = new AbortController();
+  try {
+    const ids = new TransactionIds(await transactionIdKey(database.reserve));
+    const limits = {
+      idleLeaseMs: config.transactionIdleLeaseMs,
+      idleLeaseMaxMs: config.transactionIdleLeaseMaxMs,
+      totalLeaseMs: config.transactionTotalLeaseMs,
+      totalLeaseMaxMs: config.transactionTotalLeaseMaxMs,
+      queue: config.transactionQueue,
+    };
+    const transactions = new TransactionRegistry(database, ids, limits, ({ id, caller, label, lastMethod }, how) => {
+      log.warn({ transaction: id.slice(0, 10), caller, label, lastMethod, how }, 'transaction ended by the sidecar');
+    });
+    const readiness = new Readiness(database.reserve, log);
+    const services = [...drivers.map(({ service }) => service), TransactionService, Health];
+    const endpoints = [
+      ...drivers.flatMap(driverEndpoints),
+      ...transactionEndpoints(database, transactions, closing.signal),
+      ...healthEndpoints(readiness, services, closing.signal),
+      ...(config.reflection ? reflectionEndpoints(services) : []),
+    ];
+    const pipeline = new Pipeline(database, transactions, identity, log);
+    const { maxMessageBytes } = config;
+    const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, maxMessageBytes });
+    const http = config.httpListen
+      ? await listenHttp(pipeline, endpoints, { listen: config.httpListen, maxMessageBytes })
+      : undefined;
+    readiness.start();
+    const prune = setInterval(() => {
+      pruneRequests(database.reserve, config.requestRetentionMs).catch((error: Error) => {
+        log.warn({ problem: error.message }, 'stored answers could not be pruned');
+      });
+    }, PRUNE_MS).unref();
+    return {
+      grpcAddress: grpc.address,
+      httpAddress: http?.address,
+      stop: async () => {
+        const deadline = Date.now() + config.drainTimeoutMs;
+        readiness.drain();
+        await transactions.drain(config.drainTimeoutMs);
+        closing.abort();
+        const rest = Math.max(LAST_CALLS_MS, deadline - Date.now());
+        await Promise.all([grpc.close(rest), http?.close(rest)]);
+        clearInterval(prune);
+        await readiness.stop();
+        identity.close();
+        await database.end();
+      },
+    };
+  } catch (error) {
+    identity.close();
+    await database.end();
+    throw error;
+  }
+};

@@ -1,0 +1,50 @@
+import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { anyPack, durationFromMs } from '@bufbuild/protobuf/wkt';
+import type { RpcError } from '../database/errors.ts';
+import {
+  BadRequestSchema,
+  ErrorInfoSchema,
+  PreconditionFailureSchema,
+  RetryInfoSchema,
+} from '../gen/google/rpc/error_details_pb.ts';
+import { StatusSchema } from '../gen/google/rpc/status_pb.ts';
+
+/** Domain of every reason. */
+export const ERROR_DOMAIN = 'policies.hoc';
+
+/** One `google.rpc` detail, as both listeners can render it. */
+export interface Detail<D extends DescMessage = DescMessage> {
+  readonly desc: D;
+  readonly value: MessageInitShape<D>;
+}
+
+/** The details of an error: ErrorInfo always, the others where they say something. */
+export const errorDetails = (error: RpcError): Detail[] => {
+  const details: Detail[] = [
+    {
+      desc: ErrorInfoSchema,
+      value: { reason: error.reason, domain: ERROR_DOMAIN, metadata: { ...error.metadata } },
+    } as Detail,
+  ];
+  if (error.retryAfterMs !== undefined) {
+    details.push({ desc: RetryInfoSchema, value: { retryDelay: durationFromMs(error.retryAfterMs) } } as Detail);
+  }
+  if (error.fields.length > 0) {
+    details.push({ desc: BadRequestSchema, value: { fieldViolations: [...error.fields] } } as Detail);
+  }
+  if (error.preconditions.length > 0) {
+    details.push({ desc: PreconditionFailureSchema, value: { violations: [...error.preconditions] } } as Detail);
+  }
+  return details;
+};
+
+/** The `google.rpc.Status` that gRPC carries in the `grpc-status-details-bin` trailer. */
+export const statusBytes = (error: RpcError): Uint8Array =>
+  toBinary(
+    StatusSchema,
+    create(StatusSchema, {
+      code: error.code,
+      message: error.message,
+      details: errorDetails(error).map(({ desc, value }) => anyPack(desc, create(desc, value))),
+    }),
+  );
