@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
@@ -7,8 +6,8 @@ import type { Database } from '../database/pool.ts';
 import { runOnce } from '../database/requests.ts';
 import { AutoCommitSession, type Session } from '../database/session.ts';
 import { READ_COMMITTED, singleUse, type TransactionRegistry } from '../database/transactions.ts';
-import { canonicalUuid, uuid } from '../drivers/rules.ts';
 import type { Endpoint } from './endpoint.ts';
+import { digest, headerError, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
 import type { Identity } from './identity.ts';
 
 /** A call as a listener hands it over. */
@@ -21,8 +20,6 @@ export interface Inbound {
   readonly signal: AbortSignal;
 }
 
-const SINGLE_USE = 'single-use';
-
 const transactionRequired = (): RpcError =>
   new RpcError(
     Code.FAILED_PRECONDITION,
@@ -30,36 +27,26 @@ const transactionRequired = (): RpcError =>
     'a write needs a `transaction` header: the id of an open transaction, or `single-use`',
   );
 
-const headerError = (header: string, description: string): RpcError =>
-  invalidArgument([{ field: `header ${header}`, description }]);
-
 /** Where a call runs, as its headers say. */
 type Scope =
   | { readonly kind: 'none' }
   | { readonly kind: 'single-use'; readonly requestId: string | undefined }
   | { readonly kind: 'leased'; readonly id: string; readonly sequence: bigint | undefined };
 
-const readScope = ({ endpoint, header }: Inbound): Scope => {
+const readScope = (inbound: Inbound): Scope => {
+  const { endpoint, header } = inbound;
   const transaction = header('transaction');
-  const requestId = header('request-id');
-  const sequence = header('transaction-sequence');
+  const requestId = requestIdOf(inbound);
+  const sequence = sequenceOf(inbound);
   const single = transaction === SINGLE_USE;
-  if (requestId !== undefined) {
-    if (endpoint.kind !== 'write' || !single) {
-      throw headerError('request-id', 'goes only with a write whose `transaction` header is `single-use`');
-    }
-    if (uuid(requestId)) throw headerError('request-id', 'must be a UUID');
+  if (requestId !== undefined && !(single && endpoint.kind === 'write')) {
+    throw headerError('request-id', 'goes only with a write whose `transaction` header is `single-use`');
   }
-  if (sequence !== undefined) {
-    if (transaction === undefined || single) {
-      throw headerError('transaction-sequence', 'goes only with the id of an open transaction');
-    }
-    if (!/^\d{1,18}$/.test(sequence)) throw headerError('transaction-sequence', 'must be a whole number');
-    if (endpoint.method.methodKind !== 'unary') throw headerError('transaction-sequence', 'does not go with a stream');
+  if (sequence !== undefined && (transaction === undefined || single || endpoint.method.methodKind !== 'unary')) {
+    throw headerError('transaction-sequence', 'goes only with a call that is no stream, inside an open transaction');
   }
-  if (single) return { kind: 'single-use', requestId: requestId && canonicalUuid(requestId) };
-  if (transaction === undefined) return { kind: 'none' };
-  return { kind: 'leased', id: transaction, sequence: sequence === undefined ? undefined : BigInt(sequence) };
+  if (single) return { kind: 'single-use', requestId };
+  return transaction === undefined ? { kind: 'none' } : { kind: 'leased', id: transaction, sequence };
 };
 
 /** What the log line of a call says besides its outcome. */
@@ -177,7 +164,7 @@ export class Pipeline {
     if (sequence === undefined) return transaction.run(endpoint.name, signal, run);
     const { output } = endpoint.method;
     return transaction
-      .once(sequence, digest(endpoint, request), () =>
+      .once(sequence, digest(endpoint.path, toBinary(endpoint.method.input, request)), () =>
         transaction.run(endpoint.name, signal, async (db) => toBinary(output, await run(db))),
       )
       .then((bytes) => fromBinary(output, bytes));
@@ -197,7 +184,12 @@ export class Pipeline {
         response = await run(db);
         return;
       }
-      const once = { caller, requestId, method: endpoint.name, hash: digest(endpoint, request) };
+      const once = {
+        caller,
+        requestId,
+        method: endpoint.name,
+        hash: digest(endpoint.path, toBinary(endpoint.method.input, request)),
+      };
       response = fromBinary(output, await runOnce(db, once, async () => toBinary(output, await run(db))));
     });
     return response!;
@@ -247,9 +239,6 @@ export class Pipeline {
 }
 
 const created = (desc: DescMessage, init: unknown): Message => create(desc, init as MessageInitShape<DescMessage>);
-
-const digest = (endpoint: Endpoint, request: Message): string =>
-  createHash('sha256').update(endpoint.path).update(toBinary(endpoint.method.input, request)).digest('hex');
 
 /** What an on-call engineer needs of an error's cause: where it came from, never a value. */
 const causeOf = (failure: RpcError | undefined): object => {

@@ -5,8 +5,8 @@ import { pruneRequests, transactionIdKey } from '../database/requests.ts';
 import { TransactionIds } from '../database/transaction-id.ts';
 import { TransactionRegistry } from '../database/transactions.ts';
 import { drivers } from '../drivers/index.ts';
-import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { Health } from '../gen/grpc/health/v1/health_pb.ts';
+import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { driverEndpoints } from './endpoint.ts';
 import { listenGrpc } from './grpc.ts';
 import { healthEndpoints, Readiness } from './health.ts';
@@ -60,9 +60,10 @@ export const startServer = async (
     });
     const readiness = new Readiness(database.reserve, log);
     const services = [...drivers.map(({ service }) => service), TransactionService, Health];
+    const ofDrivers = drivers.flatMap(driverEndpoints);
     const endpoints = [
-      ...drivers.flatMap(driverEndpoints),
-      ...transactionEndpoints(database, transactions, closing.signal),
+      ...ofDrivers,
+      ...transactionEndpoints(database, transactions, ofDrivers, closing.signal),
       ...healthEndpoints(readiness, services, closing.signal),
       ...(config.reflection ? reflectionEndpoints(services) : []),
     ];

@@ -5,11 +5,12 @@ import type { Database } from '../database/pool.ts';
 import { requestOutcome, transactionStatus } from '../database/requests.ts';
 import type { Session } from '../database/session.ts';
 import { TransactionSession } from '../database/session.ts';
-import type { Isolation, Transaction, TransactionRegistry } from '../database/transactions.ts';
-import { canonicalUuid, maxLength, type Rule, required, uuid } from '../drivers/rules.ts';
+import type { Transaction, TransactionRegistry } from '../database/transactions.ts';
+import { between, canonicalUuid, maxLength, type Rule, required, uuid } from '../drivers/rules.ts';
 import {
   type BeginRequest,
   type CommitRequest,
+  type ExecuteRequest,
   type GetOutcomeRequest,
   type HoldRequest,
   IsolationLevel,
@@ -22,19 +23,9 @@ import {
   TransactionState,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type ControlCall, controlEndpoints, type Endpoint } from './endpoint.ts';
-
-const ISOLATION: Readonly<Record<IsolationLevel, Isolation>> = {
-  [IsolationLevel.UNSPECIFIED]: 'read committed',
-  [IsolationLevel.READ_COMMITTED]: 'read committed',
-  [IsolationLevel.REPEATABLE_READ]: 'repeatable read',
-  [IsolationLevel.SERIALIZABLE]: 'serializable',
-};
-
-const ISOLATION_LEVEL: Readonly<Record<Isolation, IsolationLevel>> = {
-  'read committed': IsolationLevel.READ_COMMITTED,
-  'repeatable read': IsolationLevel.REPEATABLE_READ,
-  serializable: IsolationLevel.SERIALIZABLE,
-};
+import { executeHandler, MAX_ATTEMPTS, MAX_OPERATIONS } from './execute.ts';
+import { headerError, SINGLE_USE } from './headers.ts';
+import { isolationLevelOf, isolationOf } from './isolation.ts';
 
 const STATE = {
   open: TransactionState.OPEN,
@@ -54,7 +45,7 @@ const describe = (transaction: Transaction, caller: string): MessageInitShape<ty
     ...(transaction.caller === caller ? { id: transaction.id } : {}),
     caller: transaction.caller,
     label: transaction.label,
-    isolationLevel: ISOLATION_LEVEL[mode.isolation],
+    isolationLevel: isolationLevelOf(mode.isolation),
     readOnly: mode.readOnly,
     deferrable: mode.deferrable,
     state: state === 'open' && failed ? TransactionState.FAILED : STATE[state],
@@ -80,13 +71,17 @@ const savepointName: Rule = (value) =>
   /^[A-Za-z0-9_]{1,48}$/.test(value as string) ? undefined : 'must be 1 to 48 letters, digits and underscores';
 const named = { name: savepointName };
 
+const operationCount = required((value) =>
+  (value as unknown[]).length <= MAX_OPERATIONS ? undefined : `must have at most ${MAX_OPERATIONS} elements`,
+);
+
 const beginRules = { idle_lease: lease, total_lease: lease, label: maxLength(128) };
 
 /** The id a request names, in the field or in the header. */
 const idOf = (request: { readonly transactionId: string }, { header }: ControlCall): string => {
   const inHeader = header('transaction');
   const { transactionId } = request;
-  if (transactionId === '' && (inHeader === undefined || inHeader === 'single-use')) {
+  if (transactionId === '' && (inHeader === undefined || inHeader === SINGLE_USE)) {
     throw invalidArgument([{ field: 'transaction_id', description: 'must name a transaction' }]);
   }
   if (transactionId !== '' && inHeader !== undefined && inHeader !== transactionId) {
@@ -97,7 +92,7 @@ const idOf = (request: { readonly transactionId: string }, { header }: ControlCa
 
 const refuseHeader = ({ header }: ControlCall): void => {
   if (header('transaction') !== undefined) {
-    throw invalidArgument([{ field: 'header transaction', description: 'must be absent' }]);
+    throw headerError('transaction', 'must be absent');
   }
 };
 
@@ -105,14 +100,16 @@ const refuseHeader = ({ header }: ControlCall): void => {
 export const transactionEndpoints = (
   database: Database,
   transactions: TransactionRegistry,
+  driverEndpoints: readonly Endpoint[],
   closing: AbortSignal,
 ): Endpoint[] => {
+  const execute = executeHandler(database, driverEndpoints);
   const find = (request: { readonly transactionId: string }, call: ControlCall): Transaction =>
     transactions.find(idOf(request, call), call.caller);
 
   const begin = (request: BeginRequest, call: ControlCall, held: boolean): Promise<Transaction> => {
     refuseHeader(call);
-    const isolation = ISOLATION[request.isolationLevel ?? IsolationLevel.READ_COMMITTED]!;
+    const isolation = isolationOf(request.isolationLevel ?? IsolationLevel.READ_COMMITTED);
     if (request.deferrable && !(request.readOnly && isolation === 'serializable')) {
       throw invalidArgument([{ field: 'deferrable', description: 'goes only with SERIALIZABLE and read_only' }]);
     }
@@ -229,6 +226,16 @@ export const transactionEndpoints = (
         } finally {
           await transaction.abandon('the stream that held it ended');
         }
+      },
+    },
+    execute: {
+      rules: { operations: operationCount, max_attempts: between(1, MAX_ATTEMPTS) },
+      handle: (request: ExecuteRequest, call) => {
+        const transaction = call.header('transaction');
+        if (transaction !== undefined && transaction !== SINGLE_USE) {
+          throw headerError('transaction', 'must be absent or `single-use`');
+        }
+        return execute(request, call);
       },
     },
     getOutcome: {

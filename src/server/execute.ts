@@ -1,0 +1,155 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  create,
+  type DescMessage,
+  fromBinary,
+  type Message,
+  type MessageInitShape,
+  toBinary,
+} from '@bufbuild/protobuf';
+import { Code, type FieldViolation, invalidArgument, RpcError, toRpcError } from '../database/errors.ts';
+import type { Database } from '../database/pool.ts';
+import { runOnce } from '../database/requests.ts';
+import type { Session } from '../database/session.ts';
+import { singleUse, type TransactionMode } from '../database/transactions.ts';
+import { type Operation, OperationResultSchema, OperationSchema } from '../gen/hoc/cus/policies/v1/operation_pb.ts';
+import {
+  type ExecuteRequest,
+  ExecuteRequestSchema,
+  type ExecuteResponse,
+  ExecuteResponseSchema,
+  IsolationLevel,
+} from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import type { ControlCall, Endpoint } from './endpoint.ts';
+import { digest, requestIdOf } from './headers.ts';
+import { isolationOf } from './isolation.ts';
+
+/** One kind of operation: which RPC runs it and how its answer is wrapped. */
+interface Runner {
+  readonly endpoint: Endpoint;
+  /** Local name of the answer's field in OperationResult. */
+  readonly result: string;
+}
+
+const fieldsOf = (desc: DescMessage, oneof: string) =>
+  desc.oneofs
+    .find(({ name }) => name === oneof)!
+    .fields.map((field) => ({ name: field.localName, type: field.message! }));
+
+/** Operation field -> its RPC, found by request type; every RPC has a request type of its own. */
+const runnersOf = (endpoints: readonly Endpoint[]): Map<string, Runner> => {
+  const byInput = new Map(endpoints.map((endpoint) => [endpoint.method.input.typeName, endpoint]));
+  const results = new Map(fieldsOf(OperationResultSchema, 'response').map(({ name, type }) => [type.typeName, name]));
+  return new Map(
+    fieldsOf(OperationSchema, 'request').map(({ name, type }) => {
+      const endpoint = byInput.get(type.typeName);
+      const result = endpoint && results.get(endpoint.method.output.typeName);
+      if (!endpoint || !result) throw new Error(`operation ${name} has no RPC or no result`);
+      return [name, { endpoint, result }];
+    }),
+  );
+};
+
+/** Bound of `max_attempts`. */
+export const MAX_ATTEMPTS = 10;
+/** Bound of `operations`. */
+export const MAX_OPERATIONS = 1_000;
+
+/** The error of one operation, with its place in the list. */
+const atOperation = (error: unknown, index: number): RpcError => {
+  const { code, reason, message, metadata, retryAfterMs, fields, preconditions, cause } = toRpcError(error);
+  return new RpcError(code, reason, `operation ${index}: ${message}`, {
+    metadata: { ...metadata, operation: String(index) },
+    fields,
+    preconditions,
+    cause,
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+  });
+};
+
+const unexpected = (expected: bigint, found: bigint): RpcError =>
+  new RpcError(Code.FAILED_PRECONDITION, 'UNEXPECTED_ROW_COUNT', `${expected} rows were expected, ${found} found`, {
+    metadata: { expected: String(expected), found: String(found) },
+    preconditions: [
+      { type: 'ROW_COUNT', subject: 'expected_rows', description: `expected ${expected}, found ${found}` },
+    ],
+  });
+
+/** Handler of `TransactionService.Execute`: a list of operations in one transaction and one round trip. */
+export const executeHandler = (database: Database, endpoints: readonly Endpoint[]) => {
+  const runners = runnersOf(endpoints);
+  const runnerOf = ({ request }: Operation): Runner => runners.get(request.case!)!;
+
+  const validate = (operations: readonly Operation[]): void => {
+    const problems: FieldViolation[] = operations.flatMap(({ request }, index) => {
+      const path = `operations[${index}]`;
+      if (request.case === undefined) return [{ field: `${path}.request`, description: 'must be set' }];
+      const prefix = `${path}.${OperationSchema.field[request.case].name}.`;
+      return runners
+        .get(request.case)!
+        .endpoint.check(request.value)
+        .map(({ field, description }) => ({ field: prefix + field, description }));
+    });
+    if (problems.length > 0) throw invalidArgument(problems);
+  };
+
+  const runAll = async (db: Session, operations: readonly Operation[], call: ControlCall) => {
+    const results: MessageInitShape<typeof OperationResultSchema>[] = [];
+    for (const [index, operation] of operations.entries()) {
+      const { endpoint, result } = runnerOf(operation);
+      try {
+        const before = db.rowCount;
+        const value = await endpoint.run!(db, operation.request.value as Message, call);
+        const rows = db.rowCount - before;
+        if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
+          throw unexpected(operation.expectedRows, rows);
+        }
+        const response = {
+          case: result,
+          value: create(endpoint.method.output, value as MessageInitShape<DescMessage>),
+        };
+        results.push({ rows, response } as MessageInitShape<typeof OperationResultSchema>);
+      } catch (error) {
+        throw atOperation(error, index);
+      }
+    }
+    return results;
+  };
+
+  return async (request: ExecuteRequest, call: ControlCall): Promise<ExecuteResponse> => {
+    const { operations } = request;
+    validate(operations);
+    const requestId = requestIdOf(call);
+    const mode: TransactionMode = {
+      isolation: isolationOf(request.isolationLevel ?? IsolationLevel.READ_COMMITTED),
+      readOnly: false,
+      deferrable: false,
+    };
+    const attempts = request.maxAttempts ?? 1;
+    for (let attempt = 1; ; attempt += 1) {
+      let response: ExecuteResponse | undefined;
+      const run = async (db: Session): Promise<ExecuteResponse> =>
+        create(ExecuteResponseSchema, { results: await runAll(db, operations, call), attempts: attempt });
+      try {
+        await singleUse(database, mode, call.signal, async (db) => {
+          if (requestId === undefined) {
+            response = await run(db);
+            return;
+          }
+          const hash = digest('Execute', toBinary(ExecuteRequestSchema, request));
+          const once = { caller: call.caller, requestId, method: 'TransactionService/Execute', hash };
+          const bytes = await runOnce(db, once, async () => toBinary(ExecuteResponseSchema, await run(db)));
+          response = fromBinary(ExecuteResponseSchema, bytes);
+        });
+        return response!;
+      } catch (error) {
+        const failure = toRpcError(error);
+        if (failure.code !== Code.ABORTED || attempt >= attempts) throw failure;
+        // Those that collided must not meet again at the same moment.
+        await sleep(failure.retryAfterMs! * attempt * Math.random(), undefined, { signal: call.signal }).catch(() => {
+          throw call.signal.reason;
+        });
+      }
+    }
+  };
+};

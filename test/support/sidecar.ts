@@ -1,0 +1,53 @@
+import pg from 'pg';
+import { type Config, loadConfig } from '../../src/config.ts';
+import { createLog } from '../../src/log.ts';
+import { type Sidecar, startServer } from '../../src/server/sidecar.ts';
+import { type Caller, connectCaller, grpcCaller } from './client.ts';
+import { createDatabase } from './postgres.ts';
+
+/** A server of this process on a database of its own. */
+export interface TestSidecar {
+  readonly grpc: Caller;
+  readonly connect: Caller;
+  /** Both, to run a test over either. */
+  readonly callers: readonly Caller[];
+  readonly url: string;
+  readonly server: Sidecar;
+  /** Runs SQL beside the server, each statement committed by itself. */
+  sql<R extends object = Record<string, unknown>>(text: string, values?: unknown[]): Promise<R[]>;
+  stop(): Promise<void>;
+}
+
+/** Starts a server on a fresh, migrated database. */
+export const startTestSidecar = async (overrides: Partial<Config> = {}): Promise<TestSidecar> => {
+  const database = await createDatabase();
+  const config: Config = {
+    ...loadConfig([], {}),
+    grpcListen: '127.0.0.1:0',
+    httpListen: '127.0.0.1:0',
+    drainTimeoutMs: 200,
+    ...overrides,
+  };
+  const server = await startServer(config, {
+    url: database.url,
+    log: createLog(config.logLevel === 'info' ? 'silent' : config.logLevel),
+  });
+  const grpc = grpcCaller(server.grpcAddress);
+  const connect = connectCaller(server.httpAddress!);
+  const pool = new pg.Pool({ connectionString: database.url, max: 4 });
+  return {
+    grpc,
+    connect,
+    callers: [grpc, connect],
+    url: database.url,
+    server,
+    sql: async (text, values) => (await pool.query(text, values)).rows,
+    stop: async () => {
+      grpc.close();
+      connect.close();
+      await pool.end();
+      await server.stop();
+      await database.drop();
+    },
+  };
+};
