@@ -1,0 +1,298 @@
+import { parseArgs } from 'node:util';
+import { LOG_LEVELS } from './log.ts';
+
+/** Everything that can be set, checked and complete. Times are milliseconds. */
+export interface Config {
+  /** PostgreSQL to use; undefined: the embedded one. */
+  readonly databaseUrl: string | undefined;
+  readonly dataDir: string;
+  /** `host:port` or `unix:/path`. */
+  readonly grpcListen: string;
+  /** `host:port`; undefined: no HTTP listener. */
+  readonly httpListen: string | undefined;
+  readonly poolMax: number;
+  readonly poolQueue: number;
+  readonly poolWaitMs: number;
+  readonly transactionsMax: number;
+  readonly transactionQueue: number;
+  readonly transactionIdleLeaseMs: number;
+  readonly transactionIdleLeaseMaxMs: number;
+  readonly transactionTotalLeaseMs: number;
+  readonly transactionTotalLeaseMaxMs: number;
+  readonly requestRetentionMs: number;
+  readonly drainTimeoutMs: number;
+  readonly maxMessageBytes: number;
+  readonly reflection: boolean;
+  readonly logLevel: string;
+  readonly tokensFile: string | undefined;
+  readonly allowUnauthenticated: boolean;
+  /** True to bring an older schema up to date at the start. */
+  readonly migrate: boolean;
+}
+
+/** A setting that is no good; the message is one line for the user. */
+export class ConfigError extends Error {}
+
+/** Reads one setting's text. */
+type Parse = (text: string) => unknown;
+
+interface Setting {
+  readonly key: keyof Config;
+  readonly variable: string;
+  readonly fallback: string;
+  readonly form: string;
+  readonly meaning: string;
+  readonly parse: Parse;
+}
+
+const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+const duration: Parse = (text) => {
+  const [, amount, unit] = /^(\d{1,9})(ms|s|m|h|d)$/.exec(text) ?? [];
+  if (!amount || !unit) throw new ConfigError('must be a duration such as 500ms, 30s, 5m, 24h or 7d');
+  return Number(amount) * UNITS[unit]!;
+};
+
+const wholeNumber =
+  (least: number): Parse =>
+  (text) => {
+    if (!/^\d{1,10}$/.test(text) || Number(text) < least)
+      throw new ConfigError(`must be a whole number of at least ${least}`);
+    return Number(text);
+  };
+
+const oneOf =
+  <T>(choices: Readonly<Record<string, T>>): Parse =>
+  (text) => {
+    if (!(text in choices)) throw new ConfigError(`must be one of ${Object.keys(choices).join(', ')}`);
+    return choices[text];
+  };
+
+const onOff = oneOf({ on: true, off: false });
+
+const HOST_PORT = /^(\[[\da-fA-F:.]+\]|[^:\s/]+):(\d{1,5})$/;
+
+const hostPort: Parse = (text) => {
+  const [, , port] = HOST_PORT.exec(text) ?? [];
+  if (port === undefined || Number(port) > 65_535) throw new ConfigError('must be host:port');
+  return text;
+};
+
+const socketOrPort: Parse = (text) => (/^unix:\/.+/.test(text) ? text : hostPort(text));
+
+const optional: Parse = (text) => (text === '' ? undefined : text);
+
+const databaseUrl: Parse = (text) => {
+  if (text === '') return undefined;
+  if (!/^postgres(ql)?:\/\//.test(text)) throw new ConfigError('must be a postgresql:// URL');
+  return text;
+};
+
+const setting = (
+  key: keyof Config,
+  variable: string,
+  fallback: string,
+  form: string,
+  meaning: string,
+  parse: Parse,
+): Setting => ({ key, variable, fallback, form, meaning, parse });
+
+/** All settings, in the order of `--help`. */
+export const SETTINGS: readonly Setting[] = [
+  setting(
+    'databaseUrl',
+    'DATABASE_URL',
+    '',
+    'postgresql://…',
+    'PostgreSQL to use; empty: an embedded one',
+    databaseUrl,
+  ),
+  setting(
+    'dataDir',
+    'SIDECAR_DATA_DIR',
+    '.sidecar',
+    'folder',
+    'data of the embedded PostgreSQL, kept between runs',
+    (text) => text,
+  ),
+  setting(
+    'grpcListen',
+    'SIDECAR_GRPC_LISTEN',
+    '127.0.0.1:50051',
+    'host:port | unix:/path',
+    'where gRPC listens',
+    socketOrPort,
+  ),
+  setting(
+    'httpListen',
+    'SIDECAR_HTTP_LISTEN',
+    '127.0.0.1:50052',
+    'host:port | off',
+    'where Connect, gRPC-Web and JSON listen',
+    (text) => (text === 'off' ? undefined : hostPort(text)),
+  ),
+  setting(
+    'poolMax',
+    'SIDECAR_POOL_MAX',
+    '10',
+    'number',
+    'connections for calls outside open transactions',
+    wholeNumber(1),
+  ),
+  setting('poolQueue', 'SIDECAR_POOL_QUEUE', '256', 'number', 'calls that may wait for a connection', wholeNumber(0)),
+  setting('poolWaitMs', 'SIDECAR_POOL_WAIT', '2s', 'duration', 'longest wait for a connection', duration),
+  setting(
+    'transactionsMax',
+    'SIDECAR_TRANSACTIONS_MAX',
+    '20',
+    'number',
+    'open transactions, each with a connection',
+    wholeNumber(1),
+  ),
+  setting(
+    'transactionQueue',
+    'SIDECAR_TRANSACTION_QUEUE',
+    '64',
+    'number',
+    'calls that may wait inside one transaction',
+    wholeNumber(1),
+  ),
+  setting(
+    'transactionIdleLeaseMs',
+    'SIDECAR_TRANSACTION_IDLE_LEASE',
+    '30s',
+    'duration',
+    'idle lease of a transaction that asks for none',
+    duration,
+  ),
+  setting(
+    'transactionIdleLeaseMaxMs',
+    'SIDECAR_TRANSACTION_IDLE_LEASE_MAX',
+    '5m',
+    'duration',
+    'longest idle lease granted',
+    duration,
+  ),
+  setting(
+    'transactionTotalLeaseMs',
+    'SIDECAR_TRANSACTION_TOTAL_LEASE',
+    '5m',
+    'duration',
+    'total lease of a transaction that asks for none',
+    duration,
+  ),
+  setting(
+    'transactionTotalLeaseMaxMs',
+    'SIDECAR_TRANSACTION_TOTAL_LEASE_MAX',
+    '1h',
+    'duration',
+    'longest total lease granted',
+    duration,
+  ),
+  setting(
+    'requestRetentionMs',
+    'SIDECAR_REQUEST_RETENTION',
+    '24h',
+    'duration',
+    'how long answers to a request-id are kept',
+    duration,
+  ),
+  setting(
+    'drainTimeoutMs',
+    'SIDECAR_DRAIN_TIMEOUT',
+    '10s',
+    'duration',
+    'what open transactions and calls get at shutdown',
+    duration,
+  ),
+  setting('maxMessageBytes', 'SIDECAR_MAX_MESSAGE_BYTES', '33554432', 'bytes', 'largest request', wholeNumber(1024)),
+  setting('reflection', 'SIDECAR_REFLECTION', 'on', 'on | off', 'serve gRPC reflection', onOff),
+  setting(
+    'logLevel',
+    'SIDECAR_LOG_LEVEL',
+    'info',
+    LOG_LEVELS.join(' | '),
+    'least serious log line written',
+    oneOf(Object.fromEntries(LOG_LEVELS.map((level) => [level, level]))),
+  ),
+  setting(
+    'tokensFile',
+    'SIDECAR_TOKENS_FILE',
+    '',
+    'file',
+    'bearer tokens, lines of `name: sha256-of-token`; empty: no tokens',
+    optional,
+  ),
+  setting(
+    'allowUnauthenticated',
+    'SIDECAR_ALLOW_UNAUTHENTICATED',
+    'off',
+    'on | off',
+    'allow listeners beyond loopback without tokens',
+    onOff,
+  ),
+  setting(
+    'migrate',
+    'SIDECAR_MIGRATE',
+    'off',
+    'up | off',
+    'bring an older schema up to date at the start',
+    oneOf({ up: true, off: false }),
+  ),
+];
+
+/** `SIDECAR_POOL_MAX` -> `pool-max`. */
+const flagOf = ({ variable }: Setting): string =>
+  variable
+    .replace(/^SIDECAR_/, '')
+    .toLowerCase()
+    .replaceAll('_', '-');
+
+const LOOPBACK = /^(?:unix:|127\.\d+\.\d+\.\d+:|localhost:|\[::1\]:)/;
+
+const refuseOpenDoors = (config: Config): void => {
+  if (config.tokensFile !== undefined || config.allowUnauthenticated) return;
+  for (const listen of [config.grpcListen, config.httpListen]) {
+    if (listen !== undefined && !LOOPBACK.test(listen)) {
+      throw new ConfigError(
+        `${listen} is reachable from other machines: set SIDECAR_TOKENS_FILE, or SIDECAR_ALLOW_UNAUTHENTICATED=on`,
+      );
+    }
+  }
+};
+
+/**
+ * Reads the configuration: a flag wins over its environment variable, which wins over the default.
+ *
+ * @throws ConfigError with one line that names the setting.
+ */
+export const loadConfig = (argv: readonly string[], env: Readonly<Record<string, string | undefined>>): Config => {
+  const options = Object.fromEntries(SETTINGS.map((each) => [flagOf(each), { type: 'string' as const }]));
+  let flags: Record<string, unknown>;
+  try {
+    flags = parseArgs({ args: [...argv], options, strict: true, allowPositionals: false }).values;
+  } catch (error) {
+    throw new ConfigError((error as Error).message.split(/\. |\n/)[0]);
+  }
+  const config = Object.fromEntries(
+    SETTINGS.map((each) => {
+      const flag = flags[flagOf(each)] as string | undefined;
+      const text = flag ?? env[each.variable] ?? each.fallback;
+      try {
+        return [each.key, each.parse(text)];
+      } catch (error) {
+        const name = flag === undefined ? each.variable : `--${flagOf(each)}`;
+        throw new ConfigError(`${name} ${(error as Error).message}, not "${text}"`);
+      }
+    }),
+  ) as unknown as Config;
+  refuseOpenDoors(config);
+  return config;
+};
+
+/** What `--help` says about settings. */
+export const settingsHelp = (): string =>
+  SETTINGS.map((each) => {
+    const fallback = each.fallback === '' ? 'none' : each.fallback;
+    return `  --${flagOf(each)} <${each.form}>\n      ${each.meaning} (${each.variable}; default ${fallback})`;
+  }).join('\n');
