@@ -1,108 +1,43 @@
 import { Migration } from '@mikro-orm/migrations';
+import { ADOPTION } from './adoption.ts';
 
-/** A column: `type [not null] [default expression]`, the type in PostgreSQL's short or long spelling, or `serial`. */
+/** A column: `type [not null] [default expression]` as in `create table`. */
 type ColumnSpec = string;
 
-interface Column {
-  readonly type: string;
-  readonly serial: boolean;
-  readonly required: boolean;
-  readonly fallback: string | undefined;
-}
-
-const LONG_NAMES: readonly (readonly [RegExp, string])[] = [
-  [/^varchar/, 'character varying'],
-  [/^timestamptz$/, 'timestamp with time zone'],
-  [/^int4$|^int$|^serial$/, 'integer'],
-  [/^int8$/, 'bigint'],
-  [/^float8$/, 'double precision'],
-  [/^bool$/, 'boolean'],
+const SERIALS: readonly (readonly [RegExp, string])[] = [
+  [/^serial\b/i, 'integer not null'],
+  [/^bigserial\b/i, 'bigint not null'],
 ];
 
-const parseColumn = (spec: ColumnSpec): Column => {
-  const [, shortType = '', required, fallback] = /^(.+?)( not null)?(?: default (.+))?$/s.exec(spec) ?? [];
-  const type = LONG_NAMES.reduce((name, [pattern, long]) => name.replace(pattern, long), shortType);
-  return { type, serial: shortType === 'serial', required: required !== undefined, fallback };
+const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
+
+const list = (texts: readonly string[]): string => `array[${texts.map(literal).join(', ')}]::text[]`;
+
+const isGenerated = (spec: ColumnSpec): boolean => /\bgenerated\s/i.test(spec);
+
+/** What a column of a serial type is, apart from its sequence. */
+const withoutSequence = (spec: ColumnSpec): string => {
+  const serial = SERIALS.find(([pattern]) => pattern.test(spec));
+  return serial ? serial[1] : spec;
 };
 
-const literal = (text: string | undefined): string => (text === undefined ? 'null' : `'${text.replaceAll("'", "''")}'`);
+/** Adds what the first rows of an adopted table can take: NOT NULL follows once no NULL is left. */
+const addable = (spec: ColumnSpec): string =>
+  isGenerated(spec) || withoutSequence(spec) !== spec ? spec : spec.replace(/ not null\b/i, '');
 
 /**
- * Brings one live column to its canonical type, default and nullability. It lives for the session of the migration
- * only. Views in the way of a type change are taken down and put back as they were.
- */
-const ADOPT_COLUMN = `
-create or replace function pg_temp.adopt_column(
-  target regclass, column_name text, wanted_type text, required boolean, fallback text
-) returns void language plpgsql as $adopt$
-declare
-  live record;
-  dependent record;
-  dependents jsonb := '[]';
-begin
-  select format_type(a.atttypid, a.atttypmod) as type, a.attnotnull as required, a.attgenerated as generated
-    into live from pg_attribute a
-   where a.attrelid = target and a.attname = column_name and not a.attisdropped;
-  if live.generated <> '' then return; end if;
-  if live.type <> wanted_type then
-    for dependent in
-      with recursive views as (
-        select v.oid, 1 as depth from pg_depend d join pg_rewrite r on r.oid = d.objid join pg_class v on v.oid = r.ev_class
-         where d.refobjid = target and d.classid = 'pg_rewrite'::regclass and v.oid <> target
-        union
-        select v.oid, views.depth + 1 from views
-          join pg_depend d on d.refobjid = views.oid and d.classid = 'pg_rewrite'::regclass
-          join pg_rewrite r on r.oid = d.objid join pg_class v on v.oid = r.ev_class
-         where v.oid <> views.oid
-      )
-      select c.oid::regclass::text as name, c.relkind, pg_get_viewdef(c.oid) as definition,
-             (select coalesce(jsonb_agg(pg_get_indexdef(i.indexrelid)), '[]') from pg_index i where i.indrelid = c.oid) as indexes
-        from (select oid, max(depth) as depth from views group by oid) v join pg_class c on c.oid = v.oid
-       order by v.depth desc
-    loop
-      dependents := jsonb_build_array(to_jsonb(dependent)) || dependents;
-      execute format('drop %s if exists %s', case dependent.relkind when 'm' then 'materialized view' else 'view' end, dependent.name);
-    end loop;
-    execute format('alter table %s alter column %I drop default', target, column_name);
-    execute format('alter table %s alter column %I type %s %s', target, column_name, wanted_type,
-      case
-        when live.type = 'timestamp without time zone' then format('using %I at time zone ''UTC''', column_name)
-        -- By way of text: a float4 widened in binary would show digits nobody ever wrote.
-        when live.type in ('real', 'json') then format('using %I::text::%s', column_name, wanted_type)
-        when live.type like 'character varying%' and wanted_type like 'character varying%' then ''
-        else format('using %I::%s', column_name, wanted_type)
-      end);
-    for dependent in select * from jsonb_to_recordset(dependents) as d(name text, relkind text, definition text, indexes jsonb)
-    loop
-      execute format('create %s %s as %s', case dependent.relkind when 'm' then 'materialized view' else 'view' end,
-        dependent.name, dependent.definition);
-      for live in select value from jsonb_array_elements_text(dependent.indexes) loop execute live.value; end loop;
-    end loop;
-  end if;
-  if fallback is not null then
-    execute format('alter table %s alter column %I set default %s', target, column_name, fallback);
-  else
-    execute format('alter table %s alter column %I drop default', target, column_name);
-  end if;
-  if required then
-    if fallback is not null then
-      execute format('update %s set %I = %s where %I is null', target, column_name, fallback, column_name);
-    end if;
-    execute format('alter table %s alter column %I set not null', target, column_name);
-  elsif not exists (
-    select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
-     where i.indrelid = target and i.indisprimary and a.attname = column_name
-  ) then
-    execute format('alter table %s alter column %I drop not null', target, column_name);
-  end if;
-end $adopt$`;
-
-/**
- * A migration that states what the schema is, not how to get there: run on an empty database it creates everything, on
- * one that already holds these tables in an older shape it changes what differs and keeps every row.
+ * A migration that says what the schema is, not how to get there. On an empty database it creates everything; on one
+ * that holds the same tables in an older shape it changes what differs, and keeps every row and every extra column.
+ *
+ * Each method states one thing; stating it twice does nothing. All names are schema-qualified. Call
+ * {@link dropTrigger}, {@link dropForeignKeys} and {@link dropChecks} before {@link table} where they would be in the
+ * way of a column's new type, and {@link dropRedundantIndexes} after the last index of a table.
+ *
+ * Values are moved by `alter table`, never by `update`: triggers of an adopted table neither fire nor refuse.
  */
 export abstract class CanonicalMigration extends Migration {
-  #prepared = false;
+  /** Names of the indexes stated so far, by table. */
+  readonly #indexes = new Map<string, string[]>();
 
   /** A schema. */
   protected schema(name: string): void {
@@ -110,8 +45,14 @@ export abstract class CanonicalMigration extends Migration {
   }
 
   /**
-   * A table with all its columns. Columns that an adopted table has besides these stay.
+   * A table with all its columns.
    *
+   * A column that an adopted table lacks is added at the end. A column whose type differs is converted: zone-less
+   * timestamps count as UTC, `real` goes by way of its decimal text, text that is too long is an error. A default that
+   * differs is replaced; NULLs in a column that becomes NOT NULL take the default. Views on a column that changes are
+   * taken down and put back.
+   *
+   * @param columns names and definitions, in physical order.
    * @param options.primaryKey `<constraint name> (<columns>)`.
    */
   protected table(
@@ -119,95 +60,100 @@ export abstract class CanonicalMigration extends Migration {
     columns: Readonly<Record<string, ColumnSpec>>,
     { primaryKey }: { readonly primaryKey: string },
   ): void {
-    if (!this.#prepared) this.addSql(ADOPT_COLUMN);
-    this.#prepared = true;
-    const definitions = Object.entries(columns).map(([column, spec]) => `"${column}" ${spec}`);
-    const key = `constraint ${primaryKey.replace(' (', ' primary key (')}`;
-    this.addSql(`create table if not exists ${name} (${definitions.join(', ')}, ${key})`);
-    for (const [column, spec] of Object.entries(columns)) {
-      // Generated columns cannot be altered into place: they are created whole.
-      if (spec.includes('generated always')) {
-        this.addSql(`alter table ${name} add column if not exists "${column}" ${spec}`);
-        continue;
-      }
-      const { type, serial, required, fallback } = parseColumn(spec);
-      if (serial) continue;
-      const start = fallback === undefined ? '' : ` default ${fallback}`;
-      this.addSql(`alter table ${name} add column if not exists "${column}" ${type}${start}`);
-      this.addSql(
-        `select pg_temp.adopt_column('${name}', '${column}', ${literal(type)}, ${required}, ${literal(fallback)})`,
-      );
-    }
+    this.#prepare();
+    const [keyName, keyColumns] = primaryKey.split(/ (?=\()/, 2) as [string, string];
+    const define = (write: (spec: ColumnSpec) => string) =>
+      Object.entries(columns).map(([column, spec]) => `"${column}" ${write(spec)}`);
+    const key = `constraint ${keyName} primary key ${keyColumns}`;
+    this.addSql(`create table if not exists ${name} (${[...define((spec) => spec), key].join(', ')})`);
+    const additions = define(addable).map((definition) => `add column if not exists ${definition}`);
+    this.addSql(`alter table ${name} ${additions.join(', ')}`);
+    const definition = literal(define(withoutSequence).join(', '));
+    const sequences = Object.keys(columns).filter((column) => withoutSequence(columns[column]!) !== columns[column]);
+    this.addSql(`select pg_temp.adopt_columns('${name}', ${definition}, ${list(sequences)})`);
+    this.#constraint(name, keyName, `primary key ${keyColumns}`);
   }
 
-  /** A unique constraint. */
+  /** A unique constraint over `(columns)`. */
   protected unique(table: string, name: string, columns: string): void {
     this.#constraint(table, name, `unique ${columns}`);
   }
 
-  /** A CHECK; one of the same name with another condition is replaced. */
+  /** A CHECK; one of the same name with another condition is replaced, one with the same condition renamed. */
   protected check(table: string, name: string, condition: string): void {
-    this.dropConstraint(table, name);
-    this.addSql(`alter table ${table} add constraint ${name} check (${condition})`);
+    this.#constraint(table, name, `check (${condition})`);
   }
 
-  /** A foreign key: `(columns) references …`; one of the same name is replaced. */
+  /** A foreign key: `(columns) references …`; one of the same name that says something else is replaced. */
   protected foreignKey(table: string, name: string, definition: string): void {
-    this.dropConstraint(table, name);
-    this.addSql(`alter table ${table} add constraint ${name} foreign key ${definition}`);
+    this.#constraint(table, name, `foreign key ${definition}`);
   }
 
-  #constraint(table: string, name: string, definition: string): void {
-    this.addSql(`do $do$ begin
-      if not exists (select from pg_constraint where conrelid = '${table}'::regclass and conname = '${name}') then
-        alter table ${table} add constraint ${name} ${definition};
-      end if;
-    end $do$`);
+  /** An index; `tail` is all that follows the table: `(column desc) where …`. An equal one is renamed. */
+  protected index(table: string, name: string, tail: string, { unique = false } = {}): void {
+    this.#prepare();
+    this.#indexes.set(table, [...(this.#indexes.get(table) ?? []), name]);
+    this.addSql(`select pg_temp.adopt_index('${table}', '${name}', ${literal(tail)}, ${unique})`);
   }
 
-  /** An index; `tail` is everything after the table: `(column desc) where …`. */
-  protected index(table: string, name: string, tail: string): void {
-    this.addSql(`create index if not exists ${name} on ${table} ${tail}`);
-  }
-
-  /** A unique index. */
+  /** A unique index, for what a constraint cannot say: a condition, an expression, or an upsert's arbiter. */
   protected uniqueIndex(table: string, name: string, tail: string): void {
-    this.addSql(`create unique index if not exists ${name} on ${table} ${tail}`);
+    this.index(table, name, tail, { unique: true });
   }
 
+  /** Drops a constraint of any kind. The table may be missing. */
   protected dropConstraint(table: string, name: string): void {
-    this.addSql(`alter table ${table} drop constraint if exists ${name}`);
+    this.addSql(`alter table if exists ${table} drop constraint if exists ${name}`);
   }
 
-  /** @param name schema-qualified. */
+  /** Drops an index that belongs to no constraint. */
   protected dropIndex(name: string): void {
     this.addSql(`drop index if exists ${name}`);
   }
 
+  /** Drops every index that repeats another: one stated here, or one that also keeps a unique constraint. */
+  protected dropRedundantIndexes(table: string): void {
+    this.#prepare();
+    this.addSql(`select pg_temp.drop_redundant_indexes('${table}', ${list(this.#indexes.get(table) ?? [])})`);
+  }
+
+  /** Drops a trigger; its function stays. The table may be missing. */
   protected dropTrigger(table: string, name: string): void {
     this.addSql(`drop trigger if exists ${name} on ${table}`);
   }
 
-  /** Drops the foreign keys that an adopted table has on one of these columns, whatever they are called. */
+  /** Drops the foreign keys on any of these columns, whatever they are called. The table may be missing. */
   protected dropForeignKeys(table: string, ...columns: string[]): void {
-    this.addSql(`do $do$ declare key record; begin
-      for key in select c.conname from pg_constraint c join pg_attribute a on a.attrelid = c.conrelid and a.attnum = any (c.conkey)
-        where c.contype = 'f' and c.conrelid = '${table}'::regclass and a.attname in (${columns.map(literal).join(', ')})
-      loop execute format('alter table ${table} drop constraint if exists %I', key.conname); end loop;
-    end $do$`);
+    this.#dropConstraints('f', table, columns);
   }
 
-  /** Drops the CHECKs that an adopted table has on one of these columns, whatever they are called. */
+  /** Drops the CHECKs on any of these columns, whatever they are called. The table may be missing. */
   protected dropChecks(table: string, ...columns: string[]): void {
-    this.addSql(`do $do$ declare ck record; begin
-      for ck in select c.conname from pg_constraint c join pg_attribute a on a.attrelid = c.conrelid and a.attnum = any (c.conkey)
-        where c.contype = 'c' and c.conrelid = '${table}'::regclass and a.attname in (${columns.map(literal).join(', ')})
-      loop execute format('alter table ${table} drop constraint if exists %I', ck.conname); end loop;
-    end $do$`);
+    this.#dropConstraints('c', table, columns);
+  }
+
+  /** Drops the unique constraints on any of these columns, whatever they are called. The table may be missing. */
+  protected dropUniques(table: string, ...columns: string[]): void {
+    this.#dropConstraints('u', table, columns);
   }
 
   /** Default rows: an insert that adds nothing the second time. */
   protected seed(sql: string): void {
     this.addSql(sql);
+  }
+
+  #constraint(table: string, name: string, definition: string): void {
+    this.#prepare();
+    this.addSql(`select pg_temp.adopt_constraint('${table}', '${name}', ${literal(definition)})`);
+  }
+
+  #dropConstraints(kind: 'c' | 'f' | 'u', table: string, columns: readonly string[]): void {
+    this.#prepare();
+    this.addSql(`select pg_temp.drop_constraints('${kind}', '${table}', ${list(columns)})`);
+  }
+
+  #prepare(): void {
+    if (this.getQueries().includes(ADOPTION[0]!)) return;
+    for (const definition of ADOPTION) this.addSql(definition);
   }
 }
