@@ -118,6 +118,12 @@ export abstract class CanonicalMigration extends Migration {
   }
 
   /** Drops a trigger; its function stays. The table may be missing. */
+  /** A row trigger; one of the same name is replaced. */
+  protected trigger(table: string, name: string, event: string, call: string): void {
+    this.dropTrigger(table, name);
+    this.addSql(`create trigger ${name} ${event} on ${table} for each row execute function ${call}`);
+  }
+
   protected dropTrigger(table: string, name: string): void {
     this.addSql(`drop trigger if exists ${name} on ${table}`);
   }

@@ -41,6 +41,8 @@ export const timestamptz = () => exact('timestamp with time zone');
 export const jsonb = () => exact('jsonb');
 /** `bytea`, in PostgreSQL's hex text. */
 export const bytea = () => exact('bytea');
+/** `xid8`, a transaction id of PostgreSQL, decimal text. */
+export const xid8 = () => exact('xid8');
 /** `text[]`. */
 export const textArray = () => p.type(ArrayType).$type<string[]>().columnType('text[]');
 /** `varchar[]`. */

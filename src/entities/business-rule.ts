@@ -1,0 +1,17 @@
+import { bool, defineTable, int, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
+
+/** A commercial condition and the constraint it brings. */
+export const BusinessRule = defineTable('policy.business_rules', {
+  id: uuid().primary().defaultRaw('gen_random_uuid()'),
+  name: varchar(128),
+  description: text().nullable(),
+  rule_type: varchar(50),
+  condition: jsonb(),
+  constraint: jsonb(),
+  tenant_id: varchar(128).nullable(),
+  customer_tier: varchar(50).nullable(),
+  priority: int().defaultRaw('100'),
+  is_active: bool().defaultRaw('true'),
+  created_at: timestamptz().defaultRaw('now()'),
+  updated_at: timestamptz().defaultRaw('now()'),
+});

@@ -1,0 +1,17 @@
+import { bool, defineTable, int, text, timestamptz, varchar } from './columns.ts';
+
+/** A guardrail that every tenant starts with. */
+export const DefaultGuardrail = defineTable('public.default_guardrails', {
+  id: varchar(100).primary(),
+  name: varchar(100),
+  description: text().nullable(),
+  category: varchar(50),
+  rule_type: varchar(50),
+  rule_config_json: text(),
+  action: varchar(50),
+  is_enabled: bool().defaultRaw('true'),
+  is_default: bool().defaultRaw('true'),
+  priority: int().defaultRaw('100'),
+  version: varchar(20).defaultRaw("'v1'"),
+  created_at: timestamptz().defaultRaw('now()'),
+});

@@ -1,0 +1,14 @@
+import { bool, defineTable, int, text, timestamptz, uuid, varchar } from './columns.ts';
+
+/** An edge between two policies, by name. */
+export const PolicyDependency = defineTable('policy.policy_dependencies', {
+  id: uuid().primary().defaultRaw('gen_random_uuid()'),
+  source_policy: varchar(128),
+  target_policy: varchar(128),
+  dependency_type: varchar(50),
+  resolution_strategy: varchar(50).defaultRaw("'source_wins'"),
+  priority: int().defaultRaw('100'),
+  description: text().nullable(),
+  is_active: bool().defaultRaw('true'),
+  created_at: timestamptz().defaultRaw('now()'),
+});

@@ -1,0 +1,14 @@
+import { defineTable, int, serial, timestamptz, varchar } from './columns.ts';
+
+/** How a tenant ranks one of its policies and settles its conflicts. */
+export const PolicyPrecedence = defineTable('public.policy_precedence', {
+  id: serial().primary(),
+  policy_id: varchar(64),
+  tenant_id: varchar(64),
+  precedence: int().defaultRaw('100'),
+  conflict_strategy: varchar(32).defaultRaw("'most_restrictive'"),
+  bind_at: varchar(32).defaultRaw("'run_start'"),
+  failure_mode: varchar(32).defaultRaw("'fail_closed'"),
+  created_at: timestamptz().defaultRaw('now()'),
+  updated_at: timestamptz().defaultRaw('now()'),
+});

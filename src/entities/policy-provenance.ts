@@ -1,0 +1,15 @@
+import { defineTable, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
+
+/** Who changed which policy, when and why. */
+export const PolicyProvenance = defineTable('policy.policy_provenance', {
+  id: uuid().primary().defaultRaw('gen_random_uuid()'),
+  policy_id: uuid(),
+  policy_type: varchar(50),
+  action: varchar(50),
+  changed_by: varchar(128),
+  changed_at: timestamptz().defaultRaw('now()'),
+  previous_value: jsonb().nullable(),
+  new_value: jsonb().nullable(),
+  policy_version: varchar(50),
+  reason: text().nullable(),
+});

@@ -1,0 +1,7 @@
+import { bytea, defineTable, text } from './columns.ts';
+
+/** A key of the sidecar's own. */
+export const Secret = defineTable('policy_sidecar.secrets', {
+  name: text().primary(),
+  value: bytea(),
+});

@@ -1,0 +1,13 @@
+import { defineTable, int, jsonb, text, timestamptz, uuid } from './columns.ts';
+
+/** A frozen copy of the policies and thresholds of a tenant. The id of a snapshot is not unique. */
+export const Snapshot = defineTable('policy.snapshots', {
+  id: uuid().primary().defaultRaw('gen_random_uuid()'),
+  snapshot_id: text(),
+  tenant_id: text().nullable(),
+  policies: jsonb().nullable(),
+  thresholds: jsonb().nullable(),
+  policy_count: int().nullable(),
+  integrity_hash: text().nullable(),
+  created_at: timestamptz().defaultRaw('now()'),
+});

@@ -1,0 +1,25 @@
+import { bool, defineTable, double, int, jsonb, serial, text, textArray, timestamptz } from './columns.ts';
+
+/** An action that a recovery may take, and how often it helped. */
+export const SuggestionAction = defineTable('m10_recovery.suggestion_action', {
+  id: serial().primary(),
+  action_code: text(),
+  name: text(),
+  description: text().nullable(),
+  action_type: text(),
+  template: jsonb().defaultRaw("'{}'"),
+  applies_to_error_codes: textArray().nullable().defaultRaw("'{}'"),
+  applies_to_skills: textArray().nullable().defaultRaw("'{}'"),
+  preconditions: jsonb().nullable().defaultRaw("'{}'"),
+  success_rate: double().nullable().defaultRaw('0.0'),
+  total_applications: int().nullable().defaultRaw('0'),
+  successful_applications: int().nullable().defaultRaw('0'),
+  is_automated: bool().nullable().defaultRaw('false'),
+  requires_approval: bool().nullable().defaultRaw('true'),
+  priority: int().nullable().defaultRaw('50'),
+  is_active: bool().nullable().defaultRaw('true'),
+  created_at: timestamptz().defaultRaw('now()'),
+  updated_at: timestamptz().defaultRaw('now()'),
+  created_by: text().nullable(),
+  version: int().nullable().defaultRaw('1'),
+});

@@ -1,0 +1,14 @@
+import { defineTable, double, timestamptz, uuid, varchar } from './columns.ts';
+
+/** One measured value that counts towards a temporal policy. */
+export const TemporalMetricEvent = defineTable('policy.temporal_metric_events', {
+  id: uuid().primary().defaultRaw('gen_random_uuid()'),
+  policy_id: uuid(),
+  agent_id: varchar(128).nullable(),
+  tenant_id: varchar(128).nullable(),
+  metric: varchar(100),
+  value: double(),
+  occurred_at: timestamptz().defaultRaw('now()'),
+  action_type: varchar(50).nullable(),
+  request_id: varchar(128).nullable(),
+});
