@@ -117,13 +117,13 @@ export abstract class CanonicalMigration extends Migration {
     this.addSql(`select pg_temp.drop_redundant_indexes('${table}', ${list(this.#indexes.get(table) ?? [])})`);
   }
 
-  /** Drops a trigger; its function stays. The table may be missing. */
   /** A row trigger; one of the same name is replaced. */
   protected trigger(table: string, name: string, event: string, call: string): void {
     this.dropTrigger(table, name);
     this.addSql(`create trigger ${name} ${event} on ${table} for each row execute function ${call}`);
   }
 
+  /** Drops a trigger; its function stays. */
   protected dropTrigger(table: string, name: string): void {
     this.addSql(`drop trigger if exists ${name} on ${table}`);
   }

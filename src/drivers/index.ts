@@ -1,5 +1,5 @@
 import type { Driver } from './driver.ts';
-import { policyGraph } from './policy-graph.ts';
+import { policyEngine } from './policy-engine/index.ts';
 
 /** All drivers, in the order in which reflection lists them. */
-export const drivers: readonly Driver[] = [policyGraph];
+export const drivers: readonly Driver[] = [policyEngine];
