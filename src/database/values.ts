@@ -1,4 +1,4 @@
-import type { Timestamp, Value } from '@bufbuild/protobuf/wkt';
+import type { Struct, Timestamp, Value } from '@bufbuild/protobuf/wkt';
 import { Code, RpcError } from './errors.ts';
 
 /** A stored value that its field cannot carry; never dropped in silence. */
@@ -79,14 +79,18 @@ export const jsonToValue = (json: unknown): Value => {
         const values = json.map(jsonToValue);
         return { $typeName, kind: { case: 'listValue', value: { $typeName: 'google.protobuf.ListValue', values } } };
       }
-      return {
-        $typeName,
-        kind: {
-          case: 'structValue',
-          value: json as NonNullable<Extract<Value['kind'], { case: 'structValue' }>['value']>,
-        },
-      };
+      return { $typeName, kind: { case: 'structValue', value: jsonToStruct(json) } };
   }
+};
+
+const jsonToStruct = (json: object): Struct => {
+  const fields: Record<string, Value> = {};
+  for (const [key, element] of Object.entries(json)) {
+    // Assigning to `__proto__` would set the prototype instead of a member.
+    if (key === '__proto__') Object.defineProperty(fields, key, { value: jsonToValue(element), enumerable: true });
+    else fields[key] = jsonToValue(element);
+  }
+  return { $typeName: 'google.protobuf.Struct', fields };
 };
 
 /** `google.protobuf.Value` -> JavaScript JSON value. An empty Value reads as null. */
@@ -94,6 +98,11 @@ export const valueToJson = (value: Value): unknown => {
   switch (value.kind.case) {
     case 'listValue':
       return value.kind.value.values.map(valueToJson);
+    case 'structValue': {
+      const json: Record<string, unknown> = Object.create(null);
+      for (const [key, element] of Object.entries(value.kind.value.fields)) json[key] = valueToJson(element);
+      return json;
+    }
     case 'nullValue':
     case undefined:
       return null;

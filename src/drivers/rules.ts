@@ -125,15 +125,9 @@ export const anyDouble: Rule = () => undefined;
 
 const NUL = 'must not contain U+0000';
 
-const jsonProblem = (json: unknown): string | undefined => {
+const scalarProblem = (json: unknown): string | undefined => {
   if (typeof json === 'string') return json.includes('\0') ? NUL : undefined;
-  if (typeof json === 'number') return Number.isFinite(json) ? undefined : 'must not contain NaN or infinities';
-  if (json === null || typeof json !== 'object') return undefined;
-  for (const [key, element] of Object.entries(json)) {
-    const problem = key.includes('\0') ? NUL : jsonProblem(element);
-    if (problem) return problem;
-  }
-  return undefined;
+  return typeof json === 'number' && !Number.isFinite(json) ? 'must not contain NaN or infinities' : undefined;
 };
 
 const valueProblem = (value: Value): string | undefined => {
@@ -144,7 +138,14 @@ const valueProblem = (value: Value): string | undefined => {
     }
     return undefined;
   }
-  return jsonProblem(value.kind.value);
+  if (value.kind.case === 'structValue') {
+    for (const [key, element] of Object.entries(value.kind.value.fields)) {
+      const problem = key.includes('\0') ? NUL : valueProblem(element);
+      if (problem) return problem;
+    }
+    return undefined;
+  }
+  return scalarProblem(value.kind.value);
 };
 
 /** What every value of a field's type must satisfy, whatever the RPC. */
@@ -166,7 +167,6 @@ const WELL_KNOWN: Readonly<Record<string, Check>> = {
   'google.protobuf.Duration': simple(() => undefined),
   'google.protobuf.FieldMask': simple(() => undefined),
   'google.protobuf.Value': simple(valueProblem),
-  'google.protobuf.Struct': simple(jsonProblem),
 };
 
 const checksOfMessages = new Map<string, (message: Message, path: string, problems: FieldViolation[]) => void>();

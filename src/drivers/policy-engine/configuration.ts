@@ -1,0 +1,74 @@
+import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
+import { column, projection, type Table, table } from '../../database/projection.ts';
+import { type Statement, statement } from '../../database/statement.ts';
+import { BusinessRule } from '../../entities/business-rule.ts';
+import { EthicalConstraint } from '../../entities/ethical-constraint.ts';
+import { RiskCeiling } from '../../entities/risk-ceiling.ts';
+import { SafetyRule } from '../../entities/safety-rule.ts';
+import {
+  BusinessRuleSchema,
+  EthicalConstraintSchema,
+  RiskCeilingPatchSchema,
+  RiskCeilingSchema,
+  SafetyRulePatchSchema,
+  SafetyRuleSchema,
+} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { read, write } from '../driver.ts';
+import { fits, mask } from '../rules.ts';
+import type { Part } from './contract.ts';
+import { patchUpdate } from './patch.ts';
+import { each } from './streams.ts';
+
+const activeRows = <D extends DescMessage>(name: string, entity: Table, message: D): Statement<MessageShape<D>> => {
+  const { columns, map } = projection(message, entity);
+  return statement(
+    `policy_engine.${name}`,
+    `select ${columns} from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'id')}`,
+    map,
+  );
+};
+
+const ethicalConstraints = activeRows('ethical_constraints', EthicalConstraint, EthicalConstraintSchema);
+const riskCeilings = activeRows('risk_ceilings', RiskCeiling, RiskCeilingSchema);
+const safetyRules = activeRows('safety_rules', SafetyRule, SafetyRuleSchema);
+const businessRules = activeRows('business_rules', BusinessRule, BusinessRuleSchema);
+
+const riskCeilingPatch = patchUpdate('policy_engine.update_risk_ceiling', RiskCeiling, RiskCeilingPatchSchema, {
+  name: fits(RiskCeiling, 'name'),
+  metric: fits(RiskCeiling, 'metric'),
+  tenant_id: fits(RiskCeiling, 'tenant_id'),
+  breach_action: fits(RiskCeiling, 'breach_action'),
+});
+
+const safetyRulePatch = patchUpdate('policy_engine.update_safety_rule', SafetyRule, SafetyRulePatchSchema, {
+  name: fits(SafetyRule, 'name'),
+  rule_type: fits(SafetyRule, 'rule_type'),
+  action: fits(SafetyRule, 'action'),
+  tenant_id: fits(SafetyRule, 'tenant_id'),
+});
+
+const resetRiskCeiling = statement(
+  'policy_engine.reset_risk_ceiling',
+  `update ${table(RiskCeiling)} set ${column(RiskCeiling, 'current_value')} = 0 where id = $1::uuid`,
+);
+
+/** Constraints, ceilings and rules that an engine loads, and the changes it may make to them. */
+export const configurationRpcs = {
+  fetchEthicalConstraints: read({}, async (db) => ({ ethicalConstraints: await db.rows(ethicalConstraints, []) })),
+  fetchRiskCeilings: read({}, async (db) => ({ riskCeilings: await db.rows(riskCeilings, []) })),
+  fetchSafetyRules: read({}, async (db) => ({ safetyRules: await db.rows(safetyRules, []) })),
+  fetchBusinessRules: read({}, async (db) => ({ businessRules: await db.rows(businessRules, []) })),
+  streamEthicalConstraints: read({}, (db) => each(db.stream(ethicalConstraints, []), 'ethicalConstraint')),
+  streamRiskCeilings: read({}, (db) => each(db.stream(riskCeilings, []), 'riskCeiling')),
+  streamSafetyRules: read({}, (db) => each(db.stream(safetyRules, []), 'safetyRule')),
+  streamBusinessRules: read({}, (db) => each(db.stream(businessRules, []), 'businessRule')),
+  updateRiskCeiling: write({ update_mask: mask(riskCeilingPatch.paths) }, async (db, request) => ({
+    rowsAffected: await riskCeilingPatch.run(db, 'ceiling_id', request.ceilingId, request),
+  })),
+  resetRiskCeiling: write({ ceiling_id: fits(RiskCeiling, 'id') }, async (db, { ceilingId }) => ({
+    rowsAffected: await db.execute(resetRiskCeiling, [ceilingId]),
+  })),
+  updateSafetyRule: write({ update_mask: mask(safetyRulePatch.paths) }, async (db, request) => ({
+    rowsAffected: await safetyRulePatch.run(db, 'rule_id', request.ruleId, request),
+  })),
+} satisfies Part;

@@ -1,0 +1,94 @@
+import { column, projection, table } from '../../database/projection.ts';
+import { statement } from '../../database/statement.ts';
+import { PolicyConflict } from '../../entities/policy-conflict.ts';
+import {
+  type FetchConflictsRequest,
+  PolicyConflictSchema,
+  type StreamConflictsRequest,
+  UnresolvedConflictSchema,
+} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { read, write } from '../driver.ts';
+import { fits, required } from '../rules.ts';
+import type { Part } from './contract.ts';
+import { filteredList } from './filters.ts';
+import { each } from './streams.ts';
+
+const of = (name: string): string => column(PolicyConflict, name);
+const from = table(PolicyConflict);
+const conflict = projection(PolicyConflictSchema, PolicyConflict);
+const unresolved = projection(UnresolvedConflictSchema, PolicyConflict);
+
+const conflicts = filteredList('policy_engine.conflicts', {
+  select: `select ${conflict.columns} from ${from}`,
+  filters: [`${of('resolved')} = ?`, `${of('severity')} >= ?`],
+  order: of('id'),
+  map: conflict.map,
+});
+
+const unresolvedConflicts = statement(
+  'policy_engine.unresolved_conflicts',
+  `select ${unresolved.columns} from ${from} where not ${of('resolved')} order by ${of('id')}`,
+  unresolved.map,
+);
+
+const resolveConflict = statement(
+  'policy_engine.resolve_conflict',
+  `update ${from} set ${of('resolved')} = true, ${of('resolution')} = $2, ${of('resolved_by')} = $3,
+    ${of('resolved_at')} = now()
+  where ${of('id')} = $1::uuid`,
+);
+
+const insertConflict = statement(
+  'policy_engine.insert_conflict',
+  `insert into ${from} (${['policy_a', 'policy_b', 'conflict_type', 'severity', 'description', 'affected_action_types']
+    .map(of)
+    .join(', ')})
+  values ($1, $2, $3, $4, $5, $6)
+  returning ${conflict.columns}`,
+  conflict.map,
+);
+
+/** Severity of a conflict whose detector does not say. */
+const SEVERITY = 0.5;
+
+const matching = ({ includeResolved, severityMin }: FetchConflictsRequest | StreamConflictsRequest) =>
+  conflicts([includeResolved ? undefined : false, severityMin], null);
+
+/** Conflicts between policies: found, listed, settled. */
+export const conflictRpcs = {
+  fetchConflicts: read({}, async (db, request) => {
+    const query = matching(request);
+    return { conflicts: await db.rows(query.statement, query.params) };
+  }),
+  streamConflicts: read({}, (db, request) => {
+    const query = matching(request);
+    return each(db.stream(query.statement, query.params), 'conflict');
+  }),
+  fetchUnresolvedConflicts: read({}, async (db) => ({ conflicts: await db.rows(unresolvedConflicts, []) })),
+  streamUnresolvedConflicts: read({}, (db) => each(db.stream(unresolvedConflicts, []), 'conflict')),
+  resolveConflict: write(
+    { conflict_id: fits(PolicyConflict, 'id'), resolved_by: fits(PolicyConflict, 'resolved_by') },
+    async (db, { conflictId, resolution, resolvedBy }) => ({
+      rowsAffected: await db.execute(resolveConflict, [conflictId, resolution, resolvedBy]),
+    }),
+  ),
+  insertConflict: write(
+    {
+      policy_a: required(fits(PolicyConflict, 'policy_a')),
+      policy_b: required(fits(PolicyConflict, 'policy_b')),
+      conflict_type: required(fits(PolicyConflict, 'conflict_type')),
+      description: required(),
+    },
+    async (db, request) => ({
+      conflict: (await db.row(insertConflict, [
+        request.policyA,
+        request.policyB,
+        request.conflictType,
+        request.severity ?? SEVERITY,
+        request.description,
+        request.affectedActionTypes?.values,
+      ]))!,
+      rowsAffected: 1n,
+    }),
+  ),
+} satisfies Part;

@@ -1,0 +1,91 @@
+import { column, firstText, projection, table } from '../../database/projection.ts';
+import { statement } from '../../database/statement.ts';
+import { PolicyDependency } from '../../entities/policy-dependency.ts';
+import {
+  DependencyEdgeSchema,
+  PolicyDependencySchema,
+  TypedDependencyEdgeSchema,
+} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { read, write } from '../driver.ts';
+import { fits, required } from '../rules.ts';
+import type { Part } from './contract.ts';
+import { each } from './streams.ts';
+
+const of = (name: string): string => column(PolicyDependency, name);
+const from = table(PolicyDependency);
+const dependency = projection(PolicyDependencySchema, PolicyDependency);
+const edge = projection(DependencyEdgeSchema, PolicyDependency);
+const typedEdge = projection(TypedDependencyEdgeSchema, PolicyDependency);
+
+const dependencies = statement(
+  'policy_engine.dependencies',
+  `select ${dependency.columns} from ${from} order by ${of('id')}`,
+  dependency.map,
+);
+
+const allEdges = statement(
+  'policy_engine.dependency_edges',
+  `select ${edge.columns} from ${from} order by ${of('id')}`,
+  edge.map,
+);
+
+const activeEdges = statement(
+  'policy_engine.active_dependency_edges',
+  `select ${edge.columns} from ${from} where ${of('is_active')} order by ${of('id')}`,
+  edge.map,
+);
+
+const typedEdges = statement(
+  'policy_engine.dependency_edges_with_type',
+  `select ${typedEdge.columns} from ${from} where ${of('is_active')} order by ${of('id')}`,
+  typedEdge.map,
+);
+
+const insertDependency = statement(
+  'policy_engine.insert_dependency',
+  `insert into ${from} (${[
+    'source_policy',
+    'target_policy',
+    'dependency_type',
+    'resolution_strategy',
+    'priority',
+    'description',
+  ]
+    .map(of)
+    .join(', ')})
+  values ($1, $2, $3, $4, $5, $6)
+  returning ${of('id')}`,
+  firstText,
+);
+
+const edges = (activeOnly = true) => (activeOnly ? activeEdges : allEdges);
+
+/** The dependency graph between policies, as stored. */
+export const dependencyRpcs = {
+  fetchDependencies: read({}, async (db) => ({ dependencies: await db.rows(dependencies, []) })),
+  streamDependencies: read({}, (db) => each(db.stream(dependencies, []), 'dependency')),
+  fetchDependencyEdges: read({}, async (db, { activeOnly }) => ({ edges: await db.rows(edges(activeOnly), []) })),
+  streamDependencyEdges: read({}, (db, { activeOnly }) => each(db.stream(edges(activeOnly), []), 'edge')),
+  fetchDependencyEdgesWithType: read({}, async (db) => ({ edges: await db.rows(typedEdges, []) })),
+  streamDependencyEdgesWithType: read({}, (db) => each(db.stream(typedEdges, []), 'edge')),
+  insertDependency: write(
+    {
+      source_policy: required(fits(PolicyDependency, 'source_policy')),
+      target_policy: required(fits(PolicyDependency, 'target_policy')),
+      dependency_type: required(fits(PolicyDependency, 'dependency_type')),
+      resolution_strategy: required(fits(PolicyDependency, 'resolution_strategy')),
+      priority: required(),
+    },
+    async (db, request) => ({
+      dependencyId: (await db.row(insertDependency, [
+        request.sourcePolicy,
+        request.targetPolicy,
+        request.dependencyType,
+        request.resolutionStrategy,
+        request.priority,
+        request.description,
+      ]))!,
+      rowsAffected: 1n,
+    }),
+  ),
+} satisfies Part;

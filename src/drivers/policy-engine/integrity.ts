@@ -1,0 +1,72 @@
+import { column, projection, type Table, table } from '../../database/projection.ts';
+import { type Statement, statement } from '../../database/statement.ts';
+import { BusinessRule } from '../../entities/business-rule.ts';
+import { EthicalConstraint } from '../../entities/ethical-constraint.ts';
+import { Policy } from '../../entities/policy.ts';
+import { PolicyDependency } from '../../entities/policy-dependency.ts';
+import { PolicySetVersion } from '../../entities/policy-set-version.ts';
+import { RiskCeiling } from '../../entities/risk-ceiling.ts';
+import { SafetyRule } from '../../entities/safety-rule.ts';
+import { TemporalPolicy } from '../../entities/temporal-policy.ts';
+import {
+  EthicalConstraintForIntegritySchema,
+  IntegrityTable,
+  TemporalPolicyForIntegritySchema,
+} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { read } from '../driver.ts';
+import type { Part } from './contract.ts';
+import { each } from './streams.ts';
+
+const active = (entity: Table): string =>
+  `from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'id')}`;
+
+const names = (entity: Table, name: string): Statement<string> =>
+  statement(
+    `policy_engine.active_names.${table(entity)}`,
+    `select ${column(entity, name)} ${active(entity)}`,
+    ([cell]) => cell!,
+  );
+
+const NAMES: Readonly<Record<Exclude<IntegrityTable, typeof IntegrityTable.UNSPECIFIED>, Statement<string>>> = {
+  [IntegrityTable.ETHICAL_CONSTRAINTS]: names(EthicalConstraint, 'name'),
+  [IntegrityTable.RISK_CEILINGS]: names(RiskCeiling, 'name'),
+  [IntegrityTable.SAFETY_RULES]: names(SafetyRule, 'name'),
+  [IntegrityTable.BUSINESS_RULES]: names(BusinessRule, 'name'),
+  [IntegrityTable.POLICIES]: names(Policy, 'name'),
+  [IntegrityTable.TEMPORAL_POLICIES]: names(TemporalPolicy, 'name'),
+  [IntegrityTable.POLICY_VERSIONS]: names(PolicySetVersion, 'version'),
+  [IntegrityTable.POLICY_DEPENDENCIES]: names(PolicyDependency, 'source_policy'),
+};
+
+/** The boundary has refused every other number. */
+const namesOf = (chosen: IntegrityTable): Statement<string> => NAMES[chosen as keyof typeof NAMES]!;
+
+const temporalPolicy = projection(TemporalPolicyForIntegritySchema, TemporalPolicy);
+const temporalPolicies = statement(
+  'policy_engine.temporal_policies_for_integrity',
+  `select ${temporalPolicy.columns} ${active(TemporalPolicy)}`,
+  temporalPolicy.map,
+);
+
+const ethicalConstraint = projection(EthicalConstraintForIntegritySchema, EthicalConstraint);
+const ethicalConstraints = statement(
+  'policy_engine.ethical_constraints_for_integrity',
+  `select ${ethicalConstraint.columns} ${active(EthicalConstraint)}`,
+  ethicalConstraint.map,
+);
+
+/** What an engine reads to check that its policies are whole. */
+export const integrityRpcs = {
+  fetchActivePoliciesForIntegrity: read({}, async (db, request) => ({
+    names: await db.rows(namesOf(request.table), []),
+  })),
+  streamActivePoliciesForIntegrity: read({}, (db, request) => each(db.stream(namesOf(request.table), []), 'name')),
+  fetchTemporalPoliciesForIntegrity: read({}, async (db) => ({
+    temporalPolicies: await db.rows(temporalPolicies, []),
+  })),
+  streamTemporalPoliciesForIntegrity: read({}, (db) => each(db.stream(temporalPolicies, []), 'temporalPolicy')),
+  fetchEthicalConstraintsForIntegrity: read({}, async (db) => ({
+    ethicalConstraints: await db.rows(ethicalConstraints, []),
+  })),
+  streamEthicalConstraintsForIntegrity: read({}, (db) => each(db.stream(ethicalConstraints, []), 'ethicalConstraint')),
+} satisfies Part;

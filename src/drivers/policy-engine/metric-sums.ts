@@ -1,0 +1,107 @@
+import { column, projection, rowMapper, table } from '../../database/projection.ts';
+import { statement } from '../../database/statement.ts';
+import { timestampToText } from '../../database/values.ts';
+import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
+import { TemporalMetricWindow } from '../../entities/temporal-metric-window.ts';
+import {
+  FetchTemporalMetricTotalResponseSchema,
+  type FetchTemporalMetricWindowsRequest,
+  type StreamTemporalMetricWindowsRequest,
+  TemporalMetricWindowSchema,
+} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { read } from '../driver.ts';
+import { between, fits, page, required } from '../rules.ts';
+import type { Part } from './contract.ts';
+import { filteredList, nonEmpty } from './filters.ts';
+import { each } from './streams.ts';
+
+const event = (name: string): string => column(TemporalMetricEvent, name);
+const window = (name: string): string => column(TemporalMetricWindow, name);
+
+/** Seconds whose distance from now every PostgreSQL timestamp can hold, either way. */
+const windowSeconds = required(between(-200_000_000_000, 200_000_000_000));
+
+const CUTOFF = `(now() - $2::bigint * interval '1 second')`;
+
+const metricSum = statement(
+  'policy_engine.temporal_metric_sum',
+  `select coalesce(sum(${event('value')}), 0) from ${table(TemporalMetricEvent)}
+  where ${event('policy_id')} = $1::uuid and ${event('occurred_at')} > ${CUTOFF}`,
+  ([sum]) => Number(sum),
+);
+
+/** $3 and $4 are an agent and a tenant, or null for all. */
+const owned = (of: (name: string) => string): string =>
+  `($3::text is null or ${of('agent_id')} = $3) and ($4::text is null or ${of('tenant_id')} = $4)`;
+
+const metricTotal = statement(
+  'policy_engine.temporal_metric_total',
+  `select events.total + windows.whole + windows.part, events.total, windows.whole, windows.part,
+    events.number + windows.number
+  from (
+    select coalesce(sum(${event('value')}), 0) as total, count(*) as number from ${table(TemporalMetricEvent)}
+    where ${event('policy_id')} = $1::uuid and ${event('occurred_at')} > ${CUTOFF} and ${owned(event)}
+  ) events, (
+    select coalesce(sum(${window('current_sum')}) filter (where ${window('window_start')} > ${CUTOFF}), 0) as whole,
+      coalesce(sum(${window('current_sum')}) filter (where ${window('window_start')} <= ${CUTOFF}), 0) as part,
+      coalesce(sum(${window('current_count')}), 0) as number
+    from ${table(TemporalMetricWindow)}
+    where ${window('policy_id')} = $1::uuid and ${window('window_end')} > ${CUTOFF} and ${owned(window)}
+  ) windows`,
+  rowMapper(FetchTemporalMetricTotalResponseSchema),
+);
+
+const metricWindow = projection(TemporalMetricWindowSchema, TemporalMetricWindow);
+
+const metricWindows = filteredList('policy_engine.temporal_metric_windows', {
+  select: `select ${metricWindow.columns} from ${table(TemporalMetricWindow)}`,
+  filters: [
+    `${window('policy_id')} = ?::uuid`,
+    `${window('agent_id')} = ?`,
+    `${window('tenant_id')} = ?`,
+    `${window('window_end')} > ?::timestamptz`,
+  ],
+  order: `${window('window_start')} desc, ${window('id')} desc`,
+  map: metricWindow.map,
+});
+
+const matching = (
+  request: FetchTemporalMetricWindowsRequest | StreamTemporalMetricWindowsRequest,
+  limit: number | null,
+) =>
+  metricWindows(
+    [
+      request.policyId,
+      nonEmpty(request.agentId),
+      nonEmpty(request.tenantId),
+      request.since && timestampToText(request.since),
+    ],
+    limit,
+  );
+
+const policyId = fits(TemporalMetricWindow, 'policy_id');
+
+/** What temporal policies have measured. */
+export const metricSumRpcs = {
+  fetchTemporalMetricSum: read({ policy_id: policyId, window_seconds: windowSeconds }, async (db, request) => ({
+    total: (await db.row(metricSum, [request.policyId, request.windowSeconds]))!,
+  })),
+  fetchTemporalMetricTotal: read(
+    { policy_id: policyId, window_seconds: windowSeconds },
+    async (db, request) =>
+      (await db.row(metricTotal, [
+        request.policyId,
+        request.windowSeconds,
+        nonEmpty(request.agentId),
+        nonEmpty(request.tenantId),
+      ]))!,
+  ),
+  fetchTemporalMetricWindows: read({ policy_id: policyId, limit: page }, async (db, request) => {
+    const query = matching(request, request.limit ?? 100);
+    return { windows: await db.rows(query.statement, query.params) };
+  }),
+  streamTemporalMetricWindows: read({ policy_id: policyId }, (db, request) => {
+    const query = matching(request, null);
+    return each(db.stream(query.statement, query.params), 'window');
+  }),
+} satisfies Part;

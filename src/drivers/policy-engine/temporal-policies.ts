@@ -1,0 +1,92 @@
+import { column, firstText, projection, table } from '../../database/projection.ts';
+import { statement } from '../../database/statement.ts';
+import { TemporalPolicy } from '../../entities/temporal-policy.ts';
+import {
+  type FetchTemporalPoliciesRequest,
+  type StreamTemporalPoliciesRequest,
+  TemporalPolicySchema,
+  TemporalUtilizationBasisSchema,
+} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { read, write } from '../driver.ts';
+import { fits, required } from '../rules.ts';
+import type { Part } from './contract.ts';
+import { filteredList, nonEmpty } from './filters.ts';
+import { each } from './streams.ts';
+
+const of = (name: string): string => column(TemporalPolicy, name);
+const temporalPolicy = projection(TemporalPolicySchema, TemporalPolicy);
+const basis = projection(TemporalUtilizationBasisSchema, TemporalPolicy);
+
+const temporalPolicies = filteredList('policy_engine.temporal_policies', {
+  select: `select ${temporalPolicy.columns} from ${table(TemporalPolicy)}`,
+  filters: [`${of('is_active')} = ?`, `${of('metric')} = ?`],
+  order: of('id'),
+  map: temporalPolicy.map,
+});
+
+const utilizationBasis = statement(
+  'policy_engine.temporal_policy_for_utilization',
+  `select ${basis.columns} from ${table(TemporalPolicy)} where ${of('id')} = $1::uuid`,
+  basis.map,
+);
+
+const insertTemporalPolicy = statement(
+  'policy_engine.insert_temporal_policy',
+  `insert into ${table(TemporalPolicy)} (${[
+    'name',
+    'description',
+    'temporal_type',
+    'metric',
+    'max_value',
+    'window_seconds',
+    'breach_action',
+    'cooldown_on_breach',
+  ]
+    .map(of)
+    .join(', ')})
+  values ($1, $2, $3, $4, $5, $6, $7, $8)
+  returning ${of('id')}`,
+  firstText,
+);
+
+const matching = ({ includeInactive, metric }: FetchTemporalPoliciesRequest | StreamTemporalPoliciesRequest) =>
+  temporalPolicies([includeInactive ? undefined : true, nonEmpty(metric)], null);
+
+/** Bounds on a metric over time. */
+export const temporalPolicyRpcs = {
+  fetchTemporalPolicies: read({}, async (db, request) => {
+    const query = matching(request);
+    return { temporalPolicies: await db.rows(query.statement, query.params) };
+  }),
+  streamTemporalPolicies: read({}, (db, request) => {
+    const query = matching(request);
+    return each(db.stream(query.statement, query.params), 'temporalPolicy');
+  }),
+  fetchTemporalPolicyForUtilization: read({ policy_id: fits(TemporalPolicy, 'id') }, async (db, { policyId }) => ({
+    utilization: await db.row(utilizationBasis, [policyId]),
+  })),
+  insertTemporalPolicy: write(
+    {
+      name: required(fits(TemporalPolicy, 'name')),
+      temporal_type: required(fits(TemporalPolicy, 'temporal_type')),
+      metric: required(fits(TemporalPolicy, 'metric')),
+      max_value: required(),
+      window_seconds: required(),
+      breach_action: required(fits(TemporalPolicy, 'breach_action')),
+      cooldown_on_breach: required(),
+    },
+    async (db, request) => ({
+      policyId: (await db.row(insertTemporalPolicy, [
+        request.name,
+        request.description,
+        request.temporalType,
+        request.metric,
+        request.maxValue,
+        request.windowSeconds,
+        request.breachAction,
+        request.cooldownOnBreach,
+      ]))!,
+      rowsAffected: 1n,
+    }),
+  ),
+} satisfies Part;

@@ -1,0 +1,183 @@
+import { column, firstText, projection, table } from '../../database/projection.ts';
+import type { Session } from '../../database/session.ts';
+import { type Statement, statement } from '../../database/statement.ts';
+import { PolicySetVersion } from '../../entities/policy-set-version.ts';
+import {
+  PolicySetVersionSchema,
+  PolicySetVersionSnapshotsSchema,
+  PolicySetVersionStateSchema,
+  PolicySetVersionSummarySchema,
+  type PolicySetVersion as VersionMessage,
+} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { read, write } from '../driver.ts';
+import { fits, page, required, uuid } from '../rules.ts';
+import type { Part } from './contract.ts';
+
+const of = (name: string, alias?: string): string => column(PolicySetVersion, name, alias);
+const from = table(PolicySetVersion);
+const NEWEST_FIRST = `${of('created_at')} desc, ${of('id')} desc`;
+
+const version = projection(PolicySetVersionSchema, PolicySetVersion);
+const summary = projection(PolicySetVersionSummarySchema, PolicySetVersion);
+const state = projection(PolicySetVersionStateSchema, PolicySetVersion);
+const snapshots = projection(PolicySetVersionSnapshotsSchema, PolicySetVersion);
+
+const allVersions = statement(
+  'policy_engine.policy_versions',
+  `select ${version.columns} from ${from} order by ${NEWEST_FIRST} limit $1`,
+  version.map,
+);
+
+const versionsInStanding = statement(
+  'policy_engine.policy_versions_not_rolled_back',
+  `select ${version.columns} from ${from} where ${of('rolled_back_at')} is null order by ${NEWEST_FIRST} limit $1`,
+  version.map,
+);
+
+const activeVersion = statement(
+  'policy_engine.current_active_version',
+  `select ${summary.columns} from ${from} where ${of('is_active')} order by ${NEWEST_FIRST} limit 1`,
+  summary.map,
+);
+
+const versionById = statement(
+  'policy_engine.policy_version_by_id',
+  `select ${summary.columns} from ${from} where ${of('id')} = $1::uuid`,
+  summary.map,
+);
+
+/** $1: the id or null, $2: the version text. A row with the id comes first. */
+const TARGET_MATCH = `${of('id')} = $1::uuid or ${of('version')} = $2::text`;
+const TARGET_ORDER = `coalesce(${of('id')} = $1::uuid, false) desc, ${NEWEST_FIRST}`;
+
+const versionByIdOrVersion = statement(
+  'policy_engine.policy_version_by_id_or_version',
+  `select ${state.columns} from ${from} where ${TARGET_MATCH} order by ${TARGET_ORDER} limit 1`,
+  state.map,
+);
+
+const versionForRollback = statement(
+  'policy_engine.version_for_rollback',
+  `select ${snapshots.columns} from ${from} where ${of('version')} = $1 order by ${NEWEST_FIRST} limit 1`,
+  snapshots.map,
+);
+
+const deactivateAll = statement(
+  'policy_engine.deactivate_all_versions',
+  `update ${from} set ${of('is_active')} = false`,
+);
+
+const insertVersion = statement(
+  'policy_engine.insert_policy_version',
+  `insert into ${from} (${['id', 'version', 'policy_hash', 'created_by', 'description', 'is_active'].map((name) => of(name)).join(', ')})
+  values ($1::uuid, $2, $3, $4, $5, true)
+  returning ${of('id')}`,
+  firstText,
+);
+
+const markRolledBack = statement(
+  'policy_engine.mark_version_rolled_back',
+  `update ${from} set ${of('rolled_back_at')} = now(), ${of('rolled_back_by')} = $1 where ${of('is_active')}`,
+);
+
+const activate = statement(
+  'policy_engine.activate_version',
+  `update ${from} set ${of('is_active')} = true where ${of('version')} = $1`,
+);
+
+// A row lock cannot keep another transaction from activating a row that this one never sees.
+const lockVersions = statement('policy_engine.lock_versions', `lock table ${from} in share row exclusive mode`);
+
+/**
+ * Activates the target alone. Locking every row makes a transaction whose snapshot is older than somebody's activation
+ * fail with a serialization error instead of leaving two versions active.
+ *
+ * @param others assignments to the versions that were active besides the target, as values of the two stamps.
+ */
+const exclusively = (name: string, others: { readonly at: string; readonly by: string }): Statement<VersionMessage> =>
+  statement(
+    name,
+    `with present as materialized (select ${['id', 'version', 'created_at', 'is_active'].map((each) => of(each)).join(', ')} from ${from} for update),
+    target as (select ${of('id')} from present where ${TARGET_MATCH} order by ${TARGET_ORDER} limit 1)
+    update ${from} v set
+      ${of('is_active')} = v.id = target.id,
+      ${of('rolled_back_at')} = case when v.id = target.id then null else ${others.at} end,
+      ${of('rolled_back_by')} = case when v.id = target.id then null else ${others.by} end
+    from target, present
+    where present.id = v.id and (present.is_active or v.id = target.id)
+    returning ${projection(PolicySetVersionSchema, PolicySetVersion, { alias: 'v' }).columns}`,
+    version.map,
+  );
+
+const activateExclusively = exclusively('policy_engine.activate_version_exclusively', {
+  at: of('rolled_back_at', 'v'),
+  by: of('rolled_back_by', 'v'),
+});
+
+const rollBackTo = exclusively('policy_engine.roll_back_to_version', { at: 'now()', by: '$3::varchar' });
+
+/** Parameters of {@link TARGET_MATCH}. */
+const target = (idOrVersion: string): [string | null, string] => [uuid(idOrVersion) ? null : idOrVersion, idOrVersion];
+
+/** What became of the versions: the one now active, and how many others changed. */
+const switched = async (
+  db: Session,
+  change: Statement<VersionMessage>,
+  params: readonly (string | null | undefined)[],
+) => {
+  await db.execute(lockVersions, []);
+  const changed = await db.rows(change, params);
+  return {
+    policyVersion: changed.find(({ isActive }) => isActive),
+    others: BigInt(changed.filter(({ isActive }) => !isActive).length),
+    rowsAffected: BigInt(changed.length),
+  };
+};
+
+/** Versions of the policy set. */
+export const versionRpcs = {
+  fetchPolicyVersions: read({ limit: page }, async (db, { includeInactive, limit = 20 }) => ({
+    policyVersions: await db.rows(includeInactive ? allVersions : versionsInStanding, [limit]),
+  })),
+  fetchCurrentActiveVersion: read({}, async (db) => ({ policyVersion: await db.row(activeVersion, []) })),
+  fetchPolicyVersionById: read({ version_id: fits(PolicySetVersion, 'id') }, async (db, { versionId }) => ({
+    policyVersion: await db.row(versionById, [versionId]),
+  })),
+  fetchPolicyVersionByIdOrVersion: read({}, async (db, { versionId }) => ({
+    policyVersion: await db.row(versionByIdOrVersion, target(versionId)),
+  })),
+  fetchVersionForRollback: read({}, async (db, request) => ({
+    policyVersion: await db.row(versionForRollback, [request.version]),
+  })),
+  deactivateAllVersions: write({}, async (db) => ({ rowsAffected: await db.execute(deactivateAll, []) })),
+  insertPolicyVersion: write(
+    {
+      version_id: fits(PolicySetVersion, 'id'),
+      version: required(fits(PolicySetVersion, 'version')),
+      policy_hash: required(fits(PolicySetVersion, 'policy_hash')),
+      created_by: required(fits(PolicySetVersion, 'created_by')),
+    },
+    async (db, request) => ({
+      versionId: (await db.row(insertVersion, [
+        request.versionId,
+        request.version,
+        request.policyHash,
+        request.createdBy,
+        request.description,
+      ]))!,
+      rowsAffected: 1n,
+    }),
+  ),
+  markVersionRolledBack: write({ by: fits(PolicySetVersion, 'rolled_back_by') }, async (db, { by }) => ({
+    rowsAffected: await db.execute(markRolledBack, [by]),
+  })),
+  activateVersion: write({}, async (db, request) => ({ rowsAffected: await db.execute(activate, [request.version]) })),
+  activateVersionExclusively: write({}, async (db, { versionId }) => {
+    const { others, ...rest } = await switched(db, activateExclusively, target(versionId));
+    return { ...rest, deactivated: others };
+  }),
+  rollBackToVersion: write({ by: fits(PolicySetVersion, 'rolled_back_by') }, async (db, { versionId, by }) => {
+    const { others, ...rest } = await switched(db, rollBackTo, [...target(versionId), by]);
+    return { ...rest, rolledBack: others };
+  }),
+} satisfies Part;

@@ -1,0 +1,131 @@
+import { column, firstText, projection, table } from '../../database/projection.ts';
+import { statement } from '../../database/statement.ts';
+import { jsonText, timestampToText } from '../../database/values.ts';
+import { Violation } from '../../entities/violation.ts';
+import {
+  type FetchViolationsRequest,
+  PolicyViolationSchema,
+  type StreamViolationsRequest,
+} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { read, write } from '../driver.ts';
+import { fits, page, required } from '../rules.ts';
+import type { Part } from './contract.ts';
+import { filteredList, nonEmpty } from './filters.ts';
+import { each } from './streams.ts';
+
+const of = (name: string): string => column(Violation, name);
+const violation = projection(PolicyViolationSchema, Violation);
+
+const insertViolation = statement(
+  'policy_engine.insert_violation',
+  `insert into ${table(Violation)} (${[
+    'id',
+    'evaluation_id',
+    'policy_name',
+    'violation_type',
+    'severity',
+    'description',
+    'evidence',
+    'agent_id',
+    'tenant_id',
+    'action_attempted',
+    'routed_to_governor',
+    'governor_action',
+    'detected_at',
+  ]
+    .map(of)
+    .join(', ')})
+  values ($1::uuid, $2::uuid, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12, $13)
+  returning ${of('id')}`,
+  firstText,
+);
+
+const violations = filteredList('policy_engine.violations', {
+  select: `select ${violation.columns} from ${table(Violation)}`,
+  filters: [
+    `${of('violation_type')} = ?`,
+    `${of('agent_id')} = ?`,
+    `${of('tenant_id')} = ?`,
+    `${of('severity')} >= ?`,
+    `${of('detected_at')} >= ?::timestamptz`,
+  ],
+  order: `${of('detected_at')} desc, ${of('id')} desc`,
+  map: violation.map,
+});
+
+const violationById = statement(
+  'policy_engine.violation_by_id',
+  `select ${violation.columns} from ${table(Violation)} where ${of('id')} = $1::uuid`,
+  violation.map,
+);
+
+const acknowledge = statement(
+  'policy_engine.acknowledge_violation',
+  `update ${table(Violation)} set ${of('acknowledged_at')} = now(), ${of('acknowledgement_notes')} = $2
+  where ${of('id')} = $1::uuid`,
+);
+
+const matching = (request: FetchViolationsRequest | StreamViolationsRequest, limit: number | null) =>
+  violations(
+    [
+      nonEmpty(request.violationType),
+      nonEmpty(request.agentId),
+      nonEmpty(request.tenantId),
+      request.severityMin,
+      request.since && timestampToText(request.since),
+    ],
+    limit,
+  );
+
+/** What evaluations found to be against a policy. */
+export const violationRpcs = {
+  insertViolation: write(
+    {
+      violation_id: fits(Violation, 'id'),
+      evaluation_id: fits(Violation, 'evaluation_id'),
+      policy_name: fits(Violation, 'policy_name'),
+      violation_type: required(fits(Violation, 'violation_type')),
+      severity: required(),
+      description: required(),
+      evidence: required(),
+      agent_id: fits(Violation, 'agent_id'),
+      tenant_id: fits(Violation, 'tenant_id'),
+      action_attempted: fits(Violation, 'action_attempted'),
+      routed_to_governor: required(),
+      governor_action: fits(Violation, 'governor_action'),
+      detected_at: required(),
+    },
+    async (db, request) => ({
+      violationId: (await db.row(insertViolation, [
+        request.violationId,
+        request.evaluationId,
+        request.policyName,
+        request.violationType,
+        request.severity,
+        request.description,
+        jsonText(request.evidence),
+        request.agentId,
+        request.tenantId,
+        request.actionAttempted,
+        request.routedToGovernor,
+        request.governorAction,
+        timestampToText(request.detectedAt!),
+      ]))!,
+      rowsAffected: 1n,
+    }),
+  ),
+  fetchViolations: read({ limit: page }, async (db, request) => {
+    const query = matching(request, request.limit ?? 100);
+    return { violations: await db.rows(query.statement, query.params) };
+  }),
+  streamViolations: read({}, (db, request) => {
+    const query = matching(request, null);
+    return each(db.stream(query.statement, query.params), 'violation');
+  }),
+  fetchViolationById: read({ violation_id: fits(Violation, 'id') }, async (db, { violationId }) => ({
+    violation: await db.row(violationById, [violationId]),
+  })),
+  updateViolationAcknowledged: write({ violation_id: fits(Violation, 'id') }, async (db, { violationId, notes }) => ({
+    rowsAffected: await db.execute(acknowledge, [violationId, notes]),
+  })),
+} satisfies Part;
