@@ -1,0 +1,8 @@
+#!/usr/bin/env node
+import { enableCompileCache } from 'node:module';
+
+// Stripping types from the generated code again at every start would cost more than the start itself.
+enableCompileCache();
+
+const { main } = await import('./command.ts');
+process.exitCode = await main(process.argv.slice(2), process.env);
