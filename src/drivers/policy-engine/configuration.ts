@@ -14,10 +14,10 @@ import {
   SafetyRuleSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { read, write } from '../driver.ts';
+import { patchUpdate } from '../patch.ts';
 import { fits, mask } from '../rules.ts';
+import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
-import { patchUpdate } from './patch.ts';
-import { each } from './streams.ts';
 
 const activeRows = <D extends DescMessage>(name: string, entity: Table, message: D): Statement<MessageShape<D>> => {
   const { columns, map } = projection(message, entity);

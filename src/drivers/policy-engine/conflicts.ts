@@ -8,10 +8,10 @@ import {
   UnresolvedConflictSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { read, write } from '../driver.ts';
+import { filteredList } from '../filters.ts';
 import { fits, required } from '../rules.ts';
+import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
-import { filteredList } from './filters.ts';
-import { each } from './streams.ts';
 
 const of = (name: string): string => column(PolicyConflict, name);
 const from = table(PolicyConflict);

@@ -8,8 +8,8 @@ import {
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { read, write } from '../driver.ts';
 import { fits, required } from '../rules.ts';
+import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
-import { each } from './streams.ts';
 
 const of = (name: string): string => column(PolicyDependency, name);
 const from = table(PolicyDependency);

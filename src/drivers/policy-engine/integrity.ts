@@ -14,8 +14,8 @@ import {
   TemporalPolicyForIntegritySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { read } from '../driver.ts';
+import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
-import { each } from './streams.ts';
 
 const active = (entity: Table): string =>
   `from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'id')}`;

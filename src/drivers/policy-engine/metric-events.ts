@@ -9,9 +9,9 @@ import {
   RecordTemporalMetricEventResponseSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { write } from '../driver.ts';
+import { nestedCheck } from '../nested.ts';
 import { fits, required } from '../rules.ts';
 import type { Part } from './contract.ts';
-import { nestedCheck } from './nested.ts';
 
 /** Events of one call at most. */
 const MAX_EVENTS = 10_000;

@@ -10,10 +10,10 @@ import {
   TemporalMetricWindowSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { read } from '../driver.ts';
+import { filteredList, nonEmpty } from '../filters.ts';
 import { between, fits, page, required } from '../rules.ts';
+import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
-import { filteredList, nonEmpty } from './filters.ts';
-import { each } from './streams.ts';
 
 const event = (name: string): string => column(TemporalMetricEvent, name);
 const window = (name: string): string => column(TemporalMetricWindow, name);

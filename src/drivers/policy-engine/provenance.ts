@@ -3,10 +3,10 @@ import { statement } from '../../database/statement.ts';
 import { PolicyProvenance } from '../../entities/policy-provenance.ts';
 import { ProvenanceEntrySchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { read, write } from '../driver.ts';
+import { filteredList, nonEmpty } from '../filters.ts';
 import { fits, page, required } from '../rules.ts';
+import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
-import { filteredList, nonEmpty } from './filters.ts';
-import { each } from './streams.ts';
 
 const of = (name: string): string => column(PolicyProvenance, name);
 const entry = projection(ProvenanceEntrySchema, PolicyProvenance);

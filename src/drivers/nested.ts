@@ -1,6 +1,6 @@
 import type { DescMessage, Message } from '@bufbuild/protobuf';
-import type { FieldViolation } from '../../database/errors.ts';
-import { type Rules, requestCheck } from '../rules.ts';
+import type { FieldViolation } from '../database/errors.ts';
+import { type Rules, requestCheck } from './rules.ts';
 
 /**
  * Compiles the check of a message inside a request.

@@ -1,5 +1,5 @@
-import type { Param, Row, Statement } from '../../database/statement.ts';
-import { statement } from '../../database/statement.ts';
+import type { Param, Row, Statement } from '../database/statement.ts';
+import { statement } from '../database/statement.ts';
 
 /** A list whose request may leave conditions out. */
 interface FilteredList<T> {

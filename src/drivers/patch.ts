@@ -1,13 +1,13 @@
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
 import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
-import { type FieldViolation, invalidArgument } from '../../database/errors.ts';
-import { column, type Table, table } from '../../database/projection.ts';
-import type { Session } from '../../database/session.ts';
-import { type Param, statement } from '../../database/statement.ts';
-import { jsonText, timestampToText } from '../../database/values.ts';
-import type { StringList } from '../../gen/hoc/cus/policies/v1/types_pb.ts';
-import { type Rules, uuid } from '../rules.ts';
-import { nestedCheck } from './nested.ts';
+import { type FieldViolation, invalidArgument } from '../database/errors.ts';
+import { column, type Table, table } from '../database/projection.ts';
+import type { Session } from '../database/session.ts';
+import { type Param, statement } from '../database/statement.ts';
+import { jsonText, timestampToText } from '../database/values.ts';
+import type { StringList } from '../gen/hoc/cus/policies/v1/types_pb.ts';
+import { nestedCheck } from '../nested.ts';
+import { type Rules, uuid } from './rules.ts';
 
 /** A request to change the columns that its mask names. */
 interface PatchRequest<P extends DescMessage> {
