@@ -382,7 +382,8 @@ export class Migration20261123000100_policy_schema extends CanonicalMigration {
     this.table(
       'policy.snapshots',
       {
-        id: 'uuid not null default gen_random_uuid()',
+        // No column of the original tells the rows of one snapshot_id apart; this one also says which came later.
+        id: 'serial not null',
         snapshot_id: 'text not null',
         tenant_id: 'text',
         policies: 'jsonb',
@@ -393,7 +394,17 @@ export class Migration20261123000100_policy_schema extends CanonicalMigration {
       },
       { primaryKey: 'snapshots_pkey (id)' },
     );
-    this.index('policy.snapshots', 'ix_snapshots_snapshot_id', '(snapshot_id, id)');
+    this.index('policy.snapshots', 'ix_snapshots_snapshot_id', '(snapshot_id, created_at desc, id desc)');
+    // Rows that took a default with apostrophes inside it mean the word between them.
+    for (const [table, column, word] of [
+      ['policy.risk_ceilings', 'breach_action', 'block'],
+      ['policy.ethical_constraints', 'enforcement_level', 'strict'],
+      ['policy.ethical_constraints', 'violation_action', 'block'],
+      ['policy.policy_dependencies', 'resolution_strategy', 'source_wins'],
+      ['policy.temporal_policies', 'breach_action', 'block'],
+    ]) {
+      this.addSql(`update ${table} set ${column} = '${word}' where ${column} = '''${word}'''`);
+    }
     this.seed(`insert into policy.ethical_constraints (name, description, constraint_type, forbidden_patterns, enforcement_level, violation_action) values
       ('no_coercion', 'Agents must not coerce anybody', 'no_coercion', '{threaten,force,blackmail,manipulate_emotion}', 'strict', 'block'),
       ('no_fabrication', 'Data and evidence must not be made up', 'no_fabrication', '{fake_data,false_citation,invented_source}', 'strict', 'block'),

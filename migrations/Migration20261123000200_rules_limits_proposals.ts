@@ -3,6 +3,9 @@ import { CanonicalMigration } from './canonical.ts';
 /** Rules, limits, proposals, and the tenant tables that the policy drivers read. */
 export class Migration20261123000200_rules_limits_proposals extends CanonicalMigration {
   override up(): void {
+    this.dropTrigger('public.policy_rules', 'trg_policy_rule_integrity_required');
+    this.dropForeignKeys('public.policy_rules', 'tenant_id', 'legacy_rule_id');
+    this.dropChecks('public.policy_rules', 'rule_type');
     this.table(
       'public.policy_rules',
       {
@@ -49,9 +52,6 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
       },
       { primaryKey: 'policy_rules_pkey (id)' },
     );
-    this.dropTrigger('public.policy_rules', 'trg_policy_rule_integrity_required');
-    this.dropForeignKeys('public.policy_rules', 'tenant_id', 'legacy_rule_id');
-    this.dropChecks('public.policy_rules', 'rule_type');
     this.check(
       'public.policy_rules',
       'ck_policy_rules_enforcement_mode',
@@ -114,6 +114,7 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
     );
     this.index('public.policy_rule_integrity', 'ix_policy_rule_integrity_status', '(integrity_status)');
     this.index('public.policy_rule_integrity', 'ix_policy_rule_integrity_computed_at', '(computed_at)');
+    this.dropForeignKeys('public.policy_enforcements', 'tenant_id', 'run_id', 'incident_id');
     this.table(
       'public.policy_enforcements',
       {
@@ -128,7 +129,6 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
       },
       { primaryKey: 'policy_enforcements_pkey (id)' },
     );
-    this.dropForeignKeys('public.policy_enforcements', 'tenant_id', 'run_id', 'incident_id');
     this.check(
       'public.policy_enforcements',
       'ck_policy_enforcements_action_taken',
@@ -143,6 +143,8 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
     this.index('public.policy_enforcements', 'ix_policy_enforcements_rule_triggered_at', '(rule_id, triggered_at)');
     this.index('public.policy_enforcements', 'ix_policy_enforcements_run_id', '(run_id)');
     this.index('public.policy_enforcements', 'ix_policy_enforcements_tenant_triggered_at', '(tenant_id, triggered_at)');
+    this.dropTrigger('public.limits', 'trg_enforce_limit_integrity');
+    this.dropForeignKeys('public.limits', 'tenant_id');
     this.table(
       'public.limits',
       {
@@ -168,8 +170,6 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
       },
       { primaryKey: 'limits_pkey (id)' },
     );
-    this.dropTrigger('public.limits', 'trg_enforce_limit_integrity');
-    this.dropForeignKeys('public.limits', 'tenant_id');
     this.check('public.limits', 'ck_limits_category', "limit_category in ('BUDGET', 'RATE', 'THRESHOLD')");
     this.check('public.limits', 'ck_limits_scope', "scope in ('GLOBAL', 'TENANT', 'PROJECT', 'AGENT', 'PROVIDER')");
     this.check('public.limits', 'ck_limits_reset_period', "reset_period in ('DAILY', 'WEEKLY', 'MONTHLY', 'NONE')");
@@ -421,6 +421,8 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
     );
     this.unique('public.default_guardrails', 'default_guardrails_name_key', '(name)');
     this.index('public.default_guardrails', 'ix_default_guardrails_priority', '(priority, id)');
+    this.dropRedundantIndexes('public.policy_proposals');
+    this.dropRedundantIndexes('public.tenants');
     this.seed(`insert into public.default_guardrails (id, name, description, category, rule_type, rule_config_json, action, priority) values
       ('dg-001', 'max_cost_per_request', 'Bounds what one request may cost', 'cost', 'max_value', '{"metric": "cost_cents", "max": 100}', 'block', 10),
       ('dg-002', 'max_tokens_per_request', 'Bounds the tokens of one request', 'cost', 'max_value', '{"metric": "max_tokens", "max": 16000}', 'block', 20),

@@ -489,11 +489,15 @@ export class Migration20261123000300_resolvers_recovery extends CanonicalMigrati
       'idx_wq_claimed',
       '(claimed_at) where processed_at is null and claimed_at is not null',
     );
+    this.dropRedundantIndexes('public.failure_matches');
+    this.dropRedundantIndexes('m10_recovery.suggestion_action');
     this.addSql(SET_UPDATED_AT);
     for (const table of ['failure_matches', 'recovery_candidates']) {
       this.trigger(`public.${table}`, `trg_${table}_updated_at`, 'before update', 'm10_recovery.set_updated_at()');
     }
     this.addSql(COUNT_ACTION_OUTCOME);
+    // An adopted database counts already; two counters would count twice.
+    this.dropTriggersMentioning('public.recovery_candidates', 'suggestion_action');
     this.trigger(
       'public.recovery_candidates',
       'trg_recovery_candidates_action_outcome',

@@ -229,6 +229,19 @@ begin
   end loop;
 end $$`;
 
+const DROP_TRIGGERS = `
+create or replace function pg_temp.drop_triggers(table_name text, mention text) returns void language plpgsql as $$
+declare
+  doomed text;
+begin
+  for doomed in
+    select tgname from pg_trigger t join pg_proc p on p.oid = tgfoid
+     where tgrelid = to_regclass(table_name) and not tgisinternal and position(mention in prosrc) > 0
+  loop
+    execute format('drop trigger %I on %s', doomed, table_name);
+  end loop;
+end $$`;
+
 /** Statements that make the functions, in order. */
 export const ADOPTION: readonly string[] = [
   SHADOWED,
@@ -240,4 +253,5 @@ export const ADOPTION: readonly string[] = [
   ADOPT_INDEX,
   DROP_REDUNDANT_INDEXES,
   DROP_CONSTRAINTS,
+  DROP_TRIGGERS,
 ];

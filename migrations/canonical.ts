@@ -128,6 +128,12 @@ export abstract class CanonicalMigration extends Migration {
     this.addSql(`drop trigger if exists ${name} on ${table}`);
   }
 
+  /** Drops the triggers whose function speaks of `text`, whatever they are called. The table may be missing. */
+  protected dropTriggersMentioning(table: string, text: string): void {
+    this.#prepare();
+    this.addSql(`select pg_temp.drop_triggers('${table}', ${literal(text)})`);
+  }
+
   /** Drops the foreign keys on any of these columns, whatever they are called. The table may be missing. */
   protected dropForeignKeys(table: string, ...columns: string[]): void {
     this.#dropConstraints('f', table, columns);

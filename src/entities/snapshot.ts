@@ -1,8 +1,8 @@
-import { defineTable, int, jsonb, text, timestamptz, uuid } from './columns.ts';
+import { defineTable, int, jsonb, serial, text, timestamptz } from './columns.ts';
 
 /** A frozen copy of the policies and thresholds of a tenant. The id of a snapshot is not unique. */
 export const Snapshot = defineTable('policy.snapshots', {
-  id: uuid().primary().defaultRaw('gen_random_uuid()'),
+  id: serial().primary(),
   snapshot_id: text(),
   tenant_id: text().nullable(),
   policies: jsonb().nullable(),
