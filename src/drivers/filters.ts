@@ -1,54 +1,80 @@
 import type { Param, Row, Statement } from '../database/statement.ts';
 import { statement } from '../database/statement.ts';
 
-/** A list whose request may leave conditions out. */
-interface FilteredList<T> {
-  /** `select … from …`. */
-  readonly select: string;
-  /** Optional conditions, each with one `?` where its value stands. */
-  readonly filters: readonly string[];
-  readonly order: string;
-  readonly map: (row: Row) => T;
-}
-
 /** A statement and its parameters. */
 export interface Query<T> {
   readonly statement: Statement<T>;
   readonly params: readonly Param[];
 }
 
+interface Filtered<T> {
+  /** `select … from …`. */
+  readonly select: string;
+  /** Conditions that always hold, each with one `?` where its value stands. */
+  readonly base?: readonly string[];
+  /** Conditions that a request may leave out, each with one `?` where its value stands. */
+  readonly filters: readonly string[];
+  readonly map: (row: Row) => T;
+}
+
+interface FilteredList<T> extends Filtered<T> {
+  readonly order: string;
+}
+
+const isChosen = (chosen: number, index: number): boolean => (chosen & (1 << index)) !== 0;
+
+const isGiven = (value: Param): boolean => value !== undefined && value !== null;
+
 /**
- * Declares a list in one statement per set of given filters: a condition that a request leaves out is not in its
- * statement, so PostgreSQL can choose the index that fits and keep the plan.
+ * Declares one statement per set of given filters: a condition that a request leaves out is not in its statement, so
+ * PostgreSQL can choose the index that fits and keep the plan.
  *
- * @returns the query for the filters' values (undefined or null leaves a filter out) and the most rows, null for all.
+ * @param tail what follows the conditions; it is told the number of its first parameter.
  */
-export const filteredList = <T>(
+const filtered = <T>(
   name: string,
-  { select, filters, order, map }: FilteredList<T>,
-): ((values: readonly Param[], limit: number | null) => Query<T>) => {
+  { select, base = [], filters, map }: Filtered<T>,
+  tail: (first: number) => string,
+): ((baseValues: readonly Param[], values: readonly Param[], tailValues: readonly Param[]) => Query<T>) => {
   const variants = Array.from({ length: 2 ** filters.length }, (_, chosen) => {
-    const conditions = filters
-      .filter((_filter, index) => isChosen(chosen, index))
-      .map((filter, index) => filter.replace('?', `$${index + 1}`));
+    const conditions = [...base, ...filters.filter((_filter, index) => isChosen(chosen, index))].map(
+      (condition, index) => condition.replace('?', `$${index + 1}`),
+    );
     const where = conditions.length === 0 ? '' : `where ${conditions.join(' and ')}`;
-    return statement(
-      `${name}.${chosen}`,
-      `${select} ${where} order by ${order} limit $${conditions.length + 1}::bigint`,
-      map,
-    );
+    return statement(`${name}.${chosen}`, `${select} ${where} ${tail(conditions.length + 1)}`, map);
   });
-  return (values, limit) => {
-    const params = values.filter((value) => value !== undefined && value !== null);
-    const chosen = values.reduce<number>(
-      (bits, value, index) => (value === undefined || value === null ? bits : bits | (1 << index)),
-      0,
-    );
-    return { statement: variants[chosen]!, params: [...params, limit] };
+  return (baseValues, values, tailValues) => {
+    const chosen = values.reduce<number>((bits, value, index) => (isGiven(value) ? bits | (1 << index) : bits), 0);
+    return { statement: variants[chosen]!, params: [...baseValues, ...values.filter(isGiven), ...tailValues] };
   };
 };
 
-const isChosen = (chosen: number, index: number): boolean => (chosen & (1 << index)) !== 0;
+/**
+ * Declares a list with optional filters.
+ *
+ * @returns the query for the filters' values (undefined or null leaves a filter out), the most rows (null for all), the
+ *   rows to skip, and the values of the conditions that always hold.
+ */
+export const filteredList = <T>(
+  name: string,
+  list: FilteredList<T>,
+): ((values: readonly Param[], limit: number | null, offset?: number, baseValues?: readonly Param[]) => Query<T>) => {
+  const query = filtered(
+    name,
+    list,
+    (first) => `order by ${list.order} limit $${first}::bigint offset $${first + 1}::bigint`,
+  );
+  return (values, limit, offset = 0, baseValues = []) => query(baseValues, values, [limit, offset]);
+};
+
+/** Declares a count with optional filters; see {@link filteredList}. */
+export const filteredCount = (
+  name: string,
+  counted: Omit<Filtered<bigint>, 'map'>,
+): ((values: readonly Param[], baseValues?: readonly Param[]) => Query<bigint>) => {
+  const query = filtered(name, { ...counted, map: (row) => BigInt(row[0]!) }, () => '');
+  return (values, baseValues = []) => query(baseValues, values, []);
+};
 
 /** A text filter: an empty text does not filter. */
 export const nonEmpty = (text: string | undefined): string | undefined => text || undefined;

@@ -1,5 +1,21 @@
 import type { Driver } from './driver.ts';
 import { policyEngine } from './policy-engine/index.ts';
+import { policyGraph } from './policy-graph.ts';
+import { policyProposalRead } from './policy-proposal-read.ts';
+import { policyProposalWrite } from './policy-proposal-write.ts';
+import { policyRead } from './policy-read.ts';
+import { policyRules } from './policy-rules.ts';
+import { policyRulesRead } from './policy-rules-read.ts';
+import { proposalsRead } from './proposals-read.ts';
 
 /** All drivers, in the order in which reflection lists them. */
-export const drivers: readonly Driver[] = [policyEngine];
+export const drivers: readonly Driver[] = [
+  policyEngine,
+  policyGraph,
+  policyProposalRead,
+  policyProposalWrite,
+  policyRead,
+  policyRules,
+  policyRulesRead,
+  proposalsRead,
+];

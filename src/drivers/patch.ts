@@ -1,12 +1,12 @@
-import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
+import type { DescField, DescMessage, MessageShape } from '@bufbuild/protobuf';
 import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
 import { type FieldViolation, invalidArgument } from '../database/errors.ts';
-import { column, type Table, table } from '../database/projection.ts';
+import { column, enumText, type Table, table } from '../database/projection.ts';
 import type { Session } from '../database/session.ts';
 import { type Param, statement } from '../database/statement.ts';
 import { jsonText, timestampToText } from '../database/values.ts';
 import type { StringList } from '../gen/hoc/cus/policies/v1/types_pb.ts';
-import { nestedCheck } from '../nested.ts';
+import { nestedCheck } from './nested.ts';
 import { type Rules, uuid } from './rules.ts';
 
 /** A request to change the columns that its mask names. */
@@ -15,7 +15,8 @@ interface PatchRequest<P extends DescMessage> {
   readonly updateMask?: FieldMask | undefined;
 }
 
-const bound = (value: unknown): Param => {
+const bound = (field: DescField, value: unknown): Param => {
+  if (field.fieldKind === 'enum' && value !== undefined) return enumText(field.enum, value as number);
   switch ((value as { $typeName?: string } | undefined)?.$typeName) {
     case 'google.protobuf.Timestamp':
       return timestampToText(value as Timestamp);
@@ -29,27 +30,51 @@ const bound = (value: unknown): Param => {
 };
 
 /**
- * Declares an update by field mask of a table whose primary key is `id`. One statement serves every mask: a column that
- * the mask leaves out is set to itself.
+ * SQL: one assignment a field of the patch; a column that the mask leaves out is set to itself, so that one statement
+ * serves every mask.
+ *
+ * @param mask number of the parameter that holds the mask's paths; the values follow it in field order.
+ */
+export const patchAssignments = (entity: Table, desc: DescMessage, mask: number): string => {
+  const types = entity.meta.properties as Record<string, { columnType: string }>;
+  return desc.fields
+    .map((field, index) => {
+      const target = column(entity, field.name);
+      const value = `$${mask + 1 + index}::${types[field.name]!.columnType}`;
+      return `${target} = case when '${field.name}' = any($${mask}::text[]) then ${value} else ${target} end`;
+    })
+    .join(', ');
+};
+
+/** Parameters for {@link patchAssignments}: the paths, then the values of the fields they name. */
+export const patchParams = <P extends DescMessage>(
+  desc: P,
+  updates: MessageShape<P> | undefined,
+  paths: readonly string[],
+): Param[] => {
+  const given = (updates ?? {}) as Record<string, unknown>;
+  return [
+    paths,
+    ...desc.fields.map((field) => (paths.includes(field.name) ? bound(field, given[field.localName]) : undefined)),
+  ];
+};
+
+/**
+ * Declares an update by field mask of a table whose primary key is the UUID `id`.
  *
  * @returns the paths a mask may hold, and the update; it counts the rows changed, or 0 for an empty mask without
  *   looking at the id.
  */
 export const patchUpdate = <P extends DescMessage>(name: string, entity: Table, desc: P, rules: Rules<P>) => {
   const paths = desc.fields.map((field) => field.name);
-  const types = entity.meta.properties as Record<string, { columnType: string }>;
-  const assignments = desc.fields.map((field, index) => {
-    const target = column(entity, field.name);
-    const value = `$${index + 3}::${types[field.name]!.columnType}`;
-    return `${target} = case when '${field.name}' = any($2::text[]) then ${value} else ${target} end`;
-  });
-  const update = statement(name, `update ${table(entity)} set ${assignments.join(', ')} where id = $1::uuid`);
+  const update = statement(
+    name,
+    `update ${table(entity)} set ${patchAssignments(entity, desc, 2)} where id = $1::uuid`,
+  );
   const check = nestedCheck(desc, rules);
   const run = async (db: Session, idField: string, id: string, request: PatchRequest<P>): Promise<bigint> => {
     const named = request.updateMask?.paths ?? [];
     if (named.length === 0) return 0n;
-    const updates = (request.updates ?? {}) as Record<string, unknown>;
-    const values = desc.fields.map((field) => (named.includes(field.name) ? updates[field.localName] : undefined));
     const problems: FieldViolation[] = [];
     const idProblem = uuid(id);
     if (idProblem) problems.push({ field: idField, description: idProblem });
@@ -59,7 +84,7 @@ export const patchUpdate = <P extends DescMessage>(name: string, entity: Table, 
       );
     }
     if (problems.length > 0) throw invalidArgument(problems);
-    return db.execute(update, [id, named, ...values.map(bound)]);
+    return db.execute(update, [id, ...patchParams(desc, request.updates, named)]);
   };
   return { paths, run };
 };

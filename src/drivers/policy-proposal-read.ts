@@ -1,0 +1,101 @@
+import { count, firstText, projection, table } from '../database/projection.ts';
+import { statement } from '../database/statement.ts';
+import { PatternFeedback } from '../entities/pattern-feedback.ts';
+import { PolicyProposal } from '../entities/policy-proposal.ts';
+import { PolicyRule } from '../entities/policy-rule.ts';
+import { ProposalVersion } from '../entities/proposal-version.ts';
+import {
+  type FetchUnacknowledgedFeedbackRequest,
+  PolicyProposalReadService,
+  PolicyProposalSchema,
+  PolicyProposalSummarySchema,
+  PolicyRuleNameSchema,
+  type StreamUnacknowledgedFeedbackRequest,
+  UnacknowledgedFeedbackSchema,
+} from '../gen/hoc/cus/policies/v1/policy_proposal_read_pb.ts';
+import { driver, read } from './driver.ts';
+import { filteredList, nonEmpty } from './filters.ts';
+import { fits, page } from './rules.ts';
+import { each } from './streams.ts';
+
+const feedback = projection(UnacknowledgedFeedbackSchema, PatternFeedback);
+const proposal = projection(PolicyProposalSchema, PolicyProposal);
+const summary = projection(PolicyProposalSummarySchema, PolicyProposal);
+const ruleName = projection(PolicyRuleNameSchema, PolicyRule);
+
+const unacknowledged = filteredList('policy_proposal_read.feedback', {
+  select: `select ${feedback.columns} from ${table(PatternFeedback)}`,
+  base: ['acknowledged = ?::boolean'],
+  filters: ['tenant_id = ?', 'pattern_type = ?'],
+  order: 'id',
+  map: feedback.map,
+});
+
+const proposalById = statement(
+  'policy_proposal_read.proposal_by_id',
+  `select ${proposal.columns} from ${table(PolicyProposal)} where id = $1::uuid`,
+  proposal.map,
+);
+
+const proposalStatus = statement(
+  'policy_proposal_read.proposal_status',
+  `select status from ${table(PolicyProposal)} where id = $1::uuid`,
+  firstText,
+);
+
+const versionCount = statement(
+  'policy_proposal_read.version_count',
+  `select count(*) from ${table(ProposalVersion)} where proposal_id = $1::uuid`,
+  count,
+);
+
+const proposals = filteredList('policy_proposal_read.proposals', {
+  select: `select ${summary.columns} from ${table(PolicyProposal)}`,
+  filters: ['tenant_id = ?', 'status = ?'],
+  order: 'created_at desc, id desc',
+  map: summary.map,
+});
+
+const ruleExists = statement(
+  'policy_proposal_read.rule_exists',
+  `select exists (select from ${table(PolicyRule)} where id = $1)`,
+  (row) => row[0] === 't',
+);
+
+const ruleById = statement(
+  'policy_proposal_read.rule_by_id',
+  `select ${ruleName.columns} from ${table(PolicyRule)} where id = $1 and tenant_id = $2`,
+  ruleName.map,
+);
+
+const openFeedback = (request: FetchUnacknowledgedFeedbackRequest | StreamUnacknowledgedFeedbackRequest) =>
+  unacknowledged([nonEmpty(request.tenantId), nonEmpty(request.feedbackType)], null, 0, [false]);
+
+const named = { proposal_id: fits(PolicyProposal, 'id') };
+
+/** `PolicyProposalReadDriver`: feedback, proposals, and the rules they may become. */
+export const policyProposalRead = driver(PolicyProposalReadService, {
+  fetchUnacknowledgedFeedback: read({}, async (db, request) => {
+    const query = openFeedback(request);
+    return { feedback: await db.rows(query.statement, query.params) };
+  }),
+  streamUnacknowledgedFeedback: read({}, (db, request) => {
+    const query = openFeedback(request);
+    return each(db.stream(query.statement, query.params), 'feedback');
+  }),
+  fetchProposalById: read(named, async (db, { proposalId }) => ({
+    proposal: await db.row(proposalById, [proposalId]),
+  })),
+  fetchProposalStatus: read(named, async (db, { proposalId }) => ({
+    status: await db.row(proposalStatus, [proposalId]),
+  })),
+  countVersionsForProposal: read(named, async (db, { proposalId }) => ({
+    count: (await db.row(versionCount, [proposalId]))!,
+  })),
+  fetchProposals: read({ limit: page }, async (db, request) => {
+    const query = proposals([nonEmpty(request.tenantId), nonEmpty(request.status)], request.limit ?? 50);
+    return { proposals: await db.rows(query.statement, query.params) };
+  }),
+  checkRuleExists: read({}, async (db, { ruleId }) => ({ exists: (await db.row(ruleExists, [ruleId]))! })),
+  fetchRuleById: read({}, async (db, { ruleId, tenantId }) => ({ rule: await db.row(ruleById, [ruleId, tenantId]) })),
+});

@@ -1,0 +1,56 @@
+import { count, projection, table } from '../database/projection.ts';
+import { statement } from '../database/statement.ts';
+import { timestampToText } from '../database/values.ts';
+import { DefaultGuardrail } from '../entities/default-guardrail.ts';
+import { ProxyCall } from '../entities/proxy-call.ts';
+import { Tenant } from '../entities/tenant.ts';
+import {
+  GuardrailSchema,
+  PolicyReadService,
+  TenantBudgetSettingsSchema,
+} from '../gen/hoc/cus/policies/v1/policy_read_pb.ts';
+import { driver, read } from './driver.ts';
+import { required } from './rules.ts';
+import { each } from './streams.ts';
+
+const settings = projection(TenantBudgetSettingsSchema, Tenant, { expressions: { tenant_id: 'id' } });
+const guardrail = projection(GuardrailSchema, DefaultGuardrail);
+
+const budgetSettings = statement(
+  'policy_read.budget_settings',
+  `select ${settings.columns} from ${table(Tenant)} where id = $1`,
+  settings.map,
+);
+
+const usageSum = statement(
+  'policy_read.usage_sum',
+  `select coalesce(trunc(sum(cost_cents)), 0) from ${table(ProxyCall)} where tenant_id = $1 and created_at >= $2::timestamptz`,
+  count,
+);
+
+const guardrailById = statement(
+  'policy_read.guardrail_by_id',
+  `select ${guardrail.columns} from ${table(DefaultGuardrail)} where id = $1`,
+  guardrail.map,
+);
+
+const allGuardrails = statement(
+  'policy_read.all_guardrails',
+  `select ${guardrail.columns} from ${table(DefaultGuardrail)} order by priority, id collate "C"`,
+  guardrail.map,
+);
+
+/** `PolicyReadDriver`: budgets, usage and default guardrails. */
+export const policyRead = driver(PolicyReadService, {
+  getTenantBudgetSettings: read({}, async (db, { tenantId }) => ({
+    settings: await db.row(budgetSettings, [tenantId]),
+  })),
+  getUsageSumSince: read({ since: required() }, async (db, { tenantId, since }) => ({
+    totalCents: (await db.row(usageSum, [tenantId, timestampToText(since!)]))!,
+  })),
+  getGuardrailById: read({}, async (db, { guardrailId }) => ({
+    guardrail: await db.row(guardrailById, [guardrailId]),
+  })),
+  listAllGuardrails: read({}, async (db) => ({ guardrails: await db.rows(allGuardrails, []) })),
+  streamAllGuardrails: read({}, (db) => each(db.stream(allGuardrails, []), 'guardrail')),
+});

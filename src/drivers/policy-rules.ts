@@ -1,0 +1,167 @@
+import { timestampNow } from '@bufbuild/protobuf/wkt';
+import { enumText, projection, table } from '../database/projection.ts';
+import type { Param } from '../database/statement.ts';
+import { statement } from '../database/statement.ts';
+import { jsonText, timestampToText } from '../database/values.ts';
+import { PolicyRule } from '../entities/policy-rule.ts';
+import { PolicyRuleIntegrity } from '../entities/policy-rule-integrity.ts';
+import {
+  type CreateIntegrityRequest,
+  type CreateRuleRequest,
+  EnforcementMode,
+  EnforcementModeSchema,
+  IntegrityStatusSchema,
+  type PolicyRuleIntegrity as PolicyRuleIntegrityMessage,
+  PolicyRuleIntegritySchema,
+  type PolicyRule as PolicyRuleMessage,
+  PolicyRulePatchSchema,
+  PolicyRuleSchema,
+  PolicyRulesService,
+  RuleScope,
+  RuleScopeSchema,
+  RuleSource,
+  RuleSourceSchema,
+  RuleStatus,
+  RuleStatusSchema,
+} from '../gen/hoc/cus/policies/v1/policy_rules_pb.ts';
+import { driver, read, write } from './driver.ts';
+import { patchAssignments, patchParams } from './patch.ts';
+import { all, decimal, fits, mask, required } from './rules.ts';
+
+const rule = projection(PolicyRuleSchema, PolicyRule);
+const integrity = projection(PolicyRuleIntegritySchema, PolicyRuleIntegrity);
+
+const ruleById = statement(
+  'policy_rules.rule_by_id',
+  `select ${rule.columns} from ${table(PolicyRule)} where tenant_id = $1 and id = $2`,
+  rule.map,
+);
+
+const insertRule = statement(
+  'policy_rules.insert_rule',
+  `insert into ${table(PolicyRule)} (${rule.columns})
+  values ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10, $11, $12, $13, $14, $15, $16::timestamptz, $17, $18, $19,
+          coalesce($20::timestamptz, now()), coalesce($21::timestamptz, now()))
+  returning ${rule.columns}`,
+  rule.map,
+);
+
+const insertIntegrity = statement(
+  'policy_rules.insert_integrity',
+  `insert into ${table(PolicyRuleIntegrity)} (${integrity.columns})
+  values ($1, $2, $3, $4::numeric, $5, $6::jsonb, coalesce($7::timestamptz, now()))
+  returning ${integrity.columns}`,
+  integrity.map,
+);
+
+const patchPaths = PolicyRulePatchSchema.fields.map(({ name }) => name);
+
+const updateRule = statement(
+  'policy_rules.update_rule',
+  `update ${table(PolicyRule)} set ${patchAssignments(PolicyRule, PolicyRulePatchSchema, 3)}
+  where tenant_id = $1 and id = $2 returning ${rule.columns}`,
+  rule.map,
+);
+
+const retireRule = statement(
+  'policy_rules.retire_rule',
+  `update ${table(PolicyRule)} set status = 'RETIRED', retired_at = now(), retired_by = $3, retirement_reason = $4,
+     superseded_by = $5, updated_at = now()
+  where tenant_id = $1 and id = $2 returning ${rule.columns}`,
+  rule.map,
+);
+
+const ruleParams = (given: CreateRuleRequest | PolicyRuleMessage): Param[] => [
+  given.id,
+  given.tenantId,
+  given.name,
+  given.description,
+  enumText(EnforcementModeSchema, given.enforcementMode ?? EnforcementMode.WARN),
+  enumText(RuleScopeSchema, given.scope ?? RuleScope.TENANT),
+  given.scopeId,
+  jsonText(given.conditions),
+  enumText(RuleStatusSchema, given.status ?? RuleStatus.ACTIVE),
+  given.createdBy,
+  enumText(RuleSourceSchema, given.source ?? RuleSource.MANUAL),
+  given.ruleType ?? 'SYSTEM',
+  given.sourceProposalId,
+  given.parentRuleId,
+  given.legacyRuleId,
+  given.retiredAt && timestampToText(given.retiredAt),
+  given.retiredBy,
+  given.retirementReason,
+  given.supersededBy,
+  given.createdAt && timestampToText(given.createdAt),
+  given.updatedAt && timestampToText(given.updatedAt),
+];
+
+const integrityParams = (given: CreateIntegrityRequest | PolicyRuleIntegrityMessage): Param[] => [
+  given.id,
+  given.ruleId,
+  enumText(IntegrityStatusSchema, given.integrityStatus!),
+  given.integrityScore,
+  given.hashRoot,
+  jsonText(given.details),
+  given.computedAt && timestampToText(given.computedAt),
+];
+
+const ruleFits = {
+  name: fits(PolicyRule, 'name'),
+  rule_type: fits(PolicyRule, 'rule_type'),
+};
+
+const nested = (field: string, rules: Readonly<Record<string, ReturnType<typeof fits>>>) =>
+  Object.fromEntries(Object.entries(rules).map(([name, each]) => [`${field}.${name}`, each]));
+
+/** `PolicyRulesDriver`: rules and their verdicts, one row at a time. */
+export const policyRules = driver(PolicyRulesService, {
+  fetchRuleById: read({}, async (db, { tenantId, ruleId }) => ({ rule: await db.row(ruleById, [tenantId, ruleId]) })),
+  addRule: write(
+    { rule: required(), ...nested('rule', { ...ruleFits, tenant_id: fits(PolicyRule, 'tenant_id') }) },
+    async (db, request) => ({ rule: await db.row(insertRule, ruleParams(request.rule!)) }),
+  ),
+  addIntegrity: write({ integrity: required(), 'integrity.integrity_score': decimal }, async (db, request) => ({
+    integrity: await db.row(insertIntegrity, integrityParams(request.integrity!)),
+  })),
+  createRule: write(
+    {
+      id: required(),
+      tenant_id: required(fits(PolicyRule, 'tenant_id')),
+      name: required(ruleFits.name),
+      rule_type: ruleFits.rule_type,
+    },
+    async (db, request) => ({ rule: await db.row(insertRule, ruleParams(request)) }),
+  ),
+  createIntegrity: write(
+    {
+      id: required(),
+      rule_id: required(),
+      integrity_status: required(),
+      integrity_score: required(decimal),
+      hash_root: required(),
+    },
+    async (db, request) => ({ integrity: await db.row(insertIntegrity, integrityParams(request)) }),
+  ),
+  flush: write({}, () => ({})),
+  updateRule: write(
+    {
+      ...nested('updates', ruleFits),
+      update_mask: required(
+        all(mask(patchPaths), (value) =>
+          (value as { paths: string[] }).paths.length > 0 ? undefined : 'must name a field',
+        ),
+      ),
+    },
+    async (db, { tenantId, ruleId, updates, updateMask }) => {
+      const { paths } = updateMask!;
+      // A change stamps the rule unless the caller says otherwise.
+      const stamped = paths.includes('updated_at')
+        ? patchParams(PolicyRulePatchSchema, updates, paths)
+        : patchParams(PolicyRulePatchSchema, { ...updates!, updatedAt: timestampNow() }, [...paths, 'updated_at']);
+      return { rule: await db.row(updateRule, [tenantId, ruleId, ...stamped]) };
+    },
+  ),
+  retireRule: write({}, async (db, { tenantId, ruleId, by, reason, supersededBy }) => ({
+    rule: await db.row(retireRule, [tenantId, ruleId, by, reason, supersededBy]),
+  })),
+});

@@ -1,0 +1,159 @@
+import { column, count, projection, table } from '../database/projection.ts';
+import { statement } from '../database/statement.ts';
+import { PolicyProposal } from '../entities/policy-proposal.ts';
+import { ProposalVersion } from '../entities/proposal-version.ts';
+import {
+  ProposalDetailSchema,
+  ProposalForReviewSchema,
+  ProposalOnPageSchema,
+  ProposalsReadService,
+  ProposalVersionSchema,
+  ReviewedProposalSchema,
+} from '../gen/hoc/cus/policies/v1/proposals_read_pb.ts';
+import { driver, read } from './driver.ts';
+import { filteredCount, filteredList, nonEmpty } from './filters.ts';
+import { documentOr, elementsOf } from './json.ts';
+import { fits, page } from './rules.ts';
+import { each } from './streams.ts';
+
+const feedbackIds = column(PolicyProposal, 'triggering_feedback_ids');
+const expressions = {
+  proposed_rule: documentOr('{}', column(PolicyProposal, 'proposed_rule')),
+  triggering_feedback_ids: documentOr('[]', feedbackIds),
+  triggering_feedback_count: elementsOf(feedbackIds),
+  provenance_count: elementsOf(feedbackIds),
+  days_pending: `floor(extract(epoch from statement_timestamp() - ${column(PolicyProposal, 'created_at')}) / 86400)`,
+};
+const forReview = projection(ProposalForReviewSchema, PolicyProposal, { expressions });
+const reviewed = projection(ReviewedProposalSchema, PolicyProposal, { expressions });
+const onPage = projection(ProposalOnPageSchema, PolicyProposal, { expressions });
+const detail = projection(ProposalDetailSchema, PolicyProposal, { expressions });
+const version = projection(ProposalVersionSchema, ProposalVersion, {
+  expressions: { rule_snapshot: documentOr('{}', column(ProposalVersion, 'rule_snapshot')) },
+});
+
+const newestFirst = 'created_at desc, id desc';
+
+const proposals = filteredList('proposals_read.proposals', {
+  select: `select ${forReview.columns} from ${table(PolicyProposal)}`,
+  base: ['tenant_id = ?', 'status = ?', '(?::boolean or not is_synthetic)'],
+  filters: ['proposal_type = ?', 'created_at <= statement_timestamp() - make_interval(days => ?::integer)'],
+  order: newestFirst,
+  map: forReview.map,
+});
+
+const drafts = statement(
+  'proposals_read.drafts',
+  `select count(*) from ${table(PolicyProposal)} where tenant_id = $1 and status = 'draft' and not is_synthetic`,
+  count,
+);
+
+const proposalOfTenant = statement(
+  'proposals_read.proposal_of_tenant',
+  `select ${reviewed.columns} from ${table(PolicyProposal)} where tenant_id = $1 and id = $2::uuid`,
+  reviewed.map,
+);
+
+const pageFilters = ['tenant_id = ?', 'status = ?', 'proposal_type = ?'];
+
+const pages = filteredList('proposals_read.pages', {
+  select: `select ${onPage.columns} from ${table(PolicyProposal)}`,
+  filters: pageFilters,
+  order: newestFirst,
+  map: onPage.map,
+});
+
+const total = filteredCount('proposals_read.total', {
+  select: `select count(*) from ${table(PolicyProposal)}`,
+  filters: pageFilters,
+});
+
+const groups = statement(
+  'proposals_read.groups',
+  `select status, proposal_type, count(*) from ${table(PolicyProposal)}
+  where $1::text is null or tenant_id = $1 group by status, proposal_type`,
+  ([status, type, size]) => ({ status: status!, proposalType: type!, size: BigInt(size!) }),
+);
+
+const proposalDetail = statement(
+  'proposals_read.detail',
+  `select ${detail.columns} from ${table(PolicyProposal)} where id = $1::uuid`,
+  detail.map,
+);
+
+const versions = statement(
+  'proposals_read.versions',
+  `select ${version.columns} from ${table(ProposalVersion)} where proposal_id = $1::uuid order by version desc, id desc`,
+  version.map,
+);
+
+/** Adds up sizes by key. */
+const tally = <T>(
+  items: readonly T[],
+  key: (item: T) => string,
+  size: (item: T) => bigint = () => 1n,
+): Record<string, bigint> => {
+  const sums = new Map<string, bigint>();
+  for (const item of items) sums.set(key(item), (sums.get(key(item)) ?? 0n) + size(item));
+  return Object.fromEntries(sums);
+};
+
+/** Rounds to one decimal; an exact tie goes to the even digit. */
+const roundToTenth = (percent: number): number =>
+  Number.isInteger(percent * 4) && (percent * 4) % 4 === 1 ? Math.floor(percent) + 0.2 : Number(percent.toFixed(1));
+
+const named = { proposal_id: fits(PolicyProposal, 'id') };
+
+/** `ProposalsReadDriver`: proposals and their versions for those who review them. */
+export const proposalsRead = driver(ProposalsReadService, {
+  fetchProposals: read({ limit: page, offset: page }, async (db, request) => {
+    const query = proposals(
+      [nonEmpty(request.proposalType), request.daysOld || undefined],
+      request.limit ?? 50,
+      request.offset ?? 0,
+      [request.tenantId, request.status ?? 'draft', request.includeSynthetic],
+    );
+    return {
+      items: await db.rows(query.statement, query.params),
+      pendingCount: (await db.row(drafts, [request.tenantId]))!,
+    };
+  }),
+  fetchProposalById: read(named, async (db, { tenantId, proposalId }) => ({
+    proposal: await db.row(proposalOfTenant, [tenantId, proposalId]),
+  })),
+  countDraftProposals: read({}, async (db, { tenantId }) => ({ count: (await db.row(drafts, [tenantId]))! })),
+  listProposalsPaginated: read({ limit: page, offset: page }, async (db, request) => {
+    const filters = [nonEmpty(request.tenantId), nonEmpty(request.status), nonEmpty(request.proposalType)];
+    const counted = total(filters);
+    const listed = pages(filters, request.limit ?? 50, request.offset ?? 0);
+    const items = await db.rows(listed.statement, listed.params);
+    return {
+      total: (await db.row(counted.statement, counted.params))!,
+      items,
+      byStatus: tally(items, ({ status }) => status),
+      byType: tally(items, ({ proposalType }) => proposalType),
+    };
+  }),
+  getProposalStats: read({}, async (db, { tenantId }) => {
+    const found = await db.rows(groups, [nonEmpty(tenantId)]);
+    const size = (group: (typeof found)[number]): bigint => group.size;
+    const byStatus = tally(found, ({ status }) => status, size);
+    const { approved = 0n, rejected = 0n, draft = 0n } = byStatus;
+    const decided = approved + rejected;
+    return {
+      total: found.reduce((sum, group) => sum + group.size, 0n),
+      byStatus,
+      byType: tally(found, ({ proposalType }) => proposalType, size),
+      reviewed: decided,
+      pending: draft,
+      approvalRatePercent: decided === 0n ? 0 : roundToTenth((Number(approved) / Number(decided)) * 100),
+    };
+  }),
+  getProposalDetail: read(named, async (db, { proposalId }) => ({
+    proposal: await db.row(proposalDetail, [proposalId]),
+  })),
+  listProposalVersions: read(named, async (db, { proposalId }) => ({
+    versions: await db.rows(versions, [proposalId]),
+  })),
+  streamProposalVersions: read(named, (db, { proposalId }) => each(db.stream(versions, [proposalId]), 'version')),
+});
