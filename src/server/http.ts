@@ -91,6 +91,8 @@ export const listenHttp = async (
       for (const endpoint of endpoints) register(router, pipeline, endpoint);
     },
     readMaxBytes: maxMessageBytes,
+    // An unknown field or enum name is refused: dropped in silence, it would become the default.
+    jsonOptions: { ignoreUnknownFields: false },
     contextValues: (request: IncomingMessage | Http2ServerRequest) =>
       createContextValues().set(peerKey, `${request.socket?.remoteAddress}:${request.socket?.remotePort}`),
   });
