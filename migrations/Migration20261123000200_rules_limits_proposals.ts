@@ -62,12 +62,12 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
     this.check('public.policy_rules', 'ck_policy_rules_source', "source in ('MANUAL', 'SYSTEM', 'LEARNED')");
     this.foreignKey(
       'public.policy_rules',
-      'policy_rules_parent_rule_id_fkey',
+      'fk_policy_rules_parent',
       '(parent_rule_id) references public.policy_rules (id) on delete set null',
     );
     this.foreignKey(
       'public.policy_rules',
-      'policy_rules_superseded_by_fkey',
+      'fk_policy_rules_superseded_by',
       '(superseded_by) references public.policy_rules (id) on delete set null',
     );
     this.index('public.policy_rules', 'ix_policy_rules_tenant_status', '(tenant_id, status)');
