@@ -6,7 +6,7 @@ import { PolicyRule } from '../entities/policy-rule.ts';
 import { ProposalVersion } from '../entities/proposal-version.ts';
 import { PolicyProposalWriteService } from '../gen/hoc/cus/policies/v1/policy_proposal_write_pb.ts';
 import { driver, write } from './driver.ts';
-import { fits } from './rules.ts';
+import { fits, required } from './rules.ts';
 
 const JSON_NULL = 'null';
 
@@ -54,9 +54,10 @@ const deleteRule = statement(
 export const policyProposalWrite = driver(PolicyProposalWriteService, {
   createProposal: write(
     {
-      tenant_id: fits(PolicyProposal, 'tenant_id'),
-      proposal_name: fits(PolicyProposal, 'proposal_name'),
-      proposal_type: fits(PolicyProposal, 'proposal_type'),
+      tenant_id: required(fits(PolicyProposal, 'tenant_id')),
+      proposal_name: required(fits(PolicyProposal, 'proposal_name')),
+      proposal_type: required(fits(PolicyProposal, 'proposal_type')),
+      rationale: required(),
     },
     async (db, request) => ({
       id: (await db.row(insertProposal, [
@@ -72,7 +73,7 @@ export const policyProposalWrite = driver(PolicyProposalWriteService, {
   updateProposalStatus: write(
     {
       proposal_id: fits(PolicyProposal, 'id'),
-      new_status: fits(PolicyProposal, 'status'),
+      new_status: required(fits(PolicyProposal, 'status')),
       reviewed_by: fits(PolicyProposal, 'reviewed_by'),
     },
     async (db, request) => ({
@@ -88,7 +89,11 @@ export const policyProposalWrite = driver(PolicyProposalWriteService, {
     }),
   ),
   createVersion: write(
-    { proposal_id: fits(PolicyProposal, 'id'), created_by: fits(ProposalVersion, 'created_by') },
+    {
+      proposal_id: fits(PolicyProposal, 'id'),
+      version_number: required(),
+      created_by: fits(ProposalVersion, 'created_by'),
+    },
     async (db, request) => ({
       id: (await db.row(insertVersion, [
         request.proposalId,
@@ -101,14 +106,15 @@ export const policyProposalWrite = driver(PolicyProposalWriteService, {
   ),
   createPolicyRule: write(
     {
-      tenant_id: fits(PolicyRule, 'tenant_id'),
-      name: fits(PolicyRule, 'name'),
-      rule_type: fits(PolicyRule, 'rule_type'),
+      rule_id: required(),
+      tenant_id: required(fits(PolicyRule, 'tenant_id')),
+      name: required(fits(PolicyRule, 'name')),
+      rule_type: required(fits(PolicyRule, 'rule_type')),
       source_incident_id: fits(PolicyRule, 'source_incident_id'),
       synthetic_scenario_id: fits(PolicyRule, 'synthetic_scenario_id'),
     },
     async (db, request) => ({
-      ruleId: request.ruleId,
+      ruleId: request.ruleId!,
       created:
         (await db.execute(insertRule, [
           request.ruleId,

@@ -1,4 +1,3 @@
-import { timestampNow } from '@bufbuild/protobuf/wkt';
 import { enumText, projection, table } from '../database/projection.ts';
 import type { Param } from '../database/statement.ts';
 import { statement } from '../database/statement.ts';
@@ -11,9 +10,7 @@ import {
   EnforcementMode,
   EnforcementModeSchema,
   IntegrityStatusSchema,
-  type PolicyRuleIntegrity as PolicyRuleIntegrityMessage,
   PolicyRuleIntegritySchema,
-  type PolicyRule as PolicyRuleMessage,
   PolicyRulePatchSchema,
   PolicyRuleSchema,
   PolicyRulesService,
@@ -71,7 +68,7 @@ const retireRule = statement(
   rule.map,
 );
 
-const ruleParams = (given: CreateRuleRequest | PolicyRuleMessage): Param[] => [
+const ruleParams = (given: CreateRuleRequest): Param[] => [
   given.id,
   given.tenantId,
   given.name,
@@ -95,7 +92,7 @@ const ruleParams = (given: CreateRuleRequest | PolicyRuleMessage): Param[] => [
   given.updatedAt && timestampToText(given.updatedAt),
 ];
 
-const integrityParams = (given: CreateIntegrityRequest | PolicyRuleIntegrityMessage): Param[] => [
+const integrityParams = (given: CreateIntegrityRequest): Param[] => [
   given.id,
   given.ruleId,
   enumText(IntegrityStatusSchema, given.integrityStatus!),
@@ -110,38 +107,37 @@ const ruleFits = {
   rule_type: fits(PolicyRule, 'rule_type'),
 };
 
+const newRule = {
+  id: required(),
+  tenant_id: required(fits(PolicyRule, 'tenant_id')),
+  name: required(ruleFits.name),
+  rule_type: ruleFits.rule_type,
+};
+
+const newIntegrity = {
+  id: required(),
+  rule_id: required(),
+  integrity_status: required(),
+  integrity_score: required(decimal),
+  hash_root: required(),
+};
+
 const nested = (field: string, rules: Readonly<Record<string, ReturnType<typeof fits>>>) =>
   Object.fromEntries(Object.entries(rules).map(([name, each]) => [`${field}.${name}`, each]));
 
 /** `PolicyRulesDriver`: rules and their verdicts, one row at a time. */
 export const policyRules = driver(PolicyRulesService, {
   fetchRuleById: read({}, async (db, { tenantId, ruleId }) => ({ rule: await db.row(ruleById, [tenantId, ruleId]) })),
-  addRule: write(
-    { rule: required(), ...nested('rule', { ...ruleFits, tenant_id: fits(PolicyRule, 'tenant_id') }) },
-    async (db, request) => ({ rule: await db.row(insertRule, ruleParams(request.rule!)) }),
-  ),
-  addIntegrity: write({ integrity: required(), 'integrity.integrity_score': decimal }, async (db, request) => ({
+  addRule: write({ rule: required(), ...nested('rule', newRule) }, async (db, request) => ({
+    rule: await db.row(insertRule, ruleParams(request.rule!)),
+  })),
+  addIntegrity: write({ integrity: required(), ...nested('integrity', newIntegrity) }, async (db, request) => ({
     integrity: await db.row(insertIntegrity, integrityParams(request.integrity!)),
   })),
-  createRule: write(
-    {
-      id: required(),
-      tenant_id: required(fits(PolicyRule, 'tenant_id')),
-      name: required(ruleFits.name),
-      rule_type: ruleFits.rule_type,
-    },
-    async (db, request) => ({ rule: await db.row(insertRule, ruleParams(request)) }),
-  ),
-  createIntegrity: write(
-    {
-      id: required(),
-      rule_id: required(),
-      integrity_status: required(),
-      integrity_score: required(decimal),
-      hash_root: required(),
-    },
-    async (db, request) => ({ integrity: await db.row(insertIntegrity, integrityParams(request)) }),
-  ),
+  createRule: write(newRule, async (db, request) => ({ rule: await db.row(insertRule, ruleParams(request)) })),
+  createIntegrity: write(newIntegrity, async (db, request) => ({
+    integrity: await db.row(insertIntegrity, integrityParams(request)),
+  })),
   flush: write({}, () => ({})),
   updateRule: write(
     {
@@ -154,11 +150,8 @@ export const policyRules = driver(PolicyRulesService, {
     },
     async (db, { tenantId, ruleId, updates, updateMask }) => {
       const { paths } = updateMask!;
-      // A change stamps the rule unless the caller says otherwise.
-      const stamped = paths.includes('updated_at')
-        ? patchParams(PolicyRulePatchSchema, updates, paths)
-        : patchParams(PolicyRulePatchSchema, { ...updates!, updatedAt: timestampNow() }, [...paths, 'updated_at']);
-      return { rule: await db.row(updateRule, [tenantId, ruleId, ...stamped]) };
+      const params = patchParams(PolicyRulePatchSchema, updates, paths);
+      return { rule: await db.row(updateRule, [tenantId, ruleId, ...params]) };
     },
   ),
   retireRule: write({}, async (db, { tenantId, ruleId, by, reason, supersededBy }) => ({
