@@ -1,0 +1,110 @@
+import { readdirSync } from 'node:fs';
+import { type DescMethodUnary, type DescService, fromJson, type JsonValue } from '@bufbuild/protobuf';
+import { Code } from '../../src/database/errors.ts';
+import { CallError } from '../support/client.ts';
+import type { TestSidecar } from '../support/sidecar.ts';
+import { rowOf } from './answers.ts';
+import type { Row } from './compare.ts';
+import { inventory } from './format.ts';
+import { requestText } from './requests.ts';
+import type { Golden } from './values.ts';
+
+const GENERATED = new URL('../../src/gen/hoc/cus/policies/v1/', import.meta.url);
+const modules: Record<string, unknown>[] = await Promise.all(
+  readdirSync(GENERATED).map((file) => import(new URL(file, GENERATED).href)),
+);
+
+/** Every service of the package, by its short name. */
+export const services: ReadonlyMap<string, DescService> = new Map(
+  modules
+    .flatMap((module) => Object.values(module))
+    .filter((each): each is DescService => (each as { kind?: string } | null)?.kind === 'service')
+    .map((service) => [service.name, service]),
+);
+
+/** A driver's method and the RPC that stands for it. */
+export interface Operation {
+  readonly driver: string;
+  readonly name: string;
+  readonly kind: 'read' | 'write' | 'compute';
+  readonly method: DescMethodUnary;
+}
+
+const rows = new Map(inventory().map((row) => [`${row.driver}.${row.method}`, row]));
+
+/** What the original does with a tracked object instead of a method. */
+const OBJECT_METHODS: Readonly<Record<string, string>> = {
+  'policy_rules_driver.set_fields': 'PolicyRulesService/UpdateRule',
+  'policy_rules_driver.retire': 'PolicyRulesService/RetireRule',
+};
+
+/** The RPC of a driver's method; throws when there is none. */
+export const operation = (driver: string, name: string): Operation => {
+  const row = rows.get(`${driver}.${name}`);
+  const rpc = row?.rpc ?? OBJECT_METHODS[`${driver}.${name}`];
+  if (!rpc) throw new Error(`the inventory has no RPC for ${driver}.${name}`);
+  const [service, method] = rpc.split('/') as [string, string];
+  const found = services.get(service)?.methods.find((each) => each.name === method);
+  if (found?.methodKind !== 'unary') throw new Error(`there is no RPC ${rpc}`);
+  return { driver, name, kind: row?.kind ?? 'write', method: found as DescMethodUnary };
+};
+
+/** Arguments whose name the request has changed, or that it leaves out. */
+const RENAMED: Readonly<Record<string, Readonly<Record<string, string | null>>>> = {
+  // The closed set of tables fixes the column.
+  'policy_engine_driver.fetch_active_policies_for_integrity': { name_col: null },
+  'recovery_write_driver.update_recovery_candidate': { fields: 'updates' },
+};
+
+/** The answer to a call: the response, or how it was refused. */
+export type Answer = { readonly response: Row } | { readonly refusal: CallError };
+
+/** Where calls go to. */
+export interface Target {
+  readonly sidecar: TestSidecar;
+  readonly storedTexts: ReadonlySet<string>;
+}
+
+/** A request that its own message type cannot hold goes as text: it is for the server to refuse it. */
+const sendText = async ({ sidecar }: Target, { method }: Operation, body: string, header?: string): Promise<Answer> => {
+  const url = `http://${sidecar.server.httpAddress}/${method.parent.typeName}/${method.name}`;
+  const headers = { 'content-type': 'application/json', ...(header ? { transaction: header } : {}) };
+  const answer = await fetch(url, { method: 'POST', headers, body });
+  const json = (await answer.json()) as { code: string; message: string };
+  if (answer.ok) return { response: rowOf(method.output, fromJson(method.output, json)) };
+  return { refusal: new CallError(Code[json.code.toUpperCase() as keyof typeof Code], json.message, []) };
+};
+
+/** Calls the RPC of a driver's method with the method's arguments. */
+export const send = async (
+  target: Target,
+  called: Operation,
+  args: { readonly [name: string]: Golden },
+  header?: string,
+): Promise<Answer> => {
+  const { method, driver, name } = called;
+  const renamed = RENAMED[`${driver}.${name}`] ?? {};
+  const named = Object.fromEntries(
+    Object.entries(args).flatMap(([key, value]) => {
+      const field = key in renamed ? renamed[key] : key;
+      return field == null ? [] : [[field, value]];
+    }),
+  );
+  const text = requestText(method.input, named, {
+    jsonText: driver === 'policy_engine_driver',
+    storedTexts: target.storedTexts,
+  });
+  let request: Parameters<TestSidecar['grpc']['unary']>[1];
+  try {
+    request = fromJson(method.input, JSON.parse(text) as JsonValue);
+  } catch {
+    return sendText(target, called, text, header);
+  }
+  try {
+    const init = header === undefined ? {} : { transaction: header };
+    return { response: rowOf(method.output, await target.sidecar.grpc.unary(method, request, init)) };
+  } catch (error) {
+    if (error instanceof CallError) return { refusal: error };
+    throw error;
+  }
+};

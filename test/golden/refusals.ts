@@ -1,0 +1,44 @@
+import type { CallError } from '../support/client.ts';
+import type { GoldenError } from './format.ts';
+
+/** SQLSTATE, or its class, -> gRPC code. */
+const CODES: Readonly<Record<string, string>> = {
+  '40001': 'ABORTED',
+  '40P01': 'ABORTED',
+  '55P03': 'ABORTED',
+  '23505': 'ALREADY_EXISTS',
+  '23503': 'FAILED_PRECONDITION',
+  '23502': 'INVALID_ARGUMENT',
+  '23514': 'INVALID_ARGUMENT',
+  '22': 'INVALID_ARGUMENT',
+  '25P02': 'FAILED_PRECONDITION',
+  '25006': 'FAILED_PRECONDITION',
+  '42501': 'PERMISSION_DENIED',
+  '42P01': 'FAILED_PRECONDITION',
+  '42703': 'FAILED_PRECONDITION',
+};
+
+/** Codes that say what an original error said. */
+const codesOf = ({ sqlstate, exception, client_side }: GoldenError): readonly string[] => {
+  if (client_side) return ['INVALID_ARGUMENT'];
+  if (sqlstate !== undefined) {
+    const code = CODES[sqlstate] ?? CODES[sqlstate.slice(0, 2)];
+    return code === undefined ? [] : [code];
+  }
+  // A ValueError says that an argument is wrong, or that what it names does not exist.
+  return exception === 'ValueError' ? ['INVALID_ARGUMENT', 'NOT_FOUND'] : [];
+};
+
+/** Says how a refusal differs from what an original error means here; nothing when it does not. */
+export const refusalMismatches = (expected: GoldenError, refusal: CallError): string[] => {
+  const codes = codesOf(expected);
+  if (!codes.includes(refusal.code)) {
+    return [`refused with ${refusal.code} (${refusal.message}), expected ${codes.join(' or ') || 'no such refusal'}`];
+  }
+  const { constraint } = expected;
+  // Names of primary keys and checks are not part of the contract.
+  const named = constraint !== undefined && /^2350[35]$/.test(expected.sqlstate ?? '') && !constraint.endsWith('_pkey');
+  return named && refusal.metadata['constraint'] !== constraint
+    ? [`refused for ${refusal.metadata['constraint']}, expected ${constraint}`]
+    : [];
+};

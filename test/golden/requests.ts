@@ -1,0 +1,102 @@
+import type { DescEnum, DescField, DescMessage } from '@bufbuild/protobuf';
+import { Decimal, type Golden, Instant, isMap } from './values.ts';
+
+/** How arguments become a request. */
+export interface RequestOptions {
+  /** JSON arguments are JSON text, to be taken as it stands. */
+  readonly jsonText: boolean;
+  /** Texts that closed sets hold, in the letter case they are stored in. */
+  readonly storedTexts: ReadonlySet<string>;
+}
+
+/** Most rows an RPC can be asked for: the original's null limit means all of them. */
+const NO_LIMIT = 2_147_483_647;
+
+const scalarText = (value: Golden): string => {
+  if (value instanceof Decimal) return JSON.stringify(value.text);
+  if (value instanceof Instant) return JSON.stringify(value.rfc3339);
+  if (typeof value === 'bigint') return `"${value}"`;
+  if (typeof value === 'number' && !Number.isFinite(value)) {
+    return Number.isNaN(value) ? '"NaN"' : value > 0 ? '"Infinity"' : '"-Infinity"';
+  }
+  return JSON.stringify(value);
+};
+
+const nameOf = (desc: DescEnum, text: string): string => `${desc.sharedPrefix ?? ''}${text}`.toUpperCase();
+
+/** Whether a closed set holds a text: it has a value of that name, and no other letter case of it is the stored one. */
+export const enumHolds = (desc: DescEnum, text: string, storedTexts: ReadonlySet<string>): boolean => {
+  const cases = [text, text.toUpperCase(), text.toLowerCase()].filter((each) => storedTexts.has(each));
+  return (
+    (cases.length === 0 || cases[0] === text) &&
+    desc.values.some(({ name, number }) => number !== 0 && name === nameOf(desc, text))
+  );
+};
+
+/** Name of the value that stands for a stored text; a text outside the set gets a name that does not exist. */
+const enumName = (desc: DescEnum, value: Golden, { storedTexts }: RequestOptions): string => {
+  const text = String(value);
+  return JSON.stringify(enumHolds(desc, text, storedTexts) ? nameOf(desc, text) : `no ${text}`);
+};
+
+const valueText = (value: Golden, options: RequestOptions): string =>
+  options.jsonText && typeof value === 'string' ? value : JSON.stringify(value);
+
+const messageText = (desc: DescMessage, value: Golden, options: RequestOptions): string => {
+  switch (desc.typeName) {
+    case 'google.protobuf.Timestamp':
+      return scalarText(value);
+    case 'google.protobuf.Value':
+    case 'google.protobuf.Struct':
+      return valueText(value, options);
+    case 'hoc.cus.policies.v1.StringList':
+      return `{"values":${JSON.stringify(value)}}`;
+    default:
+      return isMap(value) ? requestText(desc, value, options) : scalarText(value);
+  }
+};
+
+const elementText = (field: DescField, kind: string, value: Golden, options: RequestOptions): string => {
+  if (kind === 'message') return messageText(field.message!, value, options);
+  return kind === 'enum' ? enumName(field.enum!, value, options) : scalarText(value);
+};
+
+const fieldText = (field: DescField, value: Golden, options: RequestOptions): string => {
+  if (field.fieldKind === 'list') {
+    return Array.isArray(value)
+      ? `[${value.map((each) => elementText(field, field.listKind, each, options)).join(',')}]`
+      : scalarText(value);
+  }
+  return elementText(field, field.fieldKind, value, options);
+};
+
+const camel = (path: string): string => path.replace(/_([a-z])/g, (_match, letter: string) => letter.toUpperCase());
+
+/** Text of a field mask that names these columns. */
+export const maskText = (columns: readonly string[]): string => JSON.stringify(columns.map(camel).join(','));
+
+/**
+ * The request that says what a driver call's arguments say, as protobuf JSON text. Arguments map to fields by name and
+ * are written as the field's type wants them; what the type cannot hold is written nevertheless, so that whoever reads
+ * the text refuses it. A null argument is an unset field, a null limit the largest one.
+ *
+ * A map for a field that has a mask beside it is a patch: the mask names its keys.
+ */
+export const requestText = (
+  desc: DescMessage,
+  args: { readonly [name: string]: Golden },
+  options: RequestOptions,
+): string => {
+  const members: string[] = [];
+  for (const [name, value] of Object.entries(args)) {
+    const field = desc.fields.find((each) => each.name === name);
+    if (!field) throw new Error(`${desc.typeName} has no field ${name}`);
+    const mask = desc.fields.find((each) => each.message?.typeName === 'google.protobuf.FieldMask');
+    if (mask && field.fieldKind === 'message' && isMap(value)) {
+      members.push(`"${mask.name}":${maskText(Object.keys(value))}`);
+    }
+    if (value !== null) members.push(`"${name}":${fieldText(field, value, options)}`);
+    else if (name === 'limit') members.push(`"limit":${NO_LIMIT}`);
+  }
+  return `{${members.join(',')}}`;
+};

@@ -1,0 +1,251 @@
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import type { CallError } from '../support/client.ts';
+import { countedAfterwards } from './compaction.ts';
+import { type Actual, type Comparison, mismatches, type Row } from './compare.ts';
+import { differenceOf, type Ours } from './differences.ts';
+import type { Call, Step, TableStep, TransactionStep } from './format.ts';
+import { type Answer, type Operation, operation, send, type Target } from './operations.ts';
+import { recorded, returned } from './projection.ts';
+import { refusalMismatches } from './refusals.ts';
+import type { Tables } from './tables.ts';
+import { type Golden, Instant, isMap, Reader } from './values.ts';
+import { type GoldenRow, World } from './world.ts';
+
+/** Drivers whose calls each have a savepoint of their own inside a transaction. */
+const SYNCHRONOUS = new Set([
+  'policy_engine_driver',
+  'policy_read_driver',
+  'recovery_matcher',
+  'recovery_write_driver',
+  'arbitrator',
+  'scope_resolver',
+]);
+
+/**
+ * What the original queues until a flush, or until a query needs it, in the order it is then sent. Ours runs at once,
+ * so the order is the caller's; here the test is the caller.
+ */
+const QUEUED = ['create_rule', 'add_rule', 'set_fields', 'retire', 'create_integrity', 'add_integrity'];
+
+/** Lists whose order the original leaves open although the case does not say so; ours is by id. */
+const UNDEFINED_ORDER = new Set(['scope_resolver.resolve_applicable_policies']);
+
+const CLOCK_SLACK = 1_000_000n;
+
+interface Judgement {
+  readonly problems: string[];
+  /** The answer, for steps that refer to it. */
+  readonly value: unknown;
+}
+
+interface Outcome extends Judgement {
+  readonly answer: Answer;
+}
+
+interface Queued {
+  readonly call: Call;
+  readonly args: GoldenRow;
+}
+
+/** Runs the steps of one case and says where the answers differ from the golden ones. */
+export class CaseRun {
+  readonly #target: Target;
+  readonly #tables: Tables;
+  readonly #driver: string;
+  readonly #reader: Reader;
+  readonly #from: Instant;
+  readonly #world: World;
+  readonly #results: unknown[] = [];
+
+  constructor(target: Target, tables: Tables, driver: string, now: Instant) {
+    this.#target = target;
+    this.#tables = tables;
+    this.#driver = driver;
+    this.#reader = new Reader(now);
+    this.#from = new Instant(now.micros - CLOCK_SLACK);
+    this.#world = new World(tables, this.#reader);
+  }
+
+  async step(step: Step): Promise<string[]> {
+    if ('op' in step) {
+      this.#results.push(null);
+      return this.#work(step);
+    }
+    if ('transaction' in step) return this.#transaction(step);
+    const { problems, value } = await this.#call(step);
+    this.#results.push(value);
+    return problems;
+  }
+
+  async #work(step: TableStep): Promise<string[]> {
+    switch (step.op) {
+      case 'dump': {
+        const rows = await this.#tables.dump(step.table, this.#reader, step.columns, step.where);
+        return this.#dumped(step, rows).map((each) => `${step.table}: ${each}`);
+      }
+      case 'set':
+        await this.#tables.set(step.table, step.values, step.where ?? {}, this.#reader);
+        break;
+      case 'insert':
+        await this.#tables.insert(step.table, step.rows, this.#reader);
+        break;
+      case 'clear':
+        await this.#tables.clear(step.table);
+        break;
+    }
+    await this.#world.changed(step.table);
+    return [];
+  }
+
+  #dumped(step: TableStep & { op: 'dump' }, rows: readonly Row[]): string[] {
+    const golden = this.#world.withoutAbsent(this.#reader.read(step.result));
+    const content = this.#world.contentOf(step.table);
+    if (!content) return this.#compare(golden, rows, true);
+    const where = this.#reader.read(step.where ?? {}) as GoldenRow;
+    const held = content.filter((row) => Object.entries(where).every(([name, value]) => row[name] === value));
+    const expected = held.map((row) => pick(row, step.columns));
+    const view = this.#world.viewOf(step.table);
+    const [theirs, ours] = [view?.(golden as readonly GoldenRow[]), view?.(rows.map(asMap))];
+    return [
+      ...this.#compare(expected, rows, true),
+      ...(theirs !== undefined && ours !== undefined ? this.#compare(theirs, ours as Actual, false) : []),
+    ];
+  }
+
+  async #call(call: Call): Promise<Outcome> {
+    const called = this.#operation(call);
+    const args = this.#arguments(call);
+    return this.#perform(call, args, (given) => send(this.#target, called, given, this.#header(called)));
+  }
+
+  /** Makes a call and judges its answer by the original's, or by ours where that differs. */
+  async #perform(call: Call, args: GoldenRow, ask: (args: GoldenRow) => Promise<Answer>): Promise<Outcome> {
+    const called = this.#operation(call);
+    const { storedTexts } = this.#target;
+    const situation = { called, call, args, world: this.#world, storedTexts, ask };
+    const ours = await differenceOf(situation)?.ours(situation);
+    const answer = await ask(args);
+    const judged = ours ? await this.#judgeOurs(called, ours, answer) : this.#judge(call, called, answer);
+    return { ...judged, problems: judged.problems.map((each) => `${called.name}: ${each}`), answer };
+  }
+
+  async #transaction({ transaction, outcome }: TransactionStep): Promise<string[]> {
+    const { grpc } = this.#target.sidecar;
+    const rpc = TransactionService.method;
+    const transactionId = (await grpc.unary(rpc.begin, {})).transaction!.id!;
+    const savepoint = { transactionId, name: 'call' };
+    const problems: string[] = [];
+    const values: unknown[] = [];
+    let queue: Queued[] = [];
+    let failed = false;
+    const perform = async (call: Call, args: GoldenRow): Promise<Answer> => {
+      const called = this.#operation(call);
+      const own = SYNCHRONOUS.has(called.driver);
+      if (own) await grpc.unary(rpc.savepoint, savepoint);
+      const answer = await send(this.#target, called, args, transactionId);
+      if (own && 'refusal' in answer) await grpc.unary(rpc.rollbackToSavepoint, savepoint);
+      else if ('refusal' in answer) failed = true;
+      return answer;
+    };
+    let rule: GoldenRow = {};
+    for (const call of transaction) {
+      const args = this.#arguments(call);
+      const isQueued = QUEUED.includes(call.method);
+      if (isQueued) {
+        queue.push({ call, args: this.#ofRule(call, args, rule) });
+        values.push(null);
+      }
+      rule = ruleNamedBy(call, args) ?? rule;
+      if (isQueued) continue;
+      let answer: Answer | undefined;
+      for (const each of inOrder(queue)) {
+        if (!failed) {
+          const sent = await perform(each.call, each.args);
+          if ('refusal' in sent) answer = sent;
+        }
+      }
+      queue = [];
+      const queued = answer;
+      const judged = queued
+        ? { ...this.#judge(call, this.#operation(call), queued), answer: queued }
+        : await this.#perform(call, args, (given) => perform(call, given));
+      problems.push(...judged.problems);
+      values.push(judged.value);
+      if (failed) break;
+    }
+    for (const { call } of queue) problems.push(`${call.method} is never flushed`);
+    this.#results.push(values);
+    const ended = failed ? 'rolled back' : 'committed';
+    if (failed) await grpc.unary(rpc.rollback, { transactionId });
+    else await grpc.unary(rpc.commit, { transactionId });
+    return ended === outcome ? problems : [...problems, `the transaction is ${ended}, expected ${outcome}`];
+  }
+
+  #operation(call: Call): Operation {
+    return operation(call.service_driver ?? this.#driver, call.method);
+  }
+
+  #arguments(call: Call): GoldenRow {
+    return this.#reader.read(call.args ?? {}, this.#results) as GoldenRow;
+  }
+
+  #header({ kind }: Operation): string | undefined {
+    return kind === 'write' ? 'single-use' : undefined;
+  }
+
+  /** Changes of a tracked object name the rule that was fetched or made last. */
+  #ofRule({ method }: Call, args: GoldenRow, rule: GoldenRow): GoldenRow {
+    if (method === 'set_fields') return { ...rule, updates: args['fields']! };
+    return method === 'retire' ? { ...rule, ...args } : args;
+  }
+
+  #judge(call: Call, { kind, driver, name }: Operation, answer: Answer): Judgement {
+    if ('refusal' in answer) {
+      return failure(call.error ? refusalMismatches(call.error, answer.refusal) : [unexpected(answer.refusal)]);
+    }
+    if (call.error) return failure([`succeeded, expected to be refused like ${JSON.stringify(call.error)}`]);
+    const golden = this.#world.withoutAbsent(this.#reader.read(call.result ?? null, this.#results));
+    const expected = countedAfterwards(this.#world, name, golden);
+    const actual = returned(expected, answer.response, kind);
+    const unordered = call.unordered || UNDEFINED_ORDER.has(`${driver}.${name}`);
+    return { problems: this.#compare(expected, actual, unordered), value: recorded(actual) };
+  }
+
+  async #judgeOurs({ kind }: Operation, ours: Ours, answer: Answer): Promise<Judgement> {
+    if ('refusal' in answer) {
+      const { code } = answer.refusal;
+      const expected = 'code' in ours ? ours.code : 'an answer';
+      return failure(code === expected ? [] : [`${unexpected(answer.refusal)}, expected ${expected}`]);
+    }
+    if ('code' in ours) return failure([`succeeded, expected to be refused with ${ours.code}`]);
+    if ('check' in ours) return { problems: await ours.check(answer.response), value: recorded(answer.response) };
+    const actual = returned(ours.result, answer.response, kind);
+    return { problems: this.#compare(ours.result, actual, false), value: recorded(actual) };
+  }
+
+  #compare(expected: Golden, actual: Actual, unordered: boolean): string[] {
+    const to = new Instant(BigInt(Date.now()) * 1000n + CLOCK_SLACK);
+    const comparison: Comparison = { from: this.#from, to, unordered };
+    return mismatches(expected, actual, comparison);
+  }
+}
+
+const failure = (problems: string[]): Judgement => ({ problems, value: null });
+
+const asMap = ({ fields }: Row): GoldenRow => Object.fromEntries(fields) as unknown as GoldenRow;
+
+const pick = (row: GoldenRow, columns: readonly string[] = Object.keys(row)): GoldenRow =>
+  Object.fromEntries(columns.map((name) => [name, row[name]!]));
+
+const unexpected = ({ code, message }: CallError): string => `refused with ${code}: ${message}`;
+
+const inOrder = (queue: readonly Queued[]): Queued[] =>
+  [...queue].sort((left, right) => rank(left.call) - rank(right.call));
+
+const rank = ({ method }: Call): number => (method.endsWith('_integrity') ? 1 : 0);
+
+const ruleNamedBy = ({ method }: Call, args: GoldenRow): GoldenRow | undefined => {
+  if (method === 'fetch_rule_by_id') return { tenant_id: args['tenant_id']!, rule_id: args['rule_id']! };
+  const made = method === 'add_rule' ? args['rule'] : method === 'create_rule' ? args : undefined;
+  return isMap(made) ? { tenant_id: made['tenant_id'] ?? '', rule_id: made['id'] ?? '' } : undefined;
+};

@@ -1,0 +1,88 @@
+import { Row } from './compare.ts';
+import type { Tables } from './tables.ts';
+import { type Golden, isMap, type Reader } from './values.ts';
+
+/** A row of a table, or any map of a golden file. */
+export type GoldenRow = { readonly [column: string]: Golden };
+
+/** What is left of a dump when the differences are taken out; undefined when the dump does not show enough. */
+export type View = (rows: readonly GoldenRow[]) => Golden | undefined;
+
+/** Where the content of the tables is no longer the original's, because ours deliberately did something else. */
+export class World {
+  readonly #tables: Tables;
+  readonly #reader: Reader;
+  readonly #content = new Map<string, readonly GoldenRow[]>();
+  readonly #absent = new Set<string>();
+  readonly #views = new Map<string, View | null>();
+
+  constructor(tables: Tables, reader: Reader) {
+    this.#tables = tables;
+    this.#reader = reader;
+  }
+
+  /** All rows of a table as they are now. */
+  async rows(table: string): Promise<GoldenRow[]> {
+    return (await this.#tables.dump(table, this.#reader)).map(
+      ({ fields }) => Object.fromEntries(fields) as unknown as GoldenRow,
+    );
+  }
+
+  /** The database's clock. */
+  async now(): Promise<bigint> {
+    return (await this.#tables.now()).micros;
+  }
+
+  /**
+   * Says what a table holds from here on.
+   *
+   * @param view what must still be as in the original; null when nothing has to.
+   */
+  expectContent(table: string, rows: readonly GoldenRow[], view: View | null = null): void {
+    this.#content.set(table, rows);
+    // What was once different stays so.
+    if (this.#views.get(table) !== null) this.#views.set(table, view);
+  }
+
+  /** What a table still has in common with the original's. */
+  viewOf(table: string): View | undefined {
+    return this.#views.get(table) ?? undefined;
+  }
+
+  /** Says that a row the original stored is not there. */
+  expectAbsent(id: string): void {
+    this.#absent.add(id);
+  }
+
+  /** The test itself has changed a table. */
+  async changed(table: string): Promise<void> {
+    if (this.#content.has(table)) this.#content.set(table, await this.rows(table));
+  }
+
+  /** What a table holds where that is not what the original left there. */
+  contentOf(table: string): readonly GoldenRow[] | undefined {
+    return this.#content.get(table);
+  }
+
+  /** An expected answer without the rows that are not there. */
+  withoutAbsent(expected: Golden): Golden {
+    if (this.#absent.size === 0) return expected;
+    const isAbsent = (value: Golden): boolean => isMap(value) && this.#absent.has(String(value['id']));
+    if (Array.isArray(expected)) return expected.filter((each) => !isAbsent(each));
+    return isAbsent(expected) ? null : expected;
+  }
+}
+
+/** Rows of a dump by the values of some columns. */
+export const byColumns = (rows: readonly (Row | GoldenRow)[], columns: readonly string[]): Map<string, GoldenRow[]> => {
+  const groups = new Map<string, GoldenRow[]>();
+  for (const each of rows) {
+    const row = (each instanceof Row ? Object.fromEntries(each.fields) : each) as GoldenRow;
+    const key = JSON.stringify(
+      columns.map((name) => row[name]),
+      (_key, value) => (typeof value === 'bigint' ? String(value) : value),
+    );
+    groups.set(key, [...(groups.get(key) ?? []), row]);
+  }
+  return groups;
+};
