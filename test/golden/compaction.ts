@@ -1,8 +1,8 @@
 import { Generated, type Golden, Instant, isMap } from './values.ts';
 import { byColumns, type GoldenRow, type World } from './world.ts';
 
-const EVENTS = 'policy.temporal_metric_events';
-const WINDOWS = 'policy.temporal_metric_windows';
+export const EVENTS = 'policy.temporal_metric_events';
+export const WINDOWS = 'policy.temporal_metric_windows';
 const HOUR = 3_600_000_000n;
 
 const hourOf = (event: GoldenRow): Instant => {

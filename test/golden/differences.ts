@@ -1,5 +1,5 @@
 import type { DescField } from '@bufbuild/protobuf';
-import { compact } from './compaction.ts';
+import { compact, EVENTS, WINDOWS } from './compaction.ts';
 import type { Row } from './compare.ts';
 import type { Call } from './format.ts';
 import type { Answer, Operation } from './operations.ts';
@@ -78,6 +78,14 @@ const nullDefaults = ({ called, args }: Situation): Arguments =>
   Object.fromEntries(
     Object.entries(DEFAULTS[`${called.driver}.${called.name}`] ?? {}).filter(([name]) => args[name] === null),
   );
+
+/** Columns of a map of changes that the patch does not have. */
+const unknownColumns = ({ method }: Operation, args: Arguments): string[] => {
+  const changes = args['updates'] ?? args['fields'];
+  const patch = method.input.fields.find(({ name }) => name === 'updates')?.message;
+  if (!patch || !isMap(changes ?? null)) return [];
+  return Object.keys(changes as object).filter((name) => !patch.fields.some((field) => field.name === name));
+};
 
 /** Same answer as another call: the fields agree one by one. */
 const sameAs = async (answer: Promise<Answer>): Promise<Ours> => {
@@ -180,6 +188,26 @@ export const DIFFERENCES: readonly Difference[] = [
       situation.call.error?.sqlstate === '42601' &&
       Object.keys(situation.args['fields'] as object).length === 0,
     ours: async () => ({ code: 'INVALID_ARGUMENT' }),
+  },
+  {
+    line: '`update_risk_ceiling`, `update_safety_rule`, `update_recovery_candidate`: columns',
+    applies: ({ call, called, args }) =>
+      [undefined, '42703'].includes(call.error?.sqlstate) && unknownColumns(called, args).length > 0,
+    ours: async () => ({ code: 'INVALID_ARGUMENT' }),
+  },
+  {
+    line: '`fetch_temporal_metric_sum`, `delete_old_temporal_events`, `compact_temporal_events`: numbers',
+    applies: (situation) =>
+      succeeds(situation) &&
+      Object.entries(situation.args).some(
+        ([name, value]) =>
+          /_(seconds|hours)$/.test(name) &&
+          (typeof value === 'string' || (typeof value === 'number' && !Number.isInteger(value))),
+      ),
+    ours: async ({ world }) => {
+      for (const table of [EVENTS, WINDOWS]) world.expectContent(table, await world.rows(table));
+      return { code: 'INVALID_ARGUMENT' };
+    },
   },
   {
     line: '`get_candidates`',

@@ -56,6 +56,9 @@ const RENAMED: Readonly<Record<string, Readonly<Record<string, string | null>>>>
   'recovery_write_driver.update_recovery_candidate': { fields: 'updates' },
 };
 
+/** Methods that ignore arguments they do not know. */
+const INDULGENT = new Set(['policy_rules_driver.create_rule', 'policy_rules_driver.create_integrity']);
+
 /** The answer to a call: the response, or how it was refused. */
 export type Answer = { readonly response: Row } | { readonly refusal: CallError };
 
@@ -87,7 +90,8 @@ export const send = async (
   const named = Object.fromEntries(
     Object.entries(args).flatMap(([key, value]) => {
       const field = key in renamed ? renamed[key] : key;
-      return field == null ? [] : [[field, value]];
+      const known = method.input.fields.some((each) => each.name === field);
+      return field == null || (!known && INDULGENT.has(`${driver}.${name}`)) ? [] : [[field, value]];
     }),
   );
   const text = requestText(method.input, named, {

@@ -14,6 +14,8 @@ const CODES: Readonly<Record<string, string>> = {
   '25P02': 'FAILED_PRECONDITION',
   '25006': 'FAILED_PRECONDITION',
   '42501': 'PERMISSION_DENIED',
+  // A value of another type than its column: here a field of the request refuses it.
+  '42804': 'INVALID_ARGUMENT',
   '42P01': 'FAILED_PRECONDITION',
   '42703': 'FAILED_PRECONDITION',
 };
@@ -25,8 +27,10 @@ const codesOf = ({ sqlstate, exception, client_side }: GoldenError): readonly st
     const code = CODES[sqlstate] ?? CODES[sqlstate.slice(0, 2)];
     return code === undefined ? [] : [code];
   }
-  // A ValueError says that an argument is wrong, or that what it names does not exist.
-  return exception === 'ValueError' ? ['INVALID_ARGUMENT', 'NOT_FOUND'] : [];
+  // A ValueError says that an argument is wrong, or that what it names does not exist; a ProgrammingError that the client
+  // library has no idea how to send an argument.
+  if (exception === 'ValueError') return ['INVALID_ARGUMENT', 'NOT_FOUND'];
+  return exception === 'ProgrammingError' ? ['INVALID_ARGUMENT'] : [];
 };
 
 /** Says how a refusal differs from what an original error means here; nothing when it does not. */

@@ -39,8 +39,18 @@ const enumName = (desc: DescEnum, value: Golden, { storedTexts }: RequestOptions
   return JSON.stringify(enumHolds(desc, text, storedTexts) ? nameOf(desc, text) : `no ${text}`);
 };
 
-const valueText = (value: Golden, options: RequestOptions): string =>
-  options.jsonText && typeof value === 'string' ? value : JSON.stringify(value);
+/** Text that no reader of JSON takes. */
+const NO_JSON = '(no JSON)';
+
+const isFiniteJson = (value: Golden): boolean =>
+  typeof value === 'number'
+    ? Number.isFinite(value)
+    : typeof value !== 'object' || value === null || Object.values(value).every(isFiniteJson);
+
+const valueText = (value: Golden, { jsonText }: RequestOptions): string => {
+  if (jsonText) return typeof value === 'string' ? value : NO_JSON;
+  return isFiniteJson(value) ? JSON.stringify(value) : NO_JSON;
+};
 
 const messageText = (desc: DescMessage, value: Golden, options: RequestOptions): string => {
   switch (desc.typeName) {
@@ -78,7 +88,7 @@ export const maskText = (columns: readonly string[]): string => JSON.stringify(c
 /**
  * The request that says what a driver call's arguments say, as protobuf JSON text. Arguments map to fields by name and
  * are written as the field's type wants them; what the type cannot hold is written nevertheless, so that whoever reads
- * the text refuses it. A null argument is an unset field, a null limit the largest one.
+ * the text refuses it; so is an argument without a field. A null argument is an unset field, a null limit the largest one.
  *
  * A map for a field that has a mask beside it is a patch: the mask names its keys.
  */
@@ -90,7 +100,10 @@ export const requestText = (
   const members: string[] = [];
   for (const [name, value] of Object.entries(args)) {
     const field = desc.fields.find((each) => each.name === name);
-    if (!field) throw new Error(`${desc.typeName} has no field ${name}`);
+    if (!field) {
+      members.push(`"${name}":${JSON.stringify(value)}`);
+      continue;
+    }
     const mask = desc.fields.find((each) => each.message?.typeName === 'google.protobuf.FieldMask');
     if (mask && field.fieldKind === 'message' && isMap(value)) {
       members.push(`"${mask.name}":${maskText(Object.keys(value))}`);

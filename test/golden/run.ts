@@ -147,6 +147,16 @@ export class CaseRun {
       else if ('refusal' in answer) failed = true;
       return answer;
     };
+    /** Sends what is queued; the first refusal ends it. */
+    const drain = async (): Promise<Answer | undefined> => {
+      const sending = failed ? [] : inOrder(queue);
+      queue = [];
+      for (const each of sending) {
+        const answer = await perform(each.call, each.args);
+        if ('refusal' in answer) return answer;
+      }
+      return undefined;
+    };
     let rule: GoldenRow = {};
     for (const call of transaction) {
       const args = this.#arguments(call);
@@ -157,15 +167,7 @@ export class CaseRun {
       }
       rule = ruleNamedBy(call, args) ?? rule;
       if (isQueued) continue;
-      let answer: Answer | undefined;
-      for (const each of inOrder(queue)) {
-        if (!failed) {
-          const sent = await perform(each.call, each.args);
-          if ('refusal' in sent) answer = sent;
-        }
-      }
-      queue = [];
-      const queued = answer;
+      const queued = await drain();
       const judged = queued
         ? { ...this.#judge(call, this.#operation(call), queued), answer: queued }
         : await this.#perform(call, args, (given) => perform(call, given));
@@ -173,7 +175,8 @@ export class CaseRun {
       values.push(judged.value);
       if (failed) break;
     }
-    for (const { call } of queue) problems.push(`${call.method} is never flushed`);
+    // What is still queued goes with the commit.
+    await drain();
     this.#results.push(values);
     const ended = failed ? 'rolled back' : 'committed';
     if (failed) await grpc.unary(rpc.rollback, { transactionId });
