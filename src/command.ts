@@ -1,5 +1,7 @@
 import { type Config, ConfigError, loadConfig, settingsHelp } from './config.ts';
 import { EmbeddedError } from './database/embedded.ts';
+import { migrateUp, migrationStatus, UnreachableError } from './database/migrate.ts';
+import { describeDatabase } from './database/url.ts';
 import { createLog } from './log.ts';
 
 const HELP = `policy-sidecar: the data access of policy engines as gRPC services over PostgreSQL
@@ -7,7 +9,7 @@ const HELP = `policy-sidecar: the data access of policy engines as gRPC services
 Usage: policy-sidecar [serve] [settings]     serve until SIGINT or SIGTERM (default)
        policy-sidecar migrate up [settings]      bring the database's schema up to date
        policy-sidecar migrate status [settings]  show what is applied and what is pending
-       policy-sidecar --help
+       policy-sidecar --help | -h
 
 Settings, as flag or environment variable (a flag wins):
 ${settingsHelp()}
@@ -22,9 +24,11 @@ const complain = (line: string): number => {
   return 2;
 };
 
+const USER_ERRORS = [ConfigError, EmbeddedError, UnreachableError];
+
 /** A problem that one line explains; anything else keeps its stack. */
 const explain = (error: unknown): number => {
-  if (error instanceof ConfigError || error instanceof EmbeddedError) return complain(error.message);
+  if (USER_ERRORS.some((type) => error instanceof type)) return complain((error as Error).message);
   const { code, message, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number };
   if (code === 'EADDRINUSE') return complain(`${address}:${port} is in use by another process`);
   if (code !== undefined) return complain(message.split('\n')[0] || code);
@@ -38,16 +42,10 @@ interface Source {
   close(): Promise<void>;
 }
 
-const withoutPassword = (url: string): string => {
-  const shown = new URL(url);
-  shown.password = '';
-  return shown.href;
-};
-
 /** The configured database, or the embedded one. */
 const openSource = async ({ databaseUrl, dataDir }: Config): Promise<Source> => {
   if (databaseUrl !== undefined) {
-    return { url: databaseUrl, description: withoutPassword(databaseUrl), close: async () => {} };
+    return { url: databaseUrl, description: describeDatabase(databaseUrl), close: async () => {} };
   }
   const { startEmbedded } = await import('./database/embedded.ts');
   const embedded = await startEmbedded({ dataDir });
@@ -60,7 +58,6 @@ const openSource = async ({ databaseUrl, dataDir }: Config): Promise<Source> => 
 
 const migrate = async (action: string | undefined, config: Config): Promise<number> => {
   if (action !== 'up' && action !== 'status') return complain('migrate takes `up` or `status`');
-  const { migrateUp, migrationStatus } = await import('./database/migrate.ts');
   const source = await openSource(config);
   try {
     if (action === 'up') {
@@ -81,7 +78,6 @@ const migrate = async (action: string | undefined, config: Config): Promise<numb
 
 /** A schema older than the program is only touched where the user has said so, or where nobody else uses it. */
 const ensureSchema = async (config: Config, url: string): Promise<void> => {
-  const { migrateUp, migrationStatus } = await import('./database/migrate.ts');
   const { pending } = await migrationStatus(url);
   if (pending.length === 0) return;
   if (config.databaseUrl !== undefined && !config.migrate) {
@@ -116,6 +112,8 @@ const serve = async (config: Config): Promise<number> => {
   const source = await openSource(config);
   try {
     await ensureSchema(config, source.url);
+    // A listener that cannot be bound is told in one line; this library would add a second.
+    process.env['GRPC_VERBOSITY'] ??= 'NONE';
     const { startServer } = await import('./server/sidecar.ts');
     const server = await startServer(config, { url: source.url, log });
     say(`gRPC      ${server.grpcAddress}`);
@@ -141,7 +139,7 @@ const serve = async (config: Config): Promise<number> => {
  * @returns the exit code: 0, or 2 with one line on standard error.
  */
 export const main = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> => {
-  if (argv.includes('--help')) {
+  if (argv.includes('--help') || argv.includes('-h')) {
     say(HELP);
     return 0;
   }

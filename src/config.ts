@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { describeDatabase } from './database/url.ts';
 import { LOG_LEVELS } from './log.ts';
 
 /** Everything that can be set, checked and complete. Times are milliseconds. */
@@ -47,24 +48,32 @@ interface Setting {
 
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
+/** Past 2^31-1 milliseconds a timer fires at once, and so it does for nothing. */
+const LONGEST_DAYS = 24;
+
 const duration: Parse = (text) => {
-  const [, amount, unit] = /^(\d{1,9})(ms|s|m|h|d)$/.exec(text) ?? [];
+  const [, amount, unit] = /^(\d{1,10})(ms|s|m|h|d)$/.exec(text) ?? [];
   if (!amount || !unit) throw new ConfigError('must be a duration such as 500ms, 30s, 5m, 24h or 7d');
-  return Number(amount) * UNITS[unit]!;
+  const ms = Number(amount) * UNITS[unit]!;
+  if (ms < 1 || ms > LONGEST_DAYS * UNITS['d']!) throw new ConfigError(`must be between 1ms and ${LONGEST_DAYS}d`);
+  return ms;
 };
+
+const LARGEST = 2_147_483_647;
 
 const wholeNumber =
   (least: number): Parse =>
   (text) => {
-    if (!/^\d{1,10}$/.test(text) || Number(text) < least)
-      throw new ConfigError(`must be a whole number of at least ${least}`);
+    if (!/^\d{1,10}$/.test(text) || Number(text) < least || Number(text) > LARGEST) {
+      throw new ConfigError(`must be a whole number from ${least} to ${LARGEST}`);
+    }
     return Number(text);
   };
 
 const oneOf =
   <T>(choices: Readonly<Record<string, T>>): Parse =>
   (text) => {
-    if (!(text in choices)) throw new ConfigError(`must be one of ${Object.keys(choices).join(', ')}`);
+    if (!Object.hasOwn(choices, text)) throw new ConfigError(`must be one of ${Object.keys(choices).join(', ')}`);
     return choices[text];
   };
 
@@ -82,9 +91,19 @@ const socketOrPort: Parse = (text) => (/^unix:\/.+/.test(text) ? text : hostPort
 
 const optional: Parse = (text) => (text === '' ? undefined : text);
 
+const folder: Parse = (text) => {
+  if (text === '') throw new ConfigError('must name a folder');
+  return text;
+};
+
 const databaseUrl: Parse = (text) => {
   if (text === '') return undefined;
-  if (!/^postgres(ql)?:\/\//.test(text)) throw new ConfigError('must be a postgresql:// URL');
+  try {
+    if (!/^postgres(ql)?:\/\//.test(text)) throw new Error('not PostgreSQL');
+    describeDatabase(text);
+  } catch {
+    throw new ConfigError('must be a postgresql:// URL');
+  }
   return text;
 };
 
@@ -113,7 +132,7 @@ export const SETTINGS: readonly Setting[] = [
     '.sidecar',
     'folder',
     'data of the embedded PostgreSQL, kept between runs',
-    (text) => text,
+    folder,
   ),
   setting(
     'grpcListen',
@@ -262,7 +281,8 @@ const refuseOpenDoors = (config: Config): void => {
 };
 
 /**
- * Reads the configuration: a flag wins over its environment variable, which wins over the default.
+ * Reads the configuration: a flag wins over its environment variable, which wins over the default. An empty variable
+ * is an unset one.
  *
  * @throws ConfigError with one line that names the setting.
  */
@@ -277,12 +297,14 @@ export const loadConfig = (argv: readonly string[], env: Readonly<Record<string,
   const config = Object.fromEntries(
     SETTINGS.map((each) => {
       const flag = flags[flagOf(each)] as string | undefined;
-      const text = flag ?? env[each.variable] ?? each.fallback;
+      const text = flag ?? (env[each.variable] || each.fallback);
       try {
         return [each.key, each.parse(text)];
       } catch (error) {
         const name = flag === undefined ? each.variable : `--${flagOf(each)}`;
-        throw new ConfigError(`${name} ${(error as Error).message}, not "${text}"`);
+        // A connection string holds a password.
+        const found = each.key === 'databaseUrl' ? '' : `, not "${text}"`;
+        throw new ConfigError(`${name} ${(error as Error).message}${found}`);
       }
     }),
   ) as unknown as Config;

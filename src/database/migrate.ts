@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import pg from 'pg';
+import { describeDatabase } from './url.ts';
 
 const FOLDER = join(import.meta.dirname, '..', '..', 'migrations');
 const SCHEMA = 'policy_sidecar';
@@ -25,10 +26,21 @@ const known = (): string[] =>
     .map((file) => file.replace(/\.ts$/, ''))
     .sort();
 
+/** A database that lets nobody in; the message is one line for the user. */
+export class UnreachableError extends Error {}
+
+const CONNECT_MS = 10_000;
+
 const withClient = async <T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> => {
-  const client = new pg.Client({ connectionString: url, application_name: 'policy-sidecar migrate' });
+  const client = new pg.Client({
+    connectionString: url,
+    application_name: 'policy-sidecar migrate',
+    connectionTimeoutMillis: CONNECT_MS,
+  });
   client.on('error', () => {});
-  await client.connect();
+  await client.connect().catch((error: NodeJS.ErrnoException) => {
+    throw new UnreachableError(`${describeDatabase(url)} cannot be used: ${error.message || error.code}`);
+  });
   try {
     return await work(client);
   } finally {
@@ -68,8 +80,9 @@ export const migrateUp = (url: string): Promise<readonly string[]> =>
     const { Migrator } = await import('@mikro-orm/migrations');
     const { entities } = await import('../entities/index.ts');
     const orm = await MikroORM.init({
-      clientUrl: url,
-      dbName: new URL(url).pathname.slice(1),
+      dbName: client.database,
+      // The ORM would read host, user and password from the URL and forget the rest: TLS, sockets, the PG* variables.
+      driverOptions: { connectionString: url },
       entities,
       extensions: [Migrator],
       logger: () => {},
