@@ -123,7 +123,9 @@ const duplexHandler =
   (call: ServerDuplexStream<Buffer, Message>): void => {
     const { inbound, end } = receive(endpoint, call);
     const requests = (async function* (): AsyncGenerator<Message> {
-      for await (const bytes of call) yield decodeRequest(endpoint, bytes as Buffer);
+      // The default would destroy the call, and with it the answers, as soon as the caller has sent everything.
+      const received = call.iterator({ destroyOnReturn: false });
+      for await (const bytes of received) yield decodeRequest(endpoint, bytes as Buffer);
     })();
     void pump(pipeline.duplex(inbound, requests), call, end);
   };

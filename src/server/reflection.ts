@@ -1,6 +1,7 @@
 import { type DescFile, type DescService, toBinary } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
 import { Code } from '../database/errors.ts';
+import { file_google_rpc_error_details } from '../gen/google/rpc/error_details_pb.ts';
 import { ServerReflection, type ServerReflectionRequest } from '../gen/grpc/reflection/v1/reflection_pb.ts';
 import { ServerReflection as ServerReflectionAlpha } from '../gen/grpc/reflection/v1alpha/reflection_pb.ts';
 import { controlEndpoints, type Endpoint } from './endpoint.ts';
@@ -14,6 +15,8 @@ const filesOf = (services: readonly DescService[]): Map<string, DescFile> => {
     file.dependencies.forEach(add);
   };
   for (const { file } of services) add(file);
+  // No RPC mentions the details of errors, and every caller meets them.
+  add(file_google_rpc_error_details);
   return files;
 };
 
