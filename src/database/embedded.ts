@@ -43,7 +43,10 @@ interface EmbeddedOptions {
 export class EmbeddedError extends Error {}
 
 const DATABASE = 'policy_sidecar';
+/** How long a server may recover before it accepts connections. */
 const START_MS = 60_000;
+/** How long a server may take to open its data at all. */
+const NO_SERVER_MS = 5_000;
 const STOP_MS = 30_000;
 
 interface Account {
@@ -51,9 +54,15 @@ interface Account {
   readonly gid: number;
 }
 
-/** PostgreSQL refuses to run as root, so root lends it an account that owns nothing else. */
-const unprivilegedAccount = (): Account | undefined => {
+const hasData = (base: string): boolean => existsSync(join(base, 'data', 'PG_VERSION'));
+
+/** PostgreSQL refuses to run as root, so root lends it the account that owns the data already, else one of its own. */
+const unprivilegedAccount = async (bases: readonly string[]): Promise<Account | undefined> => {
   if (process.getuid?.() !== 0) return undefined;
+  for (const base of bases.filter(hasData)) {
+    const { uid, gid } = await stat(join(base, 'data'));
+    if (uid !== 0) return { uid, gid };
+  }
   const accounts = readFileSync('/etc/passwd', 'utf8').split('\n');
   for (const name of ['postgres', 'nobody']) {
     const [, , uid, gid] = accounts.find((line) => line.startsWith(`${name}:`))?.split(':') ?? [];
@@ -84,40 +93,71 @@ const isReachable = async (folder: string, account: Account): Promise<boolean> =
   }
 };
 
-/** Places a tree elsewhere; hard links where the file system allows, else copies. */
+/** Makes a folder that every account may pass through, whatever the umask. */
+const makeOpenFolder = async (folder: string): Promise<void> => {
+  await mkdir(folder, { recursive: true });
+  await chmod(folder, 0o755);
+};
+
+/** Places a file where another account can read it; a hard link if that account can read the original and the file system allows. */
+const placeFile = async (from: string, to: string): Promise<void> => {
+  const { mode } = await stat(from);
+  if (mode & constants.S_IROTH) {
+    const linked = await link(from, to).then(
+      () => true,
+      () => false,
+    );
+    if (linked) return;
+  }
+  await copyFile(from, to);
+  await chmod(to, mode & constants.S_IXUSR ? 0o755 : 0o644);
+};
+
 const placeTree = async (from: string, to: string): Promise<void> => {
-  await mkdir(to, { recursive: true, mode: 0o755 });
+  await makeOpenFolder(to);
   for (const entry of await readdir(from, { withFileTypes: true })) {
     const [source, target] = [join(from, entry.name), join(to, entry.name)];
     if (entry.isDirectory()) await placeTree(source, target);
     else if (entry.isSymbolicLink()) await symlink(await readlink(source), target);
-    else await link(source, target).catch(() => copyFile(source, target));
+    else await placeFile(source, target);
   }
 };
 
-interface Places {
-  readonly bin: string;
-  readonly base: string;
-}
+/** Where data goes that the account of root's PostgreSQL cannot reach: always the same place for the same folder. */
+const elsewhereFor = (wanted: string): string =>
+  join('/var/lib/policy-sidecar', createHash('sha256').update(wanted).digest('hex').slice(0, 16));
 
 /**
- * Chooses where data and programs are: as given, or, when root's helper account cannot reach them (a checkout below a
- * private home), in a folder of root's that it can reach, the same one every time.
+ * The folder for the data: as wanted, or elsewhere when the account cannot reach it (a checkout below a private home).
+ * Data that is there already decides, so that a changed permission never looks like an empty database.
  */
-const choosePlaces = async (dataDir: string, account: Account | undefined): Promise<Places> => {
+const chooseBase = async (wanted: string, elsewhere: string, account: Account): Promise<string> => {
+  const isOpen = await isReachable(wanted, account);
+  if (hasData(wanted) && !isOpen) {
+    throw new EmbeddedError(`user ${account.uid} may not pass through to ${join(wanted, 'data')}, which it owns`);
+  }
+  if (hasData(wanted) || (isOpen && !hasData(elsewhere))) return wanted;
+  await makeOpenFolder(dirname(elsewhere));
+  await makeOpenFolder(elsewhere);
+  return elsewhere;
+};
+
+/** The folder of programs: the installed one, or a copy beside the data when the account cannot reach that. */
+const choosePrograms = async (base: string, account: Account | undefined): Promise<string> => {
   const native = nativeFolder();
-  const wanted = resolve(dataDir);
-  if (!account) return { bin: join(native, 'bin'), base: wanted };
-  const elsewhere = join('/var/lib/policy-sidecar', createHash('sha256').update(wanted).digest('hex').slice(0, 16));
-  const base = (await isReachable(wanted, account)) ? wanted : elsewhere;
-  if (await isReachable(native, account)) return { bin: join(native, 'bin'), base };
+  const postgres = join(native, 'bin', 'postgres');
+  const isOpen =
+    account === undefined ||
+    ((await isReachable(dirname(postgres), account)) && ((await stat(postgres)).mode & constants.S_IXOTH) !== 0);
+  if (isOpen) return join(native, 'bin');
   const runtime = join(base, 'runtime');
-  if (!existsSync(join(runtime, 'complete'))) {
+  const complete = join(runtime, 'complete');
+  if ((await readFile(complete, 'utf8').catch(() => '')) !== native) {
     await rm(runtime, { recursive: true, force: true });
     await placeTree(native, runtime);
-    await writeFile(join(runtime, 'complete'), '');
+    await writeFile(complete, native);
   }
-  return { bin: join(runtime, 'bin'), base };
+  return join(runtime, 'bin');
 };
 
 const freePort = (): Promise<number> =>
@@ -151,43 +191,74 @@ const birthOf = (pid: number): string => {
 /** Takes the data folder for this process; a folder whose owner is alive is refused. */
 const takeOwnership = async (base: string): Promise<() => Promise<void>> => {
   const path = join(base, 'sidecar.pid');
+  const draft = `${path}.${process.pid}`;
   const mine = `${process.pid} ${birthOf(process.pid)}`;
-  const claim = (): Promise<boolean> =>
-    writeFile(path, mine, { flag: 'wx' }).then(
-      () => true,
-      () => false,
-    );
+  const inUse = (by: string): EmbeddedError => new EmbeddedError(`the data folder ${base} is in use by process ${by}`);
+  // Linked into place whole: nobody ever reads a claim that is only half written.
+  const claim = async (): Promise<boolean> => {
+    await writeFile(draft, mine);
+    try {
+      await link(draft, path);
+      return true;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+      throw error;
+    } finally {
+      await rm(draft, { force: true });
+    }
+  };
   if (!(await claim())) {
     const text = await readFile(path, 'utf8').catch(() => '');
     const [pid = '', birth = ''] = text.split(' ');
-    if (text !== mine && Number(pid) > 0 && isAlive(Number(pid)) && birthOf(Number(pid)) === birth) {
-      throw new EmbeddedError(`the data folder ${base} is in use by process ${pid}`);
+    if (text === mine || (Number(pid) > 0 && isAlive(Number(pid)) && birthOf(Number(pid)) === birth)) throw inUse(pid);
+    await rename(path, draft).catch(() => {});
+    const removed = await readFile(draft, 'utf8').catch(() => text);
+    // Another start was faster, and what went away just now is its fresh claim.
+    if (removed !== text) await link(draft, path).catch(() => {});
+    if (removed !== text || !(await claim())) {
+      await rm(draft, { force: true });
+      throw inUse(removed.split(' ')[0] ?? '');
     }
-    await rm(path, { force: true });
-    if (!(await claim())) throw new EmbeddedError(`the data folder ${base} has just been taken by another process`);
   }
   return () => rm(path, { force: true });
 };
 
-/** First line of `postmaster.pid`: the server that has the data open. */
+/** The server that has the data open. Its command line is compared: by now its number may be another process's. */
 const postmasterPid = async (data: string): Promise<number | undefined> => {
-  const text = await readFile(join(data, 'postmaster.pid'), 'utf8').catch(() => '');
-  const pid = Number(text.split('\n')[0]);
-  return pid > 0 && isAlive(pid) && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('postgres') ? pid : undefined;
+  try {
+    const pid = Number((await readFile(join(data, 'postmaster.pid'), 'utf8')).split('\n')[0]);
+    const args = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0');
+    return args.includes(data) ? pid : undefined;
+  } catch {
+    return undefined;
+  }
 };
 
-const waitUntilGone = async (pid: number): Promise<void> => {
-  for (const deadline = Date.now() + STOP_MS; isAlive(pid); await sleep(10)) {
-    if (Date.now() > deadline) throw new EmbeddedError(`PostgreSQL (process ${pid}) does not stop`);
-  }
+/** A process number that no kernel gives out. */
+const NOBODY = '2147483647';
+
+/**
+ * PostgreSQL takes any live process with the number in its lock file for a server, and after a crash and a reboot (of
+ * a container above all) that number is soon somebody else's. Its other safeguard, the shared memory named in the same
+ * file, stays.
+ */
+const correctLockFile = async (data: string): Promise<void> => {
+  const path = join(data, 'postmaster.pid');
+  const text = await readFile(path, 'utf8').catch(() => '');
+  const [pid] = /^\d+/.exec(text) ?? [];
+  if (pid === undefined) return;
+  const program = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => 'postgres');
+  if (!program.includes('postgres')) await writeFile(path, text.replace(/^\d+/, NOBODY));
 };
 
 /** Stops a server whose sidecar was killed. */
 const stopOrphan = async (data: string): Promise<void> => {
-  const pid = await postmasterPid(data).catch(() => undefined);
-  if (pid === undefined) return;
+  const pid = await postmasterPid(data);
+  if (pid === undefined) return correctLockFile(data);
   process.kill(pid, 'SIGINT');
-  await waitUntilGone(pid);
+  for (const deadline = Date.now() + STOP_MS; (await postmasterPid(data)) === pid; await sleep(10)) {
+    if (Date.now() > deadline) throw new EmbeddedError(`PostgreSQL (process ${pid}) does not stop`);
+  }
 };
 
 const run = (program: string, args: readonly string[], account: Account | undefined): Promise<void> =>
@@ -263,23 +334,25 @@ const connects = async (url: string): Promise<boolean> => {
  * @throws EmbeddedError with one line for the user.
  */
 export const startEmbedded = async ({ dataDir, settings = {} }: EmbeddedOptions): Promise<Embedded> => {
-  const account = unprivilegedAccount();
   const wanted = resolve(dataDir);
-  await mkdir(wanted, { recursive: true, mode: 0o755 });
-  const { bin, base } = await choosePlaces(wanted, account);
-  await mkdir(base, { recursive: true, mode: 0o755 });
+  const elsewhere = elsewhereFor(wanted);
+  const account = await unprivilegedAccount([wanted, elsewhere]);
+  const isNew = (await mkdir(wanted, { recursive: true })) !== undefined;
+  if (isNew) await chmod(wanted, 0o755);
+  const base = account ? await chooseBase(wanted, elsewhere, account) : wanted;
   const disown = await takeOwnership(base);
   try {
+    const bin = await choosePrograms(base, account);
     const data = join(base, 'data');
     const secret = join(base, 'password');
     await stopOrphan(data);
-    if (!existsSync(join(data, 'PG_VERSION'))) {
+    if (!hasData(base)) {
       const password = randomBytes(24).toString('base64url');
+      // Before the data: a start that is cut short never leaves data behind a password that nobody knows.
+      await writeFile(secret, password, { mode: 0o600 });
       // initdb makes its folder itself, inside one that the account owns.
       if (account) await chown(base, account.uid, account.gid);
       await initialise(bin, data, account, password);
-      await writeFile(secret, password, { mode: 0o600 });
-      await chmod(secret, 0o600);
     }
     const password = await readFile(secret, 'utf8');
     const port = await freePort();
@@ -310,13 +383,16 @@ export const startEmbedded = async ({ dataDir, settings = {} }: EmbeddedOptions)
       await exited;
       await disown();
     };
-    for (const deadline = Date.now() + START_MS; !(await connects(urlOf('postgres'))); await sleep(15)) {
-      const pid = await postmasterPid(data).catch(() => undefined);
-      if (Date.now() > deadline || (pid === undefined && Date.now() > deadline - START_MS + 5_000)) {
-        await stop();
+    try {
+      for (const began = Date.now(); !(await connects(urlOf('postgres'))); await sleep(15)) {
+        const patience = (await postmasterPid(data)) === undefined ? NO_SERVER_MS : START_MS;
+        if (Date.now() - began < patience) continue;
         const last = readFileSync(logPath, 'utf8').trim().split('\n').at(-1);
-        throw new EmbeddedError(`the embedded PostgreSQL does not start: ${last}`);
+        throw new EmbeddedError(`the embedded PostgreSQL does not start: ${last} (${logPath})`);
       }
+    } catch (error) {
+      await stop();
+      throw error;
     }
     return { url: urlOf(DATABASE), dataDir: base, stop };
   } catch (error) {
