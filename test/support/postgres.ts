@@ -46,24 +46,35 @@ export default async (project: TestProject): Promise<() => Promise<void>> => {
   const given = process.env['TEST_DATABASE_URL'];
   const folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-test-'));
   await chmod(folder, 0o755);
+  const removeFolder = (): Promise<void> => rm(folder, { recursive: true, force: true });
   const embedded = given
     ? undefined
     : await startEmbedded({
         dataDir: folder,
         settings: { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off', max_connections: '400' },
+      }).catch(async (error: unknown) => {
+        await removeFolder();
+        throw error;
       });
   const url = given ?? withDatabase(embedded!.url, 'postgres');
-  await onServer(url, async (client) => {
-    await client.query(`drop database if exists ${TEMPLATE} with (force)`);
-    await client.query(`create database ${TEMPLATE} template template0 encoding 'UTF8' locale 'C'`);
-  });
-  await migrateUp(withDatabase(url, TEMPLATE));
-  project.provide('postgresUrl', url);
-  return async () => {
+  const tearDown = async (): Promise<void> => {
     await onServer(url, (client) => client.query(`drop database if exists ${TEMPLATE} with (force)`));
     await embedded?.stop();
-    await rm(folder, { recursive: true, force: true });
+    if (embedded) await rm(embedded.dataDir, { recursive: true, force: true });
+    await removeFolder();
   };
+  try {
+    await onServer(url, async (client) => {
+      await client.query(`drop database if exists ${TEMPLATE} with (force)`);
+      await client.query(`create database ${TEMPLATE} template template0 encoding 'UTF8' locale 'C'`);
+    });
+    await migrateUp(withDatabase(url, TEMPLATE));
+  } catch (error) {
+    await tearDown();
+    throw error;
+  }
+  project.provide('postgresUrl', url);
+  return tearDown;
 };
 
 /** A database of one test file's own. */

@@ -1,0 +1,133 @@
+import { describe, expect, test } from 'vitest';
+import { ConfigError, loadConfig, SETTINGS, settingsHelp } from '../../src/config.ts';
+
+const problem = (argv: string[], env: Record<string, string> = {}): string => {
+  try {
+    loadConfig(argv, env);
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigError);
+    return (error as Error).message;
+  }
+  throw new Error('accepted');
+};
+
+test('the defaults', () => {
+  expect(loadConfig([], {})).toEqual({
+    databaseUrl: undefined,
+    dataDir: '.sidecar',
+    grpcListen: '127.0.0.1:50051',
+    httpListen: '127.0.0.1:50052',
+    poolMax: 10,
+    poolQueue: 256,
+    poolWaitMs: 2_000,
+    transactionsMax: 20,
+    transactionQueue: 64,
+    transactionIdleLeaseMs: 30_000,
+    transactionIdleLeaseMaxMs: 300_000,
+    transactionTotalLeaseMs: 300_000,
+    transactionTotalLeaseMaxMs: 3_600_000,
+    requestRetentionMs: 86_400_000,
+    drainTimeoutMs: 10_000,
+    maxMessageBytes: 33_554_432,
+    reflection: true,
+    logLevel: 'info',
+    tokensFile: undefined,
+    allowUnauthenticated: false,
+    migrate: false,
+  });
+});
+
+test('a flag wins over the variable, the variable over the default', () => {
+  const env = { SIDECAR_POOL_MAX: '3', DATABASE_URL: 'postgresql://u@h/d' };
+  expect(loadConfig([], env)).toMatchObject({ poolMax: 3, databaseUrl: 'postgresql://u@h/d' });
+  expect(loadConfig(['--pool-max', '4', '--database-url=postgresql://u@i/e'], env)).toMatchObject({
+    poolMax: 4,
+    databaseUrl: 'postgresql://u@i/e',
+  });
+});
+
+test('an empty variable is an unset one', () => {
+  const env = Object.fromEntries(SETTINGS.map(({ variable }) => [variable, '']));
+  expect(loadConfig([], env)).toEqual(loadConfig([], {}));
+});
+
+test('help names every setting, its variable and its default', () => {
+  const help = settingsHelp();
+  for (const { variable, fallback, meaning } of SETTINGS) {
+    expect(help).toContain(`(${variable}; default ${fallback || 'none'})`);
+    expect(help).toContain(meaning);
+  }
+});
+
+test.each([
+  ['500ms', 500],
+  ['30s', 30_000],
+  ['5m', 300_000],
+  ['24h', 86_400_000],
+  ['24d', 2_073_600_000],
+])('duration %s', (text, ms) => {
+  expect(loadConfig(['--drain-timeout', text], {}).drainTimeoutMs).toBe(ms);
+});
+
+describe('listeners', () => {
+  test.each(['127.0.0.1:0', '127.1.2.3:1', 'localhost:50051', '[::1]:65535', 'unix:/run/sidecar.sock'])(
+    '%s needs no tokens',
+    (listen) => {
+      expect(loadConfig(['--grpc-listen', listen], {}).grpcListen).toBe(listen);
+    },
+  );
+
+  test.each(['0.0.0.0:50051', '[::]:50051', '10.0.0.1:1', 'example.com:1', '127.0.0.1.example.com:1'])(
+    '%s needs tokens or an explicit permission',
+    (listen) => {
+      expect(problem(['--grpc-listen', listen])).toMatch(/SIDECAR_TOKENS_FILE/);
+      expect(problem(['--http-listen', listen])).toMatch(/SIDECAR_TOKENS_FILE/);
+      expect(loadConfig(['--grpc-listen', listen, '--tokens-file', 'tokens'], {}).grpcListen).toBe(listen);
+      expect(loadConfig(['--grpc-listen', listen], { SIDECAR_ALLOW_UNAUTHENTICATED: 'on' }).grpcListen).toBe(listen);
+    },
+  );
+
+  test('HTTP can be off', () => {
+    expect(loadConfig([], { SIDECAR_HTTP_LISTEN: 'off' }).httpListen).toBeUndefined();
+  });
+});
+
+describe('refused in one line that names the setting', () => {
+  test.each([
+    ['--no-such', '1'],
+    ['--pool-max'],
+    ['--pool-max', '0'],
+    ['--pool-max', '1.5'],
+    ['--pool-max', '-1'],
+    ['--pool-max', '9999999999'],
+    ['--pool-wait', '0s'],
+    ['--pool-wait', '2'],
+    ['--transaction-total-lease-max', '25d'],
+    ['--grpc-listen', '50051'],
+    ['--grpc-listen', 'localhost:65536'],
+    ['--grpc-listen', 'unix:relative.sock'],
+    ['--http-listen', 'http://localhost:1'],
+    ['--log-level', 'loud'],
+    ['--log-level', 'constructor'],
+    ['--reflection', 'yes'],
+    ['--migrate', 'down'],
+    ['--data-dir', ''],
+    ['--database-url', 'postgresql://host:port/x'],
+  ])('%s %s', (...argv) => {
+    const line = problem(argv);
+    expect(line).toContain(argv[0]);
+    expect(line).not.toContain('\n');
+  });
+
+  test('a variable is called by its name', () => {
+    expect(problem([], { SIDECAR_POOL_MAX: 'many' })).toMatch(/^SIDECAR_POOL_MAX must be .*, not "many"$/);
+  });
+
+  test('a word where a flag is expected', () => {
+    expect(problem(['--pool-max', '1', 'migrate'])).toContain("'migrate'");
+  });
+
+  test('a connection string is not repeated: it holds a password', () => {
+    expect(problem([], { DATABASE_URL: 'mysql://u:secret@h/d' })).toBe('DATABASE_URL must be a postgresql:// URL');
+  });
+});
