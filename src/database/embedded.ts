@@ -280,6 +280,9 @@ const initialise = async (bin: string, data: string, account: Account | undefine
   const draft = `${data}.draft`;
   const passwordFile = `${data}.password`;
   await rm(draft, { recursive: true, force: true });
+  await mkdir(draft, { mode: 0o700 });
+  // Only the data: in a folder of the account's, its processes could put links where root writes.
+  if (account) await chown(draft, account.uid, account.gid);
   await writeFile(passwordFile, password, { mode: 0o600 });
   if (account) await chown(passwordFile, account.uid, account.gid);
   try {
@@ -350,8 +353,6 @@ export const startEmbedded = async ({ dataDir, settings = {} }: EmbeddedOptions)
       const password = randomBytes(24).toString('base64url');
       // Before the data: a start that is cut short never leaves data behind a password that nobody knows.
       await writeFile(secret, password, { mode: 0o600 });
-      // initdb makes its folder itself, inside one that the account owns.
-      if (account) await chown(base, account.uid, account.gid);
       await initialise(bin, data, account, password);
     }
     const password = await readFile(secret, 'utf8');
