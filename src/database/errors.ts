@@ -217,6 +217,8 @@ export const toRpcError = (error: unknown): RpcError => {
       if (error.column) metadata['column'] = error.column;
       return render(entry, error, metadata);
     }
+    // Refused at the door, for whatever reason: the log has it.
+    if (isConnectionError(error)) return render(unavailable, error);
   } else if (error instanceof Error && isConnectionError(error)) {
     return render(unavailable, error);
   }

@@ -108,12 +108,13 @@ export const listenHttp = async (
     sockets.add(socket);
     socket.on('close', () => sockets.delete(socket));
     socket.on('error', () => socket.destroy());
-    socket.once('data', (first: Buffer) => {
-      socket.pause();
+    // Looked at and put back: HTTP/2 takes what is buffered, HTTP/1.1 what flows, so nothing may flow before.
+    socket.once('readable', () => {
+      const first: Buffer | null = socket.read();
+      if (first === null) return;
       socket.unshift(first);
       const server = first.subarray(0, 3).equals(HTTP2_PREFACE.subarray(0, first.length)) ? http2 : http1;
       server.emit('connection', socket);
-      socket.resume();
     });
   });
   const separator = listen.lastIndexOf(':');

@@ -1,0 +1,99 @@
+import { createHash } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { parseTokens } from '../../src/server/identity.ts';
+import { refusal } from '../support/client.ts';
+import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+
+const rpc = PolicyEngineService.method;
+const hash = (token: string): string => createHash('sha256').update(token).digest('hex');
+const bearer = (token: string) => ({ headers: { authorization: `Bearer ${token}` } });
+
+let folder: string;
+let tokensFile: string;
+let sidecar: TestSidecar;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'tokens-'));
+  tokensFile = join(folder, 'tokens');
+  await writeFile(tokensFile, `# engines\n\nann: ${hash('secret-a')}\nbob: ${hash('secret-b').toUpperCase()}\n`);
+  sidecar = await startTestSidecar({ tokensFile });
+});
+afterAll(async () => {
+  await sidecar?.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+describe.each(['grpc', 'connect'] as const)('bearer tokens over %s', (listener) => {
+  const caller = () => sidecar[listener];
+
+  test.each([
+    ['no token', {}],
+    ['another token', bearer('secret-c')],
+    ['a name instead of a token', bearer('ann')],
+    ['the hash instead of the token', bearer(hash('secret-a'))],
+    ['another scheme', { headers: { authorization: 'Basic secret-a' } }],
+    ['an empty header', { headers: { authorization: '' } }],
+  ])('%s is UNAUTHENTICATED', async (_what, init) => {
+    const error = await refusal(caller().unary(rpc.fetchRiskCeilings, {}, init));
+    expect(error).toMatchObject({ code: 'UNAUTHENTICATED', reason: 'UNAUTHENTICATED' });
+  });
+
+  test('a token of the file is let in', async () => {
+    expect((await caller().unary(rpc.fetchRiskCeilings, {}, bearer('secret-a'))).riskCeilings).not.toHaveLength(0);
+    expect((await caller().unary(rpc.fetchRiskCeilings, {}, bearer('secret-b'))).riskCeilings).not.toHaveLength(0);
+  });
+
+  test('health needs no token', async () => {
+    expect((await caller().unary(Health.method.check, {})).status).toBe(1);
+  });
+
+  test("another caller's transaction is refused, whatever is asked of it", async () => {
+    const begun = await caller().unary(TransactionService.method.begin, { label: 'of ann' }, bearer('secret-a'));
+    const { id } = begun.transaction!;
+    expect(begun.transaction?.caller).toBe('ann');
+    const asBob = { ...bearer('secret-b'), transaction: id! };
+    for (const call of [
+      caller().unary(rpc.fetchRiskCeilings, {}, asBob),
+      caller().unary(TransactionService.method.commit, {}, asBob),
+      caller().unary(TransactionService.method.rollback, {}, asBob),
+      caller().unary(TransactionService.method.get, {}, asBob),
+      caller().unary(
+        TransactionService.method.getOutcome,
+        { subject: { case: 'transactionId', value: id! } },
+        bearer('secret-b'),
+      ),
+    ]) {
+      expect(await refusal(call)).toMatchObject({ code: 'PERMISSION_DENIED', reason: 'TRANSACTION_NOT_YOURS' });
+    }
+    const listed = await caller().unary(TransactionService.method.list, {}, bearer('secret-b'));
+    expect(listed.transactions).toMatchObject([{ caller: 'ann', label: 'of ann' }]);
+    expect(listed.transactions[0]?.id).toBeUndefined();
+    await caller().unary(TransactionService.method.commit, {}, { ...bearer('secret-a'), transaction: id! });
+    expect(await refusal(caller().unary(TransactionService.method.commit, {}, asBob))).toMatchObject({
+      code: 'PERMISSION_DENIED',
+    });
+  });
+});
+
+test('the file is read again when it changes; a bad file changes nothing', async () => {
+  const let_in = (token: string) =>
+    sidecar.grpc.unary(rpc.fetchRiskCeilings, {}, bearer(token)).then(
+      () => true,
+      () => false,
+    );
+  await writeFile(tokensFile, `ann: ${hash('secret-a')}\ncid: ${hash('secret-c')}\n`);
+  await vi.waitFor(async () => expect(await let_in('secret-c')).toBe(true), { timeout: 10_000 });
+  expect(await let_in('secret-b')).toBe(false);
+  await writeFile(tokensFile, 'not a token line\n');
+  await writeFile(join(folder, 'other'), '');
+  expect(await let_in('secret-c')).toBe(true);
+});
+
+test('a bad line is named', () => {
+  expect(() => parseTokens(`a: ${hash('x')}\nb: short\n`)).toThrow('line 2');
+});

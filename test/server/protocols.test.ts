@@ -1,0 +1,232 @@
+import { toBinary } from '@bufbuild/protobuf';
+import { createClient } from '@connectrpc/connect';
+import { createGrpcTransport, createGrpcWebTransport } from '@connectrpc/connect-node';
+import { Client, credentials, type ServiceError } from '@grpc/grpc-js';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { Health, HealthCheckResponse_ServingStatus as Status } from '../../src/gen/grpc/health/v1/health_pb.ts';
+import { ServerReflection, type ServerReflectionRequest } from '../../src/gen/grpc/reflection/v1/reflection_pb.ts';
+import { ServerReflection as Alpha } from '../../src/gen/grpc/reflection/v1alpha/reflection_pb.ts';
+import {
+  FetchViolationsRequestSchema,
+  PolicyEngineService,
+} from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { refusal } from '../support/client.ts';
+import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+
+const SERVICE = PolicyEngineService.typeName;
+
+let sidecar: TestSidecar;
+beforeAll(async () => {
+  sidecar = await startTestSidecar({ maxMessageBytes: 16 * 1024 * 1024 });
+});
+afterAll(() => sidecar?.stop());
+
+const post = (path: string, body: string, headers: Record<string, string> = {}) =>
+  fetch(`http://${sidecar.server.httpAddress}/${path}`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body,
+  });
+
+const raw = (bytes: Buffer, method = 'FetchViolations'): Promise<ServiceError | null> => {
+  const client = new Client(sidecar.server.grpcAddress, credentials.createInsecure());
+  return new Promise((resolve) => {
+    client.makeUnaryRequest(
+      `/${SERVICE}/${method}`,
+      (value: Buffer) => value,
+      (value: Buffer) => value,
+      bytes,
+      (error) => {
+        client.close();
+        resolve(error);
+      },
+    );
+  });
+};
+
+describe('JSON over HTTP', () => {
+  test('a read', async () => {
+    const response = await post(`${SERVICE}/FetchRiskCeilings`, '{}');
+    expect(response.status).toBe(200);
+    const { riskCeilings } = (await response.json()) as { riskCeilings: { name: string }[] };
+    expect(riskCeilings.map(({ name }) => name)).toContain('hourly_cost_ceiling');
+  });
+
+  test('a refusal carries code, text and details', async () => {
+    const response = await post(`${SERVICE}/FetchViolations`, '{"limit": -1, "severityMin": "NaN"}');
+    expect(response.status).toBe(400);
+    const body = (await response.json()) as { code: string; details: { type: string }[] };
+    expect(body.code).toBe('invalid_argument');
+    expect(body.details.map(({ type }) => type)).toEqual(['google.rpc.ErrorInfo', 'google.rpc.BadRequest']);
+  });
+
+  test.each([
+    ['no JSON', '{'],
+    ['a wrong type', '{"limit": "many"}'],
+    ['a list', '[]'],
+    ['an unknown enum value', '{"severityMin": {}}'],
+  ])('%s is a bad request', async (_what, body) => {
+    const response = await post(`${SERVICE}/FetchViolations`, body);
+    expect(response.status).toBe(400);
+    expect(((await response.json()) as { code: string }).code).toBe('invalid_argument');
+  });
+
+  test('the transaction header works here too', async () => {
+    const body = '{"ceilingId": "00000000-0000-0000-0000-000000000001"}';
+    expect((await post(`${SERVICE}/ResetRiskCeiling`, body)).status).toBe(400);
+    const response = await post(`${SERVICE}/ResetRiskCeiling`, body, { transaction: 'single-use' });
+    expect(response.status).toBe(200);
+  });
+
+  test('an unknown method is no method', async () => {
+    expect((await post(`${SERVICE}/DropEverything`, '{}')).status).toBe(404);
+  });
+});
+
+describe('gRPC', () => {
+  test('a body that is no message is INVALID_ARGUMENT', async () => {
+    expect(await raw(Buffer.from([0xff, 0xff, 0xff]))).toMatchObject({ code: 3 });
+    expect(await raw(Buffer.from([0x0a, 0x05, 0x61]))).toMatchObject({ code: 3 });
+  });
+
+  test('text that is no UTF-8 is INVALID_ARGUMENT', async () => {
+    expect(await raw(Buffer.from([0x0a, 0x02, 0xc3, 0x28]))).toMatchObject({ code: 3 });
+  });
+
+  test('unknown fields are ignored', async () => {
+    const known = toBinary(FetchViolationsRequestSchema, {
+      $typeName: FetchViolationsRequestSchema.typeName,
+      limit: 0,
+    } as never);
+    expect(await raw(Buffer.concat([known, Buffer.from([0xf8, 0x07, 0x01])]))).toBeNull();
+  });
+
+  test('an unknown method is UNIMPLEMENTED', async () => {
+    expect(await raw(Buffer.alloc(0), 'DropEverything')).toMatchObject({ code: 12 });
+  });
+
+  test('a request over the limit is RESOURCE_EXHAUSTED, one of 10 MB is served', async () => {
+    const description = (length: number) => ({ agentId: 'x'.repeat(length) });
+    const fetch = (length: number) =>
+      sidecar.grpc.unary(PolicyEngineService.method.fetchViolations, description(length));
+    expect((await fetch(10_000_000)).violations).toEqual([]);
+    expect(await refusal(fetch(17 * 1024 * 1024))).toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
+  });
+});
+
+describe('other protocols on the HTTP port', () => {
+  test.each([
+    ['gRPC', () => createGrpcTransport({ baseUrl: `http://${sidecar.server.httpAddress}` })],
+    ['gRPC-Web', () => createGrpcWebTransport({ baseUrl: `http://${sidecar.server.httpAddress}`, httpVersion: '1.1' })],
+    [
+      'gRPC-Web over HTTP/2',
+      () => createGrpcWebTransport({ baseUrl: `http://${sidecar.server.httpAddress}`, httpVersion: '2' }),
+    ],
+  ])('%s', async (_name, transport) => {
+    const client = createClient(PolicyEngineService, transport());
+    expect((await client.fetchRiskCeilings({})).riskCeilings).not.toHaveLength(0);
+    const streamed = [];
+    for await (const { riskCeiling } of client.streamRiskCeilings({})) streamed.push(riskCeiling);
+    expect(streamed).not.toHaveLength(0);
+  });
+});
+
+describe('health', () => {
+  test.each(['grpc', 'connect'] as const)('as a whole and by service over %s', async (listener) => {
+    const check = (service: string) => sidecar[listener].unary(Health.method.check, { service });
+    expect((await check('')).status).toBe(Status.SERVING);
+    expect((await check(SERVICE)).status).toBe(Status.SERVING);
+    expect(await refusal(check('no.Such'))).toMatchObject({ code: 'NOT_FOUND' });
+  });
+
+  test('a watch of an unknown service says so and stays open', async () => {
+    const abort = new AbortController();
+    const seen: Status[] = [];
+    const watching = (async () => {
+      const stream = sidecar.grpc.stream(Health.method.watch, { service: 'no.Such' }, { signal: abort.signal });
+      for await (const { status } of stream) seen.push(status);
+    })();
+    await vi.waitFor(() => expect(seen).toEqual([Status.SERVICE_UNKNOWN]));
+    abort.abort();
+    await expect(watching).rejects.toMatchObject({ code: 'CANCELLED' });
+  });
+});
+
+describe('health of a database that goes away', () => {
+  test('NOT_SERVING after a while, SERVING when it is back, and calls are UNAVAILABLE meanwhile', async () => {
+    const own = await startTestSidecar();
+    try {
+      const statuses: Status[] = [];
+      const abort = new AbortController();
+      const watching = (async () => {
+        for await (const { status } of own.grpc.stream(Health.method.watch, {}, { signal: abort.signal })) {
+          statuses.push(status);
+        }
+      })().catch(() => {});
+      await vi.waitFor(() => expect(statuses).toEqual([Status.SERVING]));
+      const name = new URL(own.url).pathname.slice(1);
+      const lock = (allowed: boolean) =>
+        sidecar.sql(`update pg_database set datallowconn = ${allowed} where datname = '${name}'`);
+      await lock(false);
+      await sidecar.sql(`select pg_terminate_backend(pid) from pg_stat_activity where datname = '${name}'`);
+      const error = await refusal(own.grpc.unary(PolicyEngineService.method.fetchRiskCeilings, {}));
+      expect(error).toMatchObject({ code: 'UNAVAILABLE', reason: 'DATABASE_UNAVAILABLE' });
+      expect(error.retryAfterMs).toBeGreaterThan(0);
+      await vi.waitFor(() => expect(statuses).toEqual([Status.SERVING, Status.NOT_SERVING]), { timeout: 15_000 });
+      await lock(true);
+      await vi.waitFor(() => expect(statuses.at(-1)).toBe(Status.SERVING), { timeout: 15_000 });
+      const { riskCeilings } = await own.grpc.unary(PolicyEngineService.method.fetchRiskCeilings, {});
+      expect(riskCeilings).not.toHaveLength(0);
+      abort.abort();
+      await watching;
+    } finally {
+      await own.stop();
+    }
+  });
+});
+
+describe('reflection', () => {
+  const ask = async (
+    service: typeof ServerReflection | typeof Alpha,
+    question: ServerReflectionRequest['messageRequest'],
+  ) => {
+    const client = createClient(
+      service as typeof ServerReflection,
+      createGrpcTransport({ baseUrl: `http://${sidecar.server.grpcAddress}` }),
+    );
+    const answers = [];
+    const questions = (async function* () {
+      yield { host: 'h', messageRequest: question };
+    })();
+    for await (const answer of client.serverReflectionInfo(questions)) answers.push(answer);
+    return answers;
+  };
+
+  test.each([
+    ['v1', ServerReflection],
+    ['v1alpha', Alpha],
+  ] as const)('%s lists all services and ends when it has been asked everything', async (_name, service) => {
+    const [answer, ...rest] = await ask(service, { case: 'listServices', value: '' });
+    expect(rest).toEqual([]);
+    const { value } = answer!.messageResponse as { value: { service: { name: string }[] } };
+    const names = value.service.map(({ name }) => name);
+    expect(names).toContain(SERVICE);
+    expect(names).toContain('grpc.health.v1.Health');
+    expect(names).toContain('grpc.reflection.v1alpha.ServerReflection');
+  });
+
+  test.each([
+    `${SERVICE}.FetchViolations`,
+    'grpc.health.v1.HealthCheckRequest',
+    'google.rpc.ErrorInfo',
+    'hoc.cus.policies.v1.PolicyViolation.severity',
+  ])('%s is found with its imports', async (symbol) => {
+    const [answer] = await ask(ServerReflection, { case: 'fileContainingSymbol', value: symbol });
+    expect(answer?.messageResponse.case).toBe('fileDescriptorResponse');
+  });
+
+  test('what does not exist is NOT_FOUND, in place', async () => {
+    const [answer] = await ask(ServerReflection, { case: 'fileByFilename', value: 'no.proto' });
+    expect(answer?.messageResponse).toMatchObject({ case: 'errorResponse', value: { errorCode: 5 } });
+  });
+});
