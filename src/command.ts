@@ -119,9 +119,10 @@ const serve = async (config: Config): Promise<number> => {
     say(`gRPC      ${server.grpcAddress}`);
     if (server.httpAddress) say(`HTTP      ${server.httpAddress} (Connect, gRPC-Web, JSON)`);
     say(`database  ${source.description}`);
-    say(`try       grpcurl -plaintext ${server.grpcAddress} ${EXAMPLE}`);
+    const token = config.tokensFile ? `-H 'authorization: Bearer <token>' ` : '';
+    say(`try       grpcurl -plaintext ${token}${server.grpcAddress.replace(/^unix:/, '-unix ')} ${EXAMPLE}`);
     if (server.httpAddress) {
-      say(`          curl -H 'content-type: application/json' -d '{}' http://${server.httpAddress}/${EXAMPLE}`);
+      say(`          curl ${token}-H 'content-type: application/json' -d '{}' http://${server.httpAddress}/${EXAMPLE}`);
     }
     await stopped;
     log.info('draining');
