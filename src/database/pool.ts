@@ -35,6 +35,9 @@ export interface LaneOptions {
 /** How a call's end reaches PostgreSQL. */
 export type Cancel = (pid: number) => Promise<void>;
 
+/** `pg` writes a negative zero without its sign. */
+const bound = (param: Param): unknown => (Object.is(param, -0) ? '-0' : param);
+
 /** One backend, lent to one piece of work at a time. */
 export class Connection {
   readonly #client: pg.PoolClient;
@@ -69,7 +72,7 @@ export class Connection {
       this.#client.query<string[]>({
         name: statement.name,
         text: statement.text,
-        values: params as unknown[],
+        values: params.map(bound),
         rowMode: 'array',
         types: RAW,
       } as pg.QueryArrayConfig),
@@ -84,7 +87,7 @@ export class Connection {
         text,
         rowMode: 'array',
         types: RAW,
-        ...(params ? { values: params as unknown[] } : {}),
+        ...(params ? { values: params.map(bound) } : {}),
       } as pg.QueryArrayConfig),
     );
     const last = (Array.isArray(outcome) ? outcome.at(-1) : outcome) as pg.QueryArrayResult;

@@ -1,0 +1,76 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import pg from 'pg';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { CallError, grpcCaller } from '../support/client.ts';
+import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+
+const rpc = PolicyEngineService.method;
+const MAIN = join(import.meta.dirname, '../../src/main.ts');
+const ROUNDS = 3;
+const WRITERS = 8;
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await createDatabase();
+});
+afterAll(() => database?.drop());
+
+interface Running {
+  readonly child: ChildProcess;
+  readonly address: string;
+}
+
+/** The real command on the test's database. */
+const start = async (): Promise<Running> => {
+  const child = spawn(process.execPath, [MAIN, 'serve', '--grpc-listen', '127.0.0.1:0', '--http-listen', 'off'], {
+    env: { PATH: process.env['PATH'], DATABASE_URL: database.url, SIDECAR_LOG_LEVEL: 'silent' },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  for await (const line of createInterface({ input: child.stdout! })) {
+    const address = /^gRPC +(\S+)$/.exec(line)?.[1];
+    if (address) return { child, address };
+  }
+  throw new Error('the sidecar did not start');
+};
+
+test('kill -9 during writes: what was acknowledged is there, and nothing that nobody sent', async () => {
+  const acknowledged: string[] = [];
+  const sent: string[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const { child, address } = await start();
+    const caller = grpcCaller(address);
+    const target = acknowledged.length + 40;
+    const write = async (): Promise<void> => {
+      for (;;) {
+        const evaluationId = randomUUID();
+        sent.push(evaluationId);
+        const base = { description: 'd', evidence: { kind: { case: 'nullValue' as const, value: 0 } }, severity: 0.5 };
+        const row = { ...base, evaluationId, violationType: 'x', routedToGovernor: false, detectedAt: { seconds: 1n } };
+        await caller.unary(rpc.insertViolation, { ...row, violationId: evaluationId }, { transaction: 'single-use' });
+        acknowledged.push(evaluationId);
+        if (acknowledged.length >= target) child.kill('SIGKILL');
+      }
+    };
+    const ends = await Promise.allSettled(Array.from({ length: WRITERS }, write));
+    for (const end of ends) {
+      expect(end.status).toBe('rejected');
+      expect((end as PromiseRejectedResult).reason).toBeInstanceOf(CallError);
+      expect(((end as PromiseRejectedResult).reason as CallError).code).toBe('UNAVAILABLE');
+    }
+    caller.close();
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+  }
+  const client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+  const { rows } = await client.query<{ id: string }>('select id from policy.violations');
+  await client.end();
+  const stored = new Set(rows.map(({ id }) => id));
+  expect(acknowledged.length).toBeGreaterThanOrEqual(ROUNDS * 40);
+  expect(acknowledged.filter((id) => !stored.has(id))).toEqual([]);
+  expect([...stored].filter((id) => !sent.includes(id))).toEqual([]);
+});
