@@ -71,7 +71,10 @@ export const startServer = async (
     const { maxMessageBytes } = config;
     const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, maxMessageBytes });
     const http = config.httpListen
-      ? await listenHttp(pipeline, endpoints, { listen: config.httpListen, maxMessageBytes })
+      ? await listenHttp(pipeline, endpoints, { listen: config.httpListen, maxMessageBytes }).catch(async (error) => {
+          await grpc.close(0);
+          throw error;
+        })
       : undefined;
     readiness.start();
     const prune = setInterval(() => {
