@@ -52,7 +52,31 @@ export interface Comparison {
   readonly to: Instant;
   /** Lists are multisets. */
   readonly unordered?: boolean;
+  /** Keys that stand for generated ones, `$c1`; each is bound to the first value it meets. */
+  readonly labels?: Labels;
 }
+
+/** Label -> key. */
+export class Labels {
+  readonly #bound = new Map<string, bigint>();
+
+  /** Key behind a label; undefined for text that is none, or is not bound yet. */
+  get(text: string): bigint | undefined {
+    return this.#bound.get(text);
+  }
+
+  /** Whether a label stands for a key, binding it if neither has been seen. */
+  binds(label: string, key: bigint): boolean {
+    const bound = this.#bound.get(label);
+    if (bound !== undefined) return bound === key;
+    const kind = label.slice(0, 2);
+    if ([...this.#bound].some(([other, value]) => other.startsWith(kind) && value === key)) return false;
+    this.#bound.set(label, key);
+    return true;
+  }
+}
+
+const LABEL = /^\$[a-z]\d+$/;
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const DAY = 86_400_000_000n;
@@ -95,6 +119,11 @@ const matchesGenerated = (kind: Generated['kind'], actual: Actual, { from, to }:
 };
 
 const leafMatches = (expected: Golden, actual: Actual, comparison: Comparison, tolerance: number): boolean => {
+  if (comparison.labels && typeof expected === 'string' && LABEL.test(expected)) {
+    return (
+      (typeof actual === 'number' || typeof actual === 'bigint') && comparison.labels.binds(expected, BigInt(actual))
+    );
+  }
   if (expected instanceof Generated) return matchesGenerated(expected.kind, actual, comparison);
   if (expected instanceof DaysSince) {
     const days = BigInt(actual as number | bigint);

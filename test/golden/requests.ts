@@ -16,6 +16,7 @@ const scalarText = (value: Golden): string => {
   if (value instanceof Decimal) return JSON.stringify(value.text);
   if (value instanceof Instant) return JSON.stringify(value.rfc3339);
   if (typeof value === 'bigint') return `"${value}"`;
+  if (Object.is(value, -0)) return '-0';
   if (typeof value === 'number' && !Number.isFinite(value)) {
     return Number.isNaN(value) ? '"NaN"' : value > 0 ? '"Infinity"' : '"-Infinity"';
   }
