@@ -33,7 +33,7 @@ const QUEUE_FUNCTIONS = [
   insert into m10_recovery.work_queue as item (candidate_id, idempotency_key, priority, method)
   values (p_candidate_id, p_idempotency_key, coalesce(p_priority, 0), p_method)
   on conflict (candidate_id) where processed_at is null
-  do update set priority = greatest(item.priority, excluded.priority), retry_count = item.retry_count + 1
+  do update set priority = greatest(item.priority, p_priority), retry_count = item.retry_count + 1
   returning id
 $body$`,
   `create or replace function m10_recovery.claim_work(p_worker_id text, p_batch_size integer default 10)
