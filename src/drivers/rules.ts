@@ -120,8 +120,18 @@ export const all =
     return undefined;
   };
 
+const UNCHECKED = new WeakSet<Rule>();
+
+/** Only this rule: what the field's type demands is checked elsewhere, or not at all. */
+export const unchecked = (rule: Rule): Rule => {
+  const wrapped: Rule = (value) => rule(value);
+  UNCHECKED.add(wrapped);
+  if (REQUIRED.has(rule)) REQUIRED.add(wrapped);
+  return wrapped;
+};
+
 /** Any finite or non-finite double; without this rule NaN and infinities are refused. */
-export const anyDouble: Rule = () => undefined;
+export const anyDouble: Rule = unchecked(() => undefined);
 
 const NUL = 'must not contain U+0000';
 
@@ -206,7 +216,7 @@ const fieldCheck = (
   own: Rule | undefined,
   nested: Readonly<Record<string, Rule>> | undefined,
 ): Check | undefined => {
-  const element = own === anyDouble ? undefined : elementCheck(field, nested);
+  const element = own && UNCHECKED.has(own) ? undefined : elementCheck(field, nested);
   const ofType: Check | undefined =
     element && field.fieldKind === 'list'
       ? (values: never, path, problems) => {

@@ -6,7 +6,7 @@ import { requestOutcome, transactionStatus } from '../database/requests.ts';
 import type { Session } from '../database/session.ts';
 import { TransactionSession } from '../database/session.ts';
 import type { Transaction, TransactionRegistry } from '../database/transactions.ts';
-import { between, canonicalUuid, maxLength, type Rule, required, uuid } from '../drivers/rules.ts';
+import { between, canonicalUuid, maxLength, type Rule, required, unchecked, uuid } from '../drivers/rules.ts';
 import {
   type BeginRequest,
   type CommitRequest,
@@ -71,8 +71,11 @@ const savepointName: Rule = (value) =>
   /^[A-Za-z0-9_]{1,48}$/.test(value as string) ? undefined : 'must be 1 to 48 letters, digits and underscores';
 const named = { name: savepointName };
 
-const operationCount = required((value) =>
-  (value as unknown[]).length <= MAX_OPERATIONS ? undefined : `must have at most ${MAX_OPERATIONS} elements`,
+/** Each operation is checked by the rules of its own RPC, all of them before any runs. */
+const operationCount = unchecked(
+  required((value) =>
+    (value as unknown[]).length <= MAX_OPERATIONS ? undefined : `must have at most ${MAX_OPERATIONS} elements`,
+  ),
 );
 
 const beginRules = { idle_lease: lease, total_lease: lease, label: maxLength(128) };

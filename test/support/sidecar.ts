@@ -18,9 +18,9 @@ export interface TestSidecar {
   stop(): Promise<void>;
 }
 
-/** Starts a server on a fresh, migrated database. */
-export const startTestSidecar = async (overrides: Partial<Config> = {}): Promise<TestSidecar> => {
-  const database = await createDatabase();
+/** Starts a server on a fresh, migrated database, or on one that another test server owns. */
+export const startTestSidecar = async (overrides: Partial<Config> = {}, url?: string): Promise<TestSidecar> => {
+  const database = url === undefined ? await createDatabase() : { url, drop: async () => {} };
   const config: Config = {
     ...loadConfig([], {}),
     grpcListen: '127.0.0.1:0',

@@ -1,0 +1,528 @@
+import { randomUUID } from 'node:crypto';
+import { durationFromMs, durationMs } from '@bufbuild/protobuf/wkt';
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { jsonToValue } from '../../src/database/values.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import {
+  IsolationLevel,
+  Outcome,
+  TransactionService,
+  TransactionState,
+} from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { collect, refusal } from '../support/client.ts';
+import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+
+const rpc = PolicyEngineService.method;
+const tx = TransactionService.method;
+
+let sidecar: TestSidecar;
+beforeAll(async () => {
+  sidecar = await startTestSidecar({ transactionsMax: 4, poolWaitMs: 300, transactionQueue: 5 });
+});
+afterAll(() => sidecar?.stop());
+beforeEach(() => sidecar.sql('truncate policy.violations, policy_sidecar.requests'));
+
+const violation = (description: string, fields: object = {}) => ({
+  violationId: randomUUID(),
+  violationType: 'x',
+  severity: 0.5,
+  description,
+  evidence: jsonToValue({}),
+  routedToGovernor: false,
+  detectedAt: { seconds: 1n, nanos: 0 },
+  ...fields,
+});
+
+/** What is committed. */
+const stored = async (): Promise<string[]> =>
+  (await sidecar.sql<{ description: string }>('select description from policy.violations order by description')).map(
+    ({ description }) => description,
+  );
+
+describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) => {
+  const caller = () => sidecar[listener];
+  const begin = async (request: object = {}) => (await caller().unary(tx.begin, request)).transaction!;
+  const insert = (description: string, transaction?: string, headers: Record<string, string> = {}, fields = {}) =>
+    caller().unary(rpc.insertViolation, violation(description, fields), {
+      ...(transaction === undefined ? {} : { transaction }),
+      headers,
+    });
+  const list = (transaction?: string) =>
+    caller().unary(rpc.fetchViolations, {}, transaction === undefined ? {} : { transaction });
+  const commit = (transactionId: string) => caller().unary(tx.commit, { transactionId });
+  const rollback = (transactionId: string) => caller().unary(tx.rollback, { transactionId });
+  const fail = (transaction: string) => refusal(insert('x', transaction, {}, { policyName: null, violationId: taken }));
+  const outcome = async (id: string) =>
+    (await caller().unary(tx.getOutcome, { subject: { case: 'transactionId', value: id } })).outcome;
+  let taken = '';
+
+  test('a write without a transaction is refused and leaves nothing', async () => {
+    expect(await refusal(insert('a'))).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TRANSACTION_REQUIRED' });
+    expect(await stored()).toEqual([]);
+  });
+
+  test('single-use commits before it answers', async () => {
+    await insert('a', 'single-use');
+    expect(await stored()).toEqual(['a']);
+    expect((await list('single-use')).violations).toHaveLength(1);
+  });
+
+  test('inside a transaction its writes are seen, outside only when it has committed', async () => {
+    const { id } = await begin();
+    await insert('a', id);
+    expect((await list(id)).violations).toHaveLength(1);
+    expect((await list()).violations).toHaveLength(0);
+    const streamed = await collect(caller().stream(rpc.streamViolations, {}, { transaction: id! }));
+    expect(streamed).toHaveLength(1);
+    expect(await outcome(id!)).toBe(Outcome.IN_PROGRESS);
+    await commit(id!);
+    expect(await stored()).toEqual(['a']);
+    expect(await outcome(id!)).toBe(Outcome.COMMITTED);
+    expect(await refusal(commit(id!))).toMatchObject({ reason: 'TRANSACTION_COMMITTED' });
+    expect(await refusal(list(id!))).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TRANSACTION_COMMITTED' });
+    expect(await rollback(id!)).toMatchObject({ state: TransactionState.COMMITTED });
+  });
+
+  test('a rollback undoes everything and can be repeated', async () => {
+    const { id } = await begin();
+    await insert('a', id);
+    expect(await rollback(id!)).toMatchObject({ state: TransactionState.ROLLED_BACK });
+    expect(await rollback(id!)).toMatchObject({ state: TransactionState.ROLLED_BACK });
+    expect(await outcome(id!)).toBe(Outcome.ABORTED);
+    expect(await refusal(insert('b', id))).toMatchObject({ reason: 'TRANSACTION_ROLLED_BACK' });
+    expect(await stored()).toEqual([]);
+  });
+
+  test.each(['', 'x', 'SINGLE-USE', 'a'.repeat(43), `${'A'.repeat(42)}E`])('the id %j was never issued', async (id) => {
+    const calls = [
+      () => insert('a', id),
+      () => list(id),
+      () => collect(caller().stream(rpc.streamViolations, {}, { transaction: id })),
+    ];
+    for (const call of calls) {
+      const error = await refusal(call());
+      expect(error).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TRANSACTION_UNKNOWN' });
+    }
+    expect(await stored()).toEqual([]);
+  });
+
+  test('leases are clamped, told, renewed by use, and end in a rollback that is remembered', async () => {
+    const granted = await begin({ idleLease: durationFromMs(1e12), totalLease: durationFromMs(1e12), label: 'l' });
+    expect(durationMs(granted.idleLease!)).toBe(300_000);
+    expect(durationMs(granted.totalLease!)).toBe(3_600_000);
+    await rollback(granted.id!);
+    const { id } = await begin({ idleLease: durationFromMs(200) });
+    await insert('a', id);
+    const until = Date.now() + 450;
+    while (Date.now() < until) await list(id);
+    await insert('b', id);
+    await vi.waitFor(async () =>
+      expect((await caller().unary(tx.list, {})).transactions.filter((each) => each.id === id)).toEqual([]),
+    );
+    const error = await refusal(commit(id!));
+    expect(error).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TRANSACTION_EXPIRED' });
+    expect(error.metadata['how']).toBe('idle for 200 ms');
+    expect(await rollback(id!)).toMatchObject({ state: TransactionState.EXPIRED });
+    expect(await outcome(id!)).toBe(Outcome.ABORTED);
+    expect(await stored()).toEqual([]);
+  });
+
+  test('the total lease ends a busy transaction too', async () => {
+    const { id } = await begin({ totalLease: durationFromMs(150) });
+    const error = await refusal(
+      (async () => {
+        for (;;) await list(id);
+      })(),
+    );
+    expect(error.reason).toBe('TRANSACTION_EXPIRED');
+  });
+
+  test('a commit that races the reaper has one winner, and the caller hears which', async () => {
+    const told = new Map<string, boolean>();
+    for (let round = 0; round < 25; round += 1) {
+      const description = `race-${round}`;
+      const { id } = await begin({ idleLease: durationFromMs(20) });
+      const inserted = await insert(description, id).then(
+        () => true,
+        () => false,
+      );
+      const until = performance.now() + 19 + (round % 5) * 0.5;
+      while (performance.now() < until) await new Promise(setImmediate);
+      const won = await commit(id!).then(
+        () => true,
+        (error) => {
+          expect(error.reason).toBe('TRANSACTION_EXPIRED');
+          return false;
+        },
+      );
+      told.set(description, inserted && won);
+    }
+    const committed = new Set(await stored());
+    for (const [description, won] of told)
+      expect([description, committed.has(description)]).toEqual([description, won]);
+  });
+
+  test('a failed statement aborts the transaction until a rollback to a savepoint', async () => {
+    const first = violation('first');
+    taken = first.violationId;
+    await caller().unary(rpc.insertViolation, first, { transaction: 'single-use' });
+    const { id } = await begin();
+    await insert('kept', id);
+    await caller().unary(tx.savepoint, { transactionId: id!, name: 's' });
+    await insert('undone', id);
+    expect(await fail(id!)).toMatchObject({ code: 'ALREADY_EXISTS' });
+    expect(await refusal(list(id))).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TRANSACTION_ABORTED' });
+    expect((await caller().unary(tx.get, { transactionId: id! })).transaction?.state).toBe(TransactionState.FAILED);
+    await caller().unary(tx.rollbackToSavepoint, { transactionId: id!, name: 's' });
+    await insert('after', id);
+    await caller().unary(tx.releaseSavepoint, { transactionId: id!, name: 's' });
+    await commit(id!);
+    expect(await stored()).toEqual(['after', 'first', 'kept']);
+  });
+
+  test('a commit of an aborted transaction is refused and rolls back', async () => {
+    const first = violation('first');
+    taken = first.violationId;
+    await caller().unary(rpc.insertViolation, first, { transaction: 'single-use' });
+    const { id } = await begin();
+    await insert('a', id);
+    await fail(id!);
+    expect(await refusal(commit(id!))).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TRANSACTION_ABORTED' });
+    expect(await outcome(id!)).toBe(Outcome.ABORTED);
+    expect(await stored()).toEqual(['first']);
+  });
+
+  test('a request that is refused before it reaches the database harms no transaction', async () => {
+    const { id } = await begin();
+    const error = await refusal(caller().unary(rpc.fetchViolationById, { violationId: 'x' }, { transaction: id! }));
+    expect(error.code).toBe('INVALID_ARGUMENT');
+    await insert('a', id);
+    await commit(id!);
+    expect(await stored()).toEqual(['a']);
+  });
+
+  test('savepoints of one name hide each other', async () => {
+    const { id } = await begin();
+    const savepoint = (name: string) => caller().unary(tx.savepoint, { transactionId: id!, name });
+    const back = (name: string) => caller().unary(tx.rollbackToSavepoint, { transactionId: id!, name });
+    await savepoint('s');
+    await insert('a', id);
+    await savepoint('s');
+    await insert('b', id);
+    await back('s');
+    await insert('c', id);
+    await caller().unary(tx.releaseSavepoint, { transactionId: id!, name: 's' });
+    expect((await list(id)).violations.map(({ description }) => description).sort()).toEqual(['a', 'c']);
+    await back('s');
+    expect((await list(id)).violations).toEqual([]);
+    await caller().unary(tx.releaseSavepoint, { transactionId: id!, name: 's' });
+    expect(await refusal(back('s'))).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'SAVEPOINT_UNKNOWN' });
+    await insert('d', id);
+    await commit(id!);
+    expect(await stored()).toEqual(['d']);
+    expect(await refusal(savepoint('a b'))).toMatchObject({ code: 'INVALID_ARGUMENT', fields: ['name'] });
+  });
+
+  test('read-only transactions refuse writes', async () => {
+    const { id } = await begin({ readOnly: true, isolationLevel: IsolationLevel.SERIALIZABLE, deferrable: true });
+    expect(await refusal(insert('a', id))).toMatchObject({ reason: 'READ_ONLY_TRANSACTION' });
+    await rollback(id!);
+    expect(await refusal(begin({ deferrable: true }))).toMatchObject({ fields: ['deferrable'] });
+  });
+
+  test('repeatable read keeps its snapshot, read committed does not', async () => {
+    const frozen = await begin({ isolationLevel: IsolationLevel.REPEATABLE_READ });
+    const open = await begin();
+    await insert('a', 'single-use');
+    expect((await list(frozen.id)).violations).toHaveLength(0);
+    expect((await list(open.id)).violations).toHaveLength(1);
+    await commit(frozen.id!);
+    await commit(open.id!);
+  });
+
+  test('calls that arrive together run in order, and too many are refused', async () => {
+    const { id } = await begin();
+    await sidecar.sql(
+      `insert into policy.violations (id, violation_type, description) values (gen_random_uuid(), 'x', 'q')`,
+    );
+    const results = await Promise.allSettled(Array.from({ length: 12 }, (_, index) => insert(`n${index}`, id)));
+    const done = results.filter(({ status }) => status === 'fulfilled').length;
+    for (const result of results) {
+      if (result.status === 'rejected') expect(result.reason).toMatchObject({ reason: 'TRANSACTION_QUEUE_FULL' });
+    }
+    expect(done).toBeGreaterThanOrEqual(5);
+    expect((await list(id)).violations).toHaveLength(done + 1);
+    await rollback(id!);
+  });
+
+  test('a stream shares its transaction with other calls', async () => {
+    await sidecar.sql(`insert into policy.violations (id, violation_type, description)
+      select gen_random_uuid(), 'x', n::text from generate_series(1, 1200) n`);
+    const { id } = await begin();
+    let read = 0;
+    for await (const _ of caller().stream(rpc.streamViolations, {}, { transaction: id! })) {
+      read += 1;
+      if (read === 700) await insert('beside', id);
+    }
+    expect(read).toBe(1200);
+    await commit(id!);
+    expect(await stored()).toHaveLength(1201);
+  });
+
+  test('a stream that is left early leaves its transaction usable', async () => {
+    await sidecar.sql(`insert into policy.violations (id, violation_type, description)
+      select gen_random_uuid(), 'x', n::text from generate_series(1, 5000) n`);
+    const { id } = await begin();
+    const abort = new AbortController();
+    await collect(
+      (async function* () {
+        for await (const each of caller().stream(
+          rpc.streamViolations,
+          {},
+          { transaction: id!, signal: abort.signal },
+        )) {
+          yield each;
+          abort.abort();
+        }
+      })(),
+    ).catch(() => {});
+    await vi.waitFor(async () => {
+      const state = (await caller().unary(tx.get, { transactionId: id! })).transaction;
+      expect(state?.pendingCalls).toBe(0);
+    });
+    const { transaction } = await caller().unary(tx.get, { transactionId: id! });
+    if (transaction?.state === TransactionState.OPEN) {
+      await insert('after', id);
+      await commit(id!);
+    } else {
+      // The cancellation hit a running fetch, which aborts the transaction as PostgreSQL does.
+      expect(await refusal(commit(id!))).toMatchObject({ reason: 'TRANSACTION_ABORTED' });
+    }
+  });
+
+  test('all connections taken: others wait a while, the holder itself is refused at once', async () => {
+    const held = await Promise.all([begin(), begin(), begin(), begin()]);
+    const started = performance.now();
+    const error = await refusal(begin());
+    expect(error).toMatchObject({ code: 'RESOURCE_EXHAUSTED', reason: 'TRANSACTION_LIMIT' });
+    expect(error.retryAfterMs).toBeGreaterThan(0);
+    expect(performance.now() - started).toBeLessThan(200);
+    expect((await list()).violations).toEqual([]);
+    expect(await outcome(held[0]!.id!)).toBe(Outcome.IN_PROGRESS);
+    await Promise.all(held.map(({ id }) => rollback(id!)));
+  });
+
+  test('Get and List tell what is open', async () => {
+    const { id } = await begin({ label: 'nightly', isolationLevel: IsolationLevel.SERIALIZABLE });
+    await insert('a', id);
+    const { transactions } = await caller().unary(tx.list, {});
+    expect(transactions).toMatchObject([
+      {
+        id,
+        caller: 'local',
+        label: 'nightly',
+        isolationLevel: IsolationLevel.SERIALIZABLE,
+        state: TransactionState.OPEN,
+        lastMethod: 'PolicyEngineService/InsertViolation',
+        calls: 1n,
+        pendingCalls: 0,
+      },
+    ]);
+    const { transaction } = await caller().unary(tx.get, {}, { transaction: id! });
+    expect(transaction?.id).toBe(id);
+    await rollback(id!);
+    expect((await caller().unary(tx.list, {})).transactions).toEqual([]);
+  });
+
+  test('Hold rolls back when its stream is left, and says how it ended otherwise', async () => {
+    const abort = new AbortController();
+    let id = '';
+    let left = 0;
+    await collect(
+      (async function* () {
+        for await (const { transaction } of caller().stream(tx.hold, { begin: {} }, { signal: abort.signal })) {
+          id = transaction!.id!;
+          await insert('a', id);
+          left = performance.now();
+          abort.abort();
+          yield transaction;
+        }
+      })(),
+    ).catch(() => {});
+    await vi.waitFor(async () => expect((await caller().unary(tx.list, {})).transactions).toEqual([]), { interval: 2 });
+    expect(performance.now() - left).toBeLessThan(100);
+    expect(await refusal(commit(id))).toMatchObject({ reason: 'TRANSACTION_ROLLED_BACK' });
+    const states: TransactionState[] = [];
+    for await (const { transaction } of caller().stream(tx.hold, { begin: { label: 'held' } })) {
+      states.push(transaction!.state);
+      if (transaction!.state === TransactionState.OPEN) {
+        await insert('held', transaction!.id);
+        await commit(transaction!.id!);
+      }
+    }
+    expect(states).toEqual([TransactionState.OPEN, TransactionState.COMMITTED]);
+    expect(await stored()).toEqual(['held']);
+  });
+
+  test('a sequence number runs once', async () => {
+    const { id } = await begin();
+    const numbered = (sequence: string, request: ReturnType<typeof violation>) =>
+      caller().unary(rpc.insertViolation, request, {
+        transaction: id!,
+        headers: { 'transaction-sequence': sequence },
+      });
+    const request = violation('once');
+    const [first, second] = await Promise.all([numbered('1', request), numbered('1', request)]);
+    expect(second).toEqual(first);
+    expect(await numbered('1', request)).toEqual(first);
+    expect(await refusal(numbered('1', violation('other')))).toMatchObject({ reason: 'SEQUENCE_REUSED' });
+    expect(await refusal(numbered('one', request))).toMatchObject({ fields: ['header transaction-sequence'] });
+    await numbered('2', violation('two'));
+    await commit(id!);
+    expect(await stored()).toEqual(['once', 'two']);
+  });
+
+  test('a request id takes effect once, also when it comes twice at once', async () => {
+    const requestId = randomUUID();
+    const send = (request: ReturnType<typeof violation>, id: string = requestId) =>
+      caller().unary(rpc.insertViolation, request, { transaction: 'single-use', headers: { 'request-id': id } });
+    const asked = async () =>
+      (await caller().unary(tx.getOutcome, { subject: { case: 'requestId', value: requestId } })).outcome;
+    expect(await asked()).toBe(Outcome.ABORTED);
+    const request = violation('once');
+    const answers = await Promise.all([send(request), send(request), send(request, requestId.toUpperCase())]);
+    for (const answer of answers) expect(answer).toEqual(answers[0]);
+    expect(await send(request)).toEqual(answers[0]);
+    expect(await stored()).toEqual(['once']);
+    expect(await asked()).toBe(Outcome.COMMITTED);
+    expect(await refusal(send(violation('other')))).toMatchObject({ reason: 'REQUEST_ID_REUSED' });
+    expect(await refusal(send(request, 'x'))).toMatchObject({ fields: ['header request-id'] });
+    const read = caller().unary(rpc.fetchViolations, {}, { headers: { 'request-id': requestId } });
+    expect(await refusal(read)).toMatchObject({ fields: ['header request-id'] });
+  });
+
+  test('a request that fails may be sent again under its id', async () => {
+    const first = violation('first');
+    await caller().unary(rpc.insertViolation, first, { transaction: 'single-use' });
+    const headers = { 'request-id': randomUUID() };
+    const again = { transaction: 'single-use', headers };
+    expect(await refusal(caller().unary(rpc.insertViolation, first, again))).toMatchObject({ code: 'ALREADY_EXISTS' });
+    await sidecar.sql('truncate policy.violations');
+    await caller().unary(rpc.insertViolation, first, again);
+    expect(await stored()).toEqual(['first']);
+  });
+
+  describe('Execute', () => {
+    const operation = (description: string, expectedRows?: bigint, fields = {}) => ({
+      request: { case: 'insertViolation' as const, value: violation(description, fields) },
+      ...(expectedRows === undefined ? {} : { expectedRows }),
+    });
+    const acknowledge = (violationId: string, expectedRows: bigint) => ({
+      request: { case: 'updateViolationAcknowledged' as const, value: { violationId } },
+      expectedRows,
+    });
+
+    test('runs in order and answers in order', async () => {
+      const id = randomUUID();
+      const { results, attempts } = await caller().unary(tx.execute, {
+        operations: [
+          operation('a', 1n, { violationId: id }),
+          acknowledge(id, 1n),
+          { request: { case: 'fetchViolationById', value: { violationId: id } }, expectedRows: 1n },
+        ],
+      });
+      expect(attempts).toBe(1);
+      expect(results.map(({ response, rows }) => [response.case, rows])).toEqual([
+        ['insertViolation', 1n],
+        ['updateViolationAcknowledged', 1n],
+        ['fetchViolationById', 1n],
+      ]);
+      expect(await stored()).toEqual(['a']);
+    });
+
+    test('all or nothing: a row count that differs undoes everything', async () => {
+      const error = await refusal(
+        caller().unary(tx.execute, { operations: [operation('a'), acknowledge(randomUUID(), 1n), operation('b')] }),
+      );
+      expect(error).toMatchObject({
+        code: 'FAILED_PRECONDITION',
+        reason: 'UNEXPECTED_ROW_COUNT',
+        metadata: { operation: '1', expected: '1', found: '0' },
+      });
+      expect(error.preconditions).toHaveLength(1);
+      expect(await stored()).toEqual([]);
+    });
+
+    test('a failing operation is named by its place', async () => {
+      const violationId = randomUUID();
+      const error = await refusal(
+        caller().unary(tx.execute, {
+          operations: [operation('a', 1n, { violationId }), operation('b', 1n, { violationId })],
+        }),
+      );
+      expect(error).toMatchObject({ code: 'ALREADY_EXISTS', metadata: { operation: '1' } });
+      expect(await stored()).toEqual([]);
+    });
+
+    test('every offending field of every operation is named before anything runs', async () => {
+      const error = await refusal(
+        caller().unary(tx.execute, {
+          operations: [operation('a'), operation('b', 1n, { violationId: 'x', severity: Number.NaN }), {}],
+        }),
+      );
+      expect(error.code).toBe('INVALID_ARGUMENT');
+      expect([...error.fields].sort()).toEqual([
+        'operations[1].insert_violation.severity',
+        'operations[1].insert_violation.violation_id',
+        'operations[2].request',
+      ]);
+      expect(await refusal(caller().unary(tx.execute, {}))).toMatchObject({ fields: ['operations'] });
+      const many = { operations: Array.from({ length: 1001 }, () => operation('a')) };
+      expect(await refusal(caller().unary(tx.execute, many))).toMatchObject({ fields: ['operations'] });
+      const attempts = caller().unary(tx.execute, { operations: [operation('a')], maxAttempts: 11 });
+      expect(await refusal(attempts)).toMatchObject({ fields: ['max_attempts'] });
+      expect(await stored()).toEqual([]);
+    });
+
+    test('a request id makes the whole list take effect once', async () => {
+      const request = { operations: [operation('a'), operation('b')] };
+      const init = { headers: { 'request-id': randomUUID() } };
+      const first = await caller().unary(tx.execute, request, init);
+      expect(await caller().unary(tx.execute, request, init)).toEqual(first);
+      expect(await stored()).toEqual(['a', 'b']);
+    });
+
+    test('an open transaction does not go with it', async () => {
+      const { id } = await begin();
+      const call = caller().unary(tx.execute, { operations: [operation('a')] }, { transaction: id! });
+      expect(await refusal(call)).toMatchObject({ fields: ['header transaction'] });
+      await rollback(id!);
+    });
+  });
+});
+
+test('a restarted sidecar knows its transactions, and how they ended', async () => {
+  const first = await startTestSidecar();
+  const { id: committed } = (await first.grpc.unary(tx.begin, {})).transaction!;
+  await first.grpc.unary(rpc.insertViolation, violation('a'), { transaction: committed! });
+  await first.grpc.unary(tx.commit, { transactionId: committed! });
+  const { id: open } = (await first.grpc.unary(tx.begin, {})).transaction!;
+  await first.grpc.unary(rpc.insertViolation, violation('b'), { transaction: open! });
+  const second = await startTestSidecar({}, first.url);
+  try {
+    const outcome = async (value: string) =>
+      (await second.grpc.unary(tx.getOutcome, { subject: { case: 'transactionId', value } })).outcome;
+    expect(await outcome(committed!)).toBe(Outcome.COMMITTED);
+    expect(await outcome(open!)).toBe(Outcome.IN_PROGRESS);
+    const lost = await refusal(second.grpc.unary(tx.commit, { transactionId: open! }));
+    expect(lost).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TRANSACTION_LOST' });
+    await first.grpc.unary(tx.rollback, { transactionId: open! });
+    expect(await outcome(open!)).toBe(Outcome.ABORTED);
+    expect(await second.grpc.unary(tx.rollback, { transactionId: open! })).toMatchObject({
+      state: TransactionState.ROLLED_BACK,
+    });
+  } finally {
+    await second.stop();
+    await first.stop();
+  }
+});
