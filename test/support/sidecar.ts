@@ -16,6 +16,8 @@ export interface TestSidecar {
   /** Runs SQL beside the server, each statement committed by itself. */
   sql<R extends object = Record<string, unknown>>(text: string, values?: unknown[]): Promise<R[]>;
   stop(): Promise<void>;
+  /** What is left to do when the test has stopped the server itself. */
+  discard(): Promise<void>;
 }
 
 /** Starts a server on a fresh, migrated database, or on one that another test server owns. */
@@ -35,6 +37,12 @@ export const startTestSidecar = async (overrides: Partial<Config> = {}, url?: st
   const grpc = grpcCaller(server.grpcAddress);
   const connect = connectCaller(server.httpAddress!);
   const pool = new pg.Pool({ connectionString: database.url, max: 4 });
+  const discard = async (): Promise<void> => {
+    grpc.close();
+    connect.close();
+    await pool.end();
+    await database.drop();
+  };
   return {
     grpc,
     connect,
@@ -44,10 +52,9 @@ export const startTestSidecar = async (overrides: Partial<Config> = {}, url?: st
     sql: async (text, values) => (await pool.query(text, values)).rows,
     stop: async () => {
       grpc.close();
-      connect.close();
-      await pool.end();
       await server.stop();
-      await database.drop();
+      await discard();
     },
+    discard,
   };
 };
