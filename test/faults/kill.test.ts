@@ -6,10 +6,22 @@ import { createInterface } from 'node:readline';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError, grpcCaller } from '../support/client.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 
 const rpc = PolicyEngineService.method;
+const tx = TransactionService.method;
+
+const violation = (violationId: string) => ({
+  violationId,
+  violationType: 'x',
+  severity: 0.5,
+  description: 'd',
+  evidence: { kind: { case: 'nullValue' as const, value: 0 } },
+  routedToGovernor: false,
+  detectedAt: { seconds: 1n, nanos: 0 },
+});
 const MAIN = join(import.meta.dirname, '../../src/main.ts');
 const ROUNDS = 3;
 const WRITERS = 8;
@@ -47,12 +59,10 @@ test('kill -9 during writes: what was acknowledged is there, and nothing that no
     const target = acknowledged.length + 40;
     const write = async (): Promise<void> => {
       for (;;) {
-        const evaluationId = randomUUID();
-        sent.push(evaluationId);
-        const base = { description: 'd', evidence: { kind: { case: 'nullValue' as const, value: 0 } }, severity: 0.5 };
-        const row = { ...base, evaluationId, violationType: 'x', routedToGovernor: false, detectedAt: { seconds: 1n } };
-        await caller.unary(rpc.insertViolation, { ...row, violationId: evaluationId }, { transaction: 'single-use' });
-        acknowledged.push(evaluationId);
+        const id = randomUUID();
+        sent.push(id);
+        await caller.unary(rpc.insertViolation, violation(id), { transaction: 'single-use' });
+        acknowledged.push(id);
         if (acknowledged.length >= target) child.kill('SIGKILL');
       }
     };
@@ -73,4 +83,48 @@ test('kill -9 during writes: what was acknowledged is there, and nothing that no
   expect(acknowledged.length).toBeGreaterThanOrEqual(ROUNDS * 40);
   expect(acknowledged.filter((id) => !stored.has(id))).toEqual([]);
   expect([...stored].filter((id) => !sent.includes(id))).toEqual([]);
+});
+
+test('kill -9 during commits: every outcome a restarted sidecar tells is the one of the rows', async () => {
+  const first = await start();
+  const caller = grpcCaller(first.address);
+  const begun: { id: string; row: string }[] = [];
+  const acknowledged = new Set<string>();
+  const work = async (): Promise<void> => {
+    for (;;) {
+      const { transaction } = await caller.unary(tx.begin, {});
+      const entry = { id: transaction!.id!, row: randomUUID() };
+      begun.push(entry);
+      await caller.unary(rpc.insertViolation, violation(entry.row), { transaction: entry.id });
+      if (begun.length > 60) first.child.kill('SIGKILL');
+      await caller.unary(tx.commit, { transactionId: entry.id });
+      acknowledged.add(entry.id);
+    }
+  };
+  await Promise.allSettled(Array.from({ length: WRITERS }, work));
+  caller.close();
+  if (first.child.exitCode === null && first.child.signalCode === null) await once(first.child, 'exit');
+  const second = await start();
+  const asker = grpcCaller(second.address);
+  const told = new Map<string, Outcome>();
+  for (const { id } of begun) {
+    let outcome: Outcome = Outcome.IN_PROGRESS;
+    while (outcome === Outcome.IN_PROGRESS) {
+      ({ outcome } = await asker.unary(tx.getOutcome, { subject: { case: 'transactionId', value: id } }));
+    }
+    told.set(id, outcome);
+  }
+  const client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+  const { rows } = await client.query<{ id: string }>('select id from policy.violations');
+  await client.end();
+  const stored = new Set(rows.map(({ id }) => id));
+  for (const { id, row } of begun) {
+    expect([row, told.get(id)]).toEqual([row, stored.has(row) ? Outcome.COMMITTED : Outcome.ABORTED]);
+    if (acknowledged.has(id)) expect(told.get(id)).toBe(Outcome.COMMITTED);
+  }
+  expect(acknowledged.size).toBeGreaterThan(20);
+  asker.close();
+  second.child.kill('SIGTERM');
+  await once(second.child, 'exit');
 });
