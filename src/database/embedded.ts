@@ -35,7 +35,7 @@ export interface Embedded {
 interface EmbeddedOptions {
   /** Folder for the data; created when it does not exist. */
   readonly dataDir: string;
-  /** Server settings besides the defaults, `fsync` and the like. */
+  /** Server settings besides the defaults: `fsync`, a fixed `port` and the like. */
   readonly settings?: Readonly<Record<string, string>>;
 }
 
@@ -356,12 +356,12 @@ export const startEmbedded = async ({ dataDir, settings = {} }: EmbeddedOptions)
       await initialise(bin, data, account, password);
     }
     const password = await readFile(secret, 'utf8');
-    const port = await freePort();
+    const port = settings['port'] ?? String(await freePort());
     const logPath = join(base, 'postgres.log');
     const log = openSync(logPath, 'a', 0o600);
     const options = {
       listen_addresses: '127.0.0.1',
-      port: String(port),
+      port,
       unix_socket_directories: '',
       max_connections: '200',
       ...settings,

@@ -1,0 +1,67 @@
+import { randomUUID } from 'node:crypto';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { type Embedded, startEmbedded } from '../../src/database/embedded.ts';
+import { migrateUp } from '../../src/database/migrate.ts';
+import { jsonToValue } from '../../src/database/values.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { refusal } from '../support/client.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+
+const rpc = PolicyEngineService.method;
+const tx = TransactionService.method;
+
+let folder: string;
+let postgres: Embedded;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-restart-'));
+  await chmod(folder, 0o755);
+  postgres = await startEmbedded({ dataDir: folder });
+  await migrateUp(postgres.url);
+});
+afterAll(async () => {
+  await postgres?.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+test('PostgreSQL restarts: nothing acknowledged is lost, nothing half-done is there, and the sidecar goes on', async () => {
+  const sidecar = await startTestSidecar({}, postgres.url);
+  const insert = (transaction: string) =>
+    sidecar.grpc.unary(
+      rpc.insertViolation,
+      {
+        violationId: randomUUID(),
+        violationType: 'x',
+        severity: 0.5,
+        description: 'd',
+        evidence: jsonToValue({}),
+        routedToGovernor: false,
+        detectedAt: { seconds: 1n, nanos: 0 },
+      },
+      { transaction },
+    );
+  const begin = async () => (await sidecar.grpc.unary(tx.begin, {})).transaction!.id!;
+  const outcome = async (value: string) =>
+    (await sidecar.grpc.unary(tx.getOutcome, { subject: { case: 'transactionId', value } })).outcome;
+  const [kept, lost] = [await begin(), await begin()];
+  await insert(kept);
+  await insert(lost);
+  await sidecar.grpc.unary(tx.commit, { transactionId: kept });
+  const { port } = new URL(postgres.url);
+  await postgres.stop();
+  expect(await refusal(insert('single-use'))).toMatchObject({ code: 'UNAVAILABLE', reason: 'DATABASE_UNAVAILABLE' });
+  expect(await refusal(insert(lost))).toMatchObject({ reason: 'TRANSACTION_LOST' });
+  postgres = await startEmbedded({ dataDir: folder, settings: { port } });
+  await vi.waitFor(async () => expect(await outcome(kept)).toBe(Outcome.COMMITTED));
+  expect(await outcome(lost)).toBe(Outcome.ABORTED);
+  await insert('single-use');
+  const again = await begin();
+  await insert(again);
+  await sidecar.grpc.unary(tx.commit, { transactionId: again });
+  const { violations } = await sidecar.grpc.unary(rpc.fetchViolations, {});
+  expect(violations).toHaveLength(3);
+  await sidecar.stop();
+});
