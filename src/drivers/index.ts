@@ -1,3 +1,4 @@
+import { conflictResolver } from './conflict-resolver.ts';
 import type { Driver } from './driver.ts';
 import { policyEngine } from './policy-engine/index.ts';
 import { policyGraph } from './policy-graph.ts';
@@ -7,6 +8,7 @@ import { policyRead } from './policy-read.ts';
 import { policyRules } from './policy-rules.ts';
 import { policyRulesRead } from './policy-rules-read.ts';
 import { proposalsRead } from './proposals-read.ts';
+import { symbolTable } from './symbol-table.ts';
 
 /** All drivers, in the order in which reflection lists them. */
 export const drivers: readonly Driver[] = [
@@ -18,4 +20,6 @@ export const drivers: readonly Driver[] = [
   policyRules,
   policyRulesRead,
   proposalsRead,
+  conflictResolver,
+  symbolTable,
 ];

@@ -1,0 +1,82 @@
+import { Code, RpcError } from '../database/errors.ts';
+import { enumText } from '../database/projection.ts';
+import {
+  ActionTypeSchema,
+  ConflictResolverService,
+  IrConflictType,
+  type IrFunction,
+  type IrInstruction,
+  type IrModule,
+  PolicyCategorySchema,
+} from '../gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
+import { type Instruction, type PolicyFunction, resolveConflicts } from '../plang/conflict-resolver.ts';
+import type { Action, Category } from '../plang/grammar.ts';
+import { compute, driver } from './driver.ts';
+import { required } from './rules.ts';
+
+const MAX_FUNCTIONS = 20_000;
+const MAX_INSTRUCTIONS = 200_000;
+
+const ENTRY = 'entry';
+
+const sized = required((value) => {
+  const { functions } = value as IrModule;
+  const instructions = functions.reduce(
+    (sum, { blocks }) => sum + blocks.reduce((inBlocks, block) => inBlocks + block.instructions.length, 0),
+    0,
+  );
+  return functions.length <= MAX_FUNCTIONS && instructions <= MAX_INSTRUCTIONS
+    ? undefined
+    : `must have at most ${MAX_FUNCTIONS} functions and ${MAX_INSTRUCTIONS} instructions`;
+});
+
+/** `loadVar` -> `IRLoadVar`, the name that signatures are made of. */
+const kindOf = (operation: string): string => `IR${operation[0]!.toUpperCase()}${operation.slice(1)}`;
+
+const instruction = ({ operation }: IrInstruction): Instruction => {
+  if (operation.case === undefined) {
+    throw new RpcError(Code.INVALID_ARGUMENT, 'INVALID_REQUEST', 'an instruction has no operation', {
+      fields: [{ field: 'module.functions.blocks.instructions.operation', description: 'must be set' }],
+    });
+  }
+  if (operation.case !== 'action') return { kind: kindOf(operation.case) };
+  const { action, target } = operation.value;
+  return { kind: 'IRAction', action: enumText(ActionTypeSchema, action).toLowerCase() as Action, target };
+};
+
+const policyFunction = ({ blocks, entryBlock, governance }: IrFunction): PolicyFunction => ({
+  entryBlock: entryBlock ?? ENTRY,
+  blocks: new Map(blocks.map((block) => [block.name, block.instructions.map(instruction)])),
+  governance: governance && {
+    category: enumText(PolicyCategorySchema, governance.category) as Category,
+    priority: governance.priority,
+  },
+});
+
+/** `ConflictResolver`: conflicts between the policies of an optimizer module. */
+export const conflictResolver = driver(ConflictResolverService, {
+  resolve: compute({ module: sized }, ({ module }) => {
+    // A later function of the same name takes the earlier one's place.
+    const functions = new Map(module!.functions.map((each) => [each.name, each]));
+    const policies = new Map([...functions].map(([name, each]) => [name, policyFunction(each)]));
+    const { conflicts, log } = resolveConflicts(policies);
+    for (const [name, { governance }] of policies) {
+      if (governance) functions.get(name)!.governance!.priority = governance.priority;
+    }
+    return {
+      conflicts: conflicts.map(({ kind, policies: names, winner, resolution, ...conflict }) => ({
+        ...conflict,
+        conflictType: IrConflictType[kind],
+        policies: [...names],
+        ...(winner === undefined ? {} : { winner }),
+        ...(resolution === undefined ? {} : { resolution }),
+      })),
+      resolutionLog: log,
+      prioritiesAfter: [...functions].map(([name, { governance }]) => ({
+        name,
+        ...(governance ? { priority: governance.priority } : {}),
+      })),
+      module: { ...module!, functions: [...functions.values()] },
+    };
+  }),
+});
