@@ -29,6 +29,16 @@ export interface Config {
   readonly allowUnauthenticated: boolean;
   /** True to bring an older schema up to date at the start. */
   readonly migrate: boolean;
+  /** Redis to share suggestions through; undefined: each process has its own. */
+  readonly redisUrl: string | undefined;
+  /** Key of the language model; undefined: there is none. */
+  readonly anthropicApiKey: string | undefined;
+  readonly llmUrl: string;
+  readonly llmModel: string;
+  /** Base URL of the embedding endpoint; undefined: there is none. */
+  readonly embeddingUrl: string | undefined;
+  readonly embeddingKey: string | undefined;
+  readonly embeddingModel: string;
 }
 
 /** A setting that is no good; the message is one line for the user. */
@@ -106,6 +116,37 @@ const databaseUrl: Parse = (text) => {
   }
   return text;
 };
+
+const filled: Parse = (text) => {
+  if (text === '') throw new ConfigError('must not be empty');
+  return text;
+};
+
+const httpUrl: Parse = (text) => {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (!url || !/^https?:$/.test(url.protocol) || url.username || url.password || url.search || url.hash) {
+    throw new ConfigError('must be an http:// or https:// URL without credentials and query');
+  }
+  return text;
+};
+
+const redisUrl: Parse = (text) => {
+  if (text === '') return undefined;
+  if (!URL.canParse(text) || !/^rediss?:$/.test(new URL(text).protocol)) {
+    throw new ConfigError('must be a redis:// or rediss:// URL');
+  }
+  return text;
+};
+
+/** Settings whose text may hold a password or a key: no message repeats it. */
+const SECRET: ReadonlySet<keyof Config> = new Set([
+  'databaseUrl',
+  'redisUrl',
+  'anthropicApiKey',
+  'llmUrl',
+  'embeddingUrl',
+  'embeddingKey',
+] as const);
 
 const setting = (
   key: keyof Config,
@@ -258,6 +299,27 @@ export const SETTINGS: readonly Setting[] = [
     'bring an older schema up to date at the start',
     oneOf({ up: true, off: false }),
   ),
+  setting('redisUrl', 'REDIS_URL', '', 'redis://…', 'where suggestions are shared; empty: kept per process', redisUrl),
+  setting(
+    'anthropicApiKey',
+    'ANTHROPIC_API_KEY',
+    '',
+    'key',
+    'key of the language model that advises on failures; empty: none does',
+    optional,
+  ),
+  setting('llmUrl', 'SIDECAR_LLM_URL', 'https://api.anthropic.com', 'http://…', 'base URL of that model', httpUrl),
+  setting('llmModel', 'SIDECAR_LLM_MODEL', 'claude-sonnet-4-20250514', 'name', 'its name', filled),
+  setting(
+    'embeddingUrl',
+    'SIDECAR_EMBEDDING_URL',
+    '',
+    'http://…',
+    'base URL of an OpenAI-compatible endpoint for embeddings, …/v1; empty: known failures are not compared',
+    (text) => (text === '' ? undefined : httpUrl(text)),
+  ),
+  setting('embeddingKey', 'SIDECAR_EMBEDDING_KEY', '', 'key', 'its key; empty: none is sent', optional),
+  setting('embeddingModel', 'SIDECAR_EMBEDDING_MODEL', 'text-embedding-3-small', 'name', 'its model', filled),
 ];
 
 /** `SIDECAR_POOL_MAX` -> `pool-max`. */
@@ -302,8 +364,7 @@ export const loadConfig = (argv: readonly string[], env: Readonly<Record<string,
         return [each.key, each.parse(text)];
       } catch (error) {
         const name = flag === undefined ? each.variable : `--${flagOf(each)}`;
-        // A connection string holds a password.
-        const found = each.key === 'databaseUrl' ? '' : `, not "${text}"`;
+        const found = SECRET.has(each.key) ? '' : `, not "${text}"`;
         throw new ConfigError(`${name} ${(error as Error).message}${found}`);
       }
     }),

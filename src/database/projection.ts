@@ -47,6 +47,9 @@ export const enumText = (desc: DescEnum, number: number): string => {
   return value.name.slice((desc.sharedPrefix ?? '').length);
 };
 
+/** As {@link enumText}, for a set whose stored texts are in lower case. */
+export const lowerEnumText = (desc: DescEnum, number: number): string => enumText(desc, number).toLowerCase();
+
 const MESSAGES: Readonly<Record<string, Decode>> = {
   'google.protobuf.Timestamp': timestampFromText,
   'google.protobuf.Value': (text) => jsonToValue(parseJson(text)),

@@ -15,8 +15,8 @@ interface PatchRequest<P extends DescMessage> {
   readonly updateMask?: FieldMask | undefined;
 }
 
-const bound = (field: DescField, value: unknown): Param => {
-  if (field.fieldKind === 'enum' && value !== undefined) return enumText(field.enum, value as number);
+const bound = (field: DescField, value: unknown, textOf: typeof enumText): Param => {
+  if (field.fieldKind === 'enum' && value !== undefined) return textOf(field.enum, value as number);
   switch ((value as { $typeName?: string } | undefined)?.$typeName) {
     case 'google.protobuf.Timestamp':
       return timestampToText(value as Timestamp);
@@ -46,16 +46,23 @@ export const patchAssignments = (entity: Table, desc: DescMessage, mask: number)
     .join(', ');
 };
 
-/** Parameters for {@link patchAssignments}: the paths, then the values of the fields they name. */
+/**
+ * Parameters for {@link patchAssignments}: the paths, then the values of the fields they name.
+ *
+ * @param textOf what is stored for an enum value.
+ */
 export const patchParams = <P extends DescMessage>(
   desc: P,
   updates: MessageShape<P> | undefined,
   paths: readonly string[],
+  textOf: typeof enumText = enumText,
 ): Param[] => {
   const given = (updates ?? {}) as Record<string, unknown>;
   return [
     paths,
-    ...desc.fields.map((field) => (paths.includes(field.name) ? bound(field, given[field.localName]) : undefined)),
+    ...desc.fields.map((field) =>
+      paths.includes(field.name) ? bound(field, given[field.localName], textOf) : undefined,
+    ),
   ];
 };
 

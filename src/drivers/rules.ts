@@ -89,6 +89,12 @@ export const oneOf =
   (value) =>
     allowed.includes(value as string) ? undefined : `must be one of ${allowed.join(', ')}`;
 
+/** A text of at least one character, or a field mask of at least one path. */
+export const filled: Rule = (value) => {
+  const content = typeof value === 'string' ? value : (value as FieldMask).paths;
+  return content.length > 0 ? undefined : 'must not be empty';
+};
+
 /** A field mask over exactly these paths. */
 export const mask =
   (paths: readonly string[]): Rule =>

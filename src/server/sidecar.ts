@@ -4,9 +4,10 @@ import { openDatabase } from '../database/pool.ts';
 import { pruneRequests, transactionIdKey } from '../database/requests.ts';
 import { TransactionIds } from '../database/transaction-id.ts';
 import { TransactionRegistry } from '../database/transactions.ts';
-import { drivers } from '../drivers/index.ts';
+import { drivers as driversFor } from '../drivers/index.ts';
 import { Health } from '../gen/grpc/health/v1/health_pb.ts';
 import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { createProviders } from '../providers/index.ts';
 import { driverEndpoints } from './endpoint.ts';
 import { listenGrpc } from './grpc.ts';
 import { healthEndpoints, Readiness } from './health.ts';
@@ -46,6 +47,9 @@ export const startServer = async (
   });
   const identity = config.tokensFile ? tokenIdentity(config.tokensFile, log) : localIdentity;
   const closing = new AbortController();
+  const providers = createProviders(config, (layer, problem) => {
+    log.warn({ layer, problem }, 'a layer of suggestions could not do its part');
+  });
   try {
     const ids = new TransactionIds(await transactionIdKey(database.reserve));
     const limits = {
@@ -59,6 +63,7 @@ export const startServer = async (
       log.warn({ transaction: id.slice(0, 10), caller, label, lastMethod, how }, 'transaction ended by the sidecar');
     });
     const readiness = new Readiness(database.reserve, log);
+    const drivers = driversFor(providers);
     const services = [...drivers.map(({ service }) => service), TransactionService, Health];
     const ofDrivers = drivers.flatMap(driverEndpoints);
     const endpoints = [
@@ -95,11 +100,13 @@ export const startServer = async (
         clearInterval(prune);
         await readiness.stop();
         identity.close();
+        providers.close();
         await database.end();
       },
     };
   } catch (error) {
     identity.close();
+    providers.close();
     await database.end();
     throw error;
   }

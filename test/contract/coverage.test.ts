@@ -4,10 +4,11 @@ import { fileURLToPath } from 'node:url';
 import { type DescService, fromBinary } from '@bufbuild/protobuf';
 import { type FileDescriptorProto, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { describe, expect, test } from 'vitest';
-import { drivers } from '../../src/drivers/index.ts';
+import { drivers as driversFor } from '../../src/drivers/index.ts';
 import { OperationResultSchema, OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { inventory } from '../golden/format.ts';
+import { noServices } from '../support/services.ts';
 
 const PACKAGE = 'hoc.cus.policies.v1';
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -21,6 +22,7 @@ const compiled: readonly FileDescriptorProto[] = fromBinary(
   }),
 ).file.filter((file) => file.package === PACKAGE);
 
+const drivers = driversFor(noServices);
 const services: readonly DescService[] = [...drivers.map(({ service }) => service), TransactionService];
 const named = (service: DescService): string[] => service.methods.map(({ name }) => `${service.name}/${name}`);
 

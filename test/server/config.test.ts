@@ -34,6 +34,13 @@ test('the defaults', () => {
     tokensFile: undefined,
     allowUnauthenticated: false,
     migrate: false,
+    redisUrl: undefined,
+    anthropicApiKey: undefined,
+    llmUrl: 'https://api.anthropic.com',
+    llmModel: 'claude-sonnet-4-20250514',
+    embeddingUrl: undefined,
+    embeddingKey: undefined,
+    embeddingModel: 'text-embedding-3-small',
   });
 });
 
@@ -113,6 +120,12 @@ describe('refused in one line that names the setting', () => {
     ['--migrate', 'down'],
     ['--data-dir', ''],
     ['--database-url', 'postgresql://host:port/x'],
+    ['--redis-url', 'http://localhost'],
+    ['--llm-url', ''],
+    ['--llm-url', 'api.anthropic.com'],
+    ['--llm-url', 'http://localhost/?key=1'],
+    ['--llm-model', ''],
+    ['--embedding-url', 'ftp://localhost'],
   ])('%s %s', (...argv) => {
     const line = problem(argv);
     expect(line).toContain(argv[0]);
@@ -129,5 +142,13 @@ describe('refused in one line that names the setting', () => {
 
   test('a connection string is not repeated: it holds a password', () => {
     expect(problem([], { DATABASE_URL: 'mysql://u:secret@h/d' })).toBe('DATABASE_URL must be a postgresql:// URL');
+  });
+
+  test.each(['REDIS_URL', 'SIDECAR_LLM_URL', 'SIDECAR_EMBEDDING_URL'])('%s is not repeated either', (variable) => {
+    for (const text of ['ldap://u:secret@h', 'secret', 'http//u:secret']) {
+      expect(problem([], { [variable]: text })).toMatch(new RegExp(`^${variable} must be `));
+      expect(problem([], { [variable]: text })).not.toContain('secret');
+    }
+    if (variable !== 'REDIS_URL') expect(problem([], { [variable]: 'http://u:secret@h' })).not.toContain('secret');
   });
 });

@@ -1,0 +1,37 @@
+import { column, table } from '../database/projection.ts';
+import { RecoveryCandidate } from '../entities/recovery-candidate.ts';
+
+const of = (name: string): string => column(RecoveryCandidate, name);
+
+interface Upsert {
+  /** Columns besides the failure and the maker, in the order of the parameters from `$2` on, with their casts. */
+  readonly columns: Readonly<Record<string, string>>;
+  /** Stored as `created_by`. */
+  readonly maker: string;
+  /** Columns that a candidate of the same failure takes over; its occurrence is counted anyway. */
+  readonly overwrite: readonly string[];
+  readonly returning: string;
+}
+
+/**
+ * SQL: stores a candidate, or counts an occurrence of the one that the failure `$1` has.
+ *
+ * Callers take turns per failure: without that, two of them with one idempotency key can collide on that key's index
+ * before either sees the other's failure.
+ */
+export const upsertCandidate = ({ columns, maker, overwrite, returning }: Upsert): string => {
+  const values = Object.values(columns).map((type, index) => `$${index + 2}::${type}`);
+  const assignments = [
+    ...overwrite.map((name) => `${of(name)} = excluded.${of(name)}`),
+    `${of('occurrence_count')} = candidate.${of('occurrence_count')} + 1`,
+    `${of('last_occurrence_at')} = now()`,
+  ];
+  return `with turn as materialized (
+      select pg_advisory_xact_lock(hashtextextended('recovery_candidates ' || $1::uuid, 0))
+    )
+    insert into ${table(RecoveryCandidate)} as candidate
+      (${['failure_match_id', ...Object.keys(columns), 'created_by'].map(of).join(', ')})
+    select $1::uuid, ${values.join(', ')}, '${maker}' from turn
+    on conflict (${of('failure_match_id')}) do update set ${assignments.join(', ')}
+    returning ${returning}`;
+};

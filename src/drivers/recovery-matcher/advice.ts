@@ -1,0 +1,50 @@
+import { sanitize } from './sanitizer.ts';
+
+/** What a language model advises. */
+export interface Advice {
+  /** Undefined: it named none; null: it said there is none. */
+  readonly suggestedAction: string | null | undefined;
+  /** As it said, not confined to 0 to 1. */
+  readonly confidence: number | undefined;
+  /** Any JSON. */
+  readonly reasoning: unknown;
+  /** Any JSON. */
+  readonly requiresHuman: unknown;
+}
+
+/** What a model is asked. Secrets are removed from the error code, too: nobody checks what is in it. */
+export const advicePrompt = (errorCode: string, message: string): string =>
+  `A step of an automated agent run has failed. Advise on how to recover from it.
+
+Error code: ${sanitize(errorCode)}
+Error message: ${message}
+
+Answer with one JSON object and nothing else:
+{"suggested_action": "<what to do, at most 200 characters>", "confidence": <0.0 to 1.0>, "reasoning": "<why>", "requires_human": <true or false>}`;
+
+const isAction = (action: unknown): action is string | null | undefined =>
+  action === undefined || action === null || typeof action === 'string';
+
+/**
+ * Reads a model's answer: the first pair of braces without braces inside.
+ *
+ * @returns undefined for an answer without an object of that form; a confidence that is no number spoils it.
+ */
+export const parseAdvice = (text: string): Advice | undefined => {
+  const [object] = /\{[^{}]*\}/.exec(text) ?? [];
+  if (object === undefined) return undefined;
+  let json: Record<string, unknown>;
+  try {
+    json = JSON.parse(object) as Record<string, unknown>;
+  } catch {
+    return undefined;
+  }
+  const { suggested_action, confidence, reasoning, requires_human } = json;
+  if (!isAction(suggested_action) || !['undefined', 'number', 'boolean'].includes(typeof confidence)) return undefined;
+  return {
+    suggestedAction: suggested_action,
+    confidence: confidence === undefined ? undefined : Number(confidence),
+    reasoning,
+    requiresHuman: requires_human,
+  };
+};

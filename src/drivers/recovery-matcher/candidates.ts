@@ -1,0 +1,132 @@
+import { Code, RpcError } from '../../database/errors.ts';
+import { column, lowerEnumText, projection, rowMapper, table } from '../../database/projection.ts';
+import { type Row, statement } from '../../database/statement.ts';
+import { jsonToValue, parseJson } from '../../database/values.ts';
+import { RecoveryCandidate } from '../../entities/recovery-candidate.ts';
+import { RecoveryCandidateAudit } from '../../entities/recovery-candidate-audit.ts';
+import {
+  CandidateDecision,
+  CandidateDecisionSchema,
+  CountByStatusResponseSchema,
+  RecoveryCandidateSchema,
+  type RecoveryMatcherService,
+} from '../../gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
+import { type Rpcs, read, write } from '../driver.ts';
+import { filteredCount, filteredList } from '../filters.ts';
+import { page } from '../rules.ts';
+import { each } from '../streams.ts';
+
+const of = (name: string): string => column(RecoveryCandidate, name);
+
+/** Status that does not filter. */
+const ALL = 'all';
+const DEFAULT_STATUS = 'pending';
+
+const isNothing = (json: unknown): boolean => !json || (typeof json === 'object' && Object.keys(json).length === 0);
+
+/**
+ * How a confidence came about, as it is shown: a text that holds JSON is read once more, as the original does; one that
+ * holds none is shown as it is.
+ */
+export const explanation = (stored: unknown): unknown => {
+  let json = stored;
+  if (typeof stored === 'string') {
+    try {
+      json = parseJson(stored);
+    } catch {
+      json = stored;
+    }
+  }
+  return isNothing(json) ? {} : json;
+};
+
+const plain = projection(RecoveryCandidateSchema, RecoveryCandidate, { omit: ['explain'] });
+const explainAt = RecoveryCandidateSchema.fields.length - 1;
+const select = `${plain.columns}, ${of('explain')}`;
+
+const candidateOf = (row: Row) => {
+  const explain = row[explainAt] as string | null;
+  return { ...plain.map(row), explain: jsonToValue(explanation(explain === null ? null : parseJson(explain))) };
+};
+
+const candidates = filteredList('recovery_matcher.candidates', {
+  select: `select ${select} from ${table(RecoveryCandidate)}`,
+  filters: [`${of('decision')} = ?`],
+  order: `${of('created_at')} desc, ${of('id')} desc`,
+  map: candidateOf,
+});
+
+const candidateCount = filteredCount('recovery_matcher.count_candidates', {
+  select: `select count(*) from ${table(RecoveryCandidate)}`,
+  filters: [`${of('decision')} = ?`],
+});
+
+const countByStatus = statement(
+  'recovery_matcher.count_by_status',
+  `select ${CountByStatusResponseSchema.fields
+    .map(({ name }) => `count(*) filter (where ${of('decision')} = '${name}')`)
+    .join(', ')}
+  from ${table(RecoveryCandidate)}`,
+  rowMapper(CountByStatusResponseSchema),
+);
+
+const audit = ['candidate_id', 'action', 'actor', 'old_decision', 'new_decision', 'note'].map((name) =>
+  column(RecoveryCandidateAudit, name),
+);
+
+// The row is locked before its decision is read, so that the trail of two deciders is in order.
+const decide = statement(
+  'recovery_matcher.approve_candidate',
+  `with found as materialized (
+    select ${of('id')} as found_id, ${of('decision')} as old_decision from ${table(RecoveryCandidate)}
+    where ${of('id')} = $1::integer for update
+  ), decided as (
+    update ${table(RecoveryCandidate)} set ${of('decision')} = $2::text, ${of('approved_by_human')} = $3::text,
+      ${of('approved_at')} = now(), ${of('review_note')} = $4::text
+    from found where ${of('id')} = found_id
+    returning ${select}
+  ), recorded as (
+    insert into ${table(RecoveryCandidateAudit)} (${audit.join(', ')})
+    select found_id, $2::text, $3::text, old_decision, $2::text, $4::text from found
+  )
+  select * from decided`,
+  candidateOf,
+);
+
+const ofStatus = (status: string | undefined): string | undefined => {
+  const chosen = status ?? DEFAULT_STATUS;
+  return chosen === ALL ? undefined : chosen;
+};
+
+const noCandidate = (id: number): RpcError =>
+  new RpcError(Code.NOT_FOUND, 'CANDIDATE_NOT_FOUND', `Candidate ${id} not found`, {
+    metadata: { candidate_id: String(id) },
+  });
+
+/** Candidates: lists, counts and decisions. */
+export const candidateRpcs = {
+  getCandidates: read({ limit: page, offset: page }, async (db, { status, limit = 50, offset = 0 }) => {
+    const query = candidates([ofStatus(status)], limit, offset);
+    return { candidates: await db.rows(query.statement, query.params) };
+  }),
+  streamCandidates: read({}, (db, { status }) => {
+    const query = candidates([ofStatus(status)], null);
+    return each(db.stream(query.statement, query.params), 'candidate');
+  }),
+  countCandidates: read({}, async (db, { status }) => {
+    const query = candidateCount([ofStatus(status)]);
+    return { count: (await db.row(query.statement, query.params))! };
+  }),
+  countByStatus: read({}, async (db) => (await db.row(countByStatus, []))!),
+  approveCandidate: write(
+    {
+      decision: (value) => (value === CandidateDecision.PENDING ? 'must be approved or rejected' : undefined),
+    },
+    async (db, { candidateId, approvedBy, decision = CandidateDecision.APPROVED, note = '' }) => {
+      const decided = lowerEnumText(CandidateDecisionSchema, decision);
+      const candidate = await db.row(decide, [candidateId, decided, approvedBy, note]);
+      if (!candidate) throw noCandidate(candidateId);
+      return { candidate };
+    },
+  ),
+} satisfies Partial<Rpcs<typeof RecoveryMatcherService>>;

@@ -1,0 +1,131 @@
+import { isConnectionError, isServerError } from '../../database/errors.ts';
+import { column, table } from '../../database/projection.ts';
+import type { Session } from '../../database/session.ts';
+import { statement } from '../../database/statement.ts';
+import { FailureCatalogEntry } from '../../entities/failure-catalog-entry.ts';
+import { FailureMatch } from '../../entities/failure-match.ts';
+import type { CallContext } from '../driver.ts';
+import { upsertCandidate } from '../recovery-candidates.ts';
+import type { KnownFailure } from './hybrid.ts';
+import type { Services } from './services.ts';
+import type { History, SimilarFailure } from './suggest.ts';
+
+const failure = (name: string): string => column(FailureMatch, name);
+const entry = (name: string): string => column(FailureCatalogEntry, name, 'entry');
+
+const SIMILAR_FAILURES = 10;
+
+const similarFailures = statement(
+  'recovery_matcher.similar_failures',
+  `select ${['id', 'error_code', 'recovery_suggestion', 'recovery_succeeded', 'category'].map(failure).join(', ')},
+    to_json(${failure('created_at')}) #>> '{}'
+  from ${table(FailureMatch)}
+  where ${failure('error_code')} = $1 and ${failure('recovery_suggestion')} is not null
+  order by ${failure('created_at')} desc, ${failure('id')} desc limit ${SIMILAR_FAILURES}`,
+  (row): SimilarFailure => ({
+    id: row[0]!,
+    errorCode: row[1]!,
+    recoverySuggestion: row[2]!,
+    recoverySucceeded: row[3] === 't',
+    category: row[4]!,
+    createdAt: row[5]!,
+  }),
+);
+
+const occurrences = statement(
+  'recovery_matcher.occurrences',
+  `select count(*) from ${table(FailureMatch)}
+  where ${failure('error_code')} = $1 and ${failure('created_at')} > now() - interval '7 days'`,
+  (row) => Number(row[0]),
+);
+
+const store = statement(
+  'recovery_matcher.upsert_candidate',
+  upsertCandidate({
+    columns: {
+      suggestion: 'text',
+      confidence: 'double precision',
+      explain: 'jsonb',
+      matched_catalog_entry: 'jsonb',
+      error_code: 'text',
+      error_signature: 'text',
+      source: 'text',
+    },
+    maker: 'recovery_matcher',
+    overwrite: ['suggestion', 'confidence', 'explain', 'matched_catalog_entry'],
+    returning: 'candidate.id',
+  }),
+  (row) => Number(row[0]),
+);
+
+// Vectors of another length come from another model and cannot be compared.
+const mostSimilar = statement(
+  'recovery_matcher.most_similar',
+  `select ${['id', 'error_code', 'error_pattern', 'recovery_action'].map(entry).join(', ')},
+    coalesce(${entry('success_rate')}, 0), angle.cosine
+  from ${table(FailureCatalogEntry)} entry
+  cross join lateral (
+    select sum(x * y) / nullif(sqrt(sum(x * x)) * sqrt(sum(y * y)), 0) as cosine
+    from unnest(${entry('embedding')}, $1::double precision[]) as pair (x, y)
+  ) angle
+  where cardinality(${entry('embedding')}) = cardinality($1::double precision[]) and angle.cosine is not null
+  order by angle.cosine desc, ${entry('id')} limit 1`,
+  (row): KnownFailure => ({
+    id: row[0]!,
+    errorCode: row[1]!,
+    errorPattern: row[2]!,
+    recoveryAction: row[3]!,
+    successRate: Number(row[4]),
+    similarity: Number(row[5]),
+  }),
+);
+
+/**
+ * Runs a statement that the call can do without, in its own savepoint: refused by the database, it is passed over with
+ * a warning. A lost connection and the call's own end are no such refusal.
+ */
+const dispensable = async <T>(
+  db: Session,
+  { signal }: CallContext,
+  services: Services,
+  layer: string,
+  work: (db: Session) => Promise<T>,
+): Promise<T | undefined> => {
+  try {
+    return await db.attempt(work);
+  } catch (error) {
+    if (!isServerError(error) || isConnectionError(error) || signal?.aborted) throw error;
+    services.warn(layer, `SQLSTATE ${error.code}`);
+    return undefined;
+  }
+};
+
+/** History in the database that the call runs on. */
+export const databaseHistory = (db: Session, call: CallContext, services: Services): History => ({
+  similarFailures: (errorCode) => db.rows(similarFailures, [errorCode]),
+  occurrences: async (errorCode) => (await db.row(occurrences, [errorCode]))!,
+  store: async (candidate) => {
+    if (candidate.failureMatchId === '') return null;
+    const params = [
+      candidate.failureMatchId,
+      candidate.suggestion,
+      candidate.confidence,
+      JSON.stringify(candidate.explain),
+      candidate.matchedEntry && JSON.stringify(candidate.matchedEntry),
+      candidate.errorCode,
+      candidate.errorSignature,
+      candidate.source,
+    ];
+    const id = await dispensable(db, call, services, 'candidate', (attempt) => attempt.row(store, params));
+    return id ?? null;
+  },
+});
+
+/** The known failure whose embedding is most similar to a vector. */
+export const mostSimilarFailure = (
+  db: Session,
+  call: CallContext,
+  services: Services,
+  vector: readonly number[],
+): Promise<KnownFailure | undefined> =>
+  dispensable(db, call, services, 'embedding', (attempt) => attempt.row(mostSimilar, [vector]));

@@ -1,0 +1,79 @@
+import type { Session } from '../../database/session.ts';
+import { jsonToValue } from '../../database/values.ts';
+import {
+  RecoveryMatcherService,
+  type SuggestHybridRequest,
+  type SuggestRequest,
+} from '../../gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
+import { type CallContext, type Driver, driver, write } from '../driver.ts';
+import { uuid } from '../rules.ts';
+import { advicePrompt, parseAdvice } from './advice.ts';
+import { candidateRpcs } from './candidates.ts';
+import { databaseHistory, mostSimilarFailure } from './history.ts';
+import { suggestHybrid } from './hybrid.ts';
+import { ProviderError, type Services } from './services.ts';
+import { type Failure, type MatchResult, suggest } from './suggest.ts';
+
+const DEFAULT_SOURCE = 'unknown';
+
+const failureOf = ({ failureMatchId, failurePayload, source }: SuggestRequest | SuggestHybridRequest): Failure => ({
+  failureMatchId: failureMatchId ?? '',
+  report: failurePayload ?? {},
+  source: source ?? DEFAULT_SOURCE,
+});
+
+const response = ({ matchedEntry, suggestedRecovery, candidateId, explain, ...rest }: MatchResult) => ({
+  ...rest,
+  explain: jsonToValue(explain),
+  ...(matchedEntry === null ? {} : { matchedEntry: jsonToValue(matchedEntry) }),
+  ...(suggestedRecovery === null ? {} : { suggestedRecovery }),
+  ...(candidateId === null ? {} : { candidateId }),
+});
+
+const rules = { failure_match_id: (value: unknown) => (value === '' ? undefined : uuid(value)) };
+
+/** Asks outside; a provider that fails knows nothing. */
+const asked = async <T>(services: Services, layer: string, ask: () => Promise<T>): Promise<T | undefined> => {
+  try {
+    return await ask();
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error;
+    services.warn(layer, error.message);
+    return undefined;
+  }
+};
+
+const hybrid = (services: Services, db: Session, failure: Failure, call: CallContext): Promise<MatchResult> => {
+  const { cache, embeddings, model } = services;
+  return suggestHybrid(failure, {
+    cache,
+    mostSimilar:
+      embeddings &&
+      (async (message) => {
+        const vector = await asked(services, 'embedding', () => embeddings.embed(message, call.signal));
+        return vector && mostSimilarFailure(db, call, services, vector);
+      }),
+    advise:
+      model &&
+      (async (errorCode, message) => {
+        const text = await asked(services, 'llm', () => model.complete(advicePrompt(errorCode, message), call.signal));
+        if (text === undefined) return undefined;
+        const advice = parseAdvice(text);
+        if (!advice) services.warn('llm', 'the answer holds no advice');
+        return advice;
+      }),
+    fallback: () => suggest(failure, databaseHistory(db, call, services), new Date()),
+  });
+};
+
+/** `RecoveryMatcher`: suggestions and the candidates they become. */
+export const recoveryMatcher = (services: Services): Driver =>
+  driver(RecoveryMatcherService, {
+    ...candidateRpcs,
+    suggest: write(rules, async (db, request, call) =>
+      response(await suggest(failureOf(request), databaseHistory(db, call, services), new Date())),
+    ),
+    suggestHybrid: write(rules, async (db, request, call) =>
+      response(await hybrid(services, db, failureOf(request), call)),
+    ),
+  });

@@ -1,0 +1,86 @@
+import type { SuggestionCache } from '../drivers/recovery-matcher/services.ts';
+
+/** A cache that several processes share, and how to leave it. */
+export interface SharedCache extends SuggestionCache {
+  close(): void;
+}
+
+/** Longest wait for Redis, the first connection included: a cache that is slower than that is none. */
+const WAIT_MS = 500;
+const LONGEST_RECONNECT_MS = 5_000;
+
+const problemOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? (error as Error).name;
+
+/** What comes of work in time; undefined if it takes too long or fails. */
+const inTime = async <T>(work: Promise<T>, waitMs: number): Promise<T | undefined> => {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, waitMs, undefined);
+  });
+  try {
+    return await Promise.race([work.catch(() => undefined), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+};
+
+/**
+ * A cache in Redis. Unreachable or slow, it holds nothing and keeps nothing; it is tried again in the background.
+ *
+ * @param url `redis://` or `rediss://`, with credentials where they are needed; never logged.
+ * @param warn told once an outage, by error code.
+ */
+export const redisCache = (url: string, warn: (problem: string) => void, waitMs = WAIT_MS): SharedCache => {
+  let down = false;
+  // Loaded and connected at the first use: a process without use for Redis starts without it.
+  const connect = async () => {
+    const { createClient } = await import('@redis/client');
+    const client = createClient({
+      url,
+      RESP: 2,
+      disableOfflineQueue: true,
+      socket: {
+        connectTimeout: LONGEST_RECONNECT_MS,
+        reconnectStrategy: (retries) => Math.min(50 * 2 ** retries, LONGEST_RECONNECT_MS),
+      },
+    });
+    client.on('ready', () => {
+      down = false;
+    });
+    client.on('error', (error: unknown) => {
+      if (!down) warn(problemOf(error));
+      down = true;
+    });
+    return { client, connected: client.connect() };
+  };
+  let started: ReturnType<typeof connect> | undefined;
+  let closed = false;
+  const use = <T>(
+    work: (client: Awaited<ReturnType<typeof connect>>['client']) => Promise<T>,
+  ): Promise<T | undefined> => {
+    if (closed) return Promise.resolve(undefined);
+    started ??= connect();
+    const done = started.then(async ({ client, connected }) => {
+      // During an outage nobody waits.
+      if (!client.isReady && !down) await connected;
+      return client.isReady ? work(client) : undefined;
+    });
+    return inTime(done, waitMs);
+  };
+  return {
+    get: async (key) => (await use((client) => client.get(key))) ?? undefined,
+    set: async (key, value, ttlSeconds) => {
+      await use((client) => client.set(key, value, { expiration: { type: 'EX', value: ttlSeconds } }));
+    },
+    close: () => {
+      closed = true;
+      started?.then(
+        ({ client, connected }) => {
+          connected.catch(() => {});
+          client.destroy();
+        },
+        () => {},
+      );
+    },
+  };
+};
