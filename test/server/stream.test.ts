@@ -1,0 +1,96 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import pg from 'pg';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { type Caller, grpcCaller } from '../support/client.ts';
+import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+
+const MAIN = join(import.meta.dirname, '../../src/main.ts');
+const ROWS = 1_000_000;
+const MEGABYTE = 1024 * 1024;
+
+let database: TestDatabase;
+let client: pg.Client;
+let child: ChildProcess;
+let caller: Caller;
+beforeAll(async () => {
+  database = await createDatabase();
+  client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+  await client.query(`insert into policy.policy_conflicts (policy_a, policy_b, conflict_type, description)
+    select 'a', 'b', 'x', n::text from generate_series(1, ${ROWS}) n`);
+  child = spawn(process.execPath, [MAIN, 'serve', '--grpc-listen', '127.0.0.1:0', '--http-listen', 'off'], {
+    env: { PATH: process.env['PATH'], DATABASE_URL: database.url, SIDECAR_LOG_LEVEL: 'silent' },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  for await (const line of createInterface({ input: child.stdout! })) {
+    const address = /^gRPC +(\S+)$/.exec(line)?.[1];
+    if (!address) continue;
+    caller = grpcCaller(address);
+    break;
+  }
+}, 120_000);
+afterAll(async () => {
+  caller?.close();
+  if (child?.exitCode === null) {
+    child.kill('SIGTERM');
+    await once(child, 'exit');
+  }
+  await client?.end();
+  await database?.drop();
+});
+
+/** Resident memory of the server. */
+const resident = (): number => {
+  const pages = readFileSync(`/proc/${child.pid}/statm`, 'utf8').split(' ')[1];
+  return Number(pages) * 4096;
+};
+
+const streams = async (): Promise<number> => {
+  const { rows } = await client.query(
+    `select from pg_stat_activity where datname = current_database() and application_name = 'policy-sidecar transaction'
+     and state <> 'idle'`,
+  );
+  return rows.length;
+};
+
+test.runIf(process.platform === 'linux')(
+  'a million rows are streamed in constant memory',
+  async () => {
+    let early = 0;
+    let late = 0;
+    let count = 0;
+    for await (const _ of caller.stream(PolicyEngineService.method.streamConflicts, {})) {
+      count += 1;
+      if (count % 20_000 > 0) continue;
+      // The first third brings the process to its working size; from then on it stays there.
+      if (count <= ROWS / 3) early = Math.max(early, resident());
+      else late = Math.max(late, resident());
+    }
+    expect(count).toBe(ROWS);
+    expect((late - early) / MEGABYTE).toBeLessThan(40);
+  },
+  120_000,
+);
+
+test('a reader that stops reading holds the stream back, and leaving frees its connection', async () => {
+  const iterator = caller.stream(PolicyEngineService.method.streamConflicts, {})[Symbol.asyncIterator]();
+  await iterator.next();
+  await vi.waitFor(async () => expect(await streams()).toBe(1));
+  const { rows: before } = await client.query(`select xact_start, query_start from pg_stat_activity
+    where datname = current_database() and application_name = 'policy-sidecar transaction' and state <> 'idle'`);
+  // Nothing more is fetched while nobody reads: the last statement stays the last.
+  await vi.waitFor(async () => {
+    const { rows } = await client.query(`select now() - query_start > interval '300 milliseconds' as quiet
+      from pg_stat_activity where datname = current_database()
+      and application_name = 'policy-sidecar transaction' and state <> 'idle'`);
+    expect(rows).toEqual([{ quiet: true }]);
+  });
+  expect(before).toHaveLength(1);
+  await iterator.return!();
+  await vi.waitFor(async () => expect(await streams()).toBe(0));
+});
