@@ -98,7 +98,7 @@ const strategyOf = (stored: string | undefined): Strategy => {
   if (stored === undefined) return 'most_restrictive';
   if (STRATEGIES.includes(stored)) return stored as Strategy;
   throw new RpcError(
-    Code.INVALID_ARGUMENT,
+    Code.FAILED_PRECONDITION,
     'UNKNOWN_CONFLICT_STRATEGY',
     `'${stored}' is not a valid ConflictStrategy`,
     { metadata: { conflict_strategy: stored } },
@@ -111,7 +111,7 @@ const whole = (limit: number | null): bigint | null => (limit ? BigInt(Math.trun
  * Orders policies by precedence and settles what they ask for.
  *
  * @param rows precedences of the policies, of their tenant alone.
- * @throws INVALID_ARGUMENT `UNKNOWN_CONFLICT_STRATEGY` when the first policy's row holds none of the strategies.
+ * @throws FAILED_PRECONDITION `UNKNOWN_CONFLICT_STRATEGY` when the first policy's row holds none of the strategies.
  */
 export const arbitrate = (
   policyIds: readonly string[],

@@ -128,10 +128,10 @@ const deleteScope = statement('scope_resolver.delete_scope', `delete from ${tabl
 
 const newScopeId = (): string => `SCOPE-${randomBytes(6).toString('hex')}`;
 
-/** INVALID_ARGUMENT for a stored scope that cannot be tested; the original's decoding errors are of that class. */
+/** FAILED_PRECONDITION for a stored scope that cannot be tested: nothing in the request is wrong. */
 const unreadable = (error: UnreadableScope): RpcError => {
   const { scopeId } = error.cause as { scopeId: string };
-  return new RpcError(Code.INVALID_ARGUMENT, 'SCOPE_UNREADABLE', `scope ${scopeId}: ${error.message}`, {
+  return new RpcError(Code.FAILED_PRECONDITION, 'SCOPE_UNREADABLE', `scope ${scopeId}: ${error.message}`, {
     metadata: { scope_id: scopeId },
   });
 };
