@@ -76,11 +76,15 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
     this.index('public.policy_rules', 'ix_policy_rules_created_at', '(created_at)');
     this.index('public.policy_rules', 'ix_policy_rules_source', '(source)');
     this.index('public.policy_rules', 'ix_policy_rules_rule_type', '(rule_type)');
-    this.index('public.policy_rules', 'ix_policy_rules_tenant_created_at', '(tenant_id, created_at desc, id desc)');
+    this.index(
+      'public.policy_rules',
+      'ix_policy_rules_tenant_created_at',
+      '(tenant_id, created_at desc, id collate "C" desc)',
+    );
     this.index(
       'public.policy_rules',
       'ix_policy_rules_tenant_status_created_at',
-      '(tenant_id, status, created_at desc, id desc)',
+      '(tenant_id, status, created_at desc, id collate "C" desc)',
     );
     this.index('public.policy_rules', 'ix_policy_rules_parent', '(parent_rule_id) where parent_rule_id is not null');
     this.index(
