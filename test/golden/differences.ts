@@ -4,7 +4,7 @@ import type { Row } from './compare.ts';
 import type { Call } from './format.ts';
 import type { Answer, Operation } from './operations.ts';
 import { enumHolds } from './requests.ts';
-import { type Golden, isMap } from './values.ts';
+import { Generated, type Golden, isMap, type Reader } from './values.ts';
 import type { GoldenRow as Arguments, World } from './world.ts';
 
 /** A call about to be made. */
@@ -13,6 +13,7 @@ export interface Situation {
   readonly call: Call;
   readonly args: Arguments;
   readonly world: World;
+  readonly reader: Reader;
   readonly storedTexts: ReadonlySet<string>;
   /** Calls the same RPC with other arguments. */
   readonly ask: (args: Arguments) => Promise<Answer>;
@@ -180,6 +181,41 @@ export const DIFFERENCES: readonly Difference[] = [
     line: 'every operation: null where an argument has a default',
     applies: (situation) => succeeds(situation) && Object.keys(nullDefaults(situation)).length > 0,
     ours: (situation) => sameAs(situation.ask({ ...situation.args, ...nullDefaults(situation) })),
+  },
+  {
+    line: 'every operation: null where an argument has a default',
+    applies: ({ call, called, args }) =>
+      `${called.driver}.${called.name}` === 'recovery_write_driver.insert_suggestion_provenance' &&
+      call.error?.sqlstate === '23502' &&
+      args['actor'] === null,
+    ours: async ({ args, world }) => {
+      const { details_json, ...given } = args;
+      const row: Arguments = {
+        ...given,
+        id: new Generated('id'),
+        details: JSON.parse(details_json as string),
+        rule_id: null,
+        confidence_after: null,
+        actor: 'api',
+        actor_type: 'system',
+        created_at: new Generated('timestamp'),
+        duration_ms: null,
+      };
+      world.expectAmended('m10_recovery.suggestion_provenance', (rows) => [...rows, row]);
+      return { result: null };
+    },
+  },
+  {
+    line: 'every operation: null where an argument has a default',
+    applies: (situation) => is(situation, 'recovery_matcher', 'approve_candidate') && situation.args['note'] === null,
+    ours: async ({ args, call, reader, world }) => {
+      const id = args['candidate_id'];
+      const noted = (key: string, column: string) => (rows: readonly Arguments[]) =>
+        rows.map((row) => (row[key] === id && row[column] === null ? { ...row, [column]: '' } : row));
+      world.expectAmended('public.recovery_candidates', noted('id', 'review_note'));
+      world.expectAmended('public.recovery_candidates_audit', noted('candidate_id', 'note'));
+      return { result: { ...(reader.read(call.result!) as Arguments), review_note: '' } };
+    },
   },
   {
     line: '`update_recovery_candidate`',

@@ -82,3 +82,22 @@ export interface InventoryRow {
 /** Every public method of the original drivers. */
 export const inventory = (): readonly InventoryRow[] =>
   JSON.parse(readFileSync(here('inventory.json'), 'utf8')) as InventoryRow[];
+
+/** A computed case: one operation, its input and what came out. */
+export interface ComputedCase {
+  readonly driver: string;
+  readonly operation: string;
+  readonly name: string;
+  readonly input: Json;
+  readonly output: Json;
+  /** Parts of the output that have no defined order; they are stored sorted. */
+  readonly unordered?: readonly string[];
+  /** Every outcome seen, where the original is not deterministic; `output` is the one to prefer. */
+  readonly output_any_of?: readonly Json[];
+  readonly note?: string;
+  /** For an arbitration, the hashed text. */
+  readonly debug?: { readonly snapshot_json?: string };
+}
+
+/** The computed cases. */
+export const resolverCases = (): readonly ComputedCase[] => readGolden('GOLDEN_FILE', 'resolvers.json');

@@ -95,7 +95,7 @@ export const send = async (
     }),
   );
   const text = requestText(method.input, named, {
-    jsonText: driver === 'policy_engine_driver',
+    isJsonText: (argument) => driver === 'policy_engine_driver' || argument.endsWith('_json'),
     storedTexts: target.storedTexts,
   });
   let request: Parameters<TestSidecar['grpc']['unary']>[1];

@@ -1,6 +1,8 @@
 import type { CallError } from '../support/client.ts';
 import type { GoldenError } from './format.ts';
 
+type Kind = 'read' | 'write' | 'compute';
+
 /** SQLSTATE, or its class, -> gRPC code. */
 const CODES: Readonly<Record<string, string>> = {
   '40001': 'ABORTED',
@@ -21,21 +23,31 @@ const CODES: Readonly<Record<string, string>> = {
 };
 
 /** Codes that say what an original error said. */
-const codesOf = ({ sqlstate, exception, client_side }: GoldenError): readonly string[] => {
+const codesOf = ({ sqlstate, exception, client_side }: GoldenError, kind: Kind): readonly string[] => {
   if (client_side) return ['INVALID_ARGUMENT'];
   if (sqlstate !== undefined) {
     const code = CODES[sqlstate] ?? CODES[sqlstate.slice(0, 2)];
     return code === undefined ? [] : [code];
   }
-  // A ValueError says that an argument is wrong, or that what it names does not exist; a ProgrammingError that the client
-  // library has no idea how to send an argument.
-  if (exception === 'ValueError') return ['INVALID_ARGUMENT', 'NOT_FOUND'];
-  return exception === 'ProgrammingError' ? ['INVALID_ARGUMENT'] : [];
+  switch (exception) {
+    // What a read finds stored makes no sense; or a write's argument is wrong, or names what does not exist.
+    case 'ValueError':
+      return kind === 'write' ? ['INVALID_ARGUMENT', 'NOT_FOUND'] : ['FAILED_PRECONDITION'];
+    case 'TypeError':
+    case 'JSONDecodeError':
+      return ['FAILED_PRECONDITION'];
+    // The client library has no idea how to send an argument, or a result is out of range.
+    case 'ProgrammingError':
+    case 'OverflowError':
+      return ['INVALID_ARGUMENT'];
+    default:
+      return [];
+  }
 };
 
 /** Says how a refusal differs from what an original error means here; nothing when it does not. */
-export const refusalMismatches = (expected: GoldenError, refusal: CallError): string[] => {
-  const codes = codesOf(expected);
+export const refusalMismatches = (expected: GoldenError, refusal: CallError, kind: Kind): string[] => {
+  const codes = codesOf(expected, kind);
   if (!codes.includes(refusal.code)) {
     return [`refused with ${refusal.code} (${refusal.message}), expected ${codes.join(' or ') || 'no such refusal'}`];
   }

@@ -3,8 +3,8 @@ import { Decimal, type Golden, Instant, isMap } from './values.ts';
 
 /** How arguments become a request. */
 export interface RequestOptions {
-  /** JSON arguments are JSON text, to be taken as it stands. */
-  readonly jsonText: boolean;
+  /** Whether a JSON argument of this name is JSON text, to be taken as it stands. */
+  readonly isJsonText: (name: string) => boolean;
   /** Texts that closed sets hold, in the letter case they are stored in. */
   readonly storedTexts: ReadonlySet<string>;
 }
@@ -48,18 +48,19 @@ const isFiniteJson = (value: Golden): boolean =>
     ? Number.isFinite(value)
     : typeof value !== 'object' || value === null || Object.values(value).every(isFiniteJson);
 
-const valueText = (value: Golden, { jsonText }: RequestOptions): string => {
-  if (jsonText) return typeof value === 'string' ? value : NO_JSON;
+const valueText = (name: string, value: Golden, { isJsonText }: RequestOptions): string => {
+  if (isJsonText(name)) return typeof value === 'string' ? value : NO_JSON;
   return isFiniteJson(value) ? JSON.stringify(value) : NO_JSON;
 };
 
-const messageText = (desc: DescMessage, value: Golden, options: RequestOptions): string => {
+const messageText = (field: DescField, value: Golden, options: RequestOptions): string => {
+  const desc = field.message!;
   switch (desc.typeName) {
     case 'google.protobuf.Timestamp':
       return scalarText(value);
     case 'google.protobuf.Value':
     case 'google.protobuf.Struct':
-      return valueText(value, options);
+      return valueText(field.name, value, options);
     case 'hoc.cus.policies.v1.StringList':
       return `{"values":${JSON.stringify(value)}}`;
     default:
@@ -68,7 +69,7 @@ const messageText = (desc: DescMessage, value: Golden, options: RequestOptions):
 };
 
 const elementText = (field: DescField, kind: string, value: Golden, options: RequestOptions): string => {
-  if (kind === 'message') return messageText(field.message!, value, options);
+  if (kind === 'message') return messageText(field, value, options);
   return kind === 'enum' ? enumName(field.enum!, value, options) : scalarText(value);
 };
 

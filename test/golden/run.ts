@@ -98,7 +98,8 @@ export class CaseRun {
   }
 
   #dumped(step: TableStep & { op: 'dump' }, rows: readonly Row[]): string[] {
-    const golden = this.#world.withoutAbsent(this.#reader.read(step.result));
+    const amended = this.#world.amended(step.table, this.#reader.read(step.result)) as readonly GoldenRow[];
+    const golden = amended.map((row) => pick(row, step.columns)) as Golden;
     const content = this.#world.contentOf(step.table);
     if (!content) return this.#compare(golden, rows, true);
     const where = this.#reader.read(step.where ?? {}) as GoldenRow;
@@ -122,7 +123,7 @@ export class CaseRun {
   async #perform(call: Call, args: GoldenRow, ask: (args: GoldenRow) => Promise<Answer>): Promise<Outcome> {
     const called = this.#operation(call);
     const { storedTexts } = this.#target;
-    const situation = { called, call, args, world: this.#world, storedTexts, ask };
+    const situation = { called, call, args, world: this.#world, reader: this.#reader, storedTexts, ask };
     const ours = await differenceOf(situation)?.ours(situation);
     const answer = await ask(args);
     const judged = ours ? await this.#judgeOurs(called, ours, answer) : this.#judge(call, called, answer);
@@ -204,7 +205,7 @@ export class CaseRun {
 
   #judge(call: Call, { kind, driver, name }: Operation, answer: Answer): Judgement {
     if ('refusal' in answer) {
-      return failure(call.error ? refusalMismatches(call.error, answer.refusal) : [unexpected(answer.refusal)]);
+      return failure(call.error ? refusalMismatches(call.error, answer.refusal, kind) : [unexpected(answer.refusal)]);
     }
     if (call.error) return failure([`succeeded, expected to be refused like ${JSON.stringify(call.error)}`]);
     const golden = this.#world.withoutAbsent(this.#reader.read(call.result ?? null, this.#results));

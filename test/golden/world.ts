@@ -8,12 +8,16 @@ export type GoldenRow = { readonly [column: string]: Golden };
 /** What is left of a dump when the differences are taken out; undefined when the dump does not show enough. */
 export type View = (rows: readonly GoldenRow[]) => Golden | undefined;
 
+/** Rows as the original has them -> as ours has them. */
+export type Amendment = (rows: readonly GoldenRow[]) => readonly GoldenRow[];
+
 /** Where the content of the tables is no longer the original's, because ours deliberately did something else. */
 export class World {
   readonly #tables: Tables;
   readonly #reader: Reader;
   readonly #content = new Map<string, readonly GoldenRow[]>();
   readonly #absent = new Set<string>();
+  readonly #amendments: { readonly table: string; readonly amend: Amendment }[] = [];
   readonly #views = new Map<string, View | null>();
 
   constructor(tables: Tables, reader: Reader) {
@@ -62,6 +66,19 @@ export class World {
   /** What a table holds where that is not what the original left there. */
   contentOf(table: string): readonly GoldenRow[] | undefined {
     return this.#content.get(table);
+  }
+
+  /** Says how the rows of a table differ from the original's from here on. */
+  expectAmended(table: string, amend: Amendment): void {
+    this.#amendments.push({ table, amend });
+  }
+
+  /** An expected dump of a table with what differs in ours. */
+  amended(table: string, expected: Golden): Golden {
+    const rows = this.withoutAbsent(expected) as readonly GoldenRow[];
+    return this.#amendments
+      .filter((each) => each.table === table)
+      .reduce((amended, { amend }) => amend(amended), rows) as Golden;
   }
 
   /** An expected answer without the rows that are not there. */
