@@ -28,7 +28,7 @@ const isNothing = (json: unknown): boolean => !json || (typeof json === 'object'
  * How a confidence came about, as it is shown: a text that holds JSON is read once more, as the original does; one that
  * holds none is shown as it is.
  */
-export const explanation = (stored: unknown): unknown => {
+const explanation = (stored: unknown): unknown => {
   let json = stored;
   if (typeof stored === 'string') {
     try {
