@@ -202,9 +202,9 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
     this.index(
       'public.limits',
       'ix_limits_tenant_status_type',
-      '(tenant_id, status, limit_type collate "C", scope collate "C", id)',
+      '(tenant_id, status, limit_type collate "C", scope collate "C", id collate "C")',
     );
-    this.index('public.limits', 'ix_limits_tenant_type', '(tenant_id, limit_type collate "C", id)');
+    this.index('public.limits', 'ix_limits_tenant_type', '(tenant_id, limit_type collate "C", id collate "C")');
     this.table(
       'public.limit_integrity',
       {

@@ -43,13 +43,13 @@ const allPolicies = statement(
 const activeLimits = statement(
   'policy_graph.active_limits',
   `select ${activeLimit.columns} from ${table(Limit)} where tenant_id = $1 and status = 'ACTIVE'
-  order by limit_type collate "C", scope collate "C", id`,
+  order by limit_type collate "C", scope collate "C", id collate "C"`,
   activeLimit.map,
 );
 
 const allLimits = statement(
   'policy_graph.all_limits',
-  `select ${anyLimit.columns} from ${table(Limit)} where tenant_id = $1 order by limit_type collate "C", id`,
+  `select ${anyLimit.columns} from ${table(Limit)} where tenant_id = $1 order by limit_type collate "C", id collate "C"`,
   anyLimit.map,
 );
 

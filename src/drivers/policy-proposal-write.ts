@@ -14,7 +14,7 @@ const insertProposal = statement(
   'policy_proposal_write.insert_proposal',
   `insert into ${table(PolicyProposal)}
     (tenant_id, proposal_name, proposal_type, rationale, proposed_rule, triggering_feedback_ids, status, created_at, is_synthetic)
-  values ($1, $2, $3, $4, $5::jsonb, $6::jsonb, 'draft', now(), false)
+  values ($1, $2, $3, $4, $5::jsonb, $6::jsonb, 'draft', statement_timestamp(), false)
   returning id`,
   firstText,
 );
@@ -29,7 +29,7 @@ const updateStatus = statement(
 const insertVersion = statement(
   'policy_proposal_write.insert_version',
   `insert into ${table(ProposalVersion)} (proposal_id, version, rule_snapshot, created_at, created_by, change_reason, is_current)
-  values ($1::uuid, $2, $3::jsonb, now(), $4, $5, false)
+  values ($1::uuid, $2, $3::jsonb, statement_timestamp(), $4, $5, false)
   returning id`,
   firstText,
 );
@@ -41,7 +41,7 @@ const insertRule = statement(
      priority, is_active, source_type, mode, confirmations_required, confirmations_received, regret_count,
      shadow_evaluations, shadow_would_block, activated_at, created_at, updated_at)
   values ($1, $2, $3, left(coalesce($4, ''), 500), $5, $6::jsonb, $7::jsonb, $8, $9, $10,
-          100, true, 'proposal', 'active', 0, 1, 0, 0, 0, now(), now(), now())
+          100, true, 'proposal', 'active', 0, 1, 0, 0, 0, statement_timestamp(), statement_timestamp(), statement_timestamp())
   on conflict (id) do nothing`,
 );
 

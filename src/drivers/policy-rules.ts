@@ -38,7 +38,7 @@ const insertRule = statement(
   'policy_rules.insert_rule',
   `insert into ${table(PolicyRule)} (${rule.columns})
   values ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10, $11, $12, $13, $14, $15, $16::timestamptz, $17, $18, $19,
-          coalesce($20::timestamptz, now()), coalesce($21::timestamptz, now()))
+          coalesce($20::timestamptz, statement_timestamp()), coalesce($21::timestamptz, statement_timestamp()))
   returning ${rule.columns}`,
   rule.map,
 );
@@ -46,7 +46,7 @@ const insertRule = statement(
 const insertIntegrity = statement(
   'policy_rules.insert_integrity',
   `insert into ${table(PolicyRuleIntegrity)} (${integrity.columns})
-  values ($1, $2, $3, $4::numeric, $5, $6::jsonb, coalesce($7::timestamptz, now()))
+  values ($1, $2, $3, $4::numeric, $5, $6::jsonb, coalesce($7::timestamptz, statement_timestamp()))
   returning ${integrity.columns}`,
   integrity.map,
 );
@@ -62,8 +62,8 @@ const updateRule = statement(
 
 const retireRule = statement(
   'policy_rules.retire_rule',
-  `update ${table(PolicyRule)} set status = 'RETIRED', retired_at = now(), retired_by = $3, retirement_reason = $4,
-     superseded_by = $5, updated_at = now()
+  `update ${table(PolicyRule)} set status = 'RETIRED', retired_at = statement_timestamp(), retired_by = $3, retirement_reason = $4,
+     superseded_by = $5, updated_at = statement_timestamp()
   where tenant_id = $1 and id = $2 returning ${rule.columns}`,
   rule.map,
 );
