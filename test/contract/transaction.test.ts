@@ -17,7 +17,7 @@ const tx = TransactionService.method;
 
 let sidecar: TestSidecar;
 beforeAll(async () => {
-  sidecar = await startTestSidecar({ transactionsMax: 4, poolWaitMs: 300, transactionQueue: 5 });
+  sidecar = await startTestSidecar({ transactionsMax: 4, poolWaitMs: 5_000, transactionQueue: 5 });
 });
 afterAll(() => sidecar?.stop());
 beforeEach(() => sidecar.sql('truncate policy.violations, policy_sidecar.requests'));
@@ -306,7 +306,7 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
     const error = await refusal(begin());
     expect(error).toMatchObject({ code: 'RESOURCE_EXHAUSTED', reason: 'TRANSACTION_LIMIT' });
     expect(error.retryAfterMs).toBeGreaterThan(0);
-    expect(performance.now() - started).toBeLessThan(200);
+    expect(performance.now() - started).toBeLessThan(2_000);
     expect((await list()).violations).toEqual([]);
     expect(await outcome(held[0]!.id!)).toBe(Outcome.IN_PROGRESS);
     await Promise.all(held.map(({ id }) => rollback(id!)));
@@ -350,7 +350,7 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
       })(),
     ).catch(() => {});
     await vi.waitFor(async () => expect((await caller().unary(tx.list, {})).transactions).toEqual([]), { interval: 2 });
-    expect(performance.now() - left).toBeLessThan(100);
+    expect(performance.now() - left).toBeLessThan(1_000);
     expect(await refusal(commit(id))).toMatchObject({ reason: 'TRANSACTION_ROLLED_BACK' });
     const states: TransactionState[] = [];
     for await (const { transaction } of caller().stream(tx.hold, { begin: { label: 'held' } })) {

