@@ -1,0 +1,121 @@
+import type { DescMethodServerStreaming, DescMethodUnary, MessageInitShape } from '@bufbuild/protobuf';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { drivers } from '../../src/drivers/index.ts';
+import { collect } from '../support/client.ts';
+import { noServices } from '../support/services.ts';
+import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import type { ListModel, StoredRow, World } from './model.ts';
+import { policyEngineLists } from './policy-engine.ts';
+import { policyGraphLists } from './policy-graph.ts';
+import { proposalLists } from './proposals.ts';
+import { recoveryLists } from './recovery.ts';
+import { ruleLists } from './rules.ts';
+
+const MODELS = [...policyEngineLists, ...policyGraphLists, ...proposalLists, ...recoveryLists, ...ruleLists];
+
+/** Worlds per operation, and requests per world. */
+const WORLDS = 20;
+const REQUESTS = 10;
+
+let sidecar: TestSidecar;
+beforeAll(async () => {
+  sidecar = await startTestSidecar();
+});
+afterAll(() => sidecar?.stop());
+
+const fill = async (world: World): Promise<void> => {
+  await sidecar.sql(`truncate ${Object.keys(world).join(', ')} cascade`);
+  for (const [table, rows] of Object.entries(world)) {
+    if (rows.length === 0) continue;
+    const columns = Object.keys(rows[0]!)
+      .map((column) => `"${column}"`)
+      .join(', ');
+    await sidecar.sql(
+      `insert into ${table} (${columns}) select ${columns} from jsonb_populate_recordset(null::${table}, $1)`,
+      [JSON.stringify(rows)],
+    );
+  }
+};
+
+/** The streaming twin: it takes the same filters and brings all rows. */
+const twinOf = ({ method }: ListModel): DescMethodServerStreaming | undefined => {
+  const name = method.name.replace(/^(Fetch|List|Get)/, 'Stream');
+  return method.parent.methods.find(
+    (each): each is DescMethodServerStreaming => each.name === name && each.methodKind === 'server_streaming',
+  );
+};
+
+const itemsField = (method: DescMethodUnary): string =>
+  method.output.fields.find(({ fieldKind }) => fieldKind === 'list')!.localName;
+
+/** Rows that a request picks, in order, before they are cut into pages. */
+const picked = (model: ListModel, request: StoredRow, world: World): StoredRow[] =>
+  world[model.table]!.filter((row) => model.chosen(row, request, world)).sort(model.order(world));
+
+const paged = (rows: readonly StoredRow[], { limit, offset = 0 }: StoredRow): readonly StoredRow[] =>
+  rows.slice(offset, limit === undefined ? undefined : offset + limit);
+
+const checkUnary = async (model: ListModel, request: StoredRow, world: World): Promise<void> => {
+  const response = (await sidecar.grpc.unary(model.method, request)) as unknown as StoredRow;
+  const chosen = picked(model, request, world);
+  const page = paged(chosen, { limit: model.limit, ...request });
+  expect(response[itemsField(model.method)].map(model.keyOfItem)).toEqual(page.map(model.keyOfRow));
+  if (model.beside) {
+    expect(model.beside.answered(response as never)).toEqual(model.beside.expected(chosen, page, world, request));
+  }
+};
+
+const checkTwin = async (
+  model: ListModel,
+  twin: DescMethodServerStreaming,
+  request: StoredRow,
+  world: World,
+): Promise<void> => {
+  const filters = Object.fromEntries(
+    Object.entries(request).filter(([name]) => twin.input.fields.some(({ localName }) => localName === name)),
+  );
+  const [field] = twin.output.fields;
+  const responses = await collect(sidecar.grpc.stream(twin, filters as MessageInitShape<typeof twin.input>));
+  const items = responses.map((each) => (each as unknown as StoredRow)[field!.localName]);
+  expect(items.map(model.keyOfItem)).toEqual(picked(model, filters, world).map(model.keyOfRow));
+};
+
+describe.each(
+  MODELS.map((model) => [`${model.method.parent.name}.${model.method.name} (${model.table})`, model] as const),
+)('%s', (_name, model) => {
+  test('brings the rows a plain reading of the contract picks, in that order', async () => {
+    const twin = twinOf(model);
+    await fc.assert(
+      fc.asyncProperty(
+        model.world,
+        fc.array(model.request as fc.Arbitrary<StoredRow>, { minLength: REQUESTS, maxLength: REQUESTS }),
+        async (world, requests) => {
+          await fill(world);
+          for (const request of requests) {
+            await checkUnary(model, request, world);
+            if (twin) await checkTwin(model, twin, request, world);
+          }
+        },
+      ),
+      { numRuns: WORLDS, endOnFailure: false, interruptAfterTimeLimit: 20_000, markInterruptAsFailure: false },
+    );
+  });
+});
+
+test('every list of rows has a model', () => {
+  /** No plain list: claiming changes what it brings, tables of symbols and computed conflicts are not stored. */
+  const others = ['ClaimWork', 'Resolve'];
+  const lists = drivers(noServices)
+    .filter(({ service }) => service.name !== 'SymbolTableService')
+    .flatMap(({ service }) => service.methods)
+    .filter(
+      (method) =>
+        method.methodKind === 'unary' &&
+        method.output.fields.some((field) => field.fieldKind === 'list' && field.message),
+    )
+    .map((method) => `${method.parent.name}.${method.name}`)
+    .filter((name) => !others.some((other) => name.endsWith(`.${other}`)));
+  const modelled = MODELS.map(({ method }) => `${method.parent.name}.${method.name}`);
+  expect(lists.filter((name) => !modelled.includes(name))).toEqual([]);
+});
