@@ -54,6 +54,8 @@ export interface Comparison {
   readonly unordered?: boolean;
   /** Keys that stand for generated ones, `$c1`; each is bound to the first value it meets. */
   readonly labels?: Labels;
+  /** How far apart two numbers may be, relative to them; 1e-9 when left out. */
+  readonly tolerance?: number;
 }
 
 /** Label -> key. */
@@ -182,7 +184,7 @@ export const mismatches = (expected: Golden, actual: Actual, comparison: Compari
     );
   }
   if (expected === null) return actual === null ? [] : different;
-  const tolerance = COARSE[path.slice(path.lastIndexOf('.') + 1)] ?? TOLERANCE;
+  const tolerance = COARSE[path.slice(path.lastIndexOf('.') + 1)] ?? comparison.tolerance ?? TOLERANCE;
   return leafMatches(expected, actual, comparison, tolerance) ? [] : different;
 };
 

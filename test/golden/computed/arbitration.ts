@@ -1,0 +1,26 @@
+import { resolveLimitConflict } from '../../../src/drivers/arbitration.ts';
+import { operation } from '../operations.ts';
+import { asked, type Computation, type Data, plain } from './subject.ts';
+
+const PRECEDENCE = 'public.policy_precedence';
+
+/** The whole table is the case's; the call takes its own rows from there. */
+const arbitrate: Computation = async ({ precedence_rows, ...args }, subject) => {
+  await subject.tables.clear(PRECEDENCE);
+  await subject.tables.insert(PRECEDENCE, precedence_rows, subject.reader);
+  return asked(subject, operation('arbitrator', 'arbitrate'), args);
+};
+
+const limitConflict: Computation = ({ limits, strategy, precedence_rows = [] }) =>
+  plain(
+    resolveLimitConflict(
+      limits.map(({ policy_id, value }: Data) => ({ policyId: policy_id, value })),
+      strategy,
+      new Map(precedence_rows.map((row: Data) => [row.policy_id, row.precedence])),
+    ),
+  );
+
+export const arbitration: Readonly<Record<string, Computation>> = {
+  'PolicyArbitrator.arbitrate': arbitrate,
+  'PolicyArbitrator._resolve_limit_conflict': limitConflict,
+};
