@@ -51,7 +51,7 @@ export interface EndedTransaction {
 
 const MEMORY = 10_000;
 /** Time in which a backend must answer a rollback before its connection is given up. */
-const ROLLBACK_MS = 5_000;
+export const ROLLBACK_MS = 5_000;
 
 const SEQUENCE_MEMORY = 1_024;
 const SEQUENCE_BYTES = 8 * 1024 * 1024;
@@ -84,7 +84,7 @@ const endedError = (ended: EndedTransaction): RpcError =>
     },
   );
 
-const abortedError = (): RpcError =>
+export const abortedError = (): RpcError =>
   new RpcError(
     Code.FAILED_PRECONDITION,
     'TRANSACTION_ABORTED',
@@ -427,7 +427,7 @@ export class Transaction {
 const databaseClosed = (error: unknown): unknown =>
   isConnectionError(error) ? error : Object.assign(new Error('Connection terminated'), { cause: error });
 
-const commitUnknown = (cause: unknown): RpcError =>
+export const commitUnknown = (cause: unknown): RpcError =>
   new RpcError(
     Code.UNAVAILABLE,
     'COMMIT_OUTCOME_UNKNOWN',
@@ -435,7 +435,7 @@ const commitUnknown = (cause: unknown): RpcError =>
     { cause },
   );
 
-const beginText = ({ isolation, readOnly, deferrable }: TransactionMode): string =>
+export const beginText = ({ isolation, readOnly, deferrable }: TransactionMode): string =>
   `begin isolation level ${isolation}${readOnly ? ' read only' : ' read write'}${deferrable ? ' deferrable' : ''}`;
 
 /** The open transactions of this process and the memory of ended ones. */
@@ -583,32 +583,3 @@ export const startTransaction = async (
   const { rows } = await connection.command(`${beginText(mode)}; select pg_current_xact_id()`, undefined, signal);
   return BigInt(rows[0]![0]!);
 };
-
-/**
- * Runs work in a transaction of its own on a connection of the `calls` lane and commits it.
- *
- * @throws COMMIT_OUTCOME_UNKNOWN when the connection is lost during the commit.
- */
-export const singleUse = (
-  database: Database,
-  mode: TransactionMode,
-  signal: AbortSignal | undefined,
-  work: (db: Session, connection: Connection) => Promise<unknown>,
-): Promise<void> =>
-  database.calls.use(signal, async (connection) => {
-    await connection.command(beginText(mode), undefined, signal);
-    try {
-      await work(new TransactionSession(connection, signal), connection);
-    } catch (error) {
-      await connection.command('rollback', undefined, AbortSignal.timeout(ROLLBACK_MS)).catch(() => {});
-      throw error;
-    }
-    try {
-      const { tag } = await connection.command('commit');
-      if (tag !== 'COMMIT') throw abortedError();
-    } catch (error) {
-      throw isConnectionError(error) ? commitUnknown(error) : error;
-    }
-  });
-
-export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', readOnly: false, deferrable: false };

@@ -11,7 +11,8 @@ import { Code, type FieldViolation, invalidArgument, RpcError, toRpcError } from
 import type { Database } from '../database/pool.ts';
 import { runOnce } from '../database/requests.ts';
 import type { Session } from '../database/session.ts';
-import { singleUse, type TransactionMode } from '../database/transactions.ts';
+import { singleUse } from '../database/single-use.ts';
+import type { TransactionMode } from '../database/transactions.ts';
 import { type Operation, OperationResultSchema, OperationSchema } from '../gen/hoc/cus/policies/v1/operation_pb.ts';
 import {
   type ExecuteRequest,

@@ -5,7 +5,8 @@ import { Code, codeName, invalidArgument, isServerError, RpcError, toRpcError } 
 import type { Database } from '../database/pool.ts';
 import { runOnce } from '../database/requests.ts';
 import { AutoCommitSession, type Session } from '../database/session.ts';
-import { READ_COMMITTED, singleUse, type TransactionRegistry } from '../database/transactions.ts';
+import { READ_COMMITTED, singleUse } from '../database/single-use.ts';
+import type { TransactionRegistry } from '../database/transactions.ts';
 import type { Endpoint } from './endpoint.ts';
 import { digest, headerError, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
 import type { Identity } from './identity.ts';

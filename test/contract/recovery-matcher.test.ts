@@ -541,6 +541,27 @@ describe('layers of the hybrid', () => {
     expect(found.candidateId).toBeGreaterThan(0);
   });
 
+  // It once held its connection from the start, so as many slow answers as connections stopped everybody.
+  test('while a provider thinks, others use the only connection', async () => {
+    const narrow = await startTestSidecar({ poolMax: 1, anthropicApiKey: 'llm-key', llmUrl: llm.url });
+    llm.answer = { silent: true };
+    const ended = new AbortController();
+    const thinking = refusal(
+      narrow.grpc.unary(
+        rpc.suggestHybrid,
+        { failurePayload: { errorType: 'THINKING' } },
+        { ...single, signal: ended.signal },
+      ),
+    );
+    await expect.poll(() => llm.requests.length).toBe(1);
+    expect(await narrow.grpc.unary(rpc.countCandidates, { status: 'all' }, { timeoutMs: 2_000 })).toMatchObject({
+      count: 0n,
+    });
+    ended.abort();
+    expect((await thinking).code).toBe('CANCELLED');
+    await narrow.stop();
+  });
+
   test('the caller does not wait for a provider longer than for the call', async () => {
     embedder.answer = { silent: true };
     const started = performance.now();
