@@ -10,7 +10,7 @@ export interface Query<T> {
 interface Filtered<T> {
   /** `select … from …`. */
   readonly select: string;
-  /** Conditions that always hold, each with one `?` where its value stands. */
+  /** Conditions that always hold, each with a `?` where its value stands, if it has one. */
   readonly base?: readonly string[];
   /** Conditions that a request may leave out, each with one `?` where its value stands. */
   readonly filters: readonly string[];
@@ -37,11 +37,12 @@ const filtered = <T>(
   tail: (first: number) => string,
 ): ((baseValues: readonly Param[], values: readonly Param[], tailValues: readonly Param[]) => Query<T>) => {
   const variants = Array.from({ length: 2 ** filters.length }, (_, chosen) => {
-    const conditions = [...base, ...filters.filter((_filter, index) => isChosen(chosen, index))].map(
-      (condition, index) => condition.replace('?', `$${index + 1}`),
+    let first = 1;
+    const conditions = [...base, ...filters.filter((_filter, index) => isChosen(chosen, index))].map((condition) =>
+      condition.replace('?', () => `$${first++}`),
     );
     const where = conditions.length === 0 ? '' : `where ${conditions.join(' and ')}`;
-    return statement(`${name}.${chosen}`, `${select} ${where} ${tail(conditions.length + 1)}`, map);
+    return statement(`${name}.${chosen}`, `${select} ${where} ${tail(first)}`, map);
   });
   return (baseValues, values, tailValues) => {
     const chosen = values.reduce<number>((bits, value, index) => (isGiven(value) ? bits | (1 << index) : bits), 0);

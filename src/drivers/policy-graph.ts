@@ -55,8 +55,8 @@ const allLimits = statement(
 
 const resolvedConflicts = statement(
   'policy_graph.resolved_conflicts',
-  `select policy_a, policy_b from ${table(PolicyConflict)} where resolved group by policy_a, policy_b
-  order by policy_a collate "C", policy_b collate "C"`,
+  `select policy_a collate "C", policy_b collate "C" from ${table(PolicyConflict)} where resolved
+  group by 1, 2 order by 1, 2`,
   rowMapper(PolicyPairSchema),
 );
 

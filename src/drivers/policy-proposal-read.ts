@@ -25,7 +25,7 @@ const ruleName = projection(PolicyRuleNameSchema, PolicyRule);
 
 const unacknowledged = filteredList('policy_proposal_read.feedback', {
   select: `select ${feedback.columns} from ${table(PatternFeedback)}`,
-  base: ['acknowledged = ?::boolean'],
+  base: ['not acknowledged'],
   filters: ['tenant_id = ?', 'pattern_type = ?'],
   order: 'id',
   map: feedback.map,
@@ -69,7 +69,7 @@ const ruleById = statement(
 );
 
 const openFeedback = (request: FetchUnacknowledgedFeedbackRequest | StreamUnacknowledgedFeedbackRequest) =>
-  unacknowledged([nonEmpty(request.tenantId), nonEmpty(request.feedbackType)], null, 0, [false]);
+  unacknowledged([nonEmpty(request.tenantId), nonEmpty(request.feedbackType)], null);
 
 const named = { proposal_id: fits(PolicyProposal, 'id') };
 

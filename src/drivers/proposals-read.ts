@@ -68,12 +68,15 @@ const total = filteredCount('proposals_read.total', {
   filters: pageFilters,
 });
 
-const groups = statement(
-  'proposals_read.groups',
-  `select status, proposal_type, count(*) from ${table(PolicyProposal)}
-  where $1::text is null or tenant_id = $1 group by status, proposal_type`,
-  ([status, type, size]) => ({ status: status!, proposalType: type!, size: BigInt(size!) }),
-);
+const groups = (name: string, where = '') =>
+  statement(
+    `proposals_read.${name}`,
+    `select status, proposal_type, count(*) from ${table(PolicyProposal)} ${where} group by status, proposal_type`,
+    ([status, type, size]) => ({ status: status!, proposalType: type!, size: BigInt(size!) }),
+  );
+
+const allGroups = groups('groups');
+const groupsOfTenant = groups('groups_of_tenant', 'where tenant_id = $1');
 
 const proposalDetail = statement(
   'proposals_read.detail',
@@ -135,7 +138,7 @@ export const proposalsRead = driver(ProposalsReadService, {
     };
   }),
   getProposalStats: read({}, async (db, { tenantId }) => {
-    const found = await db.rows(groups, [nonEmpty(tenantId)]);
+    const found = await (tenantId ? db.rows(groupsOfTenant, [tenantId]) : db.rows(allGroups, []));
     const size = (group: (typeof found)[number]): bigint => group.size;
     const byStatus = tally(found, ({ status }) => status, size);
     const { approved = 0n, rejected = 0n, draft = 0n } = byStatus;

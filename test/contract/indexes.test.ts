@@ -1,84 +1,454 @@
 import type { DescMethodUnary, MessageInitShape } from '@bufbuild/protobuf';
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import pg from 'pg';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { PolicyArbitratorService } from '../../src/gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
+import { IntegrityTable, PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { PolicyGraphService } from '../../src/gen/hoc/cus/policies/v1/policy_graph_pb.ts';
 import { PolicyProposalReadService } from '../../src/gen/hoc/cus/policies/v1/policy_proposal_read_pb.ts';
 import { PolicyReadService } from '../../src/gen/hoc/cus/policies/v1/policy_read_pb.ts';
+import {
+  EnforcementMode,
+  PolicyRulesService,
+  RuleScope,
+  RuleSource,
+} from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { PolicyRulesReadService } from '../../src/gen/hoc/cus/policies/v1/policy_rules_read_pb.ts';
 import { ProposalsReadService } from '../../src/gen/hoc/cus/policies/v1/proposals_read_pb.ts';
 import { RecoveryMatcherService } from '../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
+import { RecoveryWriteService } from '../../src/gen/hoc/cus/policies/v1/recovery_write_pb.ts';
+import { ScopeResolverService } from '../../src/gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
 const ROWS = 100_000;
 
+/** SQL: a uuid of a number. */
+const uuidOf = (number: string): string => `('00000000-0000-0000-0000-' || lpad((${number})::text, 12, '0'))::uuid`;
+const ID = '00000000-0000-0000-0000-000000000001';
+
+const at = `'2025-01-01Z'::timestamptz + n * interval '1 second'`;
+
+/** Columns and their values for row n of each table: a thousand tenants, few live rows among many retired ones. */
+const FILLS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  'policy.violations': {
+    id: uuidOf('n'),
+    violation_type: `'v' || n % 7`,
+    agent_id: `'a' || n % 900`,
+    tenant_id: `'t' || n % 1000`,
+    severity: 'random()',
+    description: `'d'`,
+    detected_at: at,
+  },
+  'policy.evaluations': {
+    id: uuidOf('n'),
+    action_type: `'x' || n % 30`,
+    agent_id: `'a' || n % 900`,
+    tenant_id: `'t' || n % 1000`,
+    decision: `(array['allow', 'block', 'modify'])[1 + n % 3]`,
+    evaluated_at: at,
+  },
+  'policy.policy_versions': {
+    id: uuidOf('n'),
+    version: `'v' || n`,
+    policy_hash: `'h'`,
+    created_by: `'x'`,
+    created_at: at,
+    is_active: `n = ${ROWS}`,
+    rolled_back_at: `case when n % 10 = 0 then ${at} end`,
+  },
+  'policy.policy_provenance': {
+    policy_id: 'gen_random_uuid()',
+    policy_type: `'p'`,
+    action: `'update'`,
+    changed_by: `'x'`,
+    policy_version: `'v' || n % 1000`,
+    changed_at: at,
+  },
+  'policy.policy_dependencies': {
+    source_policy: `'p' || n % 3000`,
+    target_policy: `'p' || n % 2999`,
+    dependency_type: `'requires'`,
+    is_active: 'n % 20 = 0',
+  },
+  'policy.policy_conflicts': {
+    policy_a: `'p' || n % 300`,
+    policy_b: `'p' || n % 299`,
+    conflict_type: `'overlap'`,
+    severity: 'random()',
+    description: `'d'`,
+    resolved: 'n % 20 > 0',
+  },
+  'policy.temporal_policies': {
+    id: uuidOf('n'),
+    name: `'n' || n`,
+    temporal_type: `'limit'`,
+    metric: `'m' || n % 500`,
+    max_value: '1',
+    window_seconds: '60',
+    is_active: 'n % 20 = 0',
+  },
+  'policy.temporal_metric_windows': {
+    policy_id: uuidOf('n % 1000'),
+    agent_id: `'a' || n % 900`,
+    tenant_id: `'t' || n % 1000`,
+    window_key: 'n::text',
+    window_start: at,
+    window_end: `${at} + interval '1 hour'`,
+  },
+  'policy.temporal_metric_events': {
+    policy_id: uuidOf('n % 1000'),
+    metric: `'m'`,
+    value: '1',
+    occurred_at: at,
+  },
+  'policy.risk_ceilings': {
+    name: `'n' || n`,
+    metric: `'m'`,
+    max_value: '1',
+    is_active: 'n % 20 = 0',
+  },
+  'policy.safety_rules': {
+    name: `'n' || n`,
+    rule_type: `'t'`,
+    condition: `'{}'`,
+    action: `'block'`,
+    is_active: 'n % 20 = 0',
+  },
+  'policy.business_rules': {
+    name: `'n' || n`,
+    rule_type: `'t'`,
+    condition: `'{}'`,
+    '"constraint"': `'{}'`,
+    is_active: 'n % 20 = 0',
+  },
+  'policy.ethical_constraints': {
+    name: `'n' || n`,
+    description: `'d'`,
+    constraint_type: `'t'`,
+    is_active: 'n % 20 = 0',
+  },
+  'policy.policies': {
+    name: `'n' || n`,
+    category: `'c'`,
+    is_active: 'n % 20 = 0',
+  },
+  'policy.snapshots': { snapshot_id: `'s' || n` },
+  'public.policy_rules': {
+    id: `'r' || n`,
+    tenant_id: `'t' || n % 1000`,
+    name: `'n'`,
+    created_at: at,
+  },
+  'public.policy_rule_integrity': {
+    id: `'i' || n`,
+    rule_id: `'r' || n`,
+    integrity_status: `'VERIFIED'`,
+    integrity_score: '1',
+    hash_root: `'h'`,
+  },
+  'public.policy_enforcements': {
+    id: `'e' || n`,
+    tenant_id: `'t' || n % 1000`,
+    rule_id: `'r' || 1 + n % 20000`,
+    action_taken: `'BLOCKED'`,
+    triggered_at: `now() - n * interval '1 minute'`,
+  },
+  'public.limits': {
+    id: `'l' || n`,
+    tenant_id: `'t' || n % 1000`,
+    name: `'n'`,
+    limit_category: `'RATE'`,
+    limit_type: `'X' || n % 5`,
+    scope: `'TENANT'`,
+    max_value: '1',
+  },
+  'public.policy_proposals': {
+    id: uuidOf('n'),
+    tenant_id: `'t' || n % 1000`,
+    proposal_name: `'n'`,
+    proposal_type: `'p' || n % 7`,
+    status: `(array['draft', 'approved', 'rejected'])[1 + n % 3]`,
+    rationale: `'r'`,
+    proposed_rule: `'{}'`,
+    created_at: at,
+  },
+  'public.policy_versions': {
+    proposal_id: uuidOf('n % 20000 + 1'),
+    version: 'n / 20000 + 1',
+    rule_snapshot: `'{}'`,
+  },
+  'public.pattern_feedback': {
+    tenant_id: `'t' || n % 1000`,
+    pattern_type: `'p' || n % 7`,
+    description: `'d'`,
+    acknowledged: 'n % 50 > 0',
+  },
+  'public.proxy_calls': {
+    id: 'n::text',
+    tenant_id: `'t' || n % 1000`,
+    endpoint: `'e'`,
+    model: `'m'`,
+    request_hash: `'h'`,
+    request_json: `'{}'`,
+    created_at: at,
+  },
+  'public.policy_precedence': {
+    tenant_id: `'t' || n % 1000`,
+    policy_id: `'p' || n`,
+  },
+  'public.policy_scopes': {
+    scope_id: `'s' || n`,
+    tenant_id: `'t' || n % 1000`,
+    policy_id: `'p' || n % 3001`,
+  },
+  'public.failure_matches': {
+    run_id: `'r' || n`,
+    error_code: `'E' || n % 500`,
+    recovery_suggestion: `case when n % 2 = 0 then 's' end`,
+    created_at: `now() - n * interval '1 minute'`,
+  },
+  'public.recovery_candidates': {
+    failure_match_id: uuidOf('n'),
+    idempotency_key: uuidOf('n'),
+    suggestion: `'s'`,
+    confidence: '0.5',
+    decision: `case when n % 100 = 0 then 'approved' else 'pending' end`,
+    created_at: at,
+  },
+};
+
+/** Tables that rows of others refer to. */
+const PARENTS = ['public.policy_rules', 'public.policy_proposals'];
+
 let sidecar: TestSidecar;
+const fill = (table: string) => {
+  const columns = FILLS[table]!;
+  return sidecar.sql(`insert into ${table} (${Object.keys(columns).join(', ')})
+    select ${Object.values(columns).join(', ')} from generate_series(1, ${ROWS}) n`);
+};
+
+/** Names of the indexes that hold the rows of one condition only. */
+let partial: ReadonlySet<string>;
 beforeAll(async () => {
-  // One connection: what it ran last is what the call ran.
-  sidecar = await startTestSidecar({ poolMax: 1 });
-  const n = `generate_series(1, ${ROWS}) n`;
-  const at = `'2025-01-01Z'::timestamptz + n * interval '1 second'`;
-  for (const fill of [
-    `insert into policy.violations (violation_type, agent_id, tenant_id, description, detected_at) select 'v' || n % 7, 'a' || n % 900, 't' || n % 1000, 'd', ${at} from ${n}`,
-    `insert into policy.policy_provenance (policy_id, policy_type, action, changed_by, policy_version, changed_at) select gen_random_uuid(), 'p', 'update', 'x', 'v' || n % 1000, ${at} from ${n}`,
-    `insert into policy.temporal_metric_events (policy_id, metric, value, occurred_at) select ('00000000-0000-0000-0000-' || lpad((n % 1000)::text, 12, '0'))::uuid, 'm', 1, ${at} from ${n}`,
-    `insert into policy_rules (id, tenant_id, name, created_at) select 'r' || n, 't' || n % 1000, 'n', ${at} from ${n}`,
-    `insert into limits (id, tenant_id, name, limit_category, limit_type, scope, max_value) select 'l' || n, 't' || n % 1000, 'n', 'RATE', 'X' || n % 5, 'TENANT', 1 from ${n}`,
-    `insert into policy_proposals (tenant_id, proposal_name, proposal_type, rationale, proposed_rule, created_at) select 't' || n % 1000, 'n', 'custom', 'r', '{}', ${at} from ${n}`,
-    `insert into pattern_feedback (tenant_id, pattern_type, description, acknowledged) select 't' || n % 1000, 'p', 'd', n % 50 > 0 from ${n}`,
-    `insert into proxy_calls (id, tenant_id, endpoint, model, request_hash, request_json, created_at) select n::text, 't' || n % 1000, 'e', 'm', 'h', '{}', ${at} from ${n}`,
-    `insert into recovery_candidates (failure_match_id, suggestion, confidence, decision, created_at) select gen_random_uuid(), 's', 0.5, case when n % 100 = 0 then 'approved' else 'pending' end, ${at} from ${n}`,
-  ]) {
-    await sidecar.sql(fill);
-  }
-  await sidecar.sql('analyze');
+  sidecar = await startTestSidecar();
+  for (const table of PARENTS) await fill(table);
+  await Promise.all(
+    Object.keys(FILLS)
+      .filter((table) => !PARENTS.includes(table))
+      .map(fill),
+  );
+  // What autovacuum does in time.
+  await sidecar.sql('vacuum analyze');
+  const indexes = await sidecar.sql<{ name: string }>(
+    'select relname as name from pg_index join pg_class c on c.oid = indexrelid where indpred is not null',
+  );
+  partial = new Set(indexes.map(({ name }) => name));
 }, 180_000);
 afterAll(() => sidecar?.stop());
 
-/** Generic plan of the statement that the server ran last. */
-const lastPlan = async (): Promise<string> => {
-  const [last] = await sidecar.sql<{ query: string }>(
-    `select query from pg_stat_activity where datname = current_database() and application_name = 'policy-sidecar call'`,
-  );
-  const plan = await sidecar.sql<{ 'QUERY PLAN': string }>(`explain (generic_plan) ${last!.query}`);
+const queries = vi.spyOn(pg.Client.prototype, 'query');
+
+/** Texts of the prepared statements that a call runs: the server and this test share a process. */
+const statementsOf = async (call: () => Promise<unknown>): Promise<string[]> => {
+  queries.mockClear();
+  await call();
+  return queries.mock.calls
+    .map(([query]) => query as unknown as { readonly name?: string; readonly text: string })
+    .filter(({ name }) => name !== undefined)
+    .map(({ text }) => text);
+};
+
+/** The plan for any values of the parameters. */
+const genericPlan = async (statement: string): Promise<string> => {
+  const plan = await sidecar.sql<{ 'QUERY PLAN': string }>(`explain (generic_plan) ${statement}`);
   return plan.map((line) => line['QUERY PLAN']).join('\n');
 };
 
 const since = { seconds: 1_735_700_000n, nanos: 0 };
-const one = <M extends DescMethodUnary>(method: M, request: MessageInitShape<M['input']>, table: string) =>
+const one = <M extends DescMethodUnary>(method: M, request: MessageInitShape<M['input']>, ...tables: string[]) =>
   [
-    `${method.name} ${JSON.stringify(request, (_key, value) => (typeof value === 'bigint' ? String(value) : value))}`,
-    method,
-    request,
-    table,
+    `${method.parent.name}.${method.name} ${JSON.stringify(request, (_key, value) => (typeof value === 'bigint' ? String(value) : value))}`,
+    method as DescMethodUnary,
+    request as unknown,
+    tables,
   ] as const;
 
+const engine = PolicyEngineService.method;
+const graph = PolicyGraphService.method;
+const rules = PolicyRulesReadService.method;
+const proposals = PolicyProposalReadService.method;
+const reviews = ProposalsReadService.method;
+const arbitrator = PolicyArbitratorService.method;
+const scopes = ScopeResolverService.method;
+const recovery = RecoveryMatcherService.method;
+
+const RULE_TABLES = ['public.policy_rules', 'public.policy_rule_integrity', 'public.policy_enforcements'];
+
+/** Each plan of a call's reads of its tables, by table. */
+const plansOf = async (
+  method: DescMethodUnary,
+  request: unknown,
+  tables: readonly string[],
+): Promise<{ readonly table: string; readonly reader: string; readonly plan: string }[]> => {
+  const headers = method.name === 'Suggest' ? { transaction: 'single-use' } : {};
+  const statements = await statementsOf(() => sidecar.grpc.unary(method, request as never, headers));
+  const plans = [];
+  for (const table of tables) {
+    const readers = statements.filter((text) => new RegExp(`\\b(from|join) ${table}\\b`).test(text));
+    expect(readers, table).not.toEqual([]);
+    for (const reader of readers) plans.push({ table, reader, plan: await genericPlan(reader) });
+  }
+  return plans;
+};
+
+/** Expects the table to be read by way of an index and never from end to end. */
+const expectIndexed = (table: string, plan: string): void => {
+  const name = table.split('.')[1];
+  expect(plan).toMatch(new RegExp(`(Index( Only)? Scan.*|Bitmap Heap Scan) on ${name}\\b`));
+  expect(plan).not.toMatch(new RegExp(`Seq Scan on ${name}\\b`));
+};
+
+/** Whether an index leads to the rows of a condition, rather than to all of them. */
+const isNarrowed = (plan: string): boolean =>
+  plan.includes('Index Cond:') || plan.match(/(?<= using | Scan on )\w+/g)!.some((name) => partial.has(name));
+
+/** Whether an index brings the rows in the order of the list, so that its limit ends the scan. */
+const isInOrder = (plan: string): boolean => /^Limit/.test(plan) && !/-> {2}Sort/.test(plan);
+
+// A stream runs the statement of its list. Left out is what by contract reads a whole table, which no index can
+// shorten: FetchDependencies, FetchDependencyEdges of all, FetchConflicts with the resolved ones, ListAllGuardrails,
+// unfiltered totals, FetchTemporalStats and its storage twin, CountByStatus, the search by embedding.
 test.each([
-  one(PolicyEngineService.method.fetchViolations, {}, 'violations'),
-  one(PolicyEngineService.method.fetchViolations, { tenantId: 't1' }, 'violations'),
-  one(PolicyEngineService.method.fetchViolations, { agentId: 'a1', since }, 'violations'),
-  one(PolicyEngineService.method.fetchProvenance, {}, 'policy_provenance'),
-  one(PolicyEngineService.method.fetchProvenance, { policyVersion: 'v1' }, 'policy_provenance'),
+  one(engine.fetchViolations, { tenantId: 't1' }, 'policy.violations'),
+  one(engine.fetchViolations, { agentId: 'a1' }, 'policy.violations'),
+  one(engine.fetchViolations, { violationType: 'v1' }, 'policy.violations'),
+  one(engine.fetchViolations, { since }, 'policy.violations'),
+  one(engine.fetchViolations, { agentId: 'a1', since }, 'policy.violations'),
+  one(engine.fetchViolationById, { violationId: ID }, 'policy.violations'),
+  one(engine.fetchEvaluations, { tenantId: 't1' }, 'policy.evaluations'),
+  one(engine.fetchEvaluations, { agentId: 'a1' }, 'policy.evaluations'),
+  one(engine.fetchEvaluations, { actionType: 'x1' }, 'policy.evaluations'),
+  one(engine.fetchEvaluations, { since }, 'policy.evaluations'),
+  one(engine.fetchEvaluations, { tenantId: 't1', decision: 'block', since }, 'policy.evaluations'),
+  one(engine.fetchEvaluationById, { evaluationId: ID }, 'policy.evaluations'),
+  one(engine.fetchCurrentActiveVersion, {}, 'policy.policy_versions'),
+  one(engine.fetchPolicyVersionById, { versionId: ID }, 'policy.policy_versions'),
+  one(engine.fetchPolicyVersionByIdOrVersion, { versionId: 'v1' }, 'policy.policy_versions'),
+  one(engine.fetchVersionForRollback, { version: 'v1' }, 'policy.policy_versions'),
+  one(engine.fetchProvenance, { policyVersion: 'v1' }, 'policy.policy_provenance'),
+  one(engine.fetchDependencyEdges, {}, 'policy.policy_dependencies'),
+  one(engine.fetchDependencyEdgesWithType, {}, 'policy.policy_dependencies'),
+  one(engine.fetchConflicts, {}, 'policy.policy_conflicts'),
+  one(engine.fetchConflicts, { severityMin: 0.9 }, 'policy.policy_conflicts'),
+  one(engine.fetchUnresolvedConflicts, {}, 'policy.policy_conflicts'),
+  one(engine.fetchTemporalPolicies, {}, 'policy.temporal_policies'),
+  one(engine.fetchTemporalPolicies, { metric: 'm1' }, 'policy.temporal_policies'),
+  one(engine.fetchTemporalPolicies, { metric: 'm1', includeInactive: true }, 'policy.temporal_policies'),
+  one(engine.fetchTemporalPolicyForUtilization, { policyId: ID }, 'policy.temporal_policies'),
+  one(engine.fetchTemporalMetricSum, { policyId: ID, windowSeconds: 60n }, 'policy.temporal_metric_events'),
   one(
-    PolicyEngineService.method.fetchTemporalMetricSum,
-    { policyId: '00000000-0000-0000-0000-000000000001', windowSeconds: 60n },
-    'temporal_metric_events',
+    engine.fetchTemporalMetricTotal,
+    { policyId: ID, windowSeconds: 60n, agentId: 'a1' },
+    'policy.temporal_metric_events',
+    'policy.temporal_metric_windows',
   ),
-  one(PolicyGraphService.method.fetchActivePolicies, { tenantId: 't1' }, 'policy_rules'),
-  one(PolicyGraphService.method.fetchAllPolicies, { tenantId: 't1' }, 'policy_rules'),
-  one(PolicyGraphService.method.fetchActiveLimits, { tenantId: 't1' }, 'limits'),
-  one(PolicyGraphService.method.fetchAllLimits, { tenantId: 't1' }, 'limits'),
-  one(PolicyRulesReadService.method.countPolicyRules, { tenantId: 't1' }, 'policy_rules'),
-  one(PolicyRulesReadService.method.fetchPolicyRules, { tenantId: 't1' }, 'policy_rules'),
-  one(PolicyProposalReadService.method.fetchProposals, {}, 'policy_proposals'),
-  one(PolicyProposalReadService.method.fetchProposals, { tenantId: 't1', status: 'draft' }, 'policy_proposals'),
-  one(PolicyProposalReadService.method.fetchUnacknowledgedFeedback, { tenantId: 't1' }, 'pattern_feedback'),
-  one(ProposalsReadService.method.countDraftProposals, { tenantId: 't1' }, 'policy_proposals'),
-  one(PolicyReadService.method.getUsageSumSince, { tenantId: 't1', since }, 'proxy_calls'),
-  one(RecoveryMatcherService.method.getCandidates, { status: 'approved' }, 'recovery_candidates'),
-  one(RecoveryMatcherService.method.getCandidates, { status: 'all' }, 'recovery_candidates'),
-])('%s uses an index', async (_name, method, request, table) => {
-  await sidecar.grpc.unary(method as DescMethodUnary, request as never);
-  const plan = await lastPlan();
-  expect(plan).toMatch(/Index( Only)? Scan|Bitmap Index Scan/);
-  expect(plan).not.toMatch(new RegExp(`Seq Scan on ${table}`));
+  one(engine.fetchTemporalMetricWindows, { policyId: ID }, 'policy.temporal_metric_windows'),
+  one(engine.fetchTemporalMetricWindows, { policyId: ID, agentId: 'a1' }, 'policy.temporal_metric_windows'),
+  one(engine.fetchTemporalMetricWindows, { policyId: ID, tenantId: 't1', since }, 'policy.temporal_metric_windows'),
+  one(engine.fetchEthicalConstraints, {}, 'policy.ethical_constraints'),
+  one(engine.fetchRiskCeilings, {}, 'policy.risk_ceilings'),
+  one(engine.fetchSafetyRules, {}, 'policy.safety_rules'),
+  one(engine.fetchBusinessRules, {}, 'policy.business_rules'),
+  ...(
+    [
+      ['ETHICAL_CONSTRAINTS', 'policy.ethical_constraints'],
+      ['RISK_CEILINGS', 'policy.risk_ceilings'],
+      ['SAFETY_RULES', 'policy.safety_rules'],
+      ['BUSINESS_RULES', 'policy.business_rules'],
+      ['POLICIES', 'policy.policies'],
+      ['TEMPORAL_POLICIES', 'policy.temporal_policies'],
+      ['POLICY_VERSIONS', 'policy.policy_versions'],
+      ['POLICY_DEPENDENCIES', 'policy.policy_dependencies'],
+    ] as const
+  ).map(([table, name]) => one(engine.fetchActivePoliciesForIntegrity, { table: IntegrityTable[table] }, name)),
+  one(engine.fetchTemporalPoliciesForIntegrity, {}, 'policy.temporal_policies'),
+  one(engine.fetchEthicalConstraintsForIntegrity, {}, 'policy.ethical_constraints'),
+  one(engine.fetchSnapshotById, { snapshotId: 's1' }, 'policy.snapshots'),
+  one(graph.fetchActivePolicies, { tenantId: 't1' }, 'public.policy_rules'),
+  one(graph.fetchAllPolicies, { tenantId: 't1' }, 'public.policy_rules'),
+  one(graph.fetchActiveLimits, { tenantId: 't1' }, 'public.limits'),
+  one(graph.fetchAllLimits, { tenantId: 't1' }, 'public.limits'),
+  one(graph.fetchResolvedConflicts, {}, 'policy.policy_conflicts'),
+  one(rules.countPolicyRules, { tenantId: 't1' }, 'public.policy_rules'),
+  one(rules.fetchPolicyRules, { tenantId: 't1' }, ...RULE_TABLES),
+  one(rules.fetchPolicyRules, { tenantId: 't1', ruleType: 'SYSTEM', createdAfter: since }, ...RULE_TABLES),
+  one(
+    rules.fetchPolicyRules,
+    { tenantId: 't1', enforcementMode: EnforcementMode.WARN, scope: RuleScope.TENANT, source: RuleSource.MANUAL },
+    ...RULE_TABLES,
+  ),
+  one(rules.fetchPolicyRuleById, { tenantId: 't1', ruleId: 'r1' }, ...RULE_TABLES),
+  one(PolicyRulesService.method.fetchRuleById, { tenantId: 't1', ruleId: 'r1' }, 'public.policy_rules'),
+  one(proposals.fetchProposals, { tenantId: 't1' }, 'public.policy_proposals'),
+  one(proposals.fetchProposals, { tenantId: 't1', status: 'draft' }, 'public.policy_proposals'),
+  one(proposals.fetchProposalById, { proposalId: ID }, 'public.policy_proposals'),
+  one(proposals.fetchProposalStatus, { proposalId: ID }, 'public.policy_proposals'),
+  one(proposals.countVersionsForProposal, { proposalId: ID }, 'public.policy_versions'),
+  one(proposals.fetchUnacknowledgedFeedback, {}, 'public.pattern_feedback'),
+  one(proposals.fetchUnacknowledgedFeedback, { tenantId: 't1' }, 'public.pattern_feedback'),
+  one(proposals.fetchUnacknowledgedFeedback, { feedbackType: 'p1' }, 'public.pattern_feedback'),
+  one(proposals.fetchUnacknowledgedFeedback, { tenantId: 't1', feedbackType: 'p1' }, 'public.pattern_feedback'),
+  one(proposals.checkRuleExists, { ruleId: 'r1' }, 'public.policy_rules'),
+  one(proposals.fetchRuleById, { ruleId: 'r1', tenantId: 't1' }, 'public.policy_rules'),
+  one(reviews.countDraftProposals, { tenantId: 't1' }, 'public.policy_proposals'),
+  one(reviews.fetchProposals, { tenantId: 't1' }, 'public.policy_proposals'),
+  one(reviews.fetchProposals, { tenantId: 't1', proposalType: 'p1', daysOld: 3 }, 'public.policy_proposals'),
+  one(reviews.fetchProposalById, { tenantId: 't1', proposalId: ID }, 'public.policy_proposals'),
+  one(reviews.listProposalsPaginated, { tenantId: 't1' }, 'public.policy_proposals'),
+  one(
+    reviews.listProposalsPaginated,
+    { tenantId: 't1', status: 'draft', proposalType: 'p1' },
+    'public.policy_proposals',
+  ),
+  one(reviews.getProposalStats, { tenantId: 't1' }, 'public.policy_proposals'),
+  one(reviews.getProposalDetail, { proposalId: ID }, 'public.policy_proposals'),
+  one(reviews.listProposalVersions, { proposalId: ID }, 'public.policy_versions'),
+  one(PolicyReadService.method.getUsageSumSince, { tenantId: 't1', since }, 'public.proxy_calls'),
+  one(arbitrator.arbitrate, { tenantId: 't1', policyIds: ['p1', 'p1001'], arbInput: {} }, 'public.policy_precedence'),
+  one(arbitrator.fetchPrecedences, { tenantId: 't1' }, 'public.policy_precedence'),
+  one(arbitrator.fetchPrecedences, { tenantId: 't1', policyIds: ['p1'] }, 'public.policy_precedence'),
+  one(scopes.resolveApplicablePolicies, { context: { tenantId: 't1' } }, 'public.policy_scopes'),
+  one(scopes.getScopeForPolicy, { tenantId: 't1', policyId: 'p1' }, 'public.policy_scopes'),
+  one(scopes.fetchScopes, { tenantId: 't1' }, 'public.policy_scopes'),
+  one(scopes.fetchScopes, { tenantId: 't1', policyId: 'p1' }, 'public.policy_scopes'),
+  one(recovery.getCandidates, { status: 'approved' }, 'public.recovery_candidates'),
+  one(recovery.countCandidates, { status: 'approved' }, 'public.recovery_candidates'),
+  one(recovery.suggest, { failureMatchId: ID, failurePayload: {} }, 'public.failure_matches'),
+  one(RecoveryWriteService.method.getCandidateByIdempotencyKey, { idempotencyKey: ID }, 'public.recovery_candidates'),
+])('%s reads what its condition leaves', async (_name, method, request, tables) => {
+  for (const { table, reader, plan } of await plansOf(method, request, tables)) {
+    expectIndexed(table, plan);
+    expect(isNarrowed(plan), `${reader}\n${plan}`).toBe(true);
+  }
+});
+
+// Conditions that leave a good part of the table, or none at all: the order is what the index is for.
+test.each([
+  one(engine.fetchViolations, {}, 'policy.violations'),
+  one(engine.fetchViolations, { severityMin: 0.9 }, 'policy.violations'),
+  one(engine.fetchEvaluations, {}, 'policy.evaluations'),
+  one(engine.fetchEvaluations, { decision: 'block' }, 'policy.evaluations'),
+  one(engine.fetchPolicyVersions, {}, 'policy.policy_versions'),
+  one(engine.fetchPolicyVersions, { includeInactive: true }, 'policy.policy_versions'),
+  one(engine.fetchProvenance, {}, 'policy.policy_provenance'),
+  one(engine.fetchConflicts, { includeResolved: true, severityMin: 0.9 }, 'policy.policy_conflicts'),
+  one(proposals.fetchProposals, {}, 'public.policy_proposals'),
+  one(proposals.fetchProposals, { status: 'draft' }, 'public.policy_proposals'),
+  one(reviews.listProposalsPaginated, { status: 'draft' }, 'public.policy_proposals'),
+  one(reviews.listProposalsPaginated, { proposalType: 'p1' }, 'public.policy_proposals'),
+  one(recovery.getCandidates, { status: 'all' }, 'public.recovery_candidates'),
+])('%s reads in the order of the list', async (_name, method, request, tables) => {
+  for (const { table, reader, plan } of await plansOf(method, request, tables)) {
+    expectIndexed(table, plan);
+    expect(isInOrder(plan) || isNarrowed(plan), `${reader}\n${plan}`).toBe(true);
+  }
 });

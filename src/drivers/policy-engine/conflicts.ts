@@ -18,12 +18,18 @@ const from = table(PolicyConflict);
 const conflict = projection(PolicyConflictSchema, PolicyConflict);
 const unresolved = projection(UnresolvedConflictSchema, PolicyConflict);
 
-const conflicts = filteredList('policy_engine.conflicts', {
-  select: `select ${conflict.columns} from ${from}`,
-  filters: [`${of('resolved')} = ?`, `${of('severity')} >= ?`],
-  order: of('id'),
-  map: conflict.map,
-});
+// A constant condition lets PostgreSQL use the index of the rows that meet it, whatever the parameters.
+const conflicts = (name: string, ...base: string[]) =>
+  filteredList(`policy_engine.${name}`, {
+    select: `select ${conflict.columns} from ${from}`,
+    base,
+    filters: [`${of('severity')} >= ?`],
+    order: of('id'),
+    map: conflict.map,
+  });
+
+const allConflicts = conflicts('conflicts');
+const openConflicts = conflicts('open_conflicts', `not ${of('resolved')}`);
 
 const unresolvedConflicts = statement(
   'policy_engine.unresolved_conflicts',
@@ -52,7 +58,7 @@ const insertConflict = statement(
 const SEVERITY = 0.5;
 
 const matching = ({ includeResolved, severityMin }: FetchConflictsRequest | StreamConflictsRequest) =>
-  conflicts([includeResolved ? undefined : false, severityMin], null);
+  (includeResolved ? allConflicts : openConflicts)([severityMin], null);
 
 /** Conflicts between policies: found, listed, settled. */
 export const conflictRpcs = {
