@@ -191,6 +191,19 @@ const FILLS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     request_json: `'{}'`,
     created_at: at,
   },
+  'public.tenants': {
+    id: `'t' || n`,
+    name: `'n'`,
+    slug: `'s' || n`,
+  },
+  'public.default_guardrails': {
+    id: `'g' || n`,
+    name: `'n' || n`,
+    category: `'c'`,
+    rule_type: `'t'`,
+    rule_config_json: `'{}'`,
+    action: `'block'`,
+  },
   'public.policy_precedence': {
     tenant_id: `'t' || n % 1000`,
     policy_id: `'p' || n`,
@@ -412,6 +425,8 @@ test.each([
   one(reviews.getProposalStats, { tenantId: 't1' }, 'public.policy_proposals'),
   one(reviews.getProposalDetail, { proposalId: ID }, 'public.policy_proposals'),
   one(reviews.listProposalVersions, { proposalId: ID }, 'public.policy_versions'),
+  one(PolicyReadService.method.getTenantBudgetSettings, { tenantId: 't1' }, 'public.tenants'),
+  one(PolicyReadService.method.getGuardrailById, { guardrailId: 'g1' }, 'public.default_guardrails'),
   one(PolicyReadService.method.getUsageSumSince, { tenantId: 't1', since }, 'public.proxy_calls'),
   one(arbitrator.arbitrate, { tenantId: 't1', policyIds: ['p1', 'p1001'], arbInput: {} }, 'public.policy_precedence'),
   one(arbitrator.fetchPrecedences, { tenantId: 't1' }, 'public.policy_precedence'),
