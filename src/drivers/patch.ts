@@ -46,23 +46,32 @@ export const patchAssignments = (entity: Table, desc: DescMessage, mask: number)
     .join(', ');
 };
 
+/** Refuses fields of a patch that are named and left unset although their column holds no NULL. */
+export const mustBeSet = (missing: readonly { readonly name: string }[]): void => {
+  if (missing.length === 0) return;
+  throw invalidArgument(missing.map(({ name }) => ({ field: `updates.${name}`, description: 'must be set' })));
+};
+
 /**
  * Parameters for {@link patchAssignments}: the paths, then the values of the fields they name.
  *
  * @param textOf what is stored for an enum value.
+ * @throws INVALID_ARGUMENT naming the fields that are left unset although their column holds no NULL.
  */
 export const patchParams = <P extends DescMessage>(
+  entity: Table,
   desc: P,
   updates: MessageShape<P> | undefined,
   paths: readonly string[],
   textOf: typeof enumText = enumText,
 ): Param[] => {
   const given = (updates ?? {}) as Record<string, unknown>;
+  const columns = entity.meta.properties as Record<string, { nullable?: boolean }>;
+  const named = desc.fields.filter(({ name }) => paths.includes(name));
+  mustBeSet(named.filter(({ name, localName }) => given[localName] === undefined && !columns[name]!.nullable));
   return [
     paths,
-    ...desc.fields.map((field) =>
-      paths.includes(field.name) ? bound(field, given[field.localName], textOf) : undefined,
-    ),
+    ...desc.fields.map((field) => (named.includes(field) ? bound(field, given[field.localName], textOf) : undefined)),
   ];
 };
 
@@ -91,7 +100,7 @@ export const patchUpdate = <P extends DescMessage>(name: string, entity: Table, 
       );
     }
     if (problems.length > 0) throw invalidArgument(problems);
-    return db.execute(update, [id, ...patchParams(desc, request.updates, named)]);
+    return db.execute(update, [id, ...patchParams(entity, desc, request.updates, named)]);
   };
   return { paths, run };
 };

@@ -141,7 +141,13 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
   updatePrecedence: write(
     { update_mask: required(all(mask(patchPaths), filled)) },
     async (db, { tenantId, policyId, updates, updateMask }) => {
-      const values = patchParams(PolicyPrecedencePatchSchema, updates, updateMask!.paths, lowerEnumText);
+      const values = patchParams(
+        PolicyPrecedence,
+        PolicyPrecedencePatchSchema,
+        updates,
+        updateMask!.paths,
+        lowerEnumText,
+      );
       return { precedence: await db.row(updatePrecedence, [tenantId, policyId, ...values]) };
     },
   ),

@@ -150,7 +150,7 @@ export const policyRules = driver(PolicyRulesService, {
     },
     async (db, { tenantId, ruleId, updates, updateMask }) => {
       const { paths } = updateMask!;
-      const params = patchParams(PolicyRulePatchSchema, updates, paths);
+      const params = patchParams(PolicyRule, PolicyRulePatchSchema, updates, paths);
       return { rule: await db.row(updateRule, [tenantId, ruleId, ...params]) };
     },
   ),

@@ -256,7 +256,13 @@ export const recoveryWrite = driver(RecoveryWriteService, {
   updateRecoveryCandidate: write(
     { 'updates.confidence': rate, update_mask: required(all(mask(candidatePaths), filled)) },
     async (db, { candidateId, updates, updateMask }) => {
-      const values = patchParams(RecoveryCandidatePatchSchema, updates, updateMask!.paths, lowerEnumText);
+      const values = patchParams(
+        RecoveryCandidate,
+        RecoveryCandidatePatchSchema,
+        updates,
+        updateMask!.paths,
+        lowerEnumText,
+      );
       return { rowsAffected: await db.execute(updateCandidate, [candidateId, ...values]) };
     },
   ),

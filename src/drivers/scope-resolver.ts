@@ -15,6 +15,7 @@ import {
 } from '../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import { compute, driver, read, write } from './driver.ts';
 import { filteredList, nonEmpty } from './filters.ts';
+import { mustBeSet } from './patch.ts';
 import { all, filled, fits, mask, page, required } from './rules.ts';
 import {
   idsJson,
@@ -203,9 +204,12 @@ export const scopeResolver = driver(ScopeResolverService, {
   ),
   updateScope: write(
     { update_mask: required(all(mask(PolicyScopePatchSchema.fields.map(({ name }) => name)), filled)) },
-    async (db, { tenantId, scopeId, updates, updateMask }) => ({
-      scope: await db.row(updateScope, [tenantId, scopeId, updateMask!.paths, ...patchValues(updates)]),
-    }),
+    async (db, { tenantId, scopeId, updates, updateMask }) => {
+      const { paths } = updateMask!;
+      const { scopeType } = PolicyScopePatchSchema.field;
+      mustBeSet(paths.includes(scopeType.name) && !updates?.scopeType ? [scopeType] : []);
+      return { scope: await db.row(updateScope, [tenantId, scopeId, paths, ...patchValues(updates)]) };
+    },
   ),
   deleteScope: write({}, async (db, { tenantId, scopeId }) => ({
     rowsAffected: await db.execute(deleteScope, [tenantId, scopeId]),

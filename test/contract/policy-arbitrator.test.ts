@@ -172,7 +172,7 @@ describe.each(['grpc', 'connect'] as const)('arbitration over %s', (listener) =>
     expect(await update(['failure_mode'], { failureMode: FailureMode.FAIL_OPEN }, 'p1', 't2')).toBe(undefined);
     expect((await refusal(update([], {}))).fields).toEqual(['update_mask']);
     expect((await refusal(update(['tenant_id'], {}))).fields).toEqual(['update_mask']);
-    expect((await refusal(update(['precedence'], {}))).reason).toBe('NOT_NULL_VIOLATION');
+    expect((await refusal(update(['precedence'], {}))).fields).toEqual(['updates.precedence']);
     const zero = await refusal(update(['bind_at'], { bindAt: BindAt.UNSPECIFIED }));
     expect(zero.fields).toEqual(['updates.bind_at']);
     const tooLong = create('x'.repeat(65), { tenantId: 'y'.repeat(65), failureMode: 9 });

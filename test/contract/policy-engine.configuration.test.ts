@@ -100,7 +100,7 @@ describe.each(['grpc', 'connect'] as const)('configuration over %s', (listener) 
     expect(await patch([], { maxValue: 1 }, 'not-a-uuid')).toBe(0n);
     const error = await refusal(patch(['breach_action', 'metric'], { breachAction: 'x'.repeat(51) }, 'not-a-uuid'));
     expect(error).toMatchObject({ code: 'INVALID_ARGUMENT', fields: ['ceiling_id', 'updates.breach_action'] });
-    expect((await refusal(patch(['metric'], {}))).reason).toBe('NOT_NULL_VIOLATION');
+    expect((await refusal(patch(['metric'], {}))).fields).toEqual(['updates.metric']);
     expect((await refusal(patch(['id'], {}))).fields).toEqual(['update_mask']);
     await sidecar.sql(`insert into policy.risk_ceilings (name, metric, max_value) values ('taken', 'm', 1)`);
     expect(await refusal(patch(['name'], { name: 'taken' }))).toMatchObject({
@@ -125,7 +125,7 @@ describe.each(['grpc', 'connect'] as const)('configuration over %s', (listener) 
     expect((await patch(['condition', 'priority'], { condition: nullValue, priority: 0 })).rowsAffected).toBe(1n);
     const [rule] = (await caller().unary(rpc.fetchSafetyRules, {})).safetyRules;
     expect(rule).toMatchObject({ condition: nullValue, priority: 0, cooldownSeconds: 30 });
-    expect((await refusal(patch(['condition'], {}))).reason).toBe('NOT_NULL_VIOLATION');
+    expect((await refusal(patch(['condition'], {}))).fields).toEqual(['updates.condition']);
     expect((await patch(['cooldown_seconds'], {})).rowsAffected).toBe(1n);
     expect((await caller().unary(rpc.fetchSafetyRules, {})).safetyRules[0]?.cooldownSeconds).toBeUndefined();
     expect((await patch([], {})).rowsAffected).toBe(0n);

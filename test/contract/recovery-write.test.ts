@@ -202,7 +202,7 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
     expect((await refusal(patch([], {}))).fields).toEqual(['update_mask']);
     expect((await refusal(patch(['status', 'id'], {}))).fields).toEqual(['update_mask']);
     expect((await refusal(patch(['confidence'], { confidence: 1.5 }))).fields).toEqual(['updates.confidence']);
-    expect((await refusal(patch(['decision'], {}))).reason).toBe('NOT_NULL_VIOLATION');
+    expect((await refusal(patch(['decision'], {}))).fields).toEqual(['updates.decision']);
     expect(await refusal(patch(['selected_action_id'], { selectedActionId: 999_999 }))).toMatchObject({
       code: 'FAILED_PRECONDITION',
       metadata: { constraint: 'recovery_candidates_selected_action_id_fkey' },

@@ -180,7 +180,7 @@ describe.each(['grpc', 'connect'] as const)('scopes over %s', (listener) => {
     expect((await update(['description'], {}))!.description).toBe(undefined);
     expect((await refusal(update([], {}))).fields).toEqual(['update_mask']);
     expect((await refusal(update(['policy_id'], {}))).fields).toEqual(['update_mask']);
-    expect((await refusal(update(['scope_type'], {}))).reason).toBe('NOT_NULL_VIOLATION');
+    expect((await refusal(update(['scope_type'], {}))).fields).toEqual(['updates.scope_type']);
     const long = 'x'.repeat(65);
     const tooLong = create(long, 9 as ScopeType, { createdBy: long, tenantId: long, agentIds: ['a', '\0'] });
     expect([...(await refusal(tooLong)).fields].sort()).toEqual([

@@ -1,0 +1,43 @@
+import type { DescMethodUnary } from '@bufbuild/protobuf';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { PolicyArbitratorService } from '../../src/gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { PolicyRulesService } from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
+import { RecoveryWriteService } from '../../src/gen/hoc/cus/policies/v1/recovery_write_pb.ts';
+import { ScopeResolverService } from '../../src/gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { refusal } from '../support/client.ts';
+import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+
+let sidecar: TestSidecar;
+beforeAll(async () => {
+  sidecar = await startTestSidecar();
+});
+afterAll(() => sidecar?.stop());
+
+const ID = '00000000-0000-4000-8000-000000000001';
+
+// A mask that named such a field and left it unset went to the database as NULL, which cost the caller's transaction.
+test.each<[DescMethodUnary, object, string[]]>([
+  [PolicyArbitratorService.method.updatePrecedence, { tenantId: 't', policyId: 'p' }, ['precedence', 'bind_at']],
+  [PolicyEngineService.method.updateRiskCeiling, { ceilingId: ID }, ['name', 'max_value']],
+  [PolicyEngineService.method.updateSafetyRule, { ruleId: ID }, ['name', 'priority']],
+  [PolicyRulesService.method.updateRule, { tenantId: 't', ruleId: 'r' }, ['name', 'status', 'updated_at']],
+  [RecoveryWriteService.method.updateRecoveryCandidate, { candidateId: 1 }, ['suggestion', 'decision']],
+  [RecoveryWriteService.method.updateFailureMatch, { failureMatchId: ID }, ['match_type', 'is_retryable']],
+  [ScopeResolverService.method.updateScope, { tenantId: 't', scopeId: 's' }, ['scope_type']],
+])('%s: a field that must have a value and is named without one is refused', async (method, key, required) => {
+  const { transaction } = await sidecar.grpc.unary(TransactionService.method.begin, {});
+  const inside = { transaction: transaction!.id! };
+  const patch = method.input.fields.find(({ name }) => name === 'updates')!.message!;
+  const update = (paths: string[]) => sidecar.grpc.unary(method, { ...key, updateMask: { paths } } as never, inside);
+
+  const refused = await refusal(update(patch.fields.map(({ name }) => name)));
+  expect(refused).toMatchObject({ code: 'INVALID_ARGUMENT' });
+  expect(refused.fields).toEqual(expect.arrayContaining(required.map((name) => `updates.${name}`)));
+
+  const optional = patch.fields.map(({ name }) => name).filter((name) => !refused.fields.includes(`updates.${name}`));
+  // The transaction lives, and the other fields may be cleared.
+  if (optional.length > 0) await update(optional);
+  await sidecar.grpc.unary(TransactionService.method.commit, { transactionId: transaction!.id! });
+});
