@@ -100,15 +100,13 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
       const { endpoint, result } = runnerOf(operation);
       try {
         const before = db.rowCount;
-        const value = await endpoint.run!(db, operation.request.value as Message, call);
-        const rows = db.rowCount - before;
+        const reply = await endpoint.run!(db, operation.request.value as Message, call);
+        const value = create(endpoint.method.output, reply as MessageInitShape<DescMessage>);
+        const rows = (value as { rowsAffected?: bigint }).rowsAffected ?? db.rowCount - before;
         if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
           throw unexpected(operation.expectedRows, rows);
         }
-        const response = {
-          case: result,
-          value: create(endpoint.method.output, value as MessageInitShape<DescMessage>),
-        };
+        const response = { case: result, value };
         results.push({ rows, response } as MessageInitShape<typeof OperationResultSchema>);
       } catch (error) {
         throw atOperation(error, index);

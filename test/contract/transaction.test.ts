@@ -440,6 +440,25 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
       expect(await stored()).toEqual(['a']);
     });
 
+    // It once counted the one row that such a statement returns.
+    test('a step that moves rows within its statement counts those it moved', async () => {
+      await sidecar.sql('truncate policy.temporal_metric_events, policy.temporal_metric_windows');
+      await sidecar.sql(
+        `insert into policy.temporal_metric_events (policy_id, metric, value, occurred_at)
+        select gen_random_uuid(), 'm', 1, now() - interval '3 hours' from generate_series(1, 3)`,
+      );
+      const compact = (expectedRows: bigint) => ({
+        request: { case: 'compactTemporalEvents' as const, value: { compactHours: 1n, retentionHours: 100n } },
+        expectedRows,
+      });
+      expect(await refusal(caller().unary(tx.execute, { operations: [compact(1n)] }))).toMatchObject({
+        reason: 'UNEXPECTED_ROW_COUNT',
+        metadata: { expected: '1', found: '3' },
+      });
+      const { results } = await caller().unary(tx.execute, { operations: [compact(3n)] });
+      expect(results).toMatchObject([{ rows: 3n, response: { value: { rowsAffected: 3n, windowsWritten: 3n } } }]);
+    });
+
     test('all or nothing: a row count that differs undoes everything', async () => {
       const error = await refusal(
         caller().unary(tx.execute, { operations: [operation('a'), acknowledge(randomUUID(), 1n), operation('b')] }),
