@@ -47,6 +47,8 @@ export interface EndedTransaction {
   /** Why it ended, for the caller: `idle for 30000 ms`. */
   readonly how: string;
   readonly endedAt: number;
+  /** Settles when PostgreSQL has ended it too. */
+  readonly settled: Promise<void>;
 }
 
 const MEMORY = 10_000;
@@ -70,7 +72,7 @@ const stateReason: Readonly<Record<Exclude<TransactionState, 'open' | 'committin
   unknown: 'TRANSACTION_OUTCOME_UNKNOWN',
 };
 
-const endedError = (ended: EndedTransaction): RpcError =>
+const endedError = (ended: Omit<EndedTransaction, 'settled'>): RpcError =>
   new RpcError(
     Code.FAILED_PRECONDITION,
     stateReason[ended.state as keyof typeof stateReason],
@@ -545,7 +547,8 @@ export class TransactionRegistry {
   /** Moves a transaction from the open ones to memory. */
   forget(transaction: Transaction, state: TransactionState, how: string): void {
     if (!this.#open.delete(transaction.id)) return;
-    this.#memory.set(transaction.id, { caller: transaction.caller, state, how, endedAt: Date.now() });
+    const { caller, ended: settled } = transaction;
+    this.#memory.set(transaction.id, { caller, state, how, endedAt: Date.now(), settled });
     if (this.#memory.size > MEMORY) this.#memory.delete(this.#memory.keys().next().value!);
   }
 

@@ -136,6 +136,7 @@ export const transactionEndpoints = (
 
   const outcomeOfTransaction = async (id: string, caller: string): Promise<Outcome> => {
     const xid = transactions.xidOf(id, caller);
+    await transactions.remembered(id, caller)?.settled;
     if (xid === undefined) {
       return transactions.isOpen(id) ? Outcome.IN_PROGRESS : Outcome.ABORTED;
     }
@@ -177,7 +178,10 @@ export const transactionEndpoints = (
           if (transactions.isOpen(id)) throw error;
         });
         const ended = transactions.remembered(id, call.caller);
-        if (ended) return { state: STATE[ended.state] };
+        if (ended) {
+          await ended.settled;
+          return { state: STATE[ended.state] };
+        }
         const outcome = await outcomeOfTransaction(id, call.caller);
         return {
           state: outcome === Outcome.COMMITTED ? TransactionState.COMMITTED : TransactionState.ROLLED_BACK,

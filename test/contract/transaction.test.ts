@@ -127,6 +127,26 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
     expect(await stored()).toEqual([]);
   });
 
+  // Story: a lease was noted as ended before PostgreSQL had rolled it back, so for a moment the transaction was gone from
+  // List while GetOutcome still said IN_PROGRESS.
+  test('a transaction that is no longer listed has its outcome', async () => {
+    const { id } = await begin({ idleLease: durationFromMs(200) });
+    await insert('a', id);
+    const [backend] = await sidecar.sql<{ pid: number }>(
+      "select pid from pg_stat_activity where state = 'idle in transaction'",
+    );
+    process.kill(backend!.pid, 'SIGSTOP');
+    const told: Promise<Outcome>[] = [];
+    try {
+      while ((await caller().unary(tx.list, {})).transactions.some((each) => each.id === id));
+      told.push(outcome(id!));
+      await caller().unary(tx.list, {});
+    } finally {
+      process.kill(backend!.pid, 'SIGCONT');
+    }
+    expect(await Promise.all(told)).toEqual([Outcome.ABORTED]);
+  });
+
   test('the total lease ends a busy transaction too', async () => {
     const { id } = await begin({ totalLease: durationFromMs(150) });
     const error = await refusal(
