@@ -1,9 +1,8 @@
-import pg from 'pg';
 import { type Config, loadConfig } from '../../src/config.ts';
 import { createLog } from '../../src/log.ts';
 import { type Sidecar, startServer } from '../../src/server/sidecar.ts';
 import { type Caller, connectCaller, grpcCaller } from './client.ts';
-import { createDatabase } from './postgres.ts';
+import { createDatabase, openPool } from './postgres.ts';
 
 /** A server of this process on a database of its own. */
 export interface TestSidecar {
@@ -36,7 +35,7 @@ export const startTestSidecar = async (overrides: Partial<Config> = {}, url?: st
   });
   const grpc = grpcCaller(server.grpcAddress);
   const connect = connectCaller(server.httpAddress!);
-  const pool = new pg.Pool({ connectionString: database.url, max: 4 });
+  const pool = openPool(database.url, 4);
   const discard = async (): Promise<void> => {
     grpc.close();
     connect.close();
