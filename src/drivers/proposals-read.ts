@@ -13,7 +13,7 @@ import {
 import { driver, read } from './driver.ts';
 import { filteredCount, filteredList, nonEmpty } from './filters.ts';
 import { documentOr, elementsOf } from './json.ts';
-import { fits, page } from './rules.ts';
+import { between, fits, page } from './rules.ts';
 import { each } from './streams.ts';
 
 const feedbackIds = column(PolicyProposal, 'triggering_feedback_ids');
@@ -105,11 +105,14 @@ const tally = <T>(
 const roundToTenth = (percent: number): number =>
   Number.isInteger(percent * 4) && (percent * 4) % 4 === 1 ? Math.floor(percent) + 0.2 : Number(percent.toFixed(1));
 
+/** Days that lead from today to the years 1 to 9999. */
+const age = between(-2_900_000, 739_000);
+
 const named = { proposal_id: fits(PolicyProposal, 'id') };
 
 /** `ProposalsReadDriver`: proposals and their versions for those who review them. */
 export const proposalsRead = driver(ProposalsReadService, {
-  fetchProposals: read({ limit: page, offset: page }, async (db, request) => {
+  fetchProposals: read({ days_old: age, limit: page, offset: page }, async (db, request) => {
     const query = proposals(
       [nonEmpty(request.proposalType), request.daysOld || undefined],
       request.limit ?? 50,
