@@ -51,10 +51,13 @@ export class Connection {
 
   /** Told when the backend goes away while nobody runs a statement. */
   onLost: ((error: Error) => void) | undefined;
+  /** True when it has been lent before, so that its backend may have died since without anybody noticing. */
+  readonly reused: boolean;
 
-  constructor(client: pg.PoolClient, cancel: Cancel) {
+  constructor(client: pg.PoolClient, cancel: Cancel, reused: boolean) {
     this.#client = client;
     this.#cancel = cancel;
+    this.reused = reused;
     client.on('error', this.#onError);
   }
 
@@ -119,13 +122,14 @@ export class Connection {
     }
   }
 
-  /** Gives the connection back; a broken one is closed. */
-  release(error?: unknown): void {
-    if (this.#released) return;
+  /** Gives the connection back; a broken one is closed. Returns whether it was broken. */
+  release(error?: unknown): boolean {
+    const broken = this.#lost !== undefined || (error !== undefined && this.#isBroken(error));
+    if (this.#released) return broken;
     this.#released = true;
     this.#client.off('error', this.#onError);
-    const broken = this.#lost !== undefined || (error !== undefined && this.#isBroken(error));
     this.#client.release(broken);
+    return broken;
   }
 
   #isBroken(error: unknown): boolean {
@@ -139,6 +143,7 @@ export class Lane {
   readonly #options: LaneOptions;
   readonly #name: string;
   readonly #cancel: Cancel;
+  readonly #lentBefore = new WeakSet<pg.PoolClient>();
 
   constructor(name: string, url: string, options: LaneOptions, cancel: Cancel) {
     this.#name = name;
@@ -185,7 +190,28 @@ export class Lane {
     const client = await (signal ? raceAbort(lent, signal) : lent).catch((error: unknown) => {
       throw this.#explain(error);
     });
-    return new Connection(client, this.#cancel);
+    const reused = this.#lentBefore.has(client);
+    this.#lentBefore.add(client);
+    return new Connection(client, this.#cancel, reused);
+  }
+
+  /**
+   * Lends a connection that has done a first piece of work, which changes nothing if it fails. A backend that died while
+   * its connection lay idle is noticed only by that work; then the next connection does it.
+   */
+  async acquireWith<T>(
+    signal: AbortSignal | undefined,
+    first: (connection: Connection) => Promise<T>,
+  ): Promise<{ connection: Connection; result: T }> {
+    for (;;) {
+      const connection = await this.acquire(signal);
+      try {
+        return { connection, result: await first(connection) };
+      } catch (error) {
+        const broken = connection.release(error);
+        if (!(broken && connection.reused)) throw error;
+      }
+    }
   }
 
   #explain(error: unknown): unknown {
@@ -201,17 +227,11 @@ export class Lane {
     return error;
   }
 
-  /** Lends a connection for one piece of work. */
+  /** Lends a connection for one piece of work that may be done again: see {@link acquireWith}. */
   async use<T>(signal: AbortSignal | undefined, work: (connection: Connection) => Promise<T>): Promise<T> {
-    const connection = await this.acquire(signal);
-    try {
-      const result = await work(connection);
-      connection.release();
-      return result;
-    } catch (error) {
-      connection.release(error);
-      throw error;
-    }
+    const { connection, result } = await this.acquireWith(signal, work);
+    connection.release();
+    return result;
   }
 
   async end(): Promise<void> {

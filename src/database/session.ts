@@ -82,10 +82,11 @@ export class AutoCommitSession implements Session {
 
   /** A stream lasts as long as its reader takes, so it counts as an open transaction. */
   async *stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncGenerator<T> {
-    const connection = await this.#database.transactions.acquire(this.#signal);
+    const { connection } = await this.#database.transactions.acquireWith(this.#signal, (idle) =>
+      idle.command('begin isolation level repeatable read read only', undefined, this.#signal),
+    );
     let failure: unknown;
     try {
-      await connection.command('begin isolation level repeatable read read only', undefined, this.#signal);
       for await (const row of readCursor(connection, statement, params, this.#signal)) {
         this.rowCount += 1n;
         yield row;

@@ -73,13 +73,9 @@ class LateSession implements Session {
   }
 
   async #begin(): Promise<TransactionSession> {
-    const connection = await this.#lane.acquire(this.#signal);
-    try {
-      await connection.command(beginText(this.#mode), undefined, this.#signal);
-    } catch (error) {
-      connection.release(error);
-      throw error;
-    }
+    const { connection } = await this.#lane.acquireWith(this.#signal, (idle) =>
+      idle.command(beginText(this.#mode), undefined, this.#signal),
+    );
     this.#connection = connection;
     const session = new TransactionSession(connection, this.#signal);
     this.#rowCount = () => session.rowCount;

@@ -469,17 +469,12 @@ export class TransactionRegistry {
     this.#refuseSelfDeadlock(options.caller);
     this.#count(options.caller, 1);
     try {
-      const connection = await this.#database.transactions.acquire(signal);
-      try {
-        const xid = await startTransaction(connection, options, signal);
-        const transaction = new Transaction(this, connection, this.#ids.issue(options.caller, xid), options);
-        this.#open.set(transaction.id, transaction);
-        return transaction;
-      } catch (error) {
-        await connection.command('rollback').catch(() => {});
-        connection.release(error);
-        throw error;
-      }
+      const { connection, result: xid } = await this.#database.transactions.acquireWith(signal, (idle) =>
+        startTransaction(idle, options, signal),
+      );
+      const transaction = new Transaction(this, connection, this.#ids.issue(options.caller, xid), options);
+      this.#open.set(transaction.id, transaction);
+      return transaction;
     } finally {
       this.#count(options.caller, -1);
     }
@@ -574,7 +569,7 @@ const foreign = (): RpcError =>
   new RpcError(Code.PERMISSION_DENIED, 'TRANSACTION_NOT_YOURS', 'the transaction belongs to another caller');
 
 /** Starts a transaction; returns its PostgreSQL id where it may write. One round trip. */
-export const startTransaction = async (
+const startTransaction = async (
   connection: Connection,
   mode: TransactionMode,
   signal: AbortSignal | undefined,
@@ -583,6 +578,12 @@ export const startTransaction = async (
     await connection.command(beginText(mode), undefined, signal);
     return undefined;
   }
-  const { rows } = await connection.command(`${beginText(mode)}; select pg_current_xact_id()`, undefined, signal);
-  return BigInt(rows[0]![0]!);
+  try {
+    const { rows } = await connection.command(`${beginText(mode)}; select pg_current_xact_id()`, undefined, signal);
+    return BigInt(rows[0]![0]!);
+  } catch (error) {
+    // The call may have ended between the two.
+    await connection.command('rollback').catch(() => {});
+    throw error;
+  }
 };

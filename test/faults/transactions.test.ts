@@ -79,6 +79,29 @@ test('a backend terminated during a statement is UNAVAILABLE, and the next call 
   expect((await reset('single-use')).rowsAffected).toBe(1n);
 });
 
+// Story: a backend that died while its connection was idle was noticed only by the call that was lent it next, which
+// failed although nothing had been done yet.
+test.each([
+  ['transaction', () => begin().then((transactionId) => sidecar.grpc.unary(tx.rollback, { transactionId }))],
+  ['call', () => insert('a', 'single-use')],
+  ['call', () => sidecar.grpc.unary(rpc.fetchRiskCeilings, {})],
+])('a call succeeds although the idle %s backend it is lent has just died', async (name, begins) => {
+  await begins();
+  const pids = (await backends(name)).map(({ pid }) => pid);
+  expect(pids).not.toEqual([]);
+  for (const pid of pids) process.kill(pid, 'SIGSTOP');
+  const beginning = begins();
+  try {
+    for (let turn = 0; turn < 5; turn += 1) await open();
+  } finally {
+    for (const pid of pids) {
+      process.kill(pid, 'SIGTERM');
+      process.kill(pid, 'SIGCONT');
+    }
+  }
+  await beginning;
+});
+
 test('with every connection taken, health and outcomes still answer', async () => {
   const held = await Promise.all(Array.from({ length: 10 }, () => begin()));
   const [row] = await sidecar.sql<{ id: string }>('select id from policy.risk_ceilings limit 1');
