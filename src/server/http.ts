@@ -5,14 +5,13 @@ import type { Message } from '@bufbuild/protobuf';
 import {
   type Code as ConnectCode,
   ConnectError,
-  type ConnectRouter,
   createContextKey,
   createContextValues,
   type HandlerContext,
 } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { Code, type RpcError, toRpcError } from '../database/errors.ts';
-import { cancelled, deadlineExceeded } from './deadline.ts';
+import { CallEnd } from './deadline.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Listener } from './grpc.ts';
 import type { Inbound, Pipeline } from './pipeline.ts';
@@ -30,52 +29,76 @@ export interface HttpOptions {
 const asConnectError = (error: RpcError): ConnectError =>
   new ConnectError(error.message, error.code as number as ConnectCode, undefined, [...errorDetails(error)]);
 
-/** The context's signal, with our own errors for reasons. */
-const signalOf = (context: HandlerContext): AbortSignal => {
-  const controller = new AbortController();
+/** The call as the pipeline sees it; its end follows the context's, with our own errors for reasons. */
+const receive = (endpoint: Endpoint, context: HandlerContext): { inbound: Inbound; end: CallEnd } => {
+  const end = new CallEnd();
   const onAbort = (): void => {
     const { reason } = context.signal;
     const late = reason instanceof ConnectError && (reason.code as number) === Code.DEADLINE_EXCEEDED;
-    controller.abort(late ? deadlineExceeded() : cancelled());
+    if (late) end.expire();
+    else end.leave();
   };
   if (context.signal.aborted) onAbort();
   else context.signal.addEventListener('abort', onAbort, { once: true });
-  return controller.signal;
+  const inbound: Inbound = {
+    endpoint,
+    peer: context.values.get(peerKey),
+    header: (name) => context.requestHeader.get(name) ?? undefined,
+    signal: end.signal,
+  };
+  return { inbound, end };
 };
 
-const receive = (endpoint: Endpoint, context: HandlerContext): Inbound => ({
-  endpoint,
-  peer: context.values.get(peerKey),
-  header: (name) => context.requestHeader.get(name) ?? undefined,
-  signal: signalOf(context),
-});
-
-async function* translated(responses: AsyncIterable<Message>): AsyncGenerator<Message> {
+/** Responses on their way to a reader. What comes back of one, whatever it is, says that the reader has left. */
+async function* delivered(responses: AsyncIterable<Message>, end: CallEnd): AsyncGenerator<Message> {
   try {
-    yield* responses;
+    for await (const response of responses) {
+      let taken = false;
+      try {
+        yield response;
+        taken = true;
+      } finally {
+        if (!taken) end.leave();
+      }
+    }
   } catch (error) {
-    throw asConnectError(toRpcError(error));
+    throw asConnectError(toRpcError(end.signal.aborted ? end.signal.reason : error));
   }
 }
 
-const register = (router: ConnectRouter, pipeline: Pipeline, endpoint: Endpoint): void => {
-  const { method } = endpoint;
-  const implementation =
-    method.methodKind === 'unary'
-      ? async (request: Message, context: HandlerContext): Promise<Message> => {
-          try {
-            return await pipeline.unary(receive(endpoint, context), () => request);
-          } catch (error) {
-            throw asConnectError(toRpcError(error));
-          }
-        }
-      : method.methodKind === 'bidi_streaming'
-        ? (requests: AsyncIterable<Message>, context: HandlerContext) =>
-            translated(pipeline.duplex(receive(endpoint, context), requests))
-        : (request: Message, context: HandlerContext) =>
-            translated(pipeline.stream(receive(endpoint, context), () => request));
-  router.rpc(method, implementation as never);
-};
+const unary =
+  (pipeline: Pipeline, endpoint: Endpoint) =>
+  async (request: Message, context: HandlerContext): Promise<Message> => {
+    try {
+      return await pipeline.unary(receive(endpoint, context).inbound, () => request);
+    } catch (error) {
+      throw asConnectError(toRpcError(error));
+    }
+  };
+
+const stream =
+  (pipeline: Pipeline, endpoint: Endpoint) =>
+  (request: Message, context: HandlerContext): AsyncIterable<Message> => {
+    const { inbound, end } = receive(endpoint, context);
+    return delivered(
+      pipeline.stream(inbound, () => request),
+      end,
+    );
+  };
+
+const duplex =
+  (pipeline: Pipeline, endpoint: Endpoint) =>
+  (requests: AsyncIterable<Message>, context: HandlerContext): AsyncIterable<Message> => {
+    const { inbound, end } = receive(endpoint, context);
+    return delivered(pipeline.duplex(inbound, requests), end);
+  };
+
+const handlers = {
+  unary,
+  server_streaming: stream,
+  client_streaming: undefined,
+  bidi_streaming: duplex,
+} as const;
 
 /** How HTTP/2 with prior knowledge announces itself. */
 const HTTP2_PREFACE = Buffer.from('PRI');
@@ -88,7 +111,9 @@ export const listenHttp = async (
 ): Promise<Listener> => {
   const adapter = connectNodeAdapter({
     routes: (router) => {
-      for (const endpoint of endpoints) register(router, pipeline, endpoint);
+      for (const endpoint of endpoints) {
+        router.rpc(endpoint.method, handlers[endpoint.method.methodKind]!(pipeline, endpoint) as never);
+      }
     },
     readMaxBytes: maxMessageBytes,
     // An unknown field or enum name is refused: dropped in silence, it would become the default.

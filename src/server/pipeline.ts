@@ -85,39 +85,34 @@ export class Pipeline {
   }
 
   /** Runs a call with a stream of responses. */
-  async *stream(inbound: Inbound, decode: () => Message): AsyncGenerator<Message> {
+  stream(inbound: Inbound, decode: () => Message): AsyncGenerator<Message> {
     const entry: Entry = { inbound, startedAt: performance.now() };
-    const { endpoint } = inbound;
-    let finished = false;
-    try {
-      const request = this.#admit(entry, decode);
-      for await (const response of this.#source(entry, request)) {
-        yield created(endpoint.method.output, response);
-      }
-      finished = true;
-      this.#note(entry);
-    } catch (error) {
-      finished = true;
-      throw this.#fail(entry, error);
-    } finally {
-      // The reader left before the end.
-      if (!finished) this.#note(entry, inbound.signal.aborted ? toRpcError(inbound.signal.reason) : undefined);
-    }
+    return this.#responses(entry, () => this.#source(entry, this.#admit(entry, decode)));
   }
 
   /** Runs a call with a stream of requests and one of responses; only control RPCs are of that kind. */
-  async *duplex(inbound: Inbound, requests: AsyncIterable<Message>): AsyncGenerator<Message> {
+  duplex(inbound: Inbound, requests: AsyncIterable<Message>): AsyncGenerator<Message> {
     const entry: Entry = { inbound, startedAt: performance.now() };
-    const { endpoint } = inbound;
-    try {
+    return this.#responses(entry, () => {
       entry.caller = this.#caller(inbound);
       const call = { ...inbound, caller: entry.caller };
-      for await (const response of endpoint.control!(requests as never, call) as AsyncIterable<object>) {
-        yield created(endpoint.method.output, response);
-      }
+      return inbound.endpoint.control!(requests as never, call) as AsyncIterable<object>;
+    });
+  }
+
+  async *#responses(entry: Entry, source: () => AsyncIterable<object>): AsyncGenerator<Message> {
+    const { endpoint, signal } = entry.inbound;
+    let ended = false;
+    try {
+      for await (const response of source()) yield created(endpoint.method.output, response);
+      ended = true;
       this.#note(entry);
     } catch (error) {
+      ended = true;
       throw this.#fail(entry, error);
+    } finally {
+      // The reader left before the end.
+      if (!ended) this.#note(entry, signal.aborted ? toRpcError(signal.reason) : undefined);
     }
   }
 

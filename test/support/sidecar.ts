@@ -12,6 +12,8 @@ export interface TestSidecar {
   readonly callers: readonly Caller[];
   readonly url: string;
   readonly server: Sidecar;
+  /** Lines of the log so far, parsed. */
+  log(): Readonly<Record<string, unknown>>[];
   /** Runs SQL beside the server, each statement committed by itself. */
   sql<R extends object = Record<string, unknown>>(text: string, values?: unknown[]): Promise<R[]>;
   stop(): Promise<void>;
@@ -29,10 +31,9 @@ export const startTestSidecar = async (overrides: Partial<Config> = {}, url?: st
     drainTimeoutMs: 200,
     ...overrides,
   };
-  const server = await startServer(config, {
-    url: database.url,
-    log: createLog(config.logLevel === 'info' ? 'silent' : config.logLevel),
-  });
+  const lines: string[] = [];
+  const log = createLog(config.logLevel, { write: (line) => lines.push(line) });
+  const server = await startServer(config, { url: database.url, log });
   const grpc = grpcCaller(server.grpcAddress);
   const connect = connectCaller(server.httpAddress!);
   const pool = openPool(database.url, 4);
@@ -48,6 +49,7 @@ export const startTestSidecar = async (overrides: Partial<Config> = {}, url?: st
     callers: [grpc, connect],
     url: database.url,
     server,
+    log: () => lines.map((line) => JSON.parse(line)),
     sql: async (text, values) => (await pool.query(text, values)).rows,
     stop: async () => {
       grpc.close();

@@ -1,0 +1,120 @@
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
+import { durationFromMs } from '@bufbuild/protobuf/wkt';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { jsonToValue } from '../../src/database/values.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { refusal } from '../support/client.ts';
+import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+
+const rpc = PolicyEngineService.method;
+const single = { transaction: 'single-use' };
+const PAYLOAD = 'what nobody but the caller may read';
+
+let sidecar: TestSidecar;
+beforeAll(async () => {
+  sidecar = await startTestSidecar();
+});
+afterAll(() => sidecar?.stop());
+
+const insert = (violationId: string, init = {}) =>
+  sidecar.grpc.unary(
+    rpc.insertViolation,
+    {
+      violationId,
+      violationType: 'x',
+      severity: 0.5,
+      description: PAYLOAD,
+      evidence: jsonToValue({ [PAYLOAD]: PAYLOAD }),
+      routedToGovernor: false,
+      detectedAt: { seconds: 1n, nanos: 0 },
+    },
+    { ...single, ...init },
+  );
+
+/** Lines about a method, waited for: a line may be written after its answer. */
+const linesOf = (method: string, count: number) =>
+  vi.waitFor(() => {
+    const lines = sidecar.log().filter((line) => line['method'] === method);
+    expect(lines).toHaveLength(count);
+    return lines;
+  });
+
+const LINE = { level: 30, peer: expect.stringMatching(/^127\.0\.0\.1:\d+$/), caller: 'local', msg: 'call' };
+
+test('a call is one line that says what, who, how long and how it ended, and nothing of what was said', async () => {
+  const id = randomUUID();
+  await insert(id);
+  await refusal(insert(id));
+  const lines = await linesOf('PolicyEngineService/InsertViolation', 2);
+  expect(lines).toMatchObject([
+    { ...LINE, code: 'OK', ms: expect.any(Number), transaction: 'single-use' },
+    {
+      ...LINE,
+      code: 'ALREADY_EXISTS',
+      reason: 'UNIQUE_VIOLATION',
+      sqlstate: '23505',
+      constraint: 'violations_pkey',
+      database: { sqlstate: '23505', schema: 'policy', table: 'violations' },
+    },
+  ]);
+  const all = JSON.stringify(sidecar.log());
+  for (const secret of [PAYLOAD, id, 'insert into']) expect(all).not.toContain(secret);
+});
+
+test('a request that is refused is logged with its reason', async () => {
+  await refusal(sidecar.grpc.unary(rpc.fetchProvenance, { limit: -1 }));
+  const [line] = await linesOf('PolicyEngineService/FetchProvenance', 1);
+  expect(line).toMatchObject({ ...LINE, code: 'INVALID_ARGUMENT', reason: 'INVALID_REQUEST' });
+});
+
+test('a transaction that its lease ends is told with who began it; its id cannot be used from the log', async () => {
+  const { transaction } = await sidecar.grpc.unary(TransactionService.method.begin, {
+    label: 'nightly import',
+    idleLease: durationFromMs(1),
+  });
+  const ended = await vi.waitFor(() => {
+    const line = sidecar.log().find(({ msg }) => msg === 'transaction ended by the sidecar');
+    expect(line).toBeDefined();
+    return line!;
+  });
+  expect(ended).toMatchObject({ level: 40, caller: 'local', label: 'nightly import', how: 'idle for 1 ms' });
+  expect(transaction!.id!.startsWith(ended['transaction'] as string)).toBe(true);
+  expect(JSON.stringify(sidecar.log())).not.toContain(transaction!.id);
+});
+
+// Story: the reset of a reader's connection was logged as a database that does not answer.
+describe('a reader that leaves in the middle of a stream is logged as cancelled', () => {
+  const METHOD = 'PolicyEngineService/StreamConflicts';
+  beforeAll(async () => {
+    await sidecar.sql(`insert into policy.policy_conflicts (policy_a, policy_b, conflict_type, description)
+      select 'a', 'b', 'x', repeat('x', 1000) from generate_series(1, 50000)`);
+  });
+
+  test('over gRPC', async () => {
+    for await (const _ of sidecar.grpc.stream(rpc.streamConflicts, {})) break;
+    const [line] = await linesOf(METHOD, 1);
+    expect(line).toMatchObject({ ...LINE, code: 'CANCELLED', reason: 'CANCELLED' });
+  });
+
+  test.each([
+    ['closes its connection', (response: IncomingMessage) => response.destroy()],
+    ['resets its connection', (response: IncomingMessage) => response.socket.resetAndDestroy()],
+  ])('over HTTP, when it %s', async (_how, leave) => {
+    const before = sidecar.log().filter(({ method }) => method === METHOD).length;
+    const sent = request(`http://${sidecar.server.httpAddress}/${PolicyEngineService.typeName}/StreamConflicts`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/connect+json' },
+    });
+    sent.on('error', () => {});
+    sent.end(Buffer.from([0, 0, 0, 0, 2, 0x7b, 0x7d]));
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    response.on('error', () => {});
+    await once(response, 'readable');
+    leave(response);
+    const lines = await linesOf(METHOD, before + 1);
+    expect(lines.at(-1)).toMatchObject({ ...LINE, code: 'CANCELLED', reason: 'CANCELLED' });
+  });
+});
