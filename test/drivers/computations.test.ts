@@ -11,6 +11,7 @@ import {
 } from '../../src/drivers/recovery-matcher/sanitizer.ts';
 import { generateSuggestion } from '../../src/drivers/recovery-matcher/suggestion.ts';
 import { idsJson, isoText, listedIds } from '../../src/drivers/scope-matching.ts';
+import { type Instruction, type PolicyModule, resolveConflicts } from '../../src/plang/conflict-resolver.ts';
 import { byCodePoint, floatText, pythonJson } from '../../src/plang/python-json.ts';
 
 describe('JSON as Python writes it', () => {
@@ -64,6 +65,24 @@ describe('arbitration', () => {
     expect(arbitrate([], [], { tokenLimits: limits(1e22) }).effectiveTokenLimit).toBe(10n ** 22n);
     expect(() => arbitrate([], [], { costLimits: limits(Number.POSITIVE_INFINITY) })).toThrow(RangeError);
   });
+});
+
+describe('conflicts', () => {
+  const routes = (count: number, target: (index: number) => string): PolicyModule =>
+    new Map(
+      Array.from({ length: count }, (_, index) => {
+        const entry: Instruction[] = [{ kind: 'IRAction', action: 'route', target: target(index) }];
+        return [`p${index}`, { entryBlock: 'entry', blocks: new Map([['entry', entry]]), governance: undefined }];
+      }),
+    );
+
+  test('a hundred thousand routes, in a chain, in a circle, all to one', () => {
+    const count = 100_000;
+    expect(resolveConflicts(routes(count, (index) => `p${index + 1}`)).conflicts).toEqual([]);
+    expect(resolveConflicts(routes(count, () => 'nowhere')).conflicts).toEqual([]);
+    const { conflicts } = resolveConflicts(routes(count, (index) => `p${(index + 1) % count}`));
+    expect(conflicts.map(({ kind, policies }) => [kind, policies.length])).toEqual([['CIRCULAR', count + 1]]);
+  }, 60_000);
 });
 
 describe('scopes', () => {
