@@ -69,8 +69,27 @@ describe.each(['grpc', 'connect'] as const)('suggestions over %s', (listener) =>
       { ...(failureMatchId === undefined ? {} : { failureMatchId }), failurePayload, ...more },
       single,
     );
+  const hybrid = (failureMatchId: string, failurePayload: object) =>
+    caller().unary(rpc.suggestHybrid, { failureMatchId, failurePayload }, single);
   const stored = (failureMatchId: string) =>
     sidecar.sql('select * from public.recovery_candidates where failure_match_id = $1', [failureMatchId]);
+
+  // Their text could not be read, or their weight was infinite: INTERNAL, or an answer that JSON cannot hold.
+  test.each(['infinity', '-infinity', '0044-03-15 BC', '20000-01-01', '2150-01-01'])(
+    'an earlier failure of %s is named',
+    async (created) => {
+      const earlier = await happened({ suggestion: 'fix' });
+      await sidecar.sql('update public.failure_matches set created_at = $1', [created]);
+      await happened({ suggestion: 'fix' });
+      for (const call of [suggest, hybrid]) {
+        expect(await refusal(call(randomUUID(), { errorCode: 'E1' }))).toMatchObject({
+          code: 'FAILED_PRECONDITION',
+          reason: 'FAILURE_UNREADABLE',
+          metadata: { failure_match_id: earlier },
+        });
+      }
+    },
+  );
 
   test('the latest recovery that helped, exact by category, is stored', async () => {
     const failure = randomUUID();

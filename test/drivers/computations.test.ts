@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { arbitrate, resolveActionConflict, resolveLimitConflict } from '../../src/drivers/arbitration.ts';
 import { advicePrompt, parseAdvice } from '../../src/drivers/recovery-matcher/advice.ts';
-import { computeConfidence, timeWeight } from '../../src/drivers/recovery-matcher/confidence.ts';
+import { computeConfidence, timeWeight, UnreadableTime } from '../../src/drivers/recovery-matcher/confidence.ts';
 import { normalizeError } from '../../src/drivers/recovery-matcher/normalize.ts';
 import {
   auditSanitize,
@@ -91,6 +91,9 @@ describe('scopes', () => {
     expect(idsJson(['ü', 'x"y'])).toBe('["\\u00fc", "x\\"y"]');
     for (const text of [null, undefined, '', 'null', '{', '{"a": 1}', '"a"']) expect(listedIds(text)).toEqual([]);
     expect(listedIds('["a", 1, null, "b"]')).toEqual(['a', 'b']);
+    // Python reads these.
+    expect(listedIds('["NaN", NaN, -Infinity, "a\\"NaN", Infinity]')).toEqual(['NaN', 'a"NaN']);
+    for (const text of ['[-NaN]', '[NaN1]', '["a" NaN', "['a']"]) expect(listedIds(text)).toEqual([]);
   });
 
   test('microseconds are left out when they are 0', () => {
@@ -163,8 +166,21 @@ describe('confidence', () => {
   test('times with an offset of any kind, none without', () => {
     const of = (createdAt: string) => computeConfidence([at(createdAt)], 10, false, now).confidence;
     expect(of('2026-01-24T12:00:00Z')).toBe(of('2026-01-24T14:30:00.000000+02:30'));
-    expect(() => of('2026-01-24T12:00:00')).toThrow(TypeError);
-    expect(() => of('yesterday Z')).toThrow(TypeError);
+    for (const same of ['2026-01-24 12:00Z', '2026-01-24T14+02', '2026-01-24T17:30:15,000+05:30:15']) {
+      expect(of(same)).toBe(of('2026-01-24T12:00:00Z'));
+    }
+    for (const none of [
+      '2026-01-24T12:00:00',
+      'yesterday Z',
+      '',
+      '2026-02-30T00:00:00Z',
+      '2026-01-24T24:00:00Z',
+      'infinity',
+    ]) {
+      expect(() => of(none)).toThrow(UnreadableTime);
+    }
+    // Python's exponential has no infinity.
+    expect(() => of('2150-01-01T00:00:00Z')).toThrow(UnreadableTime);
   });
 });
 
@@ -181,12 +197,19 @@ describe('advice', () => {
     expect(prompt).toContain('Error message: boom');
   });
 
-  test.each(['', 'no idea', '{', '{"a": }', '{"confidence": "0.7"}', '{"confidence": null}', '{"confidence": [1]}'])(
-    '%j is none',
-    (text) => {
-      expect(parseAdvice(text)).toBe(undefined);
-    },
-  );
+  test.each([
+    '',
+    'no idea',
+    '{',
+    '{"a": }',
+    '{"confidence": "0.7"}',
+    '{"confidence": null}',
+    '{"confidence": [1]}',
+    '{"confidence": 1e999}',
+    '{"confidence": NaN}',
+  ])('%j is none', (text) => {
+    expect(parseAdvice(text)).toBe(undefined);
+  });
 
   test('the first pair of braces without braces inside', () => {
     const none = { suggestedAction: undefined, confidence: undefined, reasoning: undefined, requiresHuman: undefined };

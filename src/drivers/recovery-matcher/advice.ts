@@ -25,10 +25,26 @@ Answer with one JSON object and nothing else:
 const isAction = (action: unknown): action is string | null | undefined =>
   action === undefined || action === null || typeof action === 'string';
 
+/** True and false count as 1 and 0. */
+const isConfidence = (confidence: unknown): boolean =>
+  ['undefined', 'boolean'].includes(typeof confidence) || Number.isFinite(confidence);
+
+/** Reads a JSON object of a model; undefined where it is no advice. */
+export const readAdvice = (json: Readonly<Record<string, unknown>>): Advice | undefined => {
+  const { suggested_action, confidence, reasoning, requires_human } = json;
+  if (!isAction(suggested_action) || !isConfidence(confidence)) return undefined;
+  return {
+    suggestedAction: suggested_action,
+    confidence: confidence === undefined ? undefined : Number(confidence),
+    reasoning,
+    requiresHuman: requires_human,
+  };
+};
+
 /**
  * Reads a model's answer: the first pair of braces without braces inside.
  *
- * @returns undefined for an answer without an object of that form; a confidence that is no number spoils it.
+ * @returns undefined for an answer without an object of that form; a confidence that is no finite number spoils it.
  */
 export const parseAdvice = (text: string): Advice | undefined => {
   const [object] = /\{[^{}]*\}/.exec(text) ?? [];
@@ -39,12 +55,5 @@ export const parseAdvice = (text: string): Advice | undefined => {
   } catch {
     return undefined;
   }
-  const { suggested_action, confidence, reasoning, requires_human } = json;
-  if (!isAction(suggested_action) || !['undefined', 'number', 'boolean'].includes(typeof confidence)) return undefined;
-  return {
-    suggestedAction: suggested_action,
-    confidence: confidence === undefined ? undefined : Number(confidence),
-    reasoning,
-    requiresHuman: requires_human,
-  };
+  return readAdvice(json);
 };
