@@ -149,7 +149,7 @@ describe('sanitizer', () => {
 });
 
 describe('confidence', () => {
-  const now = new Date('2026-01-31T12:00:00Z');
+  const now = Date.parse('2026-01-31T12:00:00Z');
   const at = (createdAt: string | null) => ({ createdAt });
 
   test('weights', () => {

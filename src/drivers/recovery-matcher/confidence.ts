@@ -55,12 +55,12 @@ const instantOf = (text: string): number | undefined => {
   return midnight + (seconds(hour, minute, second) - east) * 1_000;
 };
 
-const weightOf = (match: Match, now: Date): number => {
+const weightOf = (match: Match, now: number): number => {
   const { createdAt } = match;
   if (createdAt === undefined || createdAt === null) return 0;
   const instant = instantOf(createdAt);
   if (instant === undefined) throw new UnreadableTime('no ISO 8601 with a zone', { cause: match });
-  const weight = timeWeight((now.getTime() - instant) / DAY_MS);
+  const weight = timeWeight((now - instant) / DAY_MS);
   if (!Number.isFinite(weight)) throw new UnreadableTime('too far in the future', { cause: match });
   return weight;
 };
@@ -68,13 +68,14 @@ const weightOf = (match: Match, now: Date): number => {
 /**
  * How likely a recovery is to help: matches weighed by age against the occurrences of the last seven days.
  *
+ * @param now milliseconds since 1970.
  * @throws UnreadableTime for a time without zone, or too far in the future, with `cause` set to its match.
  */
 export const computeConfidence = (
   matches: readonly Match[],
   occurrences: number,
   hasExactMatch: boolean,
-  now: Date,
+  now: number,
 ): Confidence => {
   if (hasExactMatch) {
     return { confidence: EXACT_MATCH, explain: { method: 'exact_match', confidence: EXACT_MATCH } };

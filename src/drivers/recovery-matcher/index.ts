@@ -35,7 +35,7 @@ const response = ({ matchedEntry, suggestedRecovery, candidateId, explain, ...re
 /** FAILED_PRECONDITION for a stored failure whose time cannot be weighed: nothing in the request is wrong. */
 const fromHistory = async (db: Session, failure: Failure, call: CallContext, services: Services) => {
   try {
-    return await suggest(failure, databaseHistory(db, call, services), new Date());
+    return await suggest(failure, databaseHistory(db, call, services), Date.now());
   } catch (error) {
     if (!(error instanceof UnreadableTime)) throw error;
     const { id } = error.cause as SimilarFailure;
