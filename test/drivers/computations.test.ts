@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { arbitrate, resolveActionConflict, resolveLimitConflict } from '../../src/drivers/arbitration.ts';
 import { advicePrompt, parseAdvice } from '../../src/drivers/recovery-matcher/advice.ts';
 import { computeConfidence, timeWeight, UnreadableTime } from '../../src/drivers/recovery-matcher/confidence.ts';
-import { normalizeError } from '../../src/drivers/recovery-matcher/normalize.ts';
+import { normalizeError, sanitizedStart } from '../../src/drivers/recovery-matcher/normalize.ts';
 import {
   auditSanitize,
   isSafeForEmbedding,
@@ -143,9 +143,24 @@ describe('sanitizer', () => {
     (part) => {
       const started = performance.now();
       normalizeError({ raw: part.repeat(500_000) });
-      expect(performance.now() - started).toBeLessThan(1_000);
+      // The code went into the prompt whole, at quadratic time: a quarter of an hour for a megabyte.
+      advicePrompt(part.repeat(500_000), 'm');
+      expect(performance.now() - started).toBeLessThan(2_000);
     },
   );
+
+  // The third key of this bundle ended beyond the cut, and its first lines went to the model.
+  test('a secret that the cut leaves without its end is removed', () => {
+    const key = (body: string) =>
+      `-----BEGIN RSA PRIVATE KEY-----\n${body.repeat(4_000)}\n-----END RSA PRIVATE KEY-----\n`;
+    const bundle = key('a') + key('b') + key('c');
+    expect(sanitizedStart(bundle)).toBe(`${'[REDACTED_PRIVATE_KEY]\n'.repeat(2)}[REDACTED_PRIVATE_KEY]`);
+    expect(sanitizedStart(`${key('a')}${key('b')}token eyJ${'c'.repeat(3_000)}.eyJ.d`)).toMatch(
+      /\ntoken \[REDACTED_JWT]$/,
+    );
+    const open = '-----BEGIN RSA PRIVATE KEY-----\nd';
+    expect([sanitizedStart(open), sanitizedStart('x'.repeat(20_000))]).toEqual([open, 'x'.repeat(10_000)]);
+  });
 });
 
 describe('confidence', () => {
@@ -195,6 +210,7 @@ describe('advice', () => {
     const prompt = advicePrompt('E sk-aaaaaaaaaaaaaaaaaaaaaaaa', 'boom');
     expect(prompt).toContain('Error code: E [REDACTED_API_KEY]');
     expect(prompt).toContain('Error message: boom');
+    expect(advicePrompt('z'.repeat(501), '')).toContain(`Error code: ${'z'.repeat(500)}\n`);
   });
 
   test.each([

@@ -1,4 +1,4 @@
-import { sanitize } from './sanitizer.ts';
+import { firstCharacters, MESSAGE_CHARACTERS, sanitizedStart } from './normalize.ts';
 
 /** What a language model advises. */
 export interface Advice {
@@ -12,11 +12,11 @@ export interface Advice {
   readonly requiresHuman: unknown;
 }
 
-/** What a model is asked. Secrets are removed from the error code, too: nobody checks what is in it. */
+/** What a model is asked. The error code is treated as the message is: nobody checks what is in it. */
 export const advicePrompt = (errorCode: string, message: string): string =>
   `A step of an automated agent run has failed. Advise on how to recover from it.
 
-Error code: ${sanitize(errorCode)}
+Error code: ${firstCharacters(sanitizedStart(errorCode), MESSAGE_CHARACTERS)}
 Error message: ${message}
 
 Answer with one JSON object and nothing else:
