@@ -13,6 +13,8 @@ import { generateSuggestion } from '../../src/drivers/recovery-matcher/suggestio
 import { idsJson, isoText, listedIds } from '../../src/drivers/scope-matching.ts';
 import { type Instruction, type PolicyModule, resolveConflicts } from '../../src/plang/conflict-resolver.ts';
 import { byCodePoint, floatText, pythonJson } from '../../src/plang/python-json.ts';
+import { SymbolTable } from '../../src/plang/symbol-table.ts';
+import { SymbolTables } from '../../src/plang/symbol-tables.ts';
 
 describe('JSON as Python writes it', () => {
   test.each([
@@ -83,6 +85,32 @@ describe('conflicts', () => {
     const { conflicts } = resolveConflicts(routes(count, (index) => `p${(index + 1) % count}`));
     expect(conflicts.map(({ kind, policies }) => [kind, policies.length])).toEqual([['CIRCULAR', count + 1]]);
   }, 60_000);
+});
+
+describe('symbol tables', () => {
+  test('a handle is bound to its caller, and their number is limited', () => {
+    const tables = new SymbolTables();
+    const handle = tables.create('ann', 60_000);
+    expect(tables.find(handle, 'ann')).toBeInstanceOf(SymbolTable);
+    for (const call of [() => tables.find(handle, 'bob'), () => tables.drop(handle, 'bob')]) {
+      expect(call).toThrow(expect.objectContaining({ reason: 'TABLE_NOT_YOURS' }));
+    }
+    for (let count = 1; count < 1_000; count += 1) tables.create('ann', 60_000);
+    expect(() => tables.create('bob', 60_000)).toThrow(expect.objectContaining({ reason: 'TABLE_LIMIT' }));
+    tables.drop(handle, 'ann');
+    expect(tables.create('bob', 60_000)).not.toBe(handle);
+  });
+
+  test('a table holds a hundred thousand symbols, those of closed scopes too', () => {
+    const table = new SymbolTable();
+    const [builtin] = table.current.allSymbols();
+    table.enterScope('s', undefined);
+    for (let count = table.size; count < 100_000; count += 1) table.define({ ...builtin!, name: String(count) });
+    table.exitScope();
+    expect(() => table.define({ ...builtin!, name: 'more' })).toThrow(
+      expect.objectContaining({ reason: 'SYMBOL_LIMIT' }),
+    );
+  });
 });
 
 describe('scopes', () => {
