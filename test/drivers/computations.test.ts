@@ -270,4 +270,10 @@ describe('advice', () => {
     });
     expect(parseAdvice('{"suggested_action": 7}')).toBe(undefined);
   });
+
+  // What is deeper cannot be decoded by every client, and a hundred thousand levels exhaust the stack.
+  test('of forty levels at most', () => {
+    const of = (levels: number) => parseAdvice(`{"reasoning": ${'['.repeat(levels)}${']'.repeat(levels)}}`);
+    expect([of(39) === undefined, of(41), of(100_000)]).toEqual([false, undefined, undefined]);
+  });
 });

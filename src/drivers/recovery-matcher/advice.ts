@@ -29,10 +29,19 @@ const isAction = (action: unknown): action is string | null | undefined =>
 const isConfidence = (confidence: unknown): boolean =>
   ['undefined', 'boolean'].includes(typeof confidence) || Number.isFinite(confidence);
 
+/** Levels of JSON that every client can decode: each takes two of protobuf's hundred. */
+const MAX_LEVELS = 40;
+
+/** Whether JSON has no more levels than an answer can hold. */
+export const isShallow = (json: unknown, levels = MAX_LEVELS): boolean =>
+  typeof json !== 'object' ||
+  json === null ||
+  (levels > 0 && Object.values(json).every((each) => isShallow(each, levels - 1)));
+
 /** Reads a JSON object of a model; undefined where it is no advice. */
 export const readAdvice = (json: Readonly<Record<string, unknown>>): Advice | undefined => {
   const { suggested_action, confidence, reasoning, requires_human } = json;
-  if (!isAction(suggested_action) || !isConfidence(confidence)) return undefined;
+  if (!isAction(suggested_action) || !isConfidence(confidence) || !isShallow(json)) return undefined;
   return {
     suggestedAction: suggested_action,
     confidence: confidence === undefined ? undefined : Number(confidence),

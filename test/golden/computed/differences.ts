@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readAdvice } from '../../../src/drivers/recovery-matcher/advice.ts';
+import { isShallow, readAdvice } from '../../../src/drivers/recovery-matcher/advice.ts';
 import { CallError } from '../../support/client.ts';
 import type { ComputedCase } from '../format.ts';
 import { isTyped, recovery } from './recovery.ts';
@@ -49,8 +49,18 @@ const withoutNulls = (data: Data): Data =>
 
 const PAYLOAD = ['error_type', 'error_code', 'raw', 'error_message'];
 
+/** Characters of a message that ours looks at. */
+const LOOKED_AT = 10_000;
+
+const messageOf = (golden: ComputedCase): string => {
+  const { raw, error_message } = requestOf(golden).failure_payload ?? {};
+  return raw ?? error_message ?? '';
+};
+
 /** What a cache has kept, if it is what we keep. */
 const isKept = ({ suggestion = null, confidence = 0, matched_entry = null }: Data): boolean =>
+  isShallow(matched_entry) &&
+  !isEndless(confidence) &&
   (suggestion === null || isText(suggestion)) &&
   typeof confidence === 'number' &&
   (matched_entry === null || isMap(matched_entry));
@@ -121,6 +131,19 @@ export const COMPUTED_DIFFERENCES: readonly Difference[] = [
     },
   },
   {
+    line: '`suggest`, `suggest_hybrid`: long messages',
+    applies: (golden) => [...messageOf(golden)].length > LOOKED_AT,
+    // The rest of it, but for one character that says there is one, makes no difference.
+    ours: (golden, subject) => {
+      const { failure_payload, ...request } = requestOf(golden);
+      const { error_message: _message, ...payload } = failure_payload;
+      const start = { ...payload, raw: [...messageOf(golden)].slice(0, LOOKED_AT + 1).join('') };
+      return golden.operation === NORMALIZE
+        ? outputFor(golden, subject, { payload: start })
+        : outputFor(golden, subject, { request: { ...request, failure_payload: start } });
+    },
+  },
+  {
     line: '`suggest_hybrid`: layers',
     applies: ({ operation, input }) => {
       const { cached_value } = input as Data;
@@ -132,7 +155,8 @@ export const COMPUTED_DIFFERENCES: readonly Difference[] = [
     line: '`suggest_hybrid`: advice',
     applies: ({ operation, output }) =>
       operation === 'RecoveryMatcher._escalate_to_llm' &&
-      (!isText((output as Data)?.suggested_action ?? undefined) || isEndless(output)),
+      isMap(output) &&
+      (!readAdvice(output as Data) || isEndless(output)),
     ours: () => ({ output: null }),
   },
   {

@@ -66,9 +66,9 @@ const weighing =
     try {
       return await computation(input, subject, golden);
     } catch (error) {
+      if (!(error instanceof UnreadableTime)) throw error;
       const failed = (golden.output as Data)?.error;
-      if (!(error instanceof UnreadableTime) || !TIME_ERRORS.has(failed?.type)) throw error;
-      return { error: failed };
+      return { error: TIME_ERRORS.has(failed?.type) ? failed : { type: 'UnreadableTime', message: error.message } };
     }
   };
 
