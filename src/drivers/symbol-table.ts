@@ -36,7 +36,7 @@ const DEFAULT_LEASE_MS = 600_000;
 const MAX_LEASE_MS = 3_600_000;
 const MAX_OPERATIONS = 10_000;
 /** Bytes of results, and symbols looked through for lists, after which Apply runs nothing more. */
-const MAX_WORK = 32 * 1024 * 1024;
+const MAX_WORK = 8 * 1024 * 1024;
 const DEFAULT_PRIORITY = 50;
 
 const tables = new SymbolTables<Value>();

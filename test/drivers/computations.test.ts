@@ -251,6 +251,7 @@ describe('advice', () => {
     '{"confidence": [1]}',
     '{"confidence": 1e999}',
     '{"confidence": NaN}',
+    '{"reasoning": [1e999]}',
   ])('%j is none', (text) => {
     expect(parseAdvice(text)).toBe(undefined);
   });

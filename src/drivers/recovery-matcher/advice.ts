@@ -26,22 +26,23 @@ const isAction = (action: unknown): action is string | null | undefined =>
   action === undefined || action === null || typeof action === 'string';
 
 /** True and false count as 1 and 0. */
-const isConfidence = (confidence: unknown): boolean =>
-  ['undefined', 'boolean'].includes(typeof confidence) || Number.isFinite(confidence);
+const isConfidence = (confidence: unknown): boolean => ['undefined', 'boolean', 'number'].includes(typeof confidence);
 
 /** Levels of JSON that every client can decode: each takes two of protobuf's hundred. */
 const MAX_LEVELS = 40;
 
-/** Whether JSON has no more levels than an answer can hold. */
-export const isShallow = (json: unknown, levels = MAX_LEVELS): boolean =>
-  typeof json !== 'object' ||
-  json === null ||
-  (levels > 0 && Object.values(json).every((each) => isShallow(each, levels - 1)));
+/** Whether an answer can hold JSON: not too deep, and no number that is read as infinite. */
+export const fitsAnswer = (json: unknown, levels = MAX_LEVELS): boolean =>
+  typeof json === 'number'
+    ? Number.isFinite(json)
+    : typeof json !== 'object' ||
+      json === null ||
+      (levels > 0 && Object.values(json).every((each) => fitsAnswer(each, levels - 1)));
 
 /** Reads a JSON object of a model; undefined where it is no advice. */
 export const readAdvice = (json: Readonly<Record<string, unknown>>): Advice | undefined => {
   const { suggested_action, confidence, reasoning, requires_human } = json;
-  if (!isAction(suggested_action) || !isConfidence(confidence) || !isShallow(json)) return undefined;
+  if (!isAction(suggested_action) || !isConfidence(confidence) || !fitsAnswer(json)) return undefined;
   return {
     suggestedAction: suggested_action,
     confidence: confidence === undefined ? undefined : Number(confidence),

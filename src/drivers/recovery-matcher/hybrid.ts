@@ -1,4 +1,4 @@
-import { type Advice, isShallow } from './advice.ts';
+import { type Advice, fitsAnswer } from './advice.ts';
 import { firstCharacters, MESSAGE_CHARACTERS, messageOf, normalizeError, sanitizedStart } from './normalize.ts';
 import type { SuggestionCache } from './services.ts';
 import type { Failure, MatchResult } from './suggest.ts';
@@ -54,11 +54,11 @@ const readCached = (text: string): Cached | undefined => {
   } catch {
     return undefined;
   }
-  if (!isObject(json) || Object.keys(json).length === 0 || !isShallow(json)) return undefined;
+  if (!isObject(json) || Object.keys(json).length === 0 || !fitsAnswer(json)) return undefined;
   const { suggestion = null, confidence = CACHED_CONFIDENCE, matched_entry = null } = json;
   if (suggestion !== null && typeof suggestion !== 'string') return undefined;
-  if (!Number.isFinite(confidence) || (matched_entry !== null && !isObject(matched_entry))) return undefined;
-  return { suggestion, confidence: confidence as number, matched_entry };
+  if (typeof confidence !== 'number' || (matched_entry !== null && !isObject(matched_entry))) return undefined;
+  return { suggestion, confidence, matched_entry };
 };
 
 const ofKnown = (known: KnownFailure): Cached => ({

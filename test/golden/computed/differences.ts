@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { isShallow, readAdvice } from '../../../src/drivers/recovery-matcher/advice.ts';
+import { fitsAnswer, readAdvice } from '../../../src/drivers/recovery-matcher/advice.ts';
 import { CallError } from '../../support/client.ts';
 import type { ComputedCase } from '../format.ts';
 import { isTyped, recovery } from './recovery.ts';
@@ -59,8 +59,6 @@ const messageOf = (golden: ComputedCase): string => {
 
 /** What a cache has kept, if it is what we keep. */
 const isKept = ({ suggestion = null, confidence = 0, matched_entry = null }: Data): boolean =>
-  isShallow(matched_entry) &&
-  !isEndless(confidence) &&
   (suggestion === null || isText(suggestion)) &&
   typeof confidence === 'number' &&
   (matched_entry === null || isMap(matched_entry));
@@ -147,7 +145,11 @@ export const COMPUTED_DIFFERENCES: readonly Difference[] = [
     line: '`suggest_hybrid`: layers',
     applies: ({ operation, input }) => {
       const { cached_value } = input as Data;
-      return operation === HYBRID && Boolean(cached_value) && !(isMap(cached_value) && isKept(cached_value));
+      return (
+        operation === HYBRID &&
+        Boolean(cached_value) &&
+        !(isMap(cached_value) && fitsAnswer(cached_value) && isKept(cached_value))
+      );
     },
     ours: (golden, subject) => outputFor(golden, subject, { cached_value: null }),
   },
