@@ -477,6 +477,14 @@ describe('layers of the hybrid', () => {
     expect(await layered.sql('select * from public.recovery_candidates')).toEqual([]);
   });
 
+  // NaN sorts above every similarity, and hid all that are known.
+  test('a corrupt embedding hides no other', async () => {
+    await know('nan', [Number.NaN, 0, 0], { action: 'wrong' });
+    await know('infinite', [Number.POSITIVE_INFINITY, 0, 0], { action: 'wrong' });
+    await know('near', [1, 0, 0], { action: 'restart', rate: 0.5 });
+    expect((await ask('CORRUPT')).suggestedRecovery).toBe('restart');
+  });
+
   test('a known failure without recovery and rate', async () => {
     await know('c1', [2, 0, 0]);
     const found = await ask('BARE');
