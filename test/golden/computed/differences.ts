@@ -69,7 +69,9 @@ const counted = (value: Data): Data => {
   if (!isMap(value)) return value;
   const members = Object.entries(value);
   return Object.fromEntries(
-    members.map(([key, each]) => [key, key === 'confidence' ? Number(each) : counted(each)] as const),
+    members.map(
+      ([key, each]) => [key, key === 'confidence' && typeof each === 'boolean' ? Number(each) : counted(each)] as const,
+    ),
   );
 };
 
@@ -170,13 +172,6 @@ export const COMPUTED_DIFFERENCES: readonly Difference[] = [
     ours: (golden, subject) => outputFor(golden, subject, { llm_result: null }),
   },
   {
-    line: '`suggest_hybrid`: advice',
-    applies: ({ operation, output }) =>
-      [HYBRID, 'RecoveryMatcher._escalate_to_llm'].includes(operation) &&
-      [(output as Data)?.confidence, (output as Data)?.result?.confidence].some((each) => typeof each === 'boolean'),
-    ours: ({ output }) => ({ output: counted(output) }),
-  },
-  {
     line: 'every operation: null where an argument has a default',
     applies: (golden) => requestOf(golden).failure_payload === null,
     ours: (golden, subject) => outputFor(golden, subject, { request: { ...requestOf(golden), failure_payload: {} } }),
@@ -188,11 +183,18 @@ export const COMPUTED_DIFFERENCES: readonly Difference[] = [
       ['failure_match_id', 'source'].some((name) => requestOf(golden)[name] === null),
     ours: (golden) => {
       const request = requestOf(golden);
-      const { result, ...rest } = golden.output as Data;
+      const { result, ...rest } = counted(golden.output);
       const id = request.failure_match_id === null ? { failure_match_id: '' } : {};
       const ours = { ...id, ...(request.source === null ? { source: 'unknown' } : {}) };
       const calls = rest.upsert_calls.map((each: Data) => ({ ...each, ...ours }));
       return { output: { ...rest, result: { ...result, ...id }, upsert_calls: calls } };
     },
+  },
+  {
+    line: '`suggest_hybrid`: advice',
+    applies: ({ operation, output }) =>
+      [HYBRID, 'RecoveryMatcher._escalate_to_llm'].includes(operation) &&
+      [(output as Data)?.confidence, (output as Data)?.result?.confidence].some((each) => typeof each === 'boolean'),
+    ours: ({ output }) => ({ output: counted(output) }),
   },
 ];
