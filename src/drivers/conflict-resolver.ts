@@ -1,4 +1,4 @@
-import { Code, RpcError } from '../database/errors.ts';
+import { Code, invalidArgument, RpcError } from '../database/errors.ts';
 import { enumText } from '../database/projection.ts';
 import {
   ActionTypeSchema,
@@ -9,13 +9,21 @@ import {
   type IrModule,
   PolicyCategorySchema,
 } from '../gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
-import { type Instruction, type PolicyFunction, resolveConflicts } from '../plang/conflict-resolver.ts';
+import {
+  type Instruction,
+  type PolicyFunction,
+  type PolicyModule,
+  resolveConflicts,
+  TooManyConflicts,
+} from '../plang/conflict-resolver.ts';
 import type { Action, Category } from '../plang/grammar.ts';
 import { compute, driver } from './driver.ts';
-import { required } from './rules.ts';
+import { maxLength, type Rule, required } from './rules.ts';
 
 const MAX_FUNCTIONS = 20_000;
 const MAX_INSTRUCTIONS = 200_000;
+/** Of a function: every conflict it has a part in shows it twice. */
+const MAX_NAME = 500;
 
 const ENTRY = 'entry';
 
@@ -33,13 +41,13 @@ const sized = required((value) => {
 /** `loadVar` -> `IRLoadVar`, the name that signatures are made of. */
 const kindOf = (operation: string): string => `IR${operation[0]!.toUpperCase()}${operation.slice(1)}`;
 
+const operative: Rule = (value) => {
+  const idle = (value as readonly IrInstruction[]).findIndex(({ operation }) => operation.case === undefined);
+  return idle === -1 ? undefined : `has no operation at ${idle}`;
+};
+
 const instruction = ({ operation }: IrInstruction): Instruction => {
-  if (operation.case === undefined) {
-    throw new RpcError(Code.INVALID_ARGUMENT, 'INVALID_REQUEST', 'an instruction has no operation', {
-      fields: [{ field: 'module.functions.blocks.instructions.operation', description: 'must be set' }],
-    });
-  }
-  if (operation.case !== 'action') return { kind: kindOf(operation.case) };
+  if (operation.case !== 'action') return { kind: kindOf(operation.case!) };
   const { action, target } = operation.value;
   return { kind: 'IRAction', action: enumText(ActionTypeSchema, action).toLowerCase() as Action, target };
 };
@@ -53,13 +61,34 @@ const policyFunction = ({ blocks, entryBlock, governance }: IrFunction): PolicyF
   },
 });
 
+const resolved = (policies: PolicyModule): ReturnType<typeof resolveConflicts> => {
+  try {
+    return resolveConflicts(policies);
+  } catch (error) {
+    if (!(error instanceof TooManyConflicts)) throw error;
+    throw new RpcError(Code.RESOURCE_EXHAUSTED, 'CONFLICT_LIMIT', error.message);
+  }
+};
+
+const fitsInt64 = (priority: bigint): boolean => priority === BigInt.asIntN(64, priority);
+
+const rules = {
+  module: sized,
+  'module.functions.name': maxLength(MAX_NAME),
+  'module.functions.blocks.instructions': operative,
+};
+
 /** `ConflictResolver`: conflicts between the policies of an optimizer module. */
 export const conflictResolver = driver(ConflictResolverService, {
-  resolve: compute({ module: sized }, ({ module }) => {
+  resolve: compute(rules, ({ module }) => {
     // A later function of the same name takes the earlier one's place.
     const functions = new Map(module!.functions.map((each) => [each.name, each]));
     const policies = new Map([...functions].map(([name, each]) => [name, policyFunction(each)]));
-    const { conflicts, log } = resolveConflicts(policies);
+    const { conflicts, log } = resolved(policies);
+    if ([...policies.values()].some(({ governance }) => governance && !fitsInt64(governance.priority))) {
+      const description = 'must fit an int64 when equal priorities have been spread';
+      throw invalidArgument([{ field: 'module.functions.governance.priority', description }]);
+    }
     for (const [name, { governance }] of policies) {
       if (governance) functions.get(name)!.governance!.priority = governance.priority;
     }

@@ -1,4 +1,4 @@
-import { byCodePoint, type PythonJson, pythonJson } from '../plang/python-json.ts';
+import { byCodePoint, type PythonJson, parsePythonJson, pythonJson } from '../plang/python-json.ts';
 
 /** A scope as stored: its type and its ids are texts that may be anything. */
 export interface StoredScope {
@@ -39,7 +39,7 @@ export const idsJson = (ids: readonly string[]): string | null => (ids.length ==
 const decoded = (text: string | null): unknown => {
   if (!text) return [];
   try {
-    return JSON.parse(text);
+    return parsePythonJson(text);
   } catch {
     throw new UnreadableScope('the stored ids are not JSON');
   }

@@ -1,4 +1,4 @@
-import type { MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import { create, type MessageInitShape, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import { type Duration, durationFromMs, durationMs, type Value } from '@bufbuild/protobuf/wkt';
 import { Code, RpcError } from '../database/errors.ts';
 import { enumText } from '../database/projection.ts';
@@ -9,7 +9,8 @@ import {
   type SymbolSchema,
   type SymbolScopeSchema,
   type SymbolTableOperation,
-  type SymbolTableResultSchema,
+  type SymbolTableResult,
+  SymbolTableResultSchema,
   SymbolTableService,
   SymbolType as SymbolTypeNumber,
   SymbolTypeSchema,
@@ -34,6 +35,8 @@ type RequestOf<K extends Operation['case']> = Extract<Operation, { case: K }>['v
 const DEFAULT_LEASE_MS = 600_000;
 const MAX_LEASE_MS = 3_600_000;
 const MAX_OPERATIONS = 10_000;
+/** Bytes of results, and symbols looked through for lists, after which Apply runs nothing more. */
+const MAX_WORK = 8 * 1024 * 1024;
 const DEFAULT_PRIORITY = 50;
 
 const tables = new SymbolTables<Value>();
@@ -153,6 +156,24 @@ const applied = (table: Table, { request }: SymbolTableOperation): MessageInitSh
   }
 };
 
+/** Operations that go through all symbols of the table. */
+const LISTS: ReadonlySet<string> = new Set<Operation['case']>([
+  'getSymbolsByCategory',
+  'getPolicies',
+  'getRules',
+  'getUnreferencedSymbols',
+  'lookupByCategory',
+  'getAllSymbols',
+  'getTable',
+]);
+
+const TOO_MUCH_WORK = create(SymbolTableResultSchema, {
+  response: {
+    case: 'error',
+    value: { reason: 'WORK_LIMIT', message: 'the results before it are all that one call can bring' },
+  },
+});
+
 const leaseRule: Rule = (value) => {
   const milliseconds = durationMs(value as Duration);
   return milliseconds >= 1 && milliseconds <= MAX_LEASE_MS ? undefined : 'must be between 1 ms and 1 h';
@@ -162,7 +183,9 @@ const operationsRule = required((value) => {
   const list = value as readonly SymbolTableOperation[];
   if (list.length > MAX_OPERATIONS) return `must have at most ${MAX_OPERATIONS} elements`;
   const empty = list.findIndex(({ request }) => request.case === undefined);
-  return empty === -1 ? undefined : `has no request at ${empty}`;
+  if (empty !== -1) return `has no request at ${empty}`;
+  const addressed = list.findIndex(({ request }) => request.value?.table !== '');
+  return addressed === -1 ? undefined : `must not name a table of its own at ${addressed}`;
 });
 
 const symbolRule = { symbol: required() };
@@ -198,11 +221,14 @@ export const symbolTable = driver(SymbolTableService, {
   apply: compute({ operations: operationsRule, 'operations.define.symbol': required() }, (request, call) =>
     guarded(() => {
       const table: Table = request.table === '' ? new SymbolTable<Value>() : own(request.table, call);
-      const results: MessageInitShape<typeof SymbolTableResultSchema>[] = [];
+      const results: SymbolTableResult[] = [];
+      let work = 0;
       for (const operation of request.operations) {
-        const result = applied(table, operation);
+        const result = work > MAX_WORK ? TOO_MUCH_WORK : create(SymbolTableResultSchema, applied(table, operation));
+        work += toBinary(SymbolTableResultSchema, result).length;
+        if (LISTS.has(operation.request.case!)) work += table.size;
         results.push(result);
-        if (request.stopAtError && result.response?.case === 'error') break;
+        if (request.stopAtError && result.response.case === 'error') break;
       }
       return { results };
     }),

@@ -1,4 +1,5 @@
 import { type Action, actionPrecedence, type Category, categoryPriority } from './grammar.ts';
+import { byCodePoint } from './python-json.ts';
 
 /** How a function is governed; its priority changes when conflicts are settled. */
 export interface Governance {
@@ -41,6 +42,16 @@ export interface Conflict {
 }
 
 const SIGNATURE_LENGTH = 5;
+
+/** Pairs of a weaker policy and a SAFETY policy: their number grows with the square of the module. */
+const MAX_PAIRS = 50_000;
+
+/** A module with more conflicts than an answer can hold. */
+export class TooManyConflicts extends Error {
+  constructor() {
+    super(`more than ${MAX_PAIRS} policies might override a SAFETY policy`);
+  }
+}
 
 const conflict = (
   kind: ConflictKind,
@@ -118,8 +129,12 @@ const categoryConflicts = (module: PolicyModule): Conflict[] => {
   const acting = (category: Category, action: Action) =>
     [...module].filter(([, policy]) => policy.governance?.category === category && actionsOf(policy).includes(action));
   const safe = acting('SAFETY', 'deny');
-  return (['ROUTING', 'CUSTOM'] as const).flatMap((category) =>
-    acting(category, 'allow').flatMap(([lower]) =>
+  const weaker = (['ROUTING', 'CUSTOM'] as const).map((category) => [category, acting(category, 'allow')] as const);
+  if (weaker.reduce((sum, [, policies]) => sum + policies.length, 0) * safe.length > MAX_PAIRS) {
+    throw new TooManyConflicts();
+  }
+  return weaker.flatMap(([category, policies]) =>
+    policies.flatMap(([lower]) =>
       safe.map(([safety]) =>
         conflict(
           'CATEGORY',
@@ -189,15 +204,6 @@ const best = <T extends number | bigint>(
   return winner;
 };
 
-const byCodePoint = (a: string, b: string): number => {
-  const [left, right] = [[...a], [...b]];
-  for (let index = 0; index < Math.min(left.length, right.length); index += 1) {
-    const difference = left[index]!.codePointAt(0)! - right[index]!.codePointAt(0)!;
-    if (difference !== 0) return difference;
-  }
-  return left.length - right.length;
-};
-
 /** Settles one conflict; returns how, or undefined when it cannot be. A PRIORITY conflict changes the module. */
 const settle = (
   module: PolicyModule,
@@ -245,6 +251,7 @@ const settle = (
  * Detects conflicts in a module and settles each in turn; the module's priorities change on the way.
  *
  * @returns the conflicts in order of detection, and one line for each that was settled.
+ * @throws TooManyConflicts before anything has changed.
  */
 export const resolveConflicts = (module: PolicyModule): { conflicts: Conflict[]; log: string[] } => {
   const conflicts = [

@@ -53,3 +53,13 @@ export const pythonJson = (value: PythonJson): string => {
       return String(value);
   }
 };
+
+const TEXT_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b/gs;
+
+/**
+ * Reads JSON as Python's `json.loads` does: NaN and infinities are no errors; they read as null.
+ *
+ * @throws SyntaxError for anything else that is no JSON.
+ */
+export const parsePythonJson = (text: string): unknown =>
+  JSON.parse(text.replace(TEXT_OR_NUMBER, (token) => (token.startsWith('"') ? token : 'null')));

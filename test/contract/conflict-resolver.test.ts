@@ -111,12 +111,40 @@ describe.each(['grpc', 'connect'] as const)('conflicts over %s', (listener) => {
     expect(conflicts[0]?.policies).toHaveLength(10_001);
   });
 
+  // The spread priority did not fit its field, and the answer failed as INTERNAL when it was written.
+  test('priorities that cannot be spread within an int64 are refused', async () => {
+    const same = (name: string) => policy(name, [load], PolicyCategory.SAFETY, 2n ** 63n - 1n);
+    expect(await refusal(resolve([same('a'), same('b')]))).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      fields: ['module.functions.governance.priority'],
+    });
+    expect((await resolve([same('a')])).prioritiesAfter[0]?.priority).toBe(2n ** 63n - 1n);
+  });
+
+  // 1,500 policies on either side were two million conflicts: 22 s in which nobody else was served.
+  test('more conflicts by category than an answer can hold are refused at once', async () => {
+    const against = (count: number) =>
+      Array.from({ length: count }, (_, index) => [
+        policy(`r${index}`, [act(ActionType.ALLOW)], PolicyCategory.ROUTING, BigInt(index)),
+        policy(`s${index}`, [act(ActionType.DENY)], PolicyCategory.SAFETY, BigInt(index)),
+      ]).flat();
+    expect(await refusal(resolve(against(1_500)))).toMatchObject({
+      code: 'RESOURCE_EXHAUSTED',
+      reason: 'CONFLICT_LIMIT',
+    });
+    // One of action, and each of ten against each of ten.
+    expect((await resolve(against(10))).conflicts).toHaveLength(101);
+  });
+
   test('what is no module is refused by name', async () => {
     expect(await refusal(sidecar[listener].unary(rpc.resolve, {}))).toMatchObject({ fields: ['module'] });
     expect(await refusal(resolve([policy('p', [act(ActionType.UNSPECIFIED)])]))).toMatchObject({
       fields: ['module.functions[0].blocks[0].instructions[0].action.action'],
     });
-    expect(await refusal(resolve([policy('p', [{}])]))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    expect(await refusal(resolve([policy('n'.repeat(501), [load]), policy('p', [load, {}])]))).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      fields: ['module.functions[0].name', 'module.functions[1].blocks[0].instructions'],
+    });
     const unknown = sidecar[listener].unary(rpc.resolve, { module: {} }, { transaction: 'x' });
     expect(await refusal(unknown)).toMatchObject({ reason: 'TRANSACTION_UNKNOWN' });
   });

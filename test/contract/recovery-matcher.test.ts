@@ -69,8 +69,27 @@ describe.each(['grpc', 'connect'] as const)('suggestions over %s', (listener) =>
       { ...(failureMatchId === undefined ? {} : { failureMatchId }), failurePayload, ...more },
       single,
     );
+  const hybrid = (failureMatchId: string, failurePayload: object) =>
+    caller().unary(rpc.suggestHybrid, { failureMatchId, failurePayload }, single);
   const stored = (failureMatchId: string) =>
     sidecar.sql('select * from public.recovery_candidates where failure_match_id = $1', [failureMatchId]);
+
+  // Their text could not be read, or their weight was infinite: INTERNAL, or an answer that JSON cannot hold.
+  test.each(['infinity', '-infinity', '0044-03-15 BC', '20000-01-01', '2150-01-01'])(
+    'an earlier failure of %s is named',
+    async (created) => {
+      const earlier = await happened({ suggestion: 'fix' });
+      await sidecar.sql('update public.failure_matches set created_at = $1', [created]);
+      await happened({ suggestion: 'fix' });
+      for (const call of [suggest, hybrid]) {
+        expect(await refusal(call(randomUUID(), { errorCode: 'E1' }))).toMatchObject({
+          code: 'FAILED_PRECONDITION',
+          reason: 'FAILURE_UNREADABLE',
+          metadata: { failure_match_id: earlier },
+        });
+      }
+    },
+  );
 
   test('the latest recovery that helped, exact by category, is stored', async () => {
     const failure = randomUUID();
@@ -456,6 +475,14 @@ describe('layers of the hybrid', () => {
     expect(json(again.matchedEntry)).toEqual(json(found.matchedEntry));
     expect(embedder.requests).toHaveLength(1);
     expect(await layered.sql('select * from public.recovery_candidates')).toEqual([]);
+  });
+
+  // NaN sorts above every similarity, and hid all that are known.
+  test('a corrupt embedding hides no other', async () => {
+    await know('nan', [Number.NaN, 0, 0], { action: 'wrong' });
+    await know('infinite', [Number.POSITIVE_INFINITY, 0, 0], { action: 'wrong' });
+    await know('near', [1, 0, 0], { action: 'restart', rate: 0.5 });
+    expect((await ask('CORRUPT')).suggestedRecovery).toBe('restart');
   });
 
   test('a known failure without recovery and rate', async () => {

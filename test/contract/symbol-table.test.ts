@@ -134,10 +134,35 @@ describe.each(['grpc', 'connect'] as const)('symbol tables over %s', (listener) 
     await caller().unary(rpc.apply, { table, operations });
     expect((await caller().unary(rpc.lookup, { table, name: 'a' })).symbol?.name).toBe('a');
     expect(await refusal(caller().unary(rpc.apply, {}))).toMatchObject({ fields: ['operations'] });
-    expect(await refusal(caller().unary(rpc.apply, { operations: [{}] }))).toMatchObject({ fields: ['operations'] });
+    const addressed = { request: { case: 'getRules' as const, value: { table } } };
+    for (const wrong of [{}, addressed]) {
+      const call = caller().unary(rpc.apply, { operations: [...operations, wrong] });
+      expect(await refusal(call)).toMatchObject({ code: 'INVALID_ARGUMENT', fields: ['operations'] });
+    }
     expect(await refusal(caller().unary(rpc.apply, { table: 'x', operations }))).toMatchObject({
       reason: 'TABLE_UNKNOWN',
     });
+  });
+
+  // A small request could ask for one large value ten thousand times: the process ran out of memory.
+  test('the results of Apply have their limit', async () => {
+    const value = jsonToValue('x'.repeat(1_000_000));
+    const operations = [
+      {
+        request: { case: 'define' as const, value: { symbol: { name: 'v', symbolType: SymbolType.CONSTANT, value } } },
+      },
+      ...Array.from({ length: 100 }, () => ({ request: { case: 'lookup' as const, value: { name: 'v' } } })),
+      { request: { case: 'enterScope' as const, value: { name: 's' } } },
+    ];
+    const table = await create();
+    const { results } = await caller().unary(rpc.apply, { table, operations });
+    const answered = results.filter(({ response }) => response.case !== 'error');
+    // The first nine have a megabyte each.
+    expect([results.length, answered.length]).toEqual([102, 9]);
+    expect(results.at(-1)?.response).toMatchObject({ case: 'error', value: { reason: 'WORK_LIMIT' } });
+    expect((await caller().unary(rpc.getTable, { table })).openScopes).toHaveLength(1);
+    const stopped = await caller().unary(rpc.apply, { table, operations: operations.slice(1), stopAtError: true });
+    expect(stopped.results).toHaveLength(10);
   });
 
   test('depth has its limit, and a transaction id is checked here too', async () => {

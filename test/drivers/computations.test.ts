@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { arbitrate, resolveActionConflict, resolveLimitConflict } from '../../src/drivers/arbitration.ts';
 import { advicePrompt, parseAdvice } from '../../src/drivers/recovery-matcher/advice.ts';
-import { computeConfidence, timeWeight } from '../../src/drivers/recovery-matcher/confidence.ts';
-import { normalizeError } from '../../src/drivers/recovery-matcher/normalize.ts';
+import { computeConfidence, timeWeight, UnreadableTime } from '../../src/drivers/recovery-matcher/confidence.ts';
+import { normalizeError, sanitizedStart } from '../../src/drivers/recovery-matcher/normalize.ts';
 import {
   auditSanitize,
   isSafeForEmbedding,
@@ -11,7 +11,10 @@ import {
 } from '../../src/drivers/recovery-matcher/sanitizer.ts';
 import { generateSuggestion } from '../../src/drivers/recovery-matcher/suggestion.ts';
 import { idsJson, isoText, listedIds } from '../../src/drivers/scope-matching.ts';
+import { type Instruction, type PolicyModule, resolveConflicts } from '../../src/plang/conflict-resolver.ts';
 import { byCodePoint, floatText, pythonJson } from '../../src/plang/python-json.ts';
+import { SymbolTable } from '../../src/plang/symbol-table.ts';
+import { SymbolTables } from '../../src/plang/symbol-tables.ts';
 
 describe('JSON as Python writes it', () => {
   test.each([
@@ -66,12 +69,59 @@ describe('arbitration', () => {
   });
 });
 
+describe('conflicts', () => {
+  const routes = (count: number, target: (index: number) => string): PolicyModule =>
+    new Map(
+      Array.from({ length: count }, (_, index) => {
+        const entry: Instruction[] = [{ kind: 'IRAction', action: 'route', target: target(index) }];
+        return [`p${index}`, { entryBlock: 'entry', blocks: new Map([['entry', entry]]), governance: undefined }];
+      }),
+    );
+
+  test('a hundred thousand routes, in a chain, in a circle, all to one', () => {
+    const count = 100_000;
+    expect(resolveConflicts(routes(count, (index) => `p${index + 1}`)).conflicts).toEqual([]);
+    expect(resolveConflicts(routes(count, () => 'nowhere')).conflicts).toEqual([]);
+    const { conflicts } = resolveConflicts(routes(count, (index) => `p${(index + 1) % count}`));
+    expect(conflicts.map(({ kind, policies }) => [kind, policies.length])).toEqual([['CIRCULAR', count + 1]]);
+  }, 60_000);
+});
+
+describe('symbol tables', () => {
+  test('a handle is bound to its caller, and their number is limited', () => {
+    const tables = new SymbolTables();
+    const handle = tables.create('ann', 60_000);
+    expect(tables.find(handle, 'ann')).toBeInstanceOf(SymbolTable);
+    for (const call of [() => tables.find(handle, 'bob'), () => tables.drop(handle, 'bob')]) {
+      expect(call).toThrow(expect.objectContaining({ reason: 'TABLE_NOT_YOURS' }));
+    }
+    for (let count = 1; count < 1_000; count += 1) tables.create('ann', 60_000);
+    expect(() => tables.create('bob', 60_000)).toThrow(expect.objectContaining({ reason: 'TABLE_LIMIT' }));
+    tables.drop(handle, 'ann');
+    expect(tables.create('bob', 60_000)).not.toBe(handle);
+  });
+
+  test('a table holds a hundred thousand symbols, those of closed scopes too', () => {
+    const table = new SymbolTable();
+    const [builtin] = table.current.allSymbols();
+    table.enterScope('s', undefined);
+    for (let count = table.size; count < 100_000; count += 1) table.define({ ...builtin!, name: String(count) });
+    table.exitScope();
+    expect(() => table.define({ ...builtin!, name: 'more' })).toThrow(
+      expect.objectContaining({ reason: 'SYMBOL_LIMIT' }),
+    );
+  });
+});
+
 describe('scopes', () => {
   test('ids as text', () => {
     expect(idsJson([])).toBe(null);
     expect(idsJson(['ü', 'x"y'])).toBe('["\\u00fc", "x\\"y"]');
     for (const text of [null, undefined, '', 'null', '{', '{"a": 1}', '"a"']) expect(listedIds(text)).toEqual([]);
     expect(listedIds('["a", 1, null, "b"]')).toEqual(['a', 'b']);
+    // Python reads these.
+    expect(listedIds('["NaN", NaN, -Infinity, "a\\"NaN", Infinity]')).toEqual(['NaN', 'a"NaN']);
+    for (const text of ['[-NaN]', '[NaN1]', '["a" NaN', "['a']"]) expect(listedIds(text)).toEqual([]);
   });
 
   test('microseconds are left out when they are 0', () => {
@@ -121,13 +171,28 @@ describe('sanitizer', () => {
     (part) => {
       const started = performance.now();
       normalizeError({ raw: part.repeat(500_000) });
-      expect(performance.now() - started).toBeLessThan(1_000);
+      // The code went into the prompt whole, at quadratic time: a quarter of an hour for a megabyte.
+      advicePrompt(part.repeat(500_000), 'm');
+      expect(performance.now() - started).toBeLessThan(2_000);
     },
   );
+
+  // The third key of this bundle ended beyond the cut, and its first lines went to the model.
+  test('a secret that the cut leaves without its end is removed', () => {
+    const key = (body: string) =>
+      `-----BEGIN RSA PRIVATE KEY-----\n${body.repeat(4_000)}\n-----END RSA PRIVATE KEY-----\n`;
+    const bundle = key('a') + key('b') + key('c');
+    expect(sanitizedStart(bundle)).toBe(`${'[REDACTED_PRIVATE_KEY]\n'.repeat(2)}[REDACTED_PRIVATE_KEY]`);
+    expect(sanitizedStart(`${key('a')}${key('b')}token eyJ${'c'.repeat(3_000)}.eyJ.d`)).toMatch(
+      /\ntoken \[REDACTED_JWT]$/,
+    );
+    const open = '-----BEGIN RSA PRIVATE KEY-----\nd';
+    expect([sanitizedStart(open), sanitizedStart('x'.repeat(20_000))]).toEqual([open, 'x'.repeat(10_000)]);
+  });
 });
 
 describe('confidence', () => {
-  const now = new Date('2026-01-31T12:00:00Z');
+  const now = Date.parse('2026-01-31T12:00:00Z');
   const at = (createdAt: string | null) => ({ createdAt });
 
   test('weights', () => {
@@ -144,8 +209,21 @@ describe('confidence', () => {
   test('times with an offset of any kind, none without', () => {
     const of = (createdAt: string) => computeConfidence([at(createdAt)], 10, false, now).confidence;
     expect(of('2026-01-24T12:00:00Z')).toBe(of('2026-01-24T14:30:00.000000+02:30'));
-    expect(() => of('2026-01-24T12:00:00')).toThrow(TypeError);
-    expect(() => of('yesterday Z')).toThrow(TypeError);
+    for (const same of ['2026-01-24 12:00Z', '2026-01-24T14+02', '2026-01-24T17:30:15,000+05:30:15']) {
+      expect(of(same)).toBe(of('2026-01-24T12:00:00Z'));
+    }
+    for (const none of [
+      '2026-01-24T12:00:00',
+      'yesterday Z',
+      '',
+      '2026-02-30T00:00:00Z',
+      '2026-01-24T24:00:00Z',
+      'infinity',
+    ]) {
+      expect(() => of(none)).toThrow(UnreadableTime);
+    }
+    // Python's exponential has no infinity.
+    expect(() => of('2150-01-01T00:00:00Z')).toThrow(UnreadableTime);
   });
 });
 
@@ -160,14 +238,23 @@ describe('advice', () => {
     const prompt = advicePrompt('E sk-aaaaaaaaaaaaaaaaaaaaaaaa', 'boom');
     expect(prompt).toContain('Error code: E [REDACTED_API_KEY]');
     expect(prompt).toContain('Error message: boom');
+    expect(advicePrompt('z'.repeat(501), '')).toContain(`Error code: ${'z'.repeat(500)}\n`);
   });
 
-  test.each(['', 'no idea', '{', '{"a": }', '{"confidence": "0.7"}', '{"confidence": null}', '{"confidence": [1]}'])(
-    '%j is none',
-    (text) => {
-      expect(parseAdvice(text)).toBe(undefined);
-    },
-  );
+  test.each([
+    '',
+    'no idea',
+    '{',
+    '{"a": }',
+    '{"confidence": "0.7"}',
+    '{"confidence": null}',
+    '{"confidence": [1]}',
+    '{"confidence": 1e999}',
+    '{"confidence": NaN}',
+    '{"reasoning": [1e999]}',
+  ])('%j is none', (text) => {
+    expect(parseAdvice(text)).toBe(undefined);
+  });
 
   test('the first pair of braces without braces inside', () => {
     const none = { suggestedAction: undefined, confidence: undefined, reasoning: undefined, requiresHuman: undefined };
@@ -183,5 +270,11 @@ describe('advice', () => {
       confidence: 1,
     });
     expect(parseAdvice('{"suggested_action": 7}')).toBe(undefined);
+  });
+
+  // What is deeper cannot be decoded by every client, and a hundred thousand levels exhaust the stack.
+  test('of forty levels at most', () => {
+    const of = (levels: number) => parseAdvice(`{"reasoning": ${'['.repeat(levels)}${']'.repeat(levels)}}`);
+    expect([of(39) === undefined, of(41), of(100_000)]).toEqual([false, undefined, undefined]);
   });
 });

@@ -58,9 +58,21 @@ interface DatabaseFile {
 
 const here = (name: string): URL => new URL(name, import.meta.url);
 
+const TEXT_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b/gs;
+const FLOATS: ReadonlyMap<string, string> = new Map([
+  ['NaN', 'nan'],
+  ['Infinity', 'inf'],
+  ['-Infinity', '-inf'],
+]);
+
+/** The `$float` form of a number that Python writes and JSON does not have. */
+const floatForm = (token: string): string => (FLOATS.has(token) ? `{"$float":"${FLOATS.get(token)}"}` : token);
+
 /** A golden file: the one the variable names, else the copy beside this module. */
-export const readGolden = <T>(variable: string, name: string): T =>
-  JSON.parse(readFileSync(process.env[variable] || here(name), 'utf8')) as T;
+export const readGolden = <T>(variable: string, name: string, reviver?: (key: string, value: Json) => unknown): T => {
+  const text = readFileSync(process.env[variable] || here(name), 'utf8');
+  return JSON.parse(text.replace(TEXT_OR_NUMBER, floatForm), reviver) as T;
+};
 
 /** The database cases and their fixture. */
 export const databaseFile = (): DatabaseFile => readGolden('GOLDEN_DATABASE_FILE', 'database.json');
@@ -99,5 +111,11 @@ export interface ComputedCase {
   readonly debug?: { readonly snapshot_json?: string };
 }
 
+/** A number in its `$float` form, where no reader of its own knows the form. */
+const floatOf = (_key: string, value: Json): unknown => {
+  const form = typeof value === 'object' && value !== null && !Array.isArray(value) ? value['$float'] : undefined;
+  return form === undefined ? value : Number(String(form).replace('inf', 'Infinity'));
+};
+
 /** The computed cases. */
-export const resolverCases = (): readonly ComputedCase[] => readGolden('GOLDEN_FILE', 'resolvers.json');
+export const resolverCases = (): readonly ComputedCase[] => readGolden('GOLDEN_FILE', 'resolvers.json', floatOf);

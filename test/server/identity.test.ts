@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { SymbolTableService } from '../../src/gen/hoc/cus/policies/v1/symbol_table_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { parseTokens } from '../../src/server/identity.ts';
 import { refusal } from '../support/client.ts';
@@ -41,6 +42,16 @@ describe.each(['grpc', 'connect'] as const)('bearer tokens over %s', (listener) 
   ])('%s is UNAUTHENTICATED', async (_what, init) => {
     const error = await refusal(caller().unary(rpc.fetchRiskCeilings, {}, init));
     expect(error).toMatchObject({ code: 'UNAUTHENTICATED', reason: 'UNAUTHENTICATED' });
+  });
+
+  test('a symbol table belongs to the caller that made it', async () => {
+    const { createTable, getTable } = SymbolTableService.method;
+    const { table } = await caller().unary(createTable, {}, bearer('secret-a'));
+    expect((await caller().unary(getTable, { table }, bearer('secret-a'))).symbols).toBe(14);
+    expect(await refusal(caller().unary(getTable, { table }, bearer('secret-b')))).toMatchObject({
+      code: 'PERMISSION_DENIED',
+      reason: 'TABLE_NOT_YOURS',
+    });
   });
 
   test('a token of the file is let in', async () => {

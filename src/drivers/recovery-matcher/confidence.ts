@@ -36,24 +36,46 @@ const rounded = (value: number): number => {
   return Number(value.toFixed(4));
 };
 
-const ZONED = /(?:Z|[+-]\d\d:?\d\d)$/;
+/** A match whose time cannot be weighed. */
+export class UnreadableTime extends Error {}
 
-const ageDays = (createdAt: string, now: Date): number => {
-  const instant = ZONED.test(createdAt) ? Date.parse(createdAt) : Number.NaN;
-  if (Number.isNaN(instant)) throw new TypeError('a time needs its zone');
-  return (now.getTime() - instant) / DAY_MS;
+const TIME =
+  /^((?!0000)\d{4}-\d\d-\d\d)[T ]([01]\d|2[0-3])(?::([0-5]\d)(?::([0-5]\d(?:[.,]\d+)?))?)?(?:Z|([+-])([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d))?)?)$/;
+
+const seconds = (hours: string | undefined, minutes = '0', rest = '0'): number =>
+  Number(hours) * 3_600 + Number(minutes) * 60 + Number(rest.replace(',', '.'));
+
+/** Milliseconds since 1970 of ISO 8601 text; undefined for what is none, and for a time without zone. */
+const instantOf = (text: string): number | undefined => {
+  const [, date, hour, minute, second, sign, ...offset] = TIME.exec(text) ?? [];
+  const midnight = date === undefined ? Number.NaN : Date.parse(date);
+  // A day that its month does not have would pass as one of the next month.
+  if (Number.isNaN(midnight) || new Date(midnight).toISOString().slice(0, 10) !== date) return undefined;
+  const east = sign === undefined ? 0 : Number(`${sign}1`) * seconds(...(offset as [string, string?, string?]));
+  return midnight + (seconds(hour, minute, second) - east) * 1_000;
+};
+
+const weightOf = (match: Match, now: number): number => {
+  const { createdAt } = match;
+  if (createdAt === undefined || createdAt === null) return 0;
+  const instant = instantOf(createdAt);
+  if (instant === undefined) throw new UnreadableTime('no ISO 8601 with a zone', { cause: match });
+  const weight = timeWeight((now - instant) / DAY_MS);
+  if (!Number.isFinite(weight)) throw new UnreadableTime('too far in the future', { cause: match });
+  return weight;
 };
 
 /**
  * How likely a recovery is to help: matches weighed by age against the occurrences of the last seven days.
  *
- * @throws TypeError for a time without zone.
+ * @param now milliseconds since 1970.
+ * @throws UnreadableTime for a time without zone, or too far in the future, with `cause` set to its match.
  */
 export const computeConfidence = (
   matches: readonly Match[],
   occurrences: number,
   hasExactMatch: boolean,
-  now: Date,
+  now: number,
 ): Confidence => {
   if (hasExactMatch) {
     return { confidence: EXACT_MATCH, explain: { method: 'exact_match', confidence: EXACT_MATCH } };
@@ -62,10 +84,7 @@ export const computeConfidence = (
     return { confidence: NO_HISTORY, explain: { method: 'no_history', confidence: NO_HISTORY } };
   }
   const basic = Math.min(1, matches.length / occurrences);
-  const weight = matches.reduce(
-    (sum, { createdAt }) => (createdAt ? sum + timeWeight(ageDays(createdAt, now)) : sum),
-    0,
-  );
+  const weight = matches.reduce((sum, match) => sum + weightOf(match, now), 0);
   const weighted = weight / (occurrences * timeWeight(OCCURRENCE_AGE_DAYS));
   const confidence = Math.min(1, Math.max(0, ALPHA * weighted + (1 - ALPHA) * basic));
   return {

@@ -58,7 +58,7 @@ const store = statement(
   (row) => Number(row[0]),
 );
 
-// Vectors of another length come from another model and cannot be compared.
+// Vectors of another length come from another model and cannot be compared. NaN is above every number.
 const mostSimilar = statement(
   'recovery_matcher.most_similar',
   `select ${['id', 'error_code', 'error_pattern', 'recovery_action'].map(entry).join(', ')},
@@ -68,7 +68,7 @@ const mostSimilar = statement(
     select sum(x * y) / nullif(sqrt(sum(x * x)) * sqrt(sum(y * y)), 0) as cosine
     from unnest(${entry('embedding')}, $1::double precision[]) as pair (x, y)
   ) angle
-  where cardinality(${entry('embedding')}) = cardinality($1::double precision[]) and angle.cosine is not null
+  where cardinality(${entry('embedding')}) = cardinality($1::double precision[]) and angle.cosine < 'NaN'
   order by angle.cosine desc, ${entry('id')} limit 1`,
   (row): KnownFailure => ({
     id: row[0]!,

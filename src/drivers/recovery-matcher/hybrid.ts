@@ -1,6 +1,5 @@
-import type { Advice } from './advice.ts';
-import { firstCharacters, MESSAGE_CHARACTERS, messageOf, normalizeError } from './normalize.ts';
-import { sanitize } from './sanitizer.ts';
+import { type Advice, fitsAnswer } from './advice.ts';
+import { firstCharacters, MESSAGE_CHARACTERS, messageOf, normalizeError, sanitizedStart } from './normalize.ts';
 import type { SuggestionCache } from './services.ts';
 import type { Failure, MatchResult } from './suggest.ts';
 
@@ -55,7 +54,7 @@ const readCached = (text: string): Cached | undefined => {
   } catch {
     return undefined;
   }
-  if (!isObject(json) || Object.keys(json).length === 0) return undefined;
+  if (!isObject(json) || Object.keys(json).length === 0 || !fitsAnswer(json)) return undefined;
   const { suggestion = null, confidence = CACHED_CONFIDENCE, matched_entry = null } = json;
   if (suggestion !== null && typeof suggestion !== 'string') return undefined;
   if (typeof confidence !== 'number' || (matched_entry !== null && !isObject(matched_entry))) return undefined;
@@ -109,7 +108,7 @@ export const suggestHybrid = async (failure: Failure, layers: Layers): Promise<M
   const cached = text === undefined ? undefined : readCached(text);
   if (cached) return result(cached, { method: 'cache', cache_hit: true });
 
-  const message = firstCharacters(sanitize(messageOf(failure.report)), MESSAGE_CHARACTERS);
+  const message = firstCharacters(sanitizedStart(messageOf(failure.report)), MESSAGE_CHARACTERS);
   if (!layers.mostSimilar) skipped.push('embedding');
   const known = await layers.mostSimilar?.(message);
   if (known && known.similarity >= SIMILARITY_THRESHOLD) {

@@ -1,3 +1,4 @@
+import { Code, RpcError } from '../../database/errors.ts';
 import type { Session } from '../../database/session.ts';
 import { jsonToValue } from '../../database/values.ts';
 import {
@@ -9,10 +10,11 @@ import { type CallContext, type Driver, driver, write } from '../driver.ts';
 import { uuid } from '../rules.ts';
 import { advicePrompt, parseAdvice } from './advice.ts';
 import { candidateRpcs } from './candidates.ts';
+import { UnreadableTime } from './confidence.ts';
 import { databaseHistory, mostSimilarFailure } from './history.ts';
 import { suggestHybrid } from './hybrid.ts';
 import { ProviderError, type Services } from './services.ts';
-import { type Failure, type MatchResult, suggest } from './suggest.ts';
+import { type Failure, type MatchResult, type SimilarFailure, suggest } from './suggest.ts';
 
 const DEFAULT_SOURCE = 'unknown';
 
@@ -29,6 +31,24 @@ const response = ({ matchedEntry, suggestedRecovery, candidateId, explain, ...re
   ...(suggestedRecovery === null ? {} : { suggestedRecovery }),
   ...(candidateId === null ? {} : { candidateId }),
 });
+
+/** FAILED_PRECONDITION for a stored failure whose time cannot be weighed: nothing in the request is wrong. */
+const fromHistory = async (db: Session, failure: Failure, call: CallContext, services: Services) => {
+  try {
+    return await suggest(failure, databaseHistory(db, call, services), Date.now());
+  } catch (error) {
+    if (!(error instanceof UnreadableTime)) throw error;
+    const { id } = error.cause as SimilarFailure;
+    throw new RpcError(
+      Code.FAILED_PRECONDITION,
+      'FAILURE_UNREADABLE',
+      `created_at of failure ${id}: ${error.message}`,
+      {
+        metadata: { failure_match_id: id },
+      },
+    );
+  }
+};
 
 const rules = { failure_match_id: (value: unknown) => (value === '' ? undefined : uuid(value)) };
 
@@ -62,7 +82,7 @@ const hybrid = (services: Services, db: Session, failure: Failure, call: CallCon
         if (!advice) services.warn('llm', 'the answer holds no advice');
         return advice;
       }),
-    fallback: () => suggest(failure, databaseHistory(db, call, services), new Date()),
+    fallback: () => fromHistory(db, failure, call, services),
   });
 };
 
@@ -71,7 +91,7 @@ export const recoveryMatcher = (services: Services): Driver =>
   driver(RecoveryMatcherService, {
     ...candidateRpcs,
     suggest: write(rules, async (db, request, call) =>
-      response(await suggest(failureOf(request), databaseHistory(db, call, services), new Date())),
+      response(await fromHistory(db, failureOf(request), call, services)),
     ),
     suggestHybrid: write(rules, async (db, request, call) =>
       response(await hybrid(services, db, failureOf(request), call)),

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { EDGE_BLANKS, sanitizeErrorMessage } from './sanitizer.ts';
+import { EDGE_BLANKS, EVERYTHING, type SanitizerOptions, sanitize } from './sanitizer.ts';
 
 /** What is known of a failure; a field that is present counts, even if it is empty. */
 export interface FailureReport {
@@ -19,21 +19,33 @@ export interface NormalizedError {
 /** Characters of a message that count. */
 const MESSAGE_CHARACTERS = 500;
 const SIGNATURE_DIGITS = 16;
-/** Characters of a message that are looked at: the patterns take quadratic time on hostile text. */
-const LONGEST_MESSAGE = 10_000;
+/** Characters of a text that are looked at: the patterns take quadratic time on hostile text. */
+const LONGEST_TEXT = 10_000;
 
 /** The first so many code points of a text. */
 export const firstCharacters = (text: string, count: number): string =>
   text.length <= count ? text : [...text.slice(0, 2 * count)].slice(0, count).join('');
 
-/** The message of a failure as it was given, cut to what is looked at. */
-export const messageOf = ({ raw, errorMessage }: FailureReport): string =>
-  firstCharacters(raw ?? errorMessage ?? '', LONGEST_MESSAGE);
+/** What is left of a secret that ends beyond the cut: it would pass for harmless text. */
+const CUT_OFF: readonly (readonly [RegExp, string])[] = [
+  [/-----BEGIN [A-Z ]+ PRIVATE KEY-----.*$/s, '[REDACTED_PRIVATE_KEY]'],
+  [/\beyJ[a-zA-Z0-9_.-]*$/, '[REDACTED_JWT]'],
+];
+
+/** The beginning of a text that is looked at, without what the sanitizer removes. */
+export const sanitizedStart = (text: string, options?: SanitizerOptions): string => {
+  const start = firstCharacters(text, LONGEST_TEXT);
+  const clean = sanitize(start, options);
+  return start === text ? clean : CUT_OFF.reduce((rest, [secret, marker]) => rest.replace(secret, marker), clean);
+};
+
+/** The message of a failure as it was given. */
+export const messageOf = ({ raw, errorMessage }: FailureReport): string => raw ?? errorMessage ?? '';
 
 /** Kind and signature of a failure. Letter case and blanks around the message do not matter, case of the kind does. */
 export const normalizeError = (report: FailureReport): NormalizedError => {
   const errorCode = report.errorType ?? report.errorCode ?? 'UNKNOWN';
-  const lower = sanitizeErrorMessage(messageOf(report)).toLowerCase();
+  const lower = sanitizedStart(messageOf(report), EVERYTHING).toLowerCase();
   const message = firstCharacters(lower.replace(EDGE_BLANKS, ''), MESSAGE_CHARACTERS);
   const digest = createHash('sha256').update(`${errorCode}:${message}`).digest('hex');
   return { errorCode, errorSignature: digest.slice(0, SIGNATURE_DIGITS) };

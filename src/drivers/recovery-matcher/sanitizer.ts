@@ -126,9 +126,11 @@ export const auditSanitize = (text: string, options: SanitizerOptions = {}): [te
   return [rest, removed];
 };
 
-/** Removes everything that can be removed: for messages of errors. */
-export const sanitizeErrorMessage = (text: string): string =>
-  sanitize(text, { redactEmails: true, redactIps: true, redactHexSecrets: true });
+/** Removes all that can be removed: for messages of errors. */
+export const EVERYTHING: SanitizerOptions = { redactEmails: true, redactIps: true, redactHexSecrets: true };
+
+/** Removes {@link EVERYTHING}. */
+export const sanitizeErrorMessage = (text: string): string => sanitize(text, EVERYTHING);
 
 /** Whether a text holds nothing that {@link sanitize} removes by default. Addresses of machines pass. */
 export const isSafeForEmbedding = (text: string): boolean =>

@@ -59,8 +59,10 @@ const LEAST_CONFIDENCE = 0.1;
 /**
  * Suggests a recovery from history and stores it as a candidate. A similar failure with a category counts as an exact
  * match, whether its recovery succeeded or not.
+ *
+ * @param now milliseconds since 1970.
  */
-export const suggest = async (failure: Failure, history: History, now: Date): Promise<MatchResult> => {
+export const suggest = async (failure: Failure, history: History, now: number): Promise<MatchResult> => {
   const { failureMatchId, report, source } = failure;
   const { errorCode, errorSignature } = normalizeError(report);
   const similar = await history.similarFailures(errorCode);

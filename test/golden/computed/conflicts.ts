@@ -1,4 +1,5 @@
 import { IrFunctionSchema, IrInstructionSchema } from '../../../src/gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
+import { byCodePoint } from '../../../src/plang/python-json.ts';
 import { type Actual, Row } from '../compare.ts';
 import { operation } from '../operations.ts';
 import { asked, type Computation, type Data } from './subject.ts';
@@ -26,7 +27,10 @@ const conflict = ({ fields }: Row): Row => {
   const kind = fields.get('conflict_type') as Data;
   const policies = fields.get('policies') as readonly string[];
   // The original leaves the order of these open; the file has them sorted.
-  return new Row([...fields, ['policies', kind.text === 'ACTION' ? [...policies].sort() : policies] as const]);
+  return new Row([
+    ...fields,
+    ['policies', kind.text === 'ACTION' ? [...policies].sort(byCodePoint) : policies] as const,
+  ]);
 };
 
 const resolve: Computation = ({ functions }, subject) =>

@@ -35,6 +35,12 @@ export const asked = async (
   return 'refusal' in answer ? answer.refusal : result(answer.response);
 };
 
-/** A computation's result as plain JSON. */
-export const plain = (value: unknown): Actual =>
-  JSON.parse(JSON.stringify(value ?? null, (_key, each) => (typeof each === 'bigint' ? Number(each) : each)));
+/** A computation's result as plain values. */
+export const plain = (value: unknown): Actual => {
+  if (Array.isArray(value)) return value.map(plain);
+  if (typeof value !== 'object' || value === null) {
+    return typeof value === 'bigint' ? Number(value) : ((value ?? null) as Actual);
+  }
+  const members = Object.entries(value).filter(([, each]) => each !== undefined);
+  return Object.fromEntries(members.map(([key, each]) => [key, plain(each)]));
+};
