@@ -541,9 +541,18 @@ describe('layers of the hybrid', () => {
     expect(found.candidateId).toBeGreaterThan(0);
   });
 
-  // It once held its connection from the start, so as many slow answers as connections stopped everybody.
-  test('while a provider thinks, others use the only connection', async () => {
-    const narrow = await startTestSidecar({ poolMax: 1, anthropicApiKey: 'llm-key', llmUrl: llm.url });
+  // It once held its connection from the start, so as many slow answers as connections stopped everybody; then from the
+  // comparison of embeddings on, while the model was thinking.
+  test.each([
+    ['', undefined],
+    [', known failures looked at', 'on'],
+  ])('while a provider thinks, others use the only connection%s', async (_name, compared) => {
+    const narrow = await startTestSidecar({
+      poolMax: 1,
+      anthropicApiKey: 'llm-key',
+      llmUrl: llm.url,
+      embeddingUrl: compared && `${embedder.url}/v1`,
+    });
     llm.answer = { silent: true };
     const ended = new AbortController();
     const thinking = refusal(
