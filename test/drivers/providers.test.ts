@@ -101,6 +101,15 @@ describe.each(Object.entries(KINDS))('%s', (_kind, { good, result, ask, bad }) =
     expect((await failure(ask(provider.url, 100))).message).toBe('no answer within 100 ms');
   });
 
+  // It was read for as long as the provider had time, into memory.
+  test.each([200, 500])('an answer without end, status %d', async (status) => {
+    provider.answer = { status, endless: true, text: BODY.repeat(1_000) };
+    provider.said = 0;
+    const { message } = await failure(ask(provider.url));
+    expect(message).toBe(status === 200 ? 'the answer is longer than 1048576 bytes' : 'answered with status 500');
+    expect(provider.said).toBeLessThan(32 * 1_048_576);
+  });
+
   test('nobody there, or somebody who hangs up', async () => {
     const server = createServer((socket) => socket.destroy());
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
