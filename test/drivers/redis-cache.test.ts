@@ -133,6 +133,25 @@ describe.skipIf(!installed)('Redis', () => {
     cache.close();
   });
 
+  // Each call waited for itself, and what it had asked for stayed in memory: the connection is open, and says nothing.
+  test('one that stops answering is an outage too, and is got over', async () => {
+    const warnings: string[] = [];
+    const cache = redisCache(url, (each) => warnings.push(each), 200);
+    await cache.set('k', 'v', 60);
+    expect(await cache.get('k')).toBe('v');
+    redis.kill('SIGSTOP');
+    try {
+      const started = performance.now();
+      for (let call = 0; call < 20; call += 1) expect(await cache.get('k')).toBe(undefined);
+      expect(performance.now() - started).toBeLessThan(2_000);
+      expect(warnings).toEqual(['ETIMEDOUT']);
+    } finally {
+      redis.kill('SIGCONT');
+    }
+    await eventually(async () => (await cache.get('k')) === 'v');
+    cache.close();
+  });
+
   test('suggestions are shared through it, whatever else wrote there', async () => {
     const sidecar = await startTestSidecar({ redisUrl: url });
     const cache = redisCache(url, () => {});
