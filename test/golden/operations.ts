@@ -57,7 +57,11 @@ const RENAMED: Readonly<Record<string, Readonly<Record<string, string | null>>>>
 };
 
 /** Methods that ignore arguments they do not know. */
-const INDULGENT = new Set(['policy_rules_driver.create_rule', 'policy_rules_driver.create_integrity']);
+const INDULGENT = new Set([
+  'policy_rules_driver.create_rule',
+  'policy_rules_driver.create_integrity',
+  'recovery_matcher.suggest',
+]);
 
 /** The answer to a call: the response, or how it was refused. */
 export type Answer = { readonly response: Row } | { readonly refusal: CallError };
