@@ -130,6 +130,14 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
     );
   });
 
+  // A queue item for candidate 0 was made for whoever forgot the id, and stayed there: no candidate has it.
+  test('an id left out is no id', async () => {
+    const queued = caller().unary(rpc.enqueueEvaluationDbFallback, {}, single);
+    expect(await refusal(queued)).toMatchObject({ code: 'INVALID_ARGUMENT', fields: ['candidate_id'] });
+    const recorded = caller().unary(rpc.insertSuggestionProvenance, { detailsJson: jsonToValue({}) }, single);
+    expect((await refusal(recorded)).fields).toEqual(['suggestion_id', 'event_type']);
+  });
+
   test('a key of another failure is refused with its owner, and the transaction goes on', async () => {
     const [owner, other, key] = [randomUUID(), randomUUID(), randomUUID()];
     const { candidateId } = await upsert({ idempotencyKey: key }, owner);
@@ -459,8 +467,8 @@ describe('many at once', () => {
 
   test('workers never claim the same item', async () => {
     await Promise.all(
-      Array.from({ length: 100 }, (_each, candidateId) =>
-        sidecar.grpc.unary(rpc.enqueueEvaluationDbFallback, { candidateId }, single),
+      Array.from({ length: 100 }, (_each, index) =>
+        sidecar.grpc.unary(rpc.enqueueEvaluationDbFallback, { candidateId: index + 1 }, single),
       ),
     );
     const claimed: number[] = [];
