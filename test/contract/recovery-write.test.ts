@@ -130,6 +130,22 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
     );
   });
 
+  // It was stored as U+FFFD: binary messages cannot hold it, but protobuf's JSON form lets it into a Value.
+  test('half a surrogate pair inside JSON is refused', async () => {
+    for (const json of ['"a\\ud800"', '{"\\udc00": 1}', '[["\\ud83d"]]']) {
+      const answer = await fetch(
+        `http://${sidecar.server.httpAddress}/${RecoveryWriteService.typeName}/UpsertRecoveryCandidate`,
+        {
+          method: 'POST',
+          headers: { 'content-type': 'application/json', transaction: 'single-use' },
+          body: `{"failureMatchId": "${randomUUID()}", "suggestion": "s", "confidence": 1, "explainJson": ${json}}`,
+        },
+      );
+      expect(answer.status).toBe(400);
+      expect(((await answer.json()) as { message: string }).message).toMatch(/explain_json .*surrogate/);
+    }
+  });
+
   // A queue item for candidate 0 was made for whoever forgot the id, and stayed there: no candidate has it.
   test('an id left out is no id', async () => {
     const queued = caller().unary(rpc.enqueueEvaluationDbFallback, {}, single);
