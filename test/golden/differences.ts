@@ -260,7 +260,7 @@ const hashedForms = (limits: Golden): string[][] => {
  * The hash with every limit as a double, where the golden one is of the same limits with integers among them. Which limit
  * won and in which form is found by trying.
  */
-const hashOfDoubles = (input: Arguments, result: Arguments): string | undefined => {
+export const hashOfDoubles = (input: Arguments, result: Arguments): string | undefined => {
   const [burns, costs, tokens] = ['burn_rate_limits', 'cost_limits', 'token_limits'].map((name) =>
     hashedForms(input[name] ?? null),
   ) as [string[][], string[][], string[][]];
@@ -281,6 +281,13 @@ const hashOfDoubles = (input: Arguments, result: Arguments): string | undefined 
 
 const product = (burn: string[], cost: string[], token: string[]): [string, string, string][] =>
   burn.flatMap((b) => cost.flatMap((c) => token.map((t): [string, string, string] => [b, c, t])));
+
+/** Whether a settled limit is beyond 64 bits. */
+export const exceedsInt64 = (result: Arguments): boolean =>
+  ['effective_token_limit', 'effective_cost_limit_cents'].some((name) => {
+    const limit = Number(result[name]);
+    return limit >= INT64 || limit < -INT64;
+  });
 
 /** Every deliberate difference that golden cases show. There are few. */
 export const DIFFERENCES: readonly Difference[] = [
@@ -496,10 +503,7 @@ export const DIFFERENCES: readonly Difference[] = [
     applies: (situation) =>
       is(situation, 'arbitrator', 'arbitrate') &&
       succeeds(situation) &&
-      ['effective_token_limit', 'effective_cost_limit_cents'].some((name) => {
-        const limit = Number((situation.reader.read(situation.call.result!) as Arguments)[name]);
-        return limit >= INT64 || limit < -INT64;
-      }),
+      exceedsInt64(situation.reader.read(situation.call.result!) as Arguments),
     ours: async () => invalid,
   },
   {

@@ -32,17 +32,18 @@ const createScope: Operation = {
 };
 
 const create =
-  (kind: 'agent' | 'api_key' | 'human_actor'): Computation =>
+  (kind: 'all_runs' | 'agent' | 'api_key' | 'human_actor'): Computation =>
   ({ ids, ...args }, subject) =>
     asked(
       subject,
       createScope,
-      { ...args, scope_type: kind, [`${kind}_ids`]: ids },
+      { ...args, scope_type: kind, ...(ids === undefined ? {} : { [`${kind}_ids`]: ids }) },
       (response) => response.fields.get('scope')!,
     );
 
 export const scopes: Readonly<Record<string, Computation>> = {
   'ScopeResolver.resolve_applicable_policies': resolve,
+  'PolicyScope.create_all_runs_scope': create('all_runs'),
   'PolicyScope.create_agent_scope': create('agent'),
   'PolicyScope.create_api_key_scope': create('api_key'),
   'PolicyScope.create_human_actor_scope': create('human_actor'),
