@@ -31,8 +31,8 @@ const inTime = async <T>(work: Promise<T>, waitMs: number, tell: () => void): Pr
 };
 
 /**
- * A cache in Redis. Unreachable or slow, it holds nothing and keeps nothing. Unreachable, it is tried again in the
- * background; one that does not answer in time is left alone for a while, and then connected to anew.
+ * A cache in Redis. Unreachable or slow, it holds nothing and keeps nothing. It is connected to in the background; when it
+ * does not answer in time it is left alone for a while, and then connected to anew.
  *
  * @param url `redis://` or `rediss://`, with credentials where they are needed; never logged.
  * @param warn told once an outage, by error code.
@@ -81,14 +81,18 @@ export const redisCache = (url: string, warn: (problem: string) => void, waitMs 
     if (closed || performance.now() < restsUntil) return Promise.resolve(undefined);
     started ??= connect();
     const used = started;
+    let asked = false;
     const done = used.then(async ({ client, connected }) => {
       // During an outage nobody waits.
       if (!client.isReady && !down) await connected;
-      return client.isReady ? work(client) : undefined;
+      if (!client.isReady) return undefined;
+      asked = true;
+      return work(client);
     });
     return inTime(done, waitMs, () => {
       if (started !== used) return;
       fails('ETIMEDOUT');
+      if (!asked) return;
       restsUntil = performance.now() + REST_MS;
       leave();
     });
