@@ -16,6 +16,11 @@ export interface Session {
    * statement stands alone anyway. The error is thrown on.
    */
   attempt<T>(work: (db: Session) => Promise<T>): Promise<T>;
+  /**
+   * Like {@link Session.attempt}, for reads alone that the caller waits after: a transaction that has not begun, and for
+   * which each statement has a snapshot of its own anyway, does not begin with them.
+   */
+  aside<T>(work: (db: Session) => Promise<T>): Promise<T>;
   /** Rows returned and affected so far by this session's statements. */
   readonly rowCount: bigint;
 }
@@ -105,6 +110,10 @@ export class AutoCommitSession implements Session {
   attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
     return work(this);
   }
+
+  aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    return work(this);
+  }
 }
 
 let savepoints = 0;
@@ -165,5 +174,8 @@ export class TransactionSession implements Session {
       await this.#connection.command(`rollback to savepoint ${savepoint}; release savepoint ${savepoint}`);
       throw error;
     }
+  }
+  aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    return this.attempt(work);
   }
 }

@@ -1,6 +1,6 @@
 import { isConnectionError } from './errors.ts';
-import type { Connection, Database, Lane } from './pool.ts';
-import { type Session, TransactionSession } from './session.ts';
+import type { Connection, Database } from './pool.ts';
+import { AutoCommitSession, type Session, TransactionSession } from './session.ts';
 import type { Param, Statement } from './statement.ts';
 import { abortedError, beginText, commitUnknown, ROLLBACK_MS, type TransactionMode } from './transactions.ts';
 
@@ -8,15 +8,15 @@ export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', re
 
 /** A session whose transaction begins with its first statement: until then it holds no connection. */
 class LateSession implements Session {
-  readonly #lane: Lane;
+  readonly #database: Database;
   readonly #mode: TransactionMode;
   readonly #signal: AbortSignal | undefined;
   #beginning: Promise<TransactionSession> | undefined;
   #connection: Connection | undefined;
   #rowCount = (): bigint => 0n;
 
-  constructor(lane: Lane, mode: TransactionMode, signal: AbortSignal | undefined) {
-    this.#lane = lane;
+  constructor(database: Database, mode: TransactionMode, signal: AbortSignal | undefined) {
+    this.#database = database;
     this.#mode = mode;
     this.#signal = signal;
   }
@@ -43,6 +43,11 @@ class LateSession implements Session {
 
   async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
     return (await this.#begun()).attempt(work);
+  }
+
+  aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    const begins = this.#beginning !== undefined || this.#mode.isolation !== 'read committed';
+    return begins ? this.attempt(work) : work(new AutoCommitSession(this.#database, this.#signal));
   }
 
   async commit(): Promise<void> {
@@ -73,7 +78,7 @@ class LateSession implements Session {
   }
 
   async #begin(): Promise<TransactionSession> {
-    const { connection } = await this.#lane.acquireWith(this.#signal, (idle) =>
+    const { connection } = await this.#database.calls.acquireWith(this.#signal, (idle) =>
       idle.command(beginText(this.#mode), undefined, this.#signal),
     );
     this.#connection = connection;
@@ -95,7 +100,7 @@ export const singleUse = async (
   signal: AbortSignal | undefined,
   work: (db: Session) => Promise<unknown>,
 ): Promise<void> => {
-  const session = new LateSession(database.calls, mode, signal);
+  const session = new LateSession(database, mode, signal);
   try {
     await work(session);
   } catch (error) {

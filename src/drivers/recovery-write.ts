@@ -21,7 +21,7 @@ import {
 import { driver, read, write } from './driver.ts';
 import { patchAssignments, patchParams, patchUpdate } from './patch.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
-import { all, atLeast, between, filled, fits, mask, required } from './rules.ts';
+import { all, atLeast, between, filled, fits, mask, type Rule, required } from './rules.ts';
 
 const candidate = (name: string): string => column(RecoveryCandidate, name);
 
@@ -228,6 +228,9 @@ const report = async (db: Session, request: UpsertRecoveryCandidateRequest) => {
 
 const rate = between(0, 1);
 
+/** The id of a row: 0 is what an unset field reads as, and no row has it. */
+const given: Rule = (value) => (value === 0 ? 'must be set' : undefined);
+
 /** Most items a worker claims at once. */
 const MAX_BATCH = 1_000;
 
@@ -247,7 +250,7 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     async (db, { idempotencyKey }) => ({ candidate: await db.row(candidateByKey, [idempotencyKey]) }),
   ),
   enqueueEvaluationDbFallback: write(
-    { idempotency_key: fits(RecoveryCandidate, 'idempotency_key') },
+    { candidate_id: given, idempotency_key: fits(RecoveryCandidate, 'idempotency_key') },
     async (db, { candidateId, idempotencyKey, priority = 0 }) => ({
       enqueued: true,
       workId: (await db.row(enqueue, [candidateId, idempotencyKey, priority]))!,
@@ -266,7 +269,7 @@ export const recoveryWrite = driver(RecoveryWriteService, {
       return { rowsAffected: await db.execute(updateCandidate, [candidateId, ...values]) };
     },
   ),
-  insertSuggestionProvenance: write({ details_json: required() }, async (db, request) => ({
+  insertSuggestionProvenance: write({ suggestion_id: given, details_json: required() }, async (db, request) => ({
     provenanceId: (await db.row(insertProvenance, [
       request.suggestionId,
       lowerEnumText(SuggestionEventTypeSchema, request.eventType),

@@ -141,8 +141,14 @@ export const anyDouble: Rule = unchecked(() => undefined);
 
 const NUL = 'must not contain U+0000';
 
+// Protobuf's JSON form lets half a pair into a Value, though into no string field; stored, it would be another character.
+const textProblem = (text: string): string | undefined => {
+  if (text.includes('\0')) return NUL;
+  return text.isWellFormed() ? undefined : 'must not contain half of a surrogate pair';
+};
+
 const scalarProblem = (json: unknown): string | undefined => {
-  if (typeof json === 'string') return json.includes('\0') ? NUL : undefined;
+  if (typeof json === 'string') return textProblem(json);
   return typeof json === 'number' && !Number.isFinite(json) ? 'must not contain NaN or infinities' : undefined;
 };
 
@@ -156,7 +162,7 @@ const valueProblem = (value: Value): string | undefined => {
   }
   if (value.kind.case === 'structValue') {
     for (const [key, element] of Object.entries(value.kind.value.fields)) {
-      const problem = key.includes('\0') ? NUL : valueProblem(element);
+      const problem = textProblem(key) ?? valueProblem(element);
       if (problem) return problem;
     }
     return undefined;

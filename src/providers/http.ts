@@ -11,6 +11,21 @@ export interface JsonPost {
   readonly signal: AbortSignal | undefined;
 }
 
+/** Longest answer that is read, bytes: a vector of several thousand numbers is far shorter. */
+const LONGEST_ANSWER = 1_048_576;
+
+/** The body of an answer as text; what is too long is not read to its end. */
+const textOf = async (answer: Response): Promise<string> => {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of answer.body ?? []) {
+    length += chunk.length;
+    if (length > LONGEST_ANSWER) throw new ProviderError(`the answer is longer than ${LONGEST_ANSWER} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString();
+};
+
 const causeOf = (error: unknown): string => {
   const { cause, name } = error as Error;
   return (cause as NodeJS.ErrnoException | undefined)?.code ?? name;
@@ -19,8 +34,8 @@ const causeOf = (error: unknown): string => {
 /**
  * Posts JSON and reads the JSON it is answered with.
  *
- * @throws ProviderError when there is no answer in time, its status is not 200, or it is no JSON; the signal's reason
- *   when the caller has gone.
+ * @throws ProviderError when there is no answer in time, its status is not 200, or it is too long or no JSON; the
+ *   signal's reason when the caller has gone.
  */
 export const postJson = async ({ url, headers, body, timeoutMs, signal }: JsonPost): Promise<unknown> => {
   const timeout = AbortSignal.timeout(timeoutMs);
@@ -33,9 +48,11 @@ export const postJson = async ({ url, headers, body, timeoutMs, signal }: JsonPo
       redirect: 'error',
       signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
     });
-    const text = await answer.text();
-    if (answer.status !== 200) throw new ProviderError(`answered with status ${answer.status}`);
-    return JSON.parse(text);
+    if (answer.status !== 200) {
+      await answer.body?.cancel();
+      throw new ProviderError(`answered with status ${answer.status}`);
+    }
+    return JSON.parse(await textOf(answer));
   } catch (error) {
     if (error instanceof ProviderError) throw error;
     if (signal?.aborted) throw signal.reason;

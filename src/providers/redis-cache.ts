@@ -9,13 +9,19 @@ export interface SharedCache extends SuggestionCache {
 const WAIT_MS = 500;
 const LONGEST_RECONNECT_MS = 5_000;
 
+/** Pause before a Redis that has not answered in time is asked again. */
+const REST_MS = 5_000;
+
 const problemOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? (error as Error).name;
 
-/** What comes of work in time; undefined if it takes too long or fails. */
-const inTime = async <T>(work: Promise<T>, waitMs: number): Promise<T | undefined> => {
+/** What comes of work in time; undefined if it fails or takes too long, which is told. */
+const inTime = async <T>(work: Promise<T>, waitMs: number, tell: () => void): Promise<T | undefined> => {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, waitMs, undefined);
+    timer = setTimeout(() => {
+      tell();
+      resolve(undefined);
+    }, waitMs);
   });
   try {
     return await Promise.race([work.catch(() => undefined), late]);
@@ -25,13 +31,18 @@ const inTime = async <T>(work: Promise<T>, waitMs: number): Promise<T | undefine
 };
 
 /**
- * A cache in Redis. Unreachable or slow, it holds nothing and keeps nothing; it is tried again in the background.
+ * A cache in Redis. Unreachable or slow, it holds nothing and keeps nothing. It is connected to in the background; when it
+ * does not answer in time it is left alone for a while, and then connected to anew.
  *
  * @param url `redis://` or `rediss://`, with credentials where they are needed; never logged.
  * @param warn told once an outage, by error code.
  */
 export const redisCache = (url: string, warn: (problem: string) => void, waitMs = WAIT_MS): SharedCache => {
   let down = false;
+  const fails = (problem: string): void => {
+    if (!down) warn(problem);
+    down = true;
+  };
   // Loaded and connected at the first use: a process without use for Redis starts without it.
   const connect = async () => {
     const { createClient } = await import('@redis/client');
@@ -47,25 +58,44 @@ export const redisCache = (url: string, warn: (problem: string) => void, waitMs 
     client.on('ready', () => {
       down = false;
     });
-    client.on('error', (error: unknown) => {
-      if (!down) warn(problemOf(error));
-      down = true;
-    });
+    client.on('error', (error: unknown) => fails(problemOf(error)));
     return { client, connected: client.connect() };
   };
   let started: ReturnType<typeof connect> | undefined;
   let closed = false;
+  let restsUntil = 0;
+  /** Leaves a connection, with all that is still waiting for an answer on it. */
+  const leave = (): void => {
+    started?.then(
+      ({ client, connected }) => {
+        connected.catch(() => {});
+        if (client.isOpen) client.destroy();
+      },
+      () => {},
+    );
+    started = undefined;
+  };
   const use = <T>(
     work: (client: Awaited<ReturnType<typeof connect>>['client']) => Promise<T>,
   ): Promise<T | undefined> => {
-    if (closed) return Promise.resolve(undefined);
+    if (closed || performance.now() < restsUntil) return Promise.resolve(undefined);
     started ??= connect();
-    const done = started.then(async ({ client, connected }) => {
+    const used = started;
+    let asked = false;
+    const done = used.then(async ({ client, connected }) => {
       // During an outage nobody waits.
       if (!client.isReady && !down) await connected;
-      return client.isReady ? work(client) : undefined;
+      if (!client.isReady) return undefined;
+      asked = true;
+      return work(client);
     });
-    return inTime(done, waitMs);
+    return inTime(done, waitMs, () => {
+      if (started !== used) return;
+      fails('ETIMEDOUT');
+      if (!asked) return;
+      restsUntil = performance.now() + REST_MS;
+      leave();
+    });
   };
   return {
     get: async (key) => (await use((client) => client.get(key))) ?? undefined,
@@ -74,13 +104,7 @@ export const redisCache = (url: string, warn: (problem: string) => void, waitMs 
     },
     close: () => {
       closed = true;
-      started?.then(
-        ({ client, connected }) => {
-          connected.catch(() => {});
-          client.destroy();
-        },
-        () => {},
-      );
+      leave();
     },
   };
 };

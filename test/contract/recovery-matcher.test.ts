@@ -3,8 +3,9 @@ import { toJson } from '@bufbuild/protobuf';
 import { type Value, ValueSchema } from '@bufbuild/protobuf/wkt';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { CandidateDecision, RecoveryMatcherService } from '../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
+import { RecoveryWriteService } from '../../src/gen/hoc/cus/policies/v1/recovery_write_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
-import { collect, refusal } from '../support/client.ts';
+import { type CallError, collect, refusal } from '../support/client.ts';
 import { startProvider, type TestProvider } from '../support/provider.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
@@ -361,12 +362,22 @@ describe.each(['grpc', 'connect'] as const)('suggestions over %s', (listener) =>
 });
 
 describe('many at once', () => {
+  const report = RecoveryWriteService.method.upsertRecoveryCandidate;
+  const reportOf = (failureMatchId: string, keyed = true) => ({
+    failureMatchId,
+    suggestion: 's',
+    confidence: 0.5,
+    ...(keyed ? { idempotencyKey: randomUUID() } : {}),
+  });
+
   test('suggestions and reports of one failure neither collide nor get lost', async () => {
     for (let round = 0; round < 20; round += 1) {
       const failureMatchId = randomUUID();
       await Promise.all(
-        Array.from({ length: 16 }, () =>
-          sidecar.grpc.unary(rpc.suggest, { failureMatchId, failurePayload: { errorType: 'E' } }, single),
+        Array.from({ length: 16 }, (_each, caller) =>
+          caller % 2 === 0
+            ? sidecar.grpc.unary(rpc.suggest, { failureMatchId, failurePayload: { errorType: 'E' } }, single)
+            : sidecar.grpc.unary(report, reportOf(failureMatchId), single),
         ),
       );
       expect(
@@ -376,6 +387,41 @@ describe('many at once', () => {
       ).toEqual([{ occurrence_count: 16 }]);
     }
   });
+
+  test.each(['suggestions', 'reports', 'reports with keys'])(
+    'transactions that take two failures crosswise, %s: one goes without, the other has both',
+    async (kind) => {
+      const failures = [randomUUID(), randomUUID()];
+      const begun = await Promise.all(failures.map(() => sidecar.grpc.unary(transactions.begin, {})));
+      const ids = begun.map(({ transaction }) => transaction!.id!);
+      const take = async (caller: number, failure: string) => {
+        const within = { transaction: ids[caller]! };
+        const { candidateId } =
+          kind === 'suggestions'
+            ? await sidecar.grpc.unary(rpc.suggest, { failureMatchId: failure }, within)
+            : await sidecar.grpc.unary(report, reportOf(failure, kind === 'reports with keys'), within);
+        return { caller, candidateId, refused: undefined };
+      };
+      await Promise.all(failures.map((failure, caller) => take(caller, failure)));
+      const crossed = failures
+        .toReversed()
+        .map((failure, caller) =>
+          take(caller, failure).catch((refused: CallError) => ({ caller, candidateId: undefined, refused })),
+        );
+      const loser = await Promise.race(crossed);
+      expect(loser.candidateId).toBe(undefined);
+      // A suggestion is stored as well as possible: its caller is told nothing worse.
+      if (kind !== 'suggestions') {
+        expect(loser.refused).toMatchObject({ code: 'ABORTED', reason: 'DEADLOCK_DETECTED' });
+        expect(loser.refused!.retryAfterMs).toBeGreaterThan(0);
+      }
+      await sidecar.grpc.unary(transactions.rollback, { transactionId: ids[loser.caller]! });
+      const winner = await crossed[1 - loser.caller]!;
+      expect(winner.candidateId).toBeGreaterThan(0);
+      await sidecar.grpc.unary(transactions.commit, { transactionId: ids[winner.caller]! });
+      expect(await sidecar.sql('select from public.recovery_candidates')).toHaveLength(2);
+    },
+  );
 
   test('the trail of many deciders has no gap', async () => {
     const candidateId = await candidate();
@@ -568,9 +614,18 @@ describe('layers of the hybrid', () => {
     expect(found.candidateId).toBeGreaterThan(0);
   });
 
-  // It once held its connection from the start, so as many slow answers as connections stopped everybody.
-  test('while a provider thinks, others use the only connection', async () => {
-    const narrow = await startTestSidecar({ poolMax: 1, anthropicApiKey: 'llm-key', llmUrl: llm.url });
+  // It once held its connection from the start, so as many slow answers as connections stopped everybody; then from the
+  // comparison of embeddings on, while the model was thinking.
+  test.each([
+    ['', undefined],
+    [', known failures looked at', 'on'],
+  ])('while a provider thinks, others use the only connection%s', async (_name, compared) => {
+    const narrow = await startTestSidecar({
+      poolMax: 1,
+      anthropicApiKey: 'llm-key',
+      llmUrl: llm.url,
+      embeddingUrl: compared && `${embedder.url}/v1`,
+    });
     llm.answer = { silent: true };
     const ended = new AbortController();
     const thinking = refusal(

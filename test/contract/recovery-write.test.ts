@@ -130,6 +130,30 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
     );
   });
 
+  // It was stored as U+FFFD: binary messages cannot hold it, but protobuf's JSON form lets it into a Value.
+  test('half a surrogate pair inside JSON is refused', async () => {
+    for (const json of ['"a\\ud800"', '{"\\udc00": 1}', '[["\\ud83d"]]']) {
+      const answer = await fetch(
+        `http://${sidecar.server.httpAddress}/${RecoveryWriteService.typeName}/UpsertRecoveryCandidate`,
+        {
+          method: 'POST',
+          headers: { 'content-type': 'application/json', transaction: 'single-use' },
+          body: `{"failureMatchId": "${randomUUID()}", "suggestion": "s", "confidence": 1, "explainJson": ${json}}`,
+        },
+      );
+      expect(answer.status).toBe(400);
+      expect(((await answer.json()) as { message: string }).message).toMatch(/explain_json .*surrogate/);
+    }
+  });
+
+  // A queue item for candidate 0 was made for whoever forgot the id, and stayed there: no candidate has it.
+  test('an id left out is no id', async () => {
+    const queued = caller().unary(rpc.enqueueEvaluationDbFallback, {}, single);
+    expect(await refusal(queued)).toMatchObject({ code: 'INVALID_ARGUMENT', fields: ['candidate_id'] });
+    const recorded = caller().unary(rpc.insertSuggestionProvenance, { detailsJson: jsonToValue({}) }, single);
+    expect((await refusal(recorded)).fields).toEqual(['suggestion_id', 'event_type']);
+  });
+
   test('a key of another failure is refused with its owner, and the transaction goes on', async () => {
     const [owner, other, key] = [randomUUID(), randomUUID(), randomUUID()];
     const { candidateId } = await upsert({ idempotencyKey: key }, owner);
@@ -459,8 +483,8 @@ describe('many at once', () => {
 
   test('workers never claim the same item', async () => {
     await Promise.all(
-      Array.from({ length: 100 }, (_each, candidateId) =>
-        sidecar.grpc.unary(rpc.enqueueEvaluationDbFallback, { candidateId }, single),
+      Array.from({ length: 100 }, (_each, index) =>
+        sidecar.grpc.unary(rpc.enqueueEvaluationDbFallback, { candidateId: index + 1 }, single),
       ),
     );
     const claimed: number[] = [];

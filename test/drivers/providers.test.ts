@@ -101,6 +101,15 @@ describe.each(Object.entries(KINDS))('%s', (_kind, { good, result, ask, bad }) =
     expect((await failure(ask(provider.url, 100))).message).toBe('no answer within 100 ms');
   });
 
+  // It was read for as long as the provider had time, into memory.
+  test.each([200, 500])('an answer without end, status %d', async (status) => {
+    provider.answer = { status, endless: true, text: BODY.repeat(1_000) };
+    provider.said = 0;
+    const { message } = await failure(ask(provider.url));
+    expect(message).toBe(status === 200 ? 'the answer is longer than 1048576 bytes' : 'answered with status 500');
+    expect(provider.said).toBeLessThan(32 * 1_048_576);
+  });
+
   test('nobody there, or somebody who hangs up', async () => {
     const server = createServer((socket) => socket.destroy());
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -172,7 +181,7 @@ test('only what is configured is there', async () => {
 describe('the cache of a process', () => {
   test('keeps a value for its time', async () => {
     let now = 1_000;
-    const cache = memoryCache(10, () => now);
+    const cache = memoryCache({}, () => now);
     await cache.set('k', 'v', 2);
     now = 2_999;
     expect(await cache.get('k')).toBe('v');
@@ -185,7 +194,7 @@ describe('the cache of a process', () => {
   });
 
   test('drops what was not asked for the longest', async () => {
-    const cache = memoryCache(2);
+    const cache = memoryCache({ maxEntries: 2 });
     await cache.set('a', '1', 60);
     await cache.set('b', '2', 60);
     await cache.get('a');
@@ -193,5 +202,22 @@ describe('the cache of a process', () => {
     expect([await cache.get('a'), await cache.get('b'), await cache.get('c')]).toEqual(['1', undefined, '3']);
     await cache.set('c', '4', 60);
     expect([await cache.get('a'), await cache.get('c')]).toEqual(['1', '4']);
+  });
+
+  // Entries alone were counted, however long a model's reasoning was.
+  test('holds so many characters and no more', async () => {
+    const cache = memoryCache({ maxCharacters: 10 });
+    await cache.set('a', '12345', 60);
+    await cache.set('b', '12345', 60);
+    expect([await cache.get('b'), await cache.get('a')]).toEqual(['12345', '12345']);
+    await cache.set('b', '123', 60);
+    await cache.set('c', '12', 60);
+    expect([await cache.get('a'), await cache.get('b'), await cache.get('c')]).toEqual(['12345', '123', '12']);
+    await cache.set('d', '1', 60);
+    expect([await cache.get('a'), await cache.get('b'), await cache.get('d')]).toEqual([undefined, '123', '1']);
+    await cache.set('e', '12345678901', 60);
+    expect([await cache.get('b'), await cache.get('e')]).toEqual([undefined, undefined]);
+    await cache.set('f', '1234567890', 60);
+    expect(await cache.get('f')).toBe('1234567890');
   });
 });

@@ -90,7 +90,8 @@ describe.skipIf(!installed)('Redis', () => {
 
   test('keeps a value for its time, for every process', async () => {
     const warnings: string[] = [];
-    const [one, other] = [redisCache(url, (each) => warnings.push(each)), redisCache(url, () => {})];
+    // Room for the library to load on a busy machine.
+    const [one, other] = [redisCache(url, (each) => warnings.push(each), 10_000), redisCache(url, () => {}, 10_000)];
     const key = randomUUID();
     expect(await one.get(key)).toBe(undefined);
     await one.set(key, 'wört "1"', 1);
@@ -130,6 +131,28 @@ describe.skipIf(!installed)('Redis', () => {
       await cache.set('k', 'again', 60);
       return (await cache.get('k')) === 'again';
     });
+    cache.close();
+  });
+
+  // Each call waited for itself, and what it had asked for stayed in memory: the connection is open, and says nothing.
+  test('one that stops answering is an outage too, and is got over', async () => {
+    const warnings: string[] = [];
+    const cache = redisCache(url, (each) => warnings.push(each), 200);
+    await eventually(async () => {
+      await cache.set('k', 'v', 60);
+      return (await cache.get('k')) === 'v';
+    });
+    warnings.length = 0;
+    redis.kill('SIGSTOP');
+    try {
+      const started = performance.now();
+      for (let call = 0; call < 20; call += 1) expect(await cache.get('k')).toBe(undefined);
+      expect(performance.now() - started).toBeLessThan(2_000);
+      expect(warnings).toEqual(['ETIMEDOUT']);
+    } finally {
+      redis.kill('SIGCONT');
+    }
+    await eventually(async () => (await cache.get('k')) === 'v');
     cache.close();
   });
 
@@ -181,8 +204,8 @@ describe('a Redis that is none', () => {
     const { port } = server.address() as { port: number };
     const cache = redisCache(`redis://127.0.0.1:${port}`, () => {}, 200);
     const started = performance.now();
-    expect(await cache.get('k')).toBe(undefined);
-    expect(performance.now() - started).toBeLessThan(1_000);
+    for (let call = 0; call < 20; call += 1) expect(await cache.get('k')).toBe(undefined);
+    expect(performance.now() - started).toBeLessThan(2_000);
     cache.close();
     for (const socket of sockets) socket.destroy();
     await new Promise((resolve) => server.close(resolve));

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 import { COMPUTED_DIFFERENCES } from './computed/differences.ts';
+import { SEQUENCE_DIFFERENCES } from './computed/sequence.ts';
 import { DIFFERENCES } from './differences.ts';
 import { databaseFile, stepsOf } from './format.ts';
 import { CaseRun } from './run.ts';
@@ -26,7 +27,7 @@ afterAll(async () => {
 test('every deliberate difference has its line in DIFFERENCES.md', () => {
   const lines = readFileSync(new URL('../../DIFFERENCES.md', import.meta.url), 'utf8').split('\n');
   const marked = lines.filter((line) => /^\| [^|]*◆ \|/.test(line)).map((line) => line.split(' ◆ |')[0]!.slice(2));
-  const recognised = [...DIFFERENCES, ...COMPUTED_DIFFERENCES].map(({ line }) => line);
+  const recognised = [...DIFFERENCES, ...COMPUTED_DIFFERENCES, ...SEQUENCE_DIFFERENCES].map(({ line }) => line);
   expect(new Set(recognised)).toEqual(new Set(marked));
 });
 

@@ -1,11 +1,13 @@
-import type { DescField } from '@bufbuild/protobuf';
+import { createHash } from 'node:crypto';
+import { type DescField, ScalarType } from '@bufbuild/protobuf';
+import { pythonJson } from '../../src/plang/python-json.ts';
 import { compact, EVENTS, WINDOWS } from './compaction.ts';
-import type { Row } from './compare.ts';
+import { Row } from './compare.ts';
 import type { Call } from './format.ts';
 import type { Answer, Operation } from './operations.ts';
 import { enumHolds } from './requests.ts';
 import { Generated, type Golden, isMap, type Reader } from './values.ts';
-import type { GoldenRow as Arguments, World } from './world.ts';
+import { type GoldenRow as Arguments, meets, type World } from './world.ts';
 
 /** A call about to be made. */
 export interface Situation {
@@ -21,8 +23,8 @@ export interface Situation {
 
 /** Our answer where it is deliberately not the original's. */
 export type Ours =
-  /** Refused with this gRPC code. */
-  | { readonly code: string }
+  /** Refused with this gRPC code; `afterwards` says what is wrong with what the refusal left behind. */
+  | { readonly code: string; readonly afterwards?: () => Promise<string[]> }
   /** Answered with this. */
   | { readonly result: Golden }
   /** Answered so that this finds nothing wrong. */
@@ -46,6 +48,27 @@ const succeeds = ({ call }: Situation): boolean => call.error === undefined;
 
 const is = ({ called }: Situation, driver: string, name: string): boolean =>
   called.driver === driver && called.name === name;
+
+const CANDIDATES = 'public.recovery_candidates';
+const AUDIT = 'public.recovery_candidates_audit';
+const PROVENANCE = 'm10_recovery.suggestion_provenance';
+const QUEUE = 'm10_recovery.work_queue';
+const ACTIONS = 'm10_recovery.suggestion_action';
+
+const INT64 = 2 ** 63;
+const INT_RANGES: Readonly<Record<number, number>> = { [ScalarType.INT32]: 2 ** 31, [ScalarType.INT64]: INT64 };
+
+/** Whether a value is in a text of the arguments, at any depth. */
+const hasNul = (value: Golden): boolean => {
+  if (typeof value === 'string') return value.includes('\0');
+  if (Array.isArray(value)) return value.some(hasNul);
+  return isMap(value) && Object.values(value).some(hasNul);
+};
+
+const textOf = (value: Golden): string =>
+  JSON.stringify(value, (_key, each) => (typeof each === 'bigint' ? String(each) : each));
+
+const equals = (left: Golden, right: Golden): boolean => textOf(left) === textOf(right);
 
 const hasNonFinite = (value: Golden): boolean => {
   if (typeof value === 'number') return !Number.isFinite(value);
@@ -80,6 +103,36 @@ const nullDefaults = ({ called, args }: Situation): Arguments =>
     Object.entries(DEFAULTS[`${called.driver}.${called.name}`] ?? {}).filter(([name]) => args[name] === null),
   );
 
+/** Arguments that are a fraction, or out of range, where their field takes a whole number. */
+const misfits = (situation: Situation): string[] =>
+  Object.entries(situation.args).flatMap(([name, value]) => {
+    const range = INT_RANGES[fieldOf(situation, name)?.scalar ?? 0];
+    if (range === undefined || (typeof value !== 'number' && typeof value !== 'bigint')) return [];
+    const whole = typeof value === 'bigint' || Number.isInteger(value);
+    return whole && value >= -range && value < range ? [] : [name];
+  });
+
+/** Columns of a candidate that hold no NULL. */
+const FILLED = ['confidence', 'decision', 'suggestion'];
+
+/** New values of a candidate that no row holds: without a row the original does not look at them. */
+const unholdable = (situation: Situation): string[] => {
+  if (!is(situation, 'recovery_write_driver', 'update_recovery_candidate')) return [];
+  const patch = fieldOf(situation, 'updates')!.message!;
+  return Object.entries(situation.args['fields'] as Arguments).flatMap(([name, value]) => {
+    const { enum: set } = patch.fields.find((field) => field.name === name) ?? {};
+    const outside = set && typeof value === 'string' && !enumHolds(set, value, situation.storedTexts);
+    const wide = name === 'confidence' && typeof value === 'number' && !(value >= 0 && value <= 1);
+    return outside || wide || (value === null && FILLED.includes(name)) ? [name] : [];
+  });
+};
+
+/** Ids of a call that must name a row. */
+const NAMED: Readonly<Record<string, string>> = {
+  enqueue_evaluation_db_fallback: 'candidate_id',
+  insert_suggestion_provenance: 'suggestion_id',
+};
+
 /** Columns of a map of changes that the patch does not have. */
 const unknownColumns = ({ method }: Operation, args: Arguments): string[] => {
   const changes = args['updates'] ?? args['fields'];
@@ -87,6 +140,8 @@ const unknownColumns = ({ method }: Operation, args: Arguments): string[] => {
   if (!patch || !isMap(changes ?? null)) return [];
   return Object.keys(changes as object).filter((name) => !patch.fields.some((field) => field.name === name));
 };
+
+const invalid: Ours = { code: 'INVALID_ARGUMENT' };
 
 /** Same answer as another call: the fields agree one by one. */
 const sameAs = async (answer: Promise<Answer>): Promise<Ours> => {
@@ -109,6 +164,130 @@ const explained = (stored: Golden): Golden => {
     return stored || {};
   }
 };
+
+const byId = async (world: World, table: string, id: Golden): Promise<Arguments | undefined> =>
+  (await world.rows(table)).find((row) => Number(row['id']) === Number(id));
+
+/** What is left of a refused change that the original made: the columns it names, and when the row last changed. */
+const refusedChange = async ({ args, world }: Situation, table: string, changes: Arguments): Promise<Ours> => {
+  const id = args['candidate_id']!;
+  const before = await byId(world, table, id);
+  world.expectAmended(table, async (rows) => {
+    const now = before && (await byId(world, table, id));
+    return rows.map((row) => {
+      if (!now || row['id'] !== id) return row;
+      const kept = Object.entries(changes).filter(([name, value]) => name in row && equals(row[name]!, value));
+      const touched = !equals(now['updated_at']!, before['updated_at']!);
+      return {
+        ...row,
+        ...Object.fromEntries(kept.map(([name]) => [name, before[name]!])),
+        ...('updated_at' in row && !touched ? { updated_at: before['updated_at']! } : {}),
+      };
+    });
+  });
+  return {
+    code: 'INVALID_ARGUMENT',
+    afterwards: async () =>
+      before && !equals(before, (await byId(world, table, id)) ?? null) ? ['the refused change was made'] : [],
+  };
+};
+
+/** What the decision of a candidate leaves that the original has refused or undone. */
+const decidedAnyway = async ({ args, world }: Situation): Promise<Ours> => {
+  const id = args['candidate_id']!;
+  const before = (await byId(world, CANDIDATES, id))!;
+  const decision = args['decision'] ?? 'approved';
+  const note = args['note'] ?? '';
+  const now = new Generated('timestamp');
+  const changes: Arguments = {
+    decision,
+    approved_by_human: args['approved_by'] ?? null,
+    approved_at: now,
+    review_note: note,
+    updated_at: now,
+  };
+  const trail: Arguments = {
+    id: new Generated('id'),
+    candidate_id: id,
+    action: decision,
+    actor: args['approved_by'] ?? null,
+    old_decision: before['decision']!,
+    new_decision: decision,
+    note,
+    created_at: now,
+  };
+  world.expectAmended(CANDIDATES, (rows) =>
+    rows.map((row) => {
+      // What a later call has changed once more is as in the original.
+      const left = Object.entries(changes).filter(([name]) => name in row && equals(row[name]!, before[name]!));
+      return row['id'] === id ? { ...row, ...Object.fromEntries(left) } : row;
+    }),
+  );
+  world.expectAmended(AUDIT, (rows, where) => (meets(trail, where) ? [...rows, trail] : rows));
+  const { updated_at: _at, ...shown } = changes;
+  return {
+    check: async (response) => {
+      const candidate = response.fields.get('candidate');
+      if (!(candidate instanceof Row)) return ['answered without the candidate'];
+      const { fields } = candidate;
+      const wrong = Object.entries({ ...shown, explain: explained(before['explain']!) }).filter(
+        ([name, value]) =>
+          !(value instanceof Generated ? fields.get(name) : sameText(fields.get(name) as Golden, value)),
+      );
+      return wrong.map(([name]) => `${name} is ${JSON.stringify(fields.get(name))}`);
+    },
+  };
+};
+
+/** Equal, letter case aside: an enum's text is upper case. */
+const sameText = (actual: Golden, expected: Golden): boolean => {
+  const text = (actual as { text?: string } | null)?.text;
+  return text === undefined ? equals(actual, expected) : text === String(expected).toUpperCase();
+};
+
+interface AskedLimit {
+  readonly value: number;
+}
+
+/** The forms in which a limit of a list may have been hashed: as a double, and where it is whole as an integer. */
+const hashedForms = (limits: Golden): string[][] => {
+  const values = ((limits ?? []) as unknown as AskedLimit[]).map(({ value }) => Number(value));
+  const forms = values.map((value) => [pythonJson(value), ...(Number.isInteger(value) ? [String(value)] : [])]);
+  return forms.length === 0 ? [['null']] : forms;
+};
+
+/**
+ * The hash with every limit as a double, where the golden one is of the same limits with integers among them. Which limit
+ * won and in which form is found by trying.
+ */
+export const hashOfDoubles = (input: Arguments, result: Arguments): string | undefined => {
+  const [burns, costs, tokens] = ['burn_rate_limits', 'cost_limits', 'token_limits'].map((name) =>
+    hashedForms(input[name] ?? null),
+  ) as [string[][], string[][], string[][]];
+  const hash = (burn: string, cost: string, token: string): string => {
+    const text =
+      `{"effective_action": ${pythonJson(result['effective_breach_action'] as string)}, "effective_limits": ` +
+      `{"burn_rate": ${burn}, "cost": ${cost}, "token": ${token}}, "policy_ids": ` +
+      `${pythonJson(result['policy_ids'] as string[])}, "strategy": ${pythonJson(result['resolution_strategy'] as string)}}`;
+    return createHash('sha256').update(text).digest('hex').slice(0, 16);
+  };
+  for (const burn of burns)
+    for (const cost of costs)
+      for (const token of tokens)
+        for (const [b, c, t] of product(burn, cost, token))
+          if (hash(b, c, t) === result['snapshot_hash']) return hash(burn[0]!, cost[0]!, token[0]!);
+  return undefined;
+};
+
+const product = (burn: string[], cost: string[], token: string[]): [string, string, string][] =>
+  burn.flatMap((b) => cost.flatMap((c) => token.map((t): [string, string, string] => [b, c, t])));
+
+/** Whether a settled limit is beyond 64 bits. */
+export const exceedsInt64 = (result: Arguments): boolean =>
+  ['effective_token_limit', 'effective_cost_limit_cents'].some((name) => {
+    const limit = Number(result[name]);
+    return limit >= INT64 || limit < -INT64;
+  });
 
 /** Every deliberate difference that golden cases show. There are few. */
 export const DIFFERENCES: readonly Difference[] = [
@@ -140,7 +319,14 @@ export const DIFFERENCES: readonly Difference[] = [
   {
     line: 'every operation: NaN and infinity',
     applies: (situation) => succeeds(situation) && hasNonFinite(situation.args),
-    ours: async ({ args, world }) => {
+    ours: async (situation) => {
+      const { args, world } = situation;
+      if (is(situation, 'recovery_write_driver', 'insert_suggestion_provenance')) {
+        world.expectAmended(PROVENANCE, (rows) =>
+          rows.filter((row) => !hasNonFinite(row['confidence_before'] ?? null)),
+        );
+        return { code: 'INVALID_ARGUMENT' };
+      }
       for (const [name, value] of Object.entries(args)) if (/_id$|^id$/.test(name)) world.expectAbsent(String(value));
       return { code: 'INVALID_ARGUMENT' };
     },
@@ -188,8 +374,17 @@ export const DIFFERENCES: readonly Difference[] = [
       `${called.driver}.${called.name}` === 'recovery_write_driver.insert_suggestion_provenance' &&
       call.error?.sqlstate === '23502' &&
       args['actor'] === null,
-    ours: async ({ args, world }) => {
+    ours: async (situation) => {
+      const { args, world } = situation;
       const { details_json, ...given } = args;
+      // With an actor the original would have gone on, to what else is wrong.
+      if (details_json === null || args['event_type'] === null || !args['suggestion_id']) return invalid;
+      if (outsideSets(situation).length > 0) return invalid;
+      const action = args['action_id'];
+      const missing =
+        !(await byId(world, CANDIDATES, args['suggestion_id']!)) ||
+        (action != null && !(await byId(world, ACTIONS, action)));
+      if (missing) return { code: 'FAILED_PRECONDITION' };
       const row: Arguments = {
         ...given,
         id: new Generated('id'),
@@ -201,20 +396,52 @@ export const DIFFERENCES: readonly Difference[] = [
         created_at: new Generated('timestamp'),
         duration_ms: null,
       };
-      world.expectAmended('m10_recovery.suggestion_provenance', (rows) => [...rows, row]);
+      world.expectAmended(PROVENANCE, (rows, where) => (meets(row, where) ? [...rows, row] : rows));
       return { result: null };
     },
   },
   {
     line: 'every operation: null where an argument has a default',
-    applies: (situation) => is(situation, 'recovery_matcher', 'approve_candidate') && situation.args['note'] === null,
+    applies: (situation) =>
+      is(situation, 'recovery_matcher', 'approve_candidate') && succeeds(situation) && situation.args['note'] === null,
     ours: async ({ args, call, reader, world }) => {
       const id = args['candidate_id'];
-      const noted = (key: string, column: string) => (rows: readonly Arguments[]) =>
-        rows.map((row) => (row[key] === id && row[column] === null ? { ...row, [column]: '' } : row));
-      world.expectAmended('public.recovery_candidates', noted('id', 'review_note'));
-      world.expectAmended('public.recovery_candidates_audit', noted('candidate_id', 'note'));
+      const noted = (key: string, column: string) => (row: Arguments) =>
+        row[key] === id && row[column] === null ? { ...row, [column]: '' } : row;
+      world.expectAmended(CANDIDATES, (rows) => rows.map(noted('id', 'review_note')));
+      world.expectAmended(AUDIT, (rows) => rows.map(noted('candidate_id', 'note')));
+      world.expectAnswers(noted('id', 'review_note'));
       return { result: { ...(reader.read(call.result!) as Arguments), review_note: '' } };
+    },
+  },
+  {
+    line: 'every operation: null where an argument has a default',
+    applies: (situation) =>
+      is(situation, 'recovery_matcher', 'approve_candidate') &&
+      situation.call.error?.exception === 'ValueError' &&
+      situation.args['decision'] === null,
+    ours: async (situation) =>
+      (await byId(situation.world, CANDIDATES, situation.args['candidate_id']!))
+        ? decidedAnyway(situation)
+        : { code: 'NOT_FOUND' },
+  },
+  {
+    line: '`get_candidate_by_idempotency_key`: null',
+    applies: (situation) =>
+      is(situation, 'recovery_write_driver', 'get_candidate_by_idempotency_key') &&
+      succeeds(situation) &&
+      situation.args['idempotency_key'] === null,
+    ours: async () => invalid,
+  },
+  {
+    line: '`enqueue_evaluation_db_fallback`, `insert_suggestion_provenance`: an id of 0',
+    applies: ({ call, called, args }) =>
+      called.driver === 'recovery_write_driver' &&
+      [undefined, '23503'].includes(call.error?.sqlstate) &&
+      args[NAMED[called.name] ?? ''] === 0,
+    ours: async ({ called, world }) => {
+      if (called.name in NAMED) world.expectAmended(QUEUE, (rows) => rows.filter((row) => row['candidate_id'] !== 0));
+      return invalid;
     },
   },
   {
@@ -227,9 +454,11 @@ export const DIFFERENCES: readonly Difference[] = [
   },
   {
     line: '`update_risk_ceiling`, `update_safety_rule`, `update_recovery_candidate`: columns',
-    applies: ({ call, called, args }) =>
-      [undefined, '42703'].includes(call.error?.sqlstate) && unknownColumns(called, args).length > 0,
-    ours: async () => ({ code: 'INVALID_ARGUMENT' }),
+    applies: ({ called, args }) => unknownColumns(called, args).length > 0,
+    ours: async (situation) =>
+      succeeds(situation) && is(situation, 'recovery_write_driver', 'update_recovery_candidate')
+        ? refusedChange(situation, CANDIDATES, situation.args['fields'] as Arguments)
+        : invalid,
   },
   {
     line: '`fetch_temporal_metric_sum`, `delete_old_temporal_events`, `compact_temporal_events`: numbers',
@@ -246,7 +475,13 @@ export const DIFFERENCES: readonly Difference[] = [
     },
   },
   {
-    line: '`get_candidates`',
+    line: '`get_candidates`, `approve_candidate`',
+    applies: (situation) =>
+      is(situation, 'recovery_matcher', 'approve_candidate') && situation.call.error?.exception === 'JSONDecodeError',
+    ours: decidedAnyway,
+  },
+  {
+    line: '`get_candidates`, `approve_candidate`',
     applies: (situation) =>
       is(situation, 'recovery_matcher', 'get_candidates') && situation.call.error?.exception === 'JSONDecodeError',
     ours: async ({ world }) => ({
@@ -262,6 +497,34 @@ export const DIFFERENCES: readonly Difference[] = [
           : [];
       },
     }),
+  },
+  {
+    line: '`arbitrate`',
+    applies: (situation) =>
+      is(situation, 'arbitrator', 'arbitrate') &&
+      succeeds(situation) &&
+      exceedsInt64(situation.reader.read(situation.call.result!) as Arguments),
+    ours: async () => invalid,
+  },
+  {
+    line: '`arbitrate`',
+    applies: ({ args, call, called, reader }) => {
+      if (called.driver !== 'arbitrator' || !isMap(args['arb_input'] ?? null) || call.error) return false;
+      const result = reader.read(call.result!) as Arguments;
+      const ofDoubles = hashOfDoubles(args['arb_input'] as Arguments, result);
+      return ofDoubles !== undefined && ofDoubles !== result['snapshot_hash'];
+    },
+    ours: async ({ args, call, reader }) => {
+      const result = reader.read(call.result!) as Arguments;
+      return { result: { ...result, snapshot_hash: hashOfDoubles(args['arb_input'] as Arguments, result)! } };
+    },
+  },
+  {
+    line: 'every operation: a value that its field cannot hold',
+    applies: (situation) =>
+      succeeds(situation) &&
+      (misfits(situation).length > 0 || hasNul(situation.args) || unholdable(situation).length > 0),
+    ours: async () => invalid,
   },
 ];
 

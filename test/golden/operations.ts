@@ -57,7 +57,11 @@ const RENAMED: Readonly<Record<string, Readonly<Record<string, string | null>>>>
 };
 
 /** Methods that ignore arguments they do not know. */
-const INDULGENT = new Set(['policy_rules_driver.create_rule', 'policy_rules_driver.create_integrity']);
+const INDULGENT = new Set([
+  'policy_rules_driver.create_rule',
+  'policy_rules_driver.create_integrity',
+  'recovery_matcher.suggest',
+]);
 
 /** The answer to a call: the response, or how it was refused. */
 export type Answer = { readonly response: Row } | { readonly refusal: CallError };
@@ -67,6 +71,9 @@ export interface Target {
   readonly sidecar: TestSidecar;
   readonly storedTexts: ReadonlySet<string>;
 }
+
+/** Half of a surrogate pair, as JSON is written with it. */
+const HALF_PAIR = /\\ud[89a-f]/;
 
 /** A request that its own message type cannot hold goes as text: it is for the server to refuse it. */
 const sendText = async ({ sidecar }: Target, { method }: Operation, body: string, header?: string): Promise<Answer> => {
@@ -100,7 +107,10 @@ export const send = async (
   });
   let request: Parameters<TestSidecar['grpc']['unary']>[1];
   try {
-    request = fromJson(method.input, JSON.parse(text) as JsonValue);
+    const json = JSON.parse(text) as JsonValue;
+    // A binary message would hold another character instead.
+    if (HALF_PAIR.test(JSON.stringify(json))) return sendText(target, called, text, header);
+    request = fromJson(method.input, json);
   } catch {
     return sendText(target, called, text, header);
   }

@@ -103,7 +103,7 @@ export const requestText = (
   for (const [name, value] of Object.entries(args)) {
     const field = desc.fields.find((each) => each.name === name);
     if (!field) {
-      members.push(`"${name}":${JSON.stringify(value)}`);
+      members.push(`"${name}":${scalarText(value)}`);
       continue;
     }
     const mask = desc.fields.find((each) => each.message?.typeName === 'google.protobuf.FieldMask');

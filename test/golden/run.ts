@@ -8,8 +8,8 @@ import { type Answer, type Operation, operation, send, type Target } from './ope
 import { recorded, returned } from './projection.ts';
 import { refusalMismatches } from './refusals.ts';
 import type { Tables } from './tables.ts';
-import { type Golden, Instant, isMap, Reader } from './values.ts';
-import { type GoldenRow, World } from './world.ts';
+import { type Golden, Instant, isMap, type Json, Reader } from './values.ts';
+import { type GoldenRow, meets, World } from './world.ts';
 
 /** Drivers whose calls each have a savepoint of their own inside a transaction. */
 const SYNCHRONOUS = new Set([
@@ -81,7 +81,7 @@ export class CaseRun {
     switch (step.op) {
       case 'dump': {
         const rows = await this.#tables.dump(step.table, this.#reader, step.columns, step.where);
-        return this.#dumped(step, rows).map((each) => `${step.table}: ${each}`);
+        return (await this.#dumped(step, rows)).map((each) => `${step.table}: ${each}`);
       }
       case 'set':
         await this.#tables.set(step.table, step.values, step.where ?? {}, this.#reader);
@@ -97,13 +97,13 @@ export class CaseRun {
     return [];
   }
 
-  #dumped(step: TableStep & { op: 'dump' }, rows: readonly Row[]): string[] {
-    const amended = this.#world.amended(step.table, this.#reader.read(step.result)) as readonly GoldenRow[];
+  async #dumped(step: TableStep & { op: 'dump' }, rows: readonly Row[]): Promise<string[]> {
+    const where = this.#reader.read(step.where ?? {}) as GoldenRow;
+    const amended = await this.#world.amended(step.table, this.#reader.read(step.result), where);
     const golden = amended.map((row) => pick(row, step.columns)) as Golden;
     const content = this.#world.contentOf(step.table);
     if (!content) return this.#compare(golden, rows, true);
-    const where = this.#reader.read(step.where ?? {}) as GoldenRow;
-    const held = content.filter((row) => Object.entries(where).every(([name, value]) => row[name] === value));
+    const held = content.filter((row) => meets(row, where));
     const expected = held.map((row) => pick(row, step.columns));
     const view = this.#world.viewOf(step.table);
     const [theirs, ours] = [view?.(golden as readonly GoldenRow[]), view?.(rows.map(asMap))];
@@ -205,10 +205,14 @@ export class CaseRun {
 
   #judge(call: Call, { kind, driver, name }: Operation, answer: Answer): Judgement {
     if ('refusal' in answer) {
-      return failure(call.error ? refusalMismatches(call.error, answer.refusal, kind) : [unexpected(answer.refusal)]);
+      return failure(
+        call.error
+          ? refusalMismatches(call.error, answer.refusal, kind, call.args as Json)
+          : [unexpected(answer.refusal)],
+      );
     }
     if (call.error) return failure([`succeeded, expected to be refused like ${JSON.stringify(call.error)}`]);
-    const golden = this.#world.withoutAbsent(this.#reader.read(call.result ?? null, this.#results));
+    const golden = this.#world.answer(this.#reader.read(call.result ?? null, this.#results));
     const expected = countedAfterwards(this.#world, name, golden);
     const actual = returned(expected, answer.response, kind);
     const unordered = call.unordered || UNDEFINED_ORDER.has(`${driver}.${name}`);
@@ -219,7 +223,8 @@ export class CaseRun {
     if ('refusal' in answer) {
       const { code } = answer.refusal;
       const expected = 'code' in ours ? ours.code : 'an answer';
-      return failure(code === expected ? [] : [`${unexpected(answer.refusal)}, expected ${expected}`]);
+      if (code !== expected) return failure([`${unexpected(answer.refusal)}, expected ${expected}`]);
+      return failure('code' in ours && ours.afterwards ? await ours.afterwards() : []);
     }
     if ('code' in ours) return failure([`succeeded, expected to be refused with ${ours.code}`]);
     if ('check' in ours) return { problems: await ours.check(answer.response), value: recorded(answer.response) };

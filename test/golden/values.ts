@@ -105,6 +105,12 @@ export const parseInstant = (text: string): Instant | undefined => {
   return new Instant(BigInt(Date.parse(`${date}T${time}${offset}`)) * 1000n + BigInt(fraction.padEnd(6, '0')));
 };
 
+/** Part of a result. A tuple's parts go by number: here it is a message, in the same order. */
+const part = (of: unknown, key: number | string): unknown => {
+  const values = typeof key === 'number' && !Array.isArray(of) ? Object.values(of as object) : of;
+  return (values as Record<string | number, unknown>)[key];
+};
+
 const microsOf = (seconds: number): bigint => BigInt(Math.round(seconds * 1e6));
 
 /** Resolves the `$` forms of one case, whose instants all refer to the moment its fixture was made. */
@@ -159,7 +165,7 @@ export class Reader {
         return content === 'nan' ? Number.NaN : content === '-inf' ? -Infinity : Infinity;
       case '$result': {
         const path = content as (number | string)[];
-        return path.reduce<unknown>((at, key) => (at as Record<string | number, unknown>)[key], results) as Golden;
+        return path.reduce<unknown>((at, key) => part(at, key), results) as Golden;
       }
       default:
         return undefined;

@@ -8,8 +8,15 @@ export type GoldenRow = { readonly [column: string]: Golden };
 /** What is left of a dump when the differences are taken out; undefined when the dump does not show enough. */
 export type View = (rows: readonly GoldenRow[]) => Golden | undefined;
 
-/** Rows as the original has them -> as ours has them. */
-export type Amendment = (rows: readonly GoldenRow[]) => readonly GoldenRow[];
+/** Rows as the original has them -> as ours has them; `where` is what the rows were picked by. */
+export type Amendment = (
+  rows: readonly GoldenRow[],
+  where: GoldenRow,
+) => readonly GoldenRow[] | Promise<readonly GoldenRow[]>;
+
+/** Whether a row has these values. */
+export const meets = (row: GoldenRow, where: GoldenRow): boolean =>
+  Object.entries(where).every(([name, value]) => row[name] === value);
 
 /** Where the content of the tables is no longer the original's, because ours deliberately did something else. */
 export class World {
@@ -18,6 +25,7 @@ export class World {
   readonly #content = new Map<string, readonly GoldenRow[]>();
   readonly #absent = new Set<string>();
   readonly #amendments: { readonly table: string; readonly amend: Amendment }[] = [];
+  readonly #answers: ((row: GoldenRow) => GoldenRow)[] = [];
   readonly #views = new Map<string, View | null>();
 
   constructor(tables: Tables, reader: Reader) {
@@ -73,12 +81,24 @@ export class World {
     this.#amendments.push({ table, amend });
   }
 
+  /** Says how a record that calls answer differs from the original's from here on. */
+  expectAnswers(amend: (row: GoldenRow) => GoldenRow): void {
+    this.#answers.push(amend);
+  }
+
   /** An expected dump of a table with what differs in ours. */
-  amended(table: string, expected: Golden): Golden {
-    const rows = this.withoutAbsent(expected) as readonly GoldenRow[];
-    return this.#amendments
-      .filter((each) => each.table === table)
-      .reduce((amended, { amend }) => amend(amended), rows) as Golden;
+  async amended(table: string, expected: Golden, where: GoldenRow): Promise<readonly GoldenRow[]> {
+    let rows = this.withoutAbsent(expected) as readonly GoldenRow[];
+    for (const each of this.#amendments) if (each.table === table) rows = await each.amend(rows, where);
+    return rows;
+  }
+
+  /** An expected answer with what differs in ours. */
+  answer(expected: Golden): Golden {
+    const amended = (value: Golden): Golden =>
+      isMap(value) ? this.#answers.reduce((row, amend) => amend(row), value) : value;
+    const present = this.withoutAbsent(expected);
+    return Array.isArray(present) ? present.map(amended) : amended(present);
   }
 
   /** An expected answer without the rows that are not there. */

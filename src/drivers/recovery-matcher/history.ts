@@ -81,18 +81,17 @@ const mostSimilar = statement(
 );
 
 /**
- * Runs a statement that the call can do without, in its own savepoint: refused by the database, it is passed over with
- * a warning. A lost connection and the call's own end are no such refusal.
+ * Awaits a statement that the call can do without: refused by the database, it is passed over with a warning. A lost
+ * connection and the call's own end are no such refusal.
  */
 const dispensable = async <T>(
-  db: Session,
   { signal }: CallContext,
   services: Services,
   layer: string,
-  work: (db: Session) => Promise<T>,
+  attempt: Promise<T>,
 ): Promise<T | undefined> => {
   try {
-    return await db.attempt(work);
+    return await attempt;
   } catch (error) {
     if (!isServerError(error) || isConnectionError(error) || signal?.aborted) throw error;
     services.warn(layer, `SQLSTATE ${error.code}`);
@@ -116,16 +115,26 @@ export const databaseHistory = (db: Session, call: CallContext, services: Servic
       candidate.errorSignature,
       candidate.source,
     ];
-    const id = await dispensable(db, call, services, 'candidate', (attempt) => attempt.row(store, params));
+    const id = await dispensable(
+      call,
+      services,
+      'candidate',
+      db.attempt((attempt) => attempt.row(store, params)),
+    );
     return id ?? null;
   },
 });
 
-/** The known failure whose embedding is most similar to a vector. */
+/** The known failure whose embedding is most similar to a vector. What comes after it may take long. */
 export const mostSimilarFailure = (
   db: Session,
   call: CallContext,
   services: Services,
   vector: readonly number[],
 ): Promise<KnownFailure | undefined> =>
-  dispensable(db, call, services, 'embedding', (attempt) => attempt.row(mostSimilar, [vector]));
+  dispensable(
+    call,
+    services,
+    'embedding',
+    db.aside((attempt) => attempt.row(mostSimilar, [vector])),
+  );

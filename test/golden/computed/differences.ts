@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
 import { fitsAnswer, readAdvice } from '../../../src/drivers/recovery-matcher/advice.ts';
 import { CallError } from '../../support/client.ts';
+import { exceedsInt64, hashOfDoubles } from '../differences.ts';
 import type { ComputedCase } from '../format.ts';
 import { isTyped, recovery } from './recovery.ts';
 import type { Data, Outcome, Subject } from './subject.ts';
@@ -15,13 +15,12 @@ interface Difference {
   readonly ours: (golden: ComputedCase, subject: Subject) => Ours | Promise<Ours>;
 }
 
-const INTEGER_LIMIT = /("(?:burn_rate|cost|token)": -?\d+)(?=[,}])/g;
-const INT64 = 2 ** 63;
+const isArbitration = ({ operation, output }: ComputedCase): boolean =>
+  operation === 'PolicyArbitrator.arbitrate' && !(output as Data).error;
 
-const hashed = ({ debug }: ComputedCase): string =>
-  Object.values(debug ?? {})
-    .map(String)
-    .join('');
+/** The hash of an arbitration in our form. */
+const arbitrationHash = ({ input, output }: ComputedCase): string | undefined =>
+  hashOfDoubles((input as Data).arb_input ?? {}, output as Data);
 
 const isText = (value: unknown): boolean => value === undefined || typeof value === 'string';
 
@@ -87,21 +86,16 @@ const outputFor = async (golden: ComputedCase, subject: Subject, changes: Data):
 export const COMPUTED_DIFFERENCES: readonly Difference[] = [
   {
     line: '`arbitrate`',
-    applies: ({ operation, output }) =>
-      operation === 'PolicyArbitrator.arbitrate' &&
-      ['effective_token_limit', 'effective_cost_limit_cents']
-        .map((name) => (output as Data)[name])
-        .some((limit) => limit >= INT64 || limit < -INT64),
+    applies: (golden) => isArbitration(golden) && exceedsInt64(golden.output as Data),
     ours: () => ({ code: 'INVALID_ARGUMENT' }),
   },
   {
     line: '`arbitrate`',
-    applies: (golden) => golden.operation === 'PolicyArbitrator.arbitrate' && hashed(golden).search(INTEGER_LIMIT) >= 0,
-    ours: (golden) => {
-      const text = hashed(golden).replaceAll(INTEGER_LIMIT, '$1.0');
-      const hash = createHash('sha256').update(text).digest('hex').slice(0, 16);
-      return { output: { ...(golden.output as Data), snapshot_hash: hash } };
+    applies: (golden) => {
+      const hash = isArbitration(golden) ? arbitrationHash(golden) : undefined;
+      return hash !== undefined && hash !== (golden.output as Data).snapshot_hash;
     },
+    ours: (golden) => ({ output: { ...(golden.output as Data), snapshot_hash: arbitrationHash(golden) } }),
   },
   {
     line: 'every operation: NaN and infinity',
