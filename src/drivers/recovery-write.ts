@@ -21,7 +21,7 @@ import {
 import { driver, read, write } from './driver.ts';
 import { patchAssignments, patchParams, patchUpdate } from './patch.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
-import { all, atLeast, between, filled, fits, mask, type Rule, required } from './rules.ts';
+import { all, between, filled, fits, mask, page, type Rule, required } from './rules.ts';
 
 const candidate = (name: string): string => column(RecoveryCandidate, name);
 
@@ -231,9 +231,6 @@ const rate = between(0, 1);
 /** The id of a row: 0 is what an unset field reads as, and no row has it. */
 const given: Rule = (value) => (value === 0 ? 'must be set' : undefined);
 
-/** Most items a worker claims at once. */
-const MAX_BATCH = 1_000;
-
 /** `RecoveryWriteService`: failures, the candidates they lead to, and the queue of those to evaluate. */
 export const recoveryWrite = driver(RecoveryWriteService, {
   upsertRecoveryCandidate: write(
@@ -281,13 +278,13 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     rowsAffected: 1n,
   })),
   claimWork: write(
-    { worker_id: filled, batch_size: between(0, MAX_BATCH) },
+    { worker_id: filled, batch_size: page },
     async (db, { workerId, batchSize = 10 }) => ({ work: await db.rows(claim, [workerId, batchSize]) }),
   ),
   completeWork: write({}, async (db, { workId, success = true, error }) => ({
     found: (await db.row(complete, [workId, success, error]))!,
   })),
-  releaseStalledWork: write({ stalled_seconds: atLeast(0) }, async (db, { stalledSeconds = 300 }) => ({
+  releaseStalledWork: write({}, async (db, { stalledSeconds = 300 }) => ({
     rowsAffected: (await db.row(release, [stalledSeconds]))!,
   })),
   insertFailureMatch: write({ id: fits(FailureMatch, 'id') }, async (db, request) => ({

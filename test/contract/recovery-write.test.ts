@@ -338,10 +338,8 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
     ]);
     expect((await caller().unary(rpc.releaseStalledWork, {}, single)).rowsAffected).toBe(1n);
     expect((await caller().unary(rpc.releaseStalledWork, { stalledSeconds: 0 }, single)).rowsAffected).toBe(2n);
-    expect((await claim('w4', 1_000)).length).toBe(3);
-    expect((await refusal(claim('', 1_001))).fields).toEqual(['worker_id', 'batch_size']);
-    const negative = caller().unary(rpc.releaseStalledWork, { stalledSeconds: -1 }, single);
-    expect((await refusal(negative)).fields).toEqual(['stalled_seconds']);
+    expect((await claim('w4', 2 ** 31 - 1)).length).toBe(3);
+    expect((await refusal(claim('', -1))).fields).toEqual(['worker_id', 'batch_size']);
     const key = caller().unary(rpc.enqueueEvaluationDbFallback, { candidateId: 1, idempotencyKey: 'x' }, single);
     expect((await refusal(key)).fields).toEqual(['idempotency_key']);
   });

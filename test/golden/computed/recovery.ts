@@ -158,10 +158,9 @@ const hybrid: Computation = async ({ now, request, cached_value, embedding_rows,
   return plain({ result: resultOf(result), cache_writes: writes, upsert_calls: stored.map(upsertOf) });
 };
 
-/** A yes or no counts as 1 or 0, and is shown as it was said. */
-const adviceOf = ({ suggestedAction, confidence, reasoning, requiresHuman }: Advice, isYesOrNo: boolean) => ({
+const adviceOf = ({ suggestedAction, confidence, reasoning, requiresHuman }: Advice) => ({
   suggested_action: suggestedAction,
-  confidence: isYesOrNo ? confidence === 1 : confidence,
+  confidence,
   reasoning,
   requires_human: requiresHuman,
   source: 'llm',
@@ -193,9 +192,7 @@ const escalated: Computation = async (input, _subject, { output }) => {
   try {
     const text = await providers.model?.complete(advicePrompt(error_code, error_message), undefined);
     const advice = text === undefined ? undefined : parseAdvice(text);
-    return plain(
-      advice && { ...unread(output), ...adviceOf(advice, typeof (output as Data)?.confidence === 'boolean') },
-    );
+    return plain(advice && { ...unread(output), ...adviceOf(advice) });
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error;
     return null;
