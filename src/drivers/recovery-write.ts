@@ -277,10 +277,9 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     ]))!,
     rowsAffected: 1n,
   })),
-  claimWork: write(
-    { worker_id: filled, batch_size: page },
-    async (db, { workerId, batchSize = 10 }) => ({ work: await db.rows(claim, [workerId, batchSize]) }),
-  ),
+  claimWork: write({ worker_id: filled, batch_size: page }, async (db, { workerId, batchSize = 10 }) => ({
+    work: await db.rows(claim, [workerId, batchSize]),
+  })),
   completeWork: write({}, async (db, { workId, success = true, error }) => ({
     found: (await db.row(complete, [workId, success, error]))!,
   })),
