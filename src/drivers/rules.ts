@@ -51,14 +51,22 @@ export const maxLength =
       ? undefined
       : `must have at most ${limit} characters`;
 
-/** What the column holds: a UUID for `uuid`, at most its length for `varchar(n)`. */
+const withoutSpacesAtEnd = (text: string): string => {
+  let end = text.length;
+  while (text[end - 1] === ' ') end -= 1;
+  return text.slice(0, end);
+};
+
+/** What the column takes: a UUID for `uuid`; for `varchar(n)` at most its length, not counting spaces at the end. */
 export const fits = (entity: Table, name: string): Rule => {
   column(entity, name);
   const { columnType } = (entity.meta.properties as Record<string, { columnType: string }>)[name]!;
   if (columnType === 'uuid') return uuid;
   const length = /^character varying\((\d+)\)$/.exec(columnType)?.[1];
   if (length === undefined) throw new Error(`${table(entity)}.${name} has no rule to derive: ${columnType}`);
-  return maxLength(Number(length));
+  const atMost = maxLength(Number(length));
+  // Spaces at the end that are too many are cut by the column itself.
+  return (value) => atMost(value) && atMost(withoutSpacesAtEnd(value as string));
 };
 
 /** A number, or int64, of at least that. */

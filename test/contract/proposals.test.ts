@@ -82,6 +82,15 @@ describe.each(['grpc', 'connect'] as const)('writing proposals over %s', (listen
     });
   });
 
+  // They used to be refused, where the original's column cuts them.
+  test('spaces at the end that are too many for the column are cut', async () => {
+    const name = 'ü'.repeat(255);
+    const { id } = await create({ proposalName: `${name}   `, proposalType: `${'x'.repeat(49)}  ` });
+    const { proposal } = await caller().unary(read.fetchProposalById, { proposalId: id });
+    expect(proposal).toMatchObject({ proposalName: name, proposalType: `${'x'.repeat(49)} ` });
+    expect(await refusal(create({ proposalName: `${name} x` }))).toMatchObject({ fields: ['proposal_name'] });
+  });
+
   test('a review sets all five columns', async () => {
     const { id } = await create();
     const update = (fields: object) =>
