@@ -23,7 +23,7 @@ import {
 } from '../gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { driver, read, write } from './driver.ts';
 import { patchAssignments, patchParams } from './patch.ts';
-import { all, decimal, fits, mask, required } from './rules.ts';
+import { all, fits, mask, required } from './rules.ts';
 
 const rule = projection(PolicyRuleSchema, PolicyRule);
 const integrity = projection(PolicyRuleIntegritySchema, PolicyRuleIntegrity);
@@ -118,7 +118,7 @@ const newIntegrity = {
   id: required(),
   rule_id: required(),
   integrity_status: required(),
-  integrity_score: required(decimal),
+  integrity_score: required(fits(PolicyRuleIntegrity, 'integrity_score')),
   hash_root: required(),
 };
 
