@@ -1,0 +1,127 @@
+import type { Difference, Ours, Situation } from './differences.ts';
+import { Decimal, type Golden, isMap } from './values.ts';
+import type { GoldenRow } from './world.ts';
+
+const RULES = 'public.policy_rules';
+const PROPOSALS = 'public.policy_proposals';
+
+const calls = ({ called }: Situation, ...operations: readonly string[]): boolean =>
+  operations.includes(`${called.driver}.${called.name}`);
+
+const succeeds = ({ call }: Situation): boolean => call.error === undefined;
+
+const verdictOf = (args: GoldenRow): GoldenRow =>
+  (isMap(args['integrity'] ?? null) ? args['integrity'] : args) as GoldenRow;
+
+const isNonFinite = (score: Golden): boolean =>
+  score instanceof Decimal ? /^[+-]?(nan|inf)/i.test(score.text) : typeof score === 'number' && !Number.isFinite(score);
+
+/** Reads and deletions by ids of proposals, rules, tenants and guardrails. */
+const BY_ID = /^(proposals_read|policy_proposal_(read|write)|policy_(read|rules|rules_read|graph))_driver$/;
+
+const changesIdentity = (situation: Situation): boolean => {
+  const { updates = null } = situation.args;
+  return (
+    calls(situation, 'policy_rules_driver.set_fields') && isMap(updates) && ('id' in updates || 'tenant_id' in updates)
+  );
+};
+
+/** Required texts that are null. */
+const nullTexts = ({ called, args }: Situation): string[] =>
+  called.method.input.fields
+    .filter(({ name, proto }) => args[name] === null && /_id$/.test(name) && !proto.proto3Optional)
+    .map(({ name }) => name);
+
+const refusedOr = async ({ args, ask, called }: Situation, names: readonly string[]): Promise<Ours> => {
+  if (names.includes('proposal_id')) return { code: 'INVALID_ARGUMENT' };
+  const answer = await ask({ ...args, ...Object.fromEntries(names.map((name) => [name, ''])) });
+  if ('refusal' in answer) return { code: answer.refusal.code };
+  const [expected] = answer.response.values;
+  const shown = (value: unknown): string =>
+    JSON.stringify(value, (_key, each) => (typeof each === 'bigint' ? String(each) : each));
+  return {
+    check: async ({ values: [actual] }) =>
+      shown(actual) === shown(expected) ? [] : [`${called.name} answers ${shown(actual)}, expected ${shown(expected)}`],
+  };
+};
+
+/** Deliberate differences of the operations on rules and proposals. */
+export const RULE_DIFFERENCES: readonly Difference[] = [
+  {
+    line: 'every operation: NaN and infinity',
+    applies: (situation) =>
+      succeeds(situation) &&
+      calls(situation, 'policy_rules_driver.create_integrity', 'policy_rules_driver.add_integrity') &&
+      isNonFinite(verdictOf(situation.args)['integrity_score'] ?? null),
+    ours: async ({ args, world }) => {
+      world.expectAbsent(String(verdictOf(args)['id']));
+      return { code: 'INVALID_ARGUMENT' };
+    },
+  },
+  {
+    line: 'every operation: null where an argument has a default',
+    applies: (situation) =>
+      succeeds(situation) &&
+      calls(situation, 'policy_proposal_write_driver.create_policy_rule') &&
+      situation.args['is_synthetic'] === null,
+    ours: async ({ args, world }) => {
+      world.expectAmended(RULES, (rows) =>
+        rows.map((row) =>
+          row['id'] === args['rule_id'] && row['is_synthetic'] === null ? { ...row, is_synthetic: false } : row,
+        ),
+      );
+      return { result: args['rule_id']! };
+    },
+  },
+  {
+    line: '`create_proposal`, retiring a rule: null',
+    applies: (situation) =>
+      succeeds(situation) &&
+      calls(situation, 'policy_proposal_write_driver.create_proposal') &&
+      situation.args['triggering_feedback_ids'] === null,
+    ours: async ({ args, call, reader, world }) => {
+      const withList = (row: GoldenRow): GoldenRow =>
+        row['proposal_name'] === args['proposal_name'] && row['triggering_feedback_ids'] === null
+          ? { ...row, triggering_feedback_ids: [] }
+          : row;
+      world.expectAmended(PROPOSALS, (rows) => rows.map(withList));
+      world.expectAnswers(withList);
+      return { result: reader.read(call.result!) };
+    },
+  },
+  {
+    line: '`create_proposal`, retiring a rule: null',
+    applies: (situation) =>
+      succeeds(situation) &&
+      calls(situation, 'policy_rules_driver.retire') &&
+      (situation.args['by'] === null || situation.args['reason'] === null),
+    ours: async ({ args, world }) => {
+      const columns = { retired_by: args['by'], retirement_reason: args['reason'] };
+      const emptied = Object.entries(columns).filter(([, value]) => value === null);
+      const withTexts = (row: GoldenRow): GoldenRow => {
+        const left = emptied.filter(([name]) => row['id'] === args['rule_id'] && row[name] === null);
+        return { ...row, ...Object.fromEntries(left.map(([name]) => [name, ''])) };
+      };
+      world.expectAmended(RULES, (rows) => rows.map(withTexts));
+      world.expectAnswers(withTexts);
+      return { check: async ({ values }) => (values[0] === null ? ['no rule was retired'] : []) };
+    },
+  },
+  {
+    line: 'a tracked rule',
+    applies: (situation) => succeeds(situation) && changesIdentity(situation),
+    ours: async ({ args, world }) => {
+      const before = (await world.rows(RULES)).find((row) => row['id'] === args['rule_id']);
+      const { id = null } = args['updates'] as GoldenRow;
+      const isChanged = (row: GoldenRow): boolean => row['id'] === args['rule_id'] || row['id'] === id;
+      if (before) world.expectAmended(RULES, (rows) => rows.map((row) => (isChanged(row) ? before : row)));
+      return { code: 'INVALID_ARGUMENT' };
+    },
+  },
+  {
+    line: 'proposals, rules, tenants and guardrails: a null id',
+    applies: (situation) =>
+      succeeds(situation) && BY_ID.test(situation.called.driver) && nullTexts(situation).length > 0,
+    ours: (situation) => refusedOr(situation, nullTexts(situation)),
+  },
+];
