@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { type DescField, ScalarType } from '@bufbuild/protobuf';
 import { pythonJson } from '../../src/plang/python-json.ts';
 import { compact, EVENTS, WINDOWS } from './compaction.ts';
-import { Row } from './compare.ts';
+import { Row, wholeText } from './compare.ts';
 import type { Call } from './format.ts';
 import type { Answer, Operation } from './operations.ts';
 import { enumHolds, type StoredTexts } from './requests.ts';
@@ -153,11 +153,10 @@ const invalid: Ours = { code: 'INVALID_ARGUMENT' };
 const sameAs = async (answer: Promise<Answer>): Promise<Ours> => {
   const other = await answer;
   if ('refusal' in other) return { code: other.refusal.code };
-  const text = (row: Row): string =>
-    JSON.stringify([...row.fields], (_key, value) => (typeof value === 'bigint' ? String(value) : value));
+  const expected = wholeText(other.response);
   return {
     check: async (response) =>
-      text(response) === text(other.response) ? [] : [`answered ${text(response)}, expected ${text(other.response)}`],
+      wholeText(response) === expected ? [] : [`answered ${wholeText(response)}, expected ${expected}`],
   };
 };
 

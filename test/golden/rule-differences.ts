@@ -1,3 +1,4 @@
+import { wholeText } from './compare.ts';
 import type { Difference, Ours, Situation } from './differences.ts';
 import { Decimal, type Golden, isMap } from './values.ts';
 import type { GoldenRow } from './world.ts';
@@ -36,12 +37,10 @@ const refusedOr = async ({ args, ask, called }: Situation, names: readonly strin
   if (names.includes('proposal_id')) return { code: 'INVALID_ARGUMENT' };
   const answer = await ask({ ...args, ...Object.fromEntries(names.map((name) => [name, ''])) });
   if ('refusal' in answer) return { code: answer.refusal.code };
-  const [expected] = answer.response.values;
-  const shown = (value: unknown): string =>
-    JSON.stringify(value, (_key, each) => (typeof each === 'bigint' ? String(each) : each));
+  const expected = wholeText(answer.response);
   return {
-    check: async ({ values: [actual] }) =>
-      shown(actual) === shown(expected) ? [] : [`${called.name} answers ${shown(actual)}, expected ${shown(expected)}`],
+    check: async (response) =>
+      wholeText(response) === expected ? [] : [`${called.name} answers ${wholeText(response)}, expected ${expected}`],
   };
 };
 
