@@ -226,6 +226,10 @@ describe.each(['grpc', 'connect'] as const)('rules and verdicts over %s', (liste
     expect(await refusal(update([], {}))).toMatchObject({ code: 'INVALID_ARGUMENT', fields: ['update_mask'] });
     expect(await refusal(update(['id'], {}))).toMatchObject({ code: 'INVALID_ARGUMENT', fields: ['update_mask'] });
     expect(await refusal(update(['name'], {}))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    // What is left unset used to be named only once the rest was right; what the mask leaves out was refused, too.
+    const wrong = await refusal(update(['rule_type', 'name', 'source'], { ruleType: 'x'.repeat(51) }));
+    expect([...wrong.fields].sort()).toEqual(['updates.name', 'updates.rule_type', 'updates.source']);
+    expect((await update(['scope_id'], { scopeId: 's', name: 'x'.repeat(257) })).rule).toMatchObject({ name: 'n' });
     const stamp = { seconds: 5n, nanos: 7_000 };
     expect((await update(['updated_at'], { updatedAt: stamp })).rule?.updatedAt).toMatchObject(stamp);
   });
