@@ -133,13 +133,13 @@ export class CaseRun {
       if (own && 'refusal' in answer) await grpc.unary(rpc.rollbackToSavepoint, savepoint);
       return answer;
     };
-    /** Sends what is queued; the first refusal that is not deliberate ends it. `error` is what the original met. */
+    /** Sends what is queued; a refusal ends it, unless it is deliberate. `error` is what the original met. */
     const drain = async (error: GoldenError | undefined): Promise<Answer | undefined> => {
       for (const { call, args } of queue.drain()) {
         const met = error ? { ...call, error } : call;
         const sent = await this.#perform(met, args, (given) => perform(call, given));
         if (sent.deliberate) problems.push(...sent.problems);
-        else if ('refusal' in sent.answer) return sent.answer;
+        if ('refusal' in sent.answer && (error || !sent.deliberate)) return sent.answer;
       }
       return undefined;
     };
