@@ -1,3 +1,4 @@
+import { type DescField, ScalarType } from '@bufbuild/protobuf';
 import { wholeText } from './compare.ts';
 import type { Difference, Ours, Situation } from './differences.ts';
 import { Decimal, type Golden, isMap } from './values.ts';
@@ -17,14 +18,25 @@ const verdictOf = (args: GoldenRow): GoldenRow =>
 const isNonFinite = (score: Golden): boolean =>
   score instanceof Decimal ? /^[+-]?(nan|inf)/i.test(score.text) : typeof score === 'number' && !Number.isFinite(score);
 
-/** Reads and deletions by ids of proposals, rules, tenants and guardrails. */
-const BY_ID = /^(proposals_read|policy_proposal_(read|write)|policy_(read|rules|rules_read|graph))_driver$/;
+/** The drivers of proposals, rules, limits, tenants and guardrails. */
+const OWN = /^(proposals_read|policy_proposal_(read|write)|policy_(read|rules|rules_read|graph))_driver$/;
 
 const changesIdentity = (situation: Situation): boolean => {
   const { updates = null } = situation.args;
   return (
     calls(situation, 'policy_rules_driver.set_fields') && isMap(updates) && ('id' in updates || 'tenant_id' in updates)
   );
+};
+
+const INTEGER_TEXT = /^-?\d+$/;
+
+/** Whether an argument is not of its field's type: the original takes what is as good as nothing, or converts it if it can. */
+const isMisfit = ({ scalar }: DescField, value: Golden): boolean => {
+  const type = typeof value;
+  if (scalar === ScalarType.STRING) return type === 'number' || type === 'boolean';
+  if (scalar === ScalarType.INT32)
+    return type === 'boolean' || (type === 'string' && !INTEGER_TEXT.test(String(value)));
+  return scalar === ScalarType.BOOL && (type === 'number' || type === 'string');
 };
 
 /** Required texts that are null. */
@@ -118,9 +130,17 @@ export const RULE_DIFFERENCES: readonly Difference[] = [
     },
   },
   {
-    line: 'proposals, rules, tenants and guardrails: a null id',
+    line: 'every operation: a value that its field cannot hold',
     applies: (situation) =>
-      succeeds(situation) && BY_ID.test(situation.called.driver) && nullTexts(situation).length > 0,
+      (succeeds(situation) || situation.call.error?.exception !== undefined) &&
+      situation.called.kind === 'read' &&
+      OWN.test(situation.called.driver) &&
+      situation.called.method.input.fields.some((field) => isMisfit(field, situation.args[field.name] ?? null)),
+    ours: async () => ({ code: 'INVALID_ARGUMENT' }),
+  },
+  {
+    line: 'proposals, rules, tenants and guardrails: a null id',
+    applies: (situation) => succeeds(situation) && OWN.test(situation.called.driver) && nullTexts(situation).length > 0,
     ours: (situation) => refusedOr(situation, nullTexts(situation)),
   },
 ];
