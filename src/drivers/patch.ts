@@ -46,17 +46,21 @@ export const patchAssignments = (entity: Table, desc: DescMessage, mask: number)
     .join(', ');
 };
 
-/** Refuses fields of a patch that are named and left unset although their column holds no NULL. */
-export const mustBeSet = (missing: readonly { readonly name: string }[]): void => {
-  if (missing.length === 0) return;
-  throw invalidArgument(missing.map(({ name }) => ({ field: `updates.${name}`, description: 'must be set' })));
+/** Refuses fields of a patch that are named and left unset although their column holds no NULL, with what else is wrong. */
+export const mustBeSet = (
+  missing: readonly { readonly name: string }[],
+  others: readonly FieldViolation[] = [],
+): void => {
+  const unset = missing.map(({ name }) => ({ field: `updates.${name}`, description: 'must be set' }));
+  if (others.length + unset.length > 0) throw invalidArgument([...others, ...unset]);
 };
 
 /**
  * Parameters for {@link patchAssignments}: the paths, then the values of the fields they name.
  *
  * @param textOf what is stored for an enum value.
- * @throws INVALID_ARGUMENT naming the fields that are left unset although their column holds no NULL.
+ * @param others what else is wrong with the request.
+ * @throws INVALID_ARGUMENT naming the fields that are left unset although their column holds no NULL, and the others.
  */
 export const patchParams = <P extends DescMessage>(
   entity: Table,
@@ -64,11 +68,13 @@ export const patchParams = <P extends DescMessage>(
   updates: MessageShape<P> | undefined,
   paths: readonly string[],
   textOf: typeof enumText = enumText,
+  others: readonly FieldViolation[] = [],
 ): Param[] => {
   const given = (updates ?? {}) as Record<string, unknown>;
   const columns = entity.meta.properties as Record<string, { nullable?: boolean }>;
   const named = desc.fields.filter(({ name }) => paths.includes(name));
-  mustBeSet(named.filter(({ name, localName }) => given[localName] === undefined && !columns[name]!.nullable));
+  const unset = named.filter(({ name, localName }) => given[localName] === undefined && !columns[name]!.nullable);
+  mustBeSet(unset, others);
   return [
     paths,
     ...desc.fields.map((field) => (named.includes(field) ? bound(field, given[field.localName], textOf) : undefined)),
@@ -99,8 +105,7 @@ export const patchUpdate = <P extends DescMessage>(name: string, entity: Table, 
         ...check(request.updates, 'updates').filter(({ field }) => named.includes(field.slice('updates.'.length))),
       );
     }
-    if (problems.length > 0) throw invalidArgument(problems);
-    return db.execute(update, [id, ...patchParams(entity, desc, request.updates, named)]);
+    return db.execute(update, [id, ...patchParams(entity, desc, request.updates, named, enumText, problems)]);
   };
   return { paths, run };
 };

@@ -16,6 +16,7 @@ import { documentOr } from './json.ts';
 import { each } from './streams.ts';
 
 const nodeExpressions = {
+  rule_type: `coalesce(nullif(${column(PolicyRule, 'rule_type')}, ''), 'SYSTEM')`,
   conditions: documentOr('{}', column(PolicyRule, 'conditions')),
   parent_rule_id: `nullif(${column(PolicyRule, 'parent_rule_id')}, '')`,
 };

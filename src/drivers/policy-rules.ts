@@ -22,8 +22,9 @@ import {
   RuleStatusSchema,
 } from '../gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { driver, read, write } from './driver.ts';
+import { nestedCheck } from './nested.ts';
 import { patchAssignments, patchParams } from './patch.ts';
-import { all, decimal, fits, mask, required } from './rules.ts';
+import { all, fits, mask, required } from './rules.ts';
 
 const rule = projection(PolicyRuleSchema, PolicyRule);
 const integrity = projection(PolicyRuleIntegritySchema, PolicyRuleIntegrity);
@@ -107,6 +108,8 @@ const ruleFits = {
   rule_type: fits(PolicyRule, 'rule_type'),
 };
 
+const patchCheck = nestedCheck(PolicyRulePatchSchema, ruleFits);
+
 const newRule = {
   id: required(),
   tenant_id: required(fits(PolicyRule, 'tenant_id')),
@@ -118,7 +121,7 @@ const newIntegrity = {
   id: required(),
   rule_id: required(),
   integrity_status: required(),
-  integrity_score: required(decimal),
+  integrity_score: required(fits(PolicyRuleIntegrity, 'integrity_score')),
   hash_root: required(),
 };
 
@@ -141,7 +144,6 @@ export const policyRules = driver(PolicyRulesService, {
   flush: write({}, () => ({})),
   updateRule: write(
     {
-      ...nested('updates', ruleFits),
       update_mask: required(
         all(mask(patchPaths), (value) =>
           (value as { paths: string[] }).paths.length > 0 ? undefined : 'must name a field',
@@ -150,7 +152,9 @@ export const policyRules = driver(PolicyRulesService, {
     },
     async (db, { tenantId, ruleId, updates, updateMask }) => {
       const { paths } = updateMask!;
-      const params = patchParams(PolicyRule, PolicyRulePatchSchema, updates, paths);
+      const problems = updates ? patchCheck(updates, 'updates') : [];
+      const named = problems.filter(({ field }) => paths.includes(field.slice('updates.'.length)));
+      const params = patchParams(PolicyRule, PolicyRulePatchSchema, updates, paths, enumText, named);
       return { rule: await db.row(updateRule, [tenantId, ruleId, ...params]) };
     },
   ),

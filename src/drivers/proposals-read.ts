@@ -1,5 +1,8 @@
+import { create } from '@bufbuild/protobuf';
+import { TimestampSchema } from '@bufbuild/protobuf/wkt';
 import { column, count, projection, table } from '../database/projection.ts';
 import { statement } from '../database/statement.ts';
+import { isTimestampInRange } from '../database/values.ts';
 import { PolicyProposal } from '../entities/policy-proposal.ts';
 import { ProposalVersion } from '../entities/proposal-version.ts';
 import {
@@ -13,7 +16,7 @@ import {
 import { driver, read } from './driver.ts';
 import { filteredCount, filteredList, nonEmpty } from './filters.ts';
 import { documentOr, elementsOf } from './json.ts';
-import { between, fits, page } from './rules.ts';
+import { fits, page, type Rule } from './rules.ts';
 import { each } from './streams.ts';
 
 const feedbackIds = column(PolicyProposal, 'triggering_feedback_ids');
@@ -105,8 +108,12 @@ const tally = <T>(
 const roundToTenth = (percent: number): number =>
   Number.isInteger(percent * 4) && (percent * 4) % 4 === 1 ? Math.floor(percent) + 0.2 : Number(percent.toFixed(1));
 
-/** Days that lead from today to the years 1 to 9999. */
-const age = between(-2_900_000, 739_000);
+/** Days that lead from now to an instant of the years 1 to 9999. */
+const age: Rule = (days) => {
+  const seconds = BigInt(Math.floor(Date.now() / 1000) - (days as number) * 86_400);
+  const instant = create(TimestampSchema, { seconds });
+  return isTimestampInRange(instant) ? undefined : 'must lead to an instant of the years 1 to 9999';
+};
 
 const named = { proposal_id: fits(PolicyProposal, 'id') };
 

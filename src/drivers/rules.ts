@@ -51,14 +51,42 @@ export const maxLength =
       ? undefined
       : `must have at most ${limit} characters`;
 
-/** What the column holds: a UUID for `uuid`, at most its length for `varchar(n)`. */
+const withoutSpacesAtEnd = (text: string): string => {
+  let end = text.length;
+  while (text[end - 1] === ' ') end -= 1;
+  return text.slice(0, end);
+};
+
+/** A decimal that has at most so many digits once it is rounded to so many of them behind the point. */
+const roundsInto =
+  (precision: number, scale: number): Rule =>
+  (value) => {
+    const [, whole = '', fraction = '', exponent = '0'] = PARTS.exec(value as string)!;
+    const digits = (whole + fraction).replace(/^0+/, '');
+    const before = digits.length - fraction.length + Number(exponent);
+    const room = precision - scale;
+    // As many digits as there is room for overflow only if all are nines, and what follows rounds them up.
+    const fitting = digits === '' || before < room || (before === room && !isRoundedUp(digits, precision));
+    return fitting
+      ? undefined
+      : `must be less than ${10 ** room} once it is rounded to ${scale} digits behind the point`;
+  };
+
+const isRoundedUp = (digits: string, precision: number): boolean =>
+  digits.startsWith('9'.repeat(precision)) && (digits[precision] ?? '0') >= '5';
+
+/** What the column takes: a UUID for `uuid`; for `numeric` an exact decimal that it has room for; for `varchar(n)` at most its length, not counting spaces at the end. */
 export const fits = (entity: Table, name: string): Rule => {
   column(entity, name);
   const { columnType } = (entity.meta.properties as Record<string, { columnType: string }>)[name]!;
   if (columnType === 'uuid') return uuid;
+  const numeric = /^numeric\((\d+),(\d+)\)$/.exec(columnType);
+  if (numeric) return all(decimal, roundsInto(Number(numeric[1]), Number(numeric[2])));
   const length = /^character varying\((\d+)\)$/.exec(columnType)?.[1];
   if (length === undefined) throw new Error(`${table(entity)}.${name} has no rule to derive: ${columnType}`);
-  return maxLength(Number(length));
+  const atMost = maxLength(Number(length));
+  // Spaces at the end that are too many are cut by the column itself.
+  return (value) => atMost(value) && atMost(withoutSpacesAtEnd(value as string));
 };
 
 /** A number, or int64, of at least that. */
@@ -79,6 +107,8 @@ export const between =
 export const page: Rule = atLeast(0);
 
 const DECIMAL = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?$/;
+
+const PARTS = /^[+-]?(\d*)\.?(\d*)(?:[eE]([+-]?\d+))?$/;
 
 /** Exact decimal text. */
 export const decimal: Rule = (value) => (DECIMAL.test(value as string) ? undefined : 'must be a decimal number');

@@ -56,6 +56,20 @@ describe.each(['grpc', 'connect'] as const)('policy graph over %s', (listener) =
     expect((await caller().unary(rpc.fetchActivePolicies, { tenantId: 'nobody' })).policies).toEqual([]);
   });
 
+  // The columns used to allow no empty type, so it was shown as stored; now that one table holds the rules made of
+  // proposals too, an empty type is stored and the original's fallback is reached.
+  test('an empty type is shown as SYSTEM', async () => {
+    await rule('typeless', { rule_type: '' });
+    await rule('typed', { rule_type: ' ' });
+    for (const method of [rpc.fetchActivePolicies, rpc.fetchAllPolicies]) {
+      const { policies } = await caller().unary(method, { tenantId: 't' });
+      expect(Object.fromEntries(policies.map(({ id, ruleType }) => [id, ruleType]))).toEqual({
+        typeless: 'SYSTEM',
+        typed: ' ',
+      });
+    }
+  });
+
   test('a policy is a node with all its fields', async () => {
     await rule('parent');
     await rule('child', {

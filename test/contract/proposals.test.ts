@@ -82,6 +82,15 @@ describe.each(['grpc', 'connect'] as const)('writing proposals over %s', (listen
     });
   });
 
+  // They used to be refused, where the original's column cuts them.
+  test('spaces at the end that are too many for the column are cut', async () => {
+    const name = 'ü'.repeat(255);
+    const { id } = await create({ proposalName: `${name}   `, proposalType: `${'x'.repeat(49)}  ` });
+    const { proposal } = await caller().unary(read.fetchProposalById, { proposalId: id });
+    expect(proposal).toMatchObject({ proposalName: name, proposalType: `${'x'.repeat(49)} ` });
+    expect(await refusal(create({ proposalName: `${name} x` }))).toMatchObject({ fields: ['proposal_name'] });
+  });
+
   test('a review sets all five columns', async () => {
     const { id } = await create();
     const update = (fields: object) =>
@@ -261,6 +270,14 @@ describe.each(['grpc', 'connect'] as const)('reading proposals over %s', (listen
     expect((await list({ daysOld: 1 })).items).toHaveLength(2);
     expect((await list({ daysOld: -5 })).items).toHaveLength(3);
     expect((await list({ limit: 1, offset: 2 })).items).toHaveLength(1);
+    // Round bounds used to cut off the last years on both sides, which the original reaches.
+    const days = (until: string) => Math.trunc((Date.now() - Date.parse(until)) / 86_400_000);
+    const [first, last] = [days('0001-01-01T00:00:00Z'), days('+010000-01-01T00:00:00Z')];
+    expect((await list({ daysOld: first })).items).toEqual([]);
+    expect((await list({ daysOld: last })).items).toHaveLength(3);
+    for (const daysOld of [first + 1, last - 1, 2 ** 31 - 1, -(2 ** 31)]) {
+      expect(await refusal(list({ daysOld }))).toMatchObject({ code: 'INVALID_ARGUMENT', fields: ['days_old'] });
+    }
     expect((await caller().unary(review.countDraftProposals, { tenantId: 't' })).count).toBe(3n);
   });
 

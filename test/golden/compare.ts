@@ -86,13 +86,19 @@ const TOLERANCE = 1e-9;
 /** Computed in single precision by the original. */
 const COARSE: Readonly<Record<string, number>> = { success_rate: 1e-6 };
 
+/** Text of an answer with everything in it: equal texts, equal answers. */
+export const wholeText = (value: unknown): string =>
+  String(
+    JSON.stringify(value, (_key, each) => {
+      if (each instanceof Row) return Object.fromEntries(each.fields);
+      if (each instanceof Instant) return each.isoText;
+      return typeof each === 'bigint' ? String(each) : each === undefined ? 'undefined' : each;
+    }),
+  );
+
 const show = (value: unknown): string => {
-  const text = JSON.stringify(value, (_key, each) => {
-    if (each instanceof Row) return Object.fromEntries(each.fields);
-    if (each instanceof Instant) return each.isoText;
-    return typeof each === 'bigint' ? String(each) : each === undefined ? 'undefined' : each;
-  });
-  return text === undefined ? 'undefined' : text.length > 400 ? `${text.slice(0, 400)}…` : text;
+  const text = wholeText(value);
+  return text.length > 400 ? `${text.slice(0, 400)}…` : text;
 };
 
 const close = (expected: number, actual: number, tolerance: number): boolean =>

@@ -2,10 +2,11 @@ import { createHash } from 'node:crypto';
 import { type DescField, ScalarType } from '@bufbuild/protobuf';
 import { pythonJson } from '../../src/plang/python-json.ts';
 import { compact, EVENTS, WINDOWS } from './compaction.ts';
-import { Row } from './compare.ts';
+import { Row, wholeText } from './compare.ts';
 import type { Call } from './format.ts';
 import type { Answer, Operation } from './operations.ts';
-import { enumHolds } from './requests.ts';
+import { enumHolds, type StoredTexts } from './requests.ts';
+import { RULE_DIFFERENCES } from './rule-differences.ts';
 import { Generated, type Golden, isMap, type Reader } from './values.ts';
 import { type GoldenRow as Arguments, meets, type World } from './world.ts';
 
@@ -16,7 +17,7 @@ export interface Situation {
   readonly args: Arguments;
   readonly world: World;
   readonly reader: Reader;
-  readonly storedTexts: ReadonlySet<string>;
+  readonly storedTexts: StoredTexts;
   /** Calls the same RPC with other arguments. */
   readonly ask: (args: Arguments) => Promise<Answer>;
 }
@@ -31,7 +32,7 @@ export type Ours =
   | { readonly check: (response: Row) => Promise<string[]> };
 
 /** A deliberate difference, recognised by what a call does and how the original took it. */
-interface Difference {
+export interface Difference {
   /** Its line in DIFFERENCES.md begins with this. */
   readonly line: string;
   readonly applies: (situation: Situation) => boolean;
@@ -42,7 +43,12 @@ interface Difference {
 const UUID = /^(?:[0-9a-f]{4}-?){7}[0-9a-f]{4}$/i;
 const BRACED = /^\{.*\}$/;
 
+const PLAIN = /^[0-9a-f]{8}(?:(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24})$/i;
+
 const isUuid = (text: string): boolean => UUID.test(BRACED.test(text) ? text.slice(1, -1) : text);
+
+/** A spelling that PostgreSQL reads and the client library refuses. */
+const isOddUuid = (value: Golden): value is string => typeof value === 'string' && isUuid(value) && !PLAIN.test(value);
 
 const succeeds = ({ call }: Situation): boolean => call.error === undefined;
 
@@ -147,11 +153,10 @@ const invalid: Ours = { code: 'INVALID_ARGUMENT' };
 const sameAs = async (answer: Promise<Answer>): Promise<Ours> => {
   const other = await answer;
   if ('refusal' in other) return { code: other.refusal.code };
-  const text = (row: Row): string =>
-    JSON.stringify([...row.fields], (_key, value) => (typeof value === 'bigint' ? String(value) : value));
+  const expected = wholeText(other.response);
   return {
     check: async (response) =>
-      text(response) === text(other.response) ? [] : [`answered ${text(response)}, expected ${text(other.response)}`],
+      wholeText(response) === expected ? [] : [`answered ${wholeText(response)}, expected ${expected}`],
   };
 };
 
@@ -291,6 +296,7 @@ export const exceedsInt64 = (result: Arguments): boolean =>
 
 /** Every deliberate difference that golden cases show. There are few. */
 export const DIFFERENCES: readonly Difference[] = [
+  ...RULE_DIFFERENCES,
   {
     line: '`fetch_policy_version_by_id_or_version`',
     applies: (situation) =>
@@ -346,14 +352,11 @@ export const DIFFERENCES: readonly Difference[] = [
   {
     line: 'every operation of the asynchronous drivers: UUID spellings',
     applies: ({ call, called, args }) =>
-      call.error?.client_side === true &&
-      called.kind === 'read' &&
-      Object.values(args).some((value) => typeof value === 'string' && BRACED.test(value) && isUuid(value)),
+      call.error?.client_side === true && called.kind === 'read' && Object.values(args).some(isOddUuid),
     ours: ({ args, ask }) => {
-      const bare = Object.entries(args).map(([name, value]) => {
-        const braced = typeof value === 'string' && BRACED.test(value) && isUuid(value);
-        return [name, braced ? value.slice(1, -1) : value] as const;
-      });
+      const bare = Object.entries(args).map(
+        ([name, value]) => [name, isOddUuid(value) ? value.replace(/[{}-]/g, '') : value] as const,
+      );
       return sameAs(ask(Object.fromEntries(bare)));
     },
   },

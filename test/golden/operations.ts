@@ -1,13 +1,13 @@
 import { readdirSync } from 'node:fs';
-import { type DescMethodUnary, type DescService, fromJson, type JsonValue } from '@bufbuild/protobuf';
+import { type DescMessage, type DescMethodUnary, type DescService, fromJson, type JsonValue } from '@bufbuild/protobuf';
 import { Code } from '../../src/database/errors.ts';
 import { CallError } from '../support/client.ts';
 import type { TestSidecar } from '../support/sidecar.ts';
 import { rowOf } from './answers.ts';
 import type { Row } from './compare.ts';
 import { inventory } from './format.ts';
-import { requestText } from './requests.ts';
-import type { Golden } from './values.ts';
+import { requestText, type StoredTexts } from './requests.ts';
+import { type Golden, isMap } from './values.ts';
 
 const GENERATED = new URL('../../src/gen/hoc/cus/policies/v1/', import.meta.url);
 const modules: Record<string, unknown>[] = await Promise.all(
@@ -49,6 +49,19 @@ export const operation = (driver: string, name: string): Operation => {
   return { driver, name, kind: row?.kind ?? 'write', method: found as DescMethodUnary };
 };
 
+/**
+ * Drivers over the client that merges arguments into the statement. Their calls each have a savepoint of their own inside
+ * a transaction; the other client has typed parameters, and the first error ends the transaction.
+ */
+export const SYNCHRONOUS = new Set([
+  'policy_engine_driver',
+  'policy_read_driver',
+  'recovery_matcher',
+  'recovery_write_driver',
+  'arbitrator',
+  'scope_resolver',
+]);
+
 /** Arguments whose name the request has changed, or that it leaves out. */
 const RENAMED: Readonly<Record<string, Readonly<Record<string, string | null>>>> = {
   // The closed set of tables fixes the column.
@@ -63,13 +76,25 @@ const INDULGENT = new Set([
   'recovery_matcher.suggest',
 ]);
 
+/** Arguments that are built with what their class knows of the given names. */
+const BUILT: Readonly<Record<string, string>> = {
+  'policy_rules_driver.add_rule': 'rule',
+  'policy_rules_driver.add_integrity': 'integrity',
+};
+
+const built = (desc: DescMessage, name: string, value: Golden): Golden => {
+  const message = desc.fields.find((field) => field.name === name)?.message;
+  if (!message || !isMap(value)) return value;
+  return Object.fromEntries(Object.entries(value).filter(([key]) => message.fields.some((each) => each.name === key)));
+};
+
 /** The answer to a call: the response, or how it was refused. */
 export type Answer = { readonly response: Row } | { readonly refusal: CallError };
 
 /** Where calls go to. */
 export interface Target {
   readonly sidecar: TestSidecar;
-  readonly storedTexts: ReadonlySet<string>;
+  readonly storedTexts: StoredTexts;
 }
 
 /** Half of a surrogate pair, as JSON is written with it. */
@@ -98,12 +123,15 @@ export const send = async (
     Object.entries(args).flatMap(([key, value]) => {
       const field = key in renamed ? renamed[key] : key;
       const known = method.input.fields.some((each) => each.name === field);
-      return field == null || (!known && INDULGENT.has(`${driver}.${name}`)) ? [] : [[field, value]];
+      return field == null || (!known && INDULGENT.has(`${driver}.${name}`))
+        ? []
+        : [[field, BUILT[`${driver}.${name}`] === field ? built(method.input, field, value) : value]];
     }),
   );
   const text = requestText(method.input, named, {
     isJsonText: (argument) => driver === 'policy_engine_driver' || argument.endsWith('_json'),
     storedTexts: target.storedTexts,
+    isTyped: !SYNCHRONOUS.has(driver),
   });
   let request: Parameters<TestSidecar['grpc']['unary']>[1];
   try {

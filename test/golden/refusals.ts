@@ -47,6 +47,7 @@ const codesOf = ({ sqlstate, exception, client_side }: GoldenError, kind: Kind, 
     case 'JSONDecodeError':
       return ['FAILED_PRECONDITION'];
     // The client library has no idea how to send an argument, or a result is out of range.
+    case 'ArgumentError':
     case 'ProgrammingError':
     case 'OverflowError':
       return ['INVALID_ARGUMENT'];

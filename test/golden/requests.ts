@@ -1,13 +1,18 @@
-import type { DescEnum, DescField, DescMessage } from '@bufbuild/protobuf';
+import { type DescEnum, type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
+import { EnumText } from './compare.ts';
 import { Decimal, type Golden, Instant, isMap } from './values.ts';
 
 /** How arguments become a request. */
 export interface RequestOptions {
   /** Whether a JSON argument of this name is JSON text, to be taken as it stands. */
   readonly isJsonText: (name: string) => boolean;
-  /** Texts that closed sets hold, in the letter case they are stored in. */
-  readonly storedTexts: ReadonlySet<string>;
+  readonly storedTexts: StoredTexts;
+  /** Whether the original's parameters have types: then a text is neither an instant nor a number. */
+  readonly isTyped: boolean;
 }
+
+/** The texts of every closed set that a table keeps, in the letter case they are stored in. */
+export type StoredTexts = readonly ReadonlySet<string>[];
 
 /** Most rows an RPC can be asked for: the original's null limit means all of them. */
 const NO_LIMIT = 2_147_483_647;
@@ -25,9 +30,22 @@ const scalarText = (value: Golden): string => {
 
 const nameOf = (desc: DescEnum, text: string): string => `${desc.sharedPrefix ?? ''}${text}`.toUpperCase();
 
+const casesOf = (text: string): string[] => [text, text.toUpperCase(), text.toLowerCase()];
+
+/** The stored texts that an enum stands for: those of the smallest sets with all its values, else of all sets. */
+const textsOf = (desc: DescEnum, storedTexts: StoredTexts): readonly ReadonlySet<string>[] => {
+  const names = desc.values
+    .filter(({ number }) => number !== 0)
+    .map(({ name }) => name.slice((desc.sharedPrefix ?? '').length));
+  const own = storedTexts.filter((set) => names.every((name) => casesOf(name).some((each) => set.has(each))));
+  const size = Math.min(...own.map((set) => set.size));
+  return own.length === 0 ? storedTexts : own.filter((set) => set.size === size);
+};
+
 /** Whether a closed set holds a text: it has a value of that name, and no other letter case of it is the stored one. */
-export const enumHolds = (desc: DescEnum, text: string, storedTexts: ReadonlySet<string>): boolean => {
-  const cases = [text, text.toUpperCase(), text.toLowerCase()].filter((each) => storedTexts.has(each));
+export const enumHolds = (desc: DescEnum, text: string, storedTexts: StoredTexts): boolean => {
+  const sets = textsOf(desc, storedTexts);
+  const cases = casesOf(text).filter((each) => sets.some((set) => set.has(each)));
   return (
     (cases.length === 0 || cases[0] === text) &&
     desc.values.some(({ name, number }) => number !== 0 && name === nameOf(desc, text))
@@ -35,7 +53,9 @@ export const enumHolds = (desc: DescEnum, text: string, storedTexts: ReadonlySet
 };
 
 /** Name of the value that stands for a stored text; a text outside the set gets a name that does not exist. */
-const enumName = (desc: DescEnum, value: Golden, { storedTexts }: RequestOptions): string => {
+const enumName = (desc: DescEnum, value: Golden | EnumText, { storedTexts }: RequestOptions): string => {
+  // From the answer of an earlier step.
+  if (value instanceof EnumText) return JSON.stringify(nameOf(desc, value.text));
   const text = String(value);
   return JSON.stringify(enumHolds(desc, text, storedTexts) ? nameOf(desc, text) : `no ${text}`);
 };
@@ -68,7 +88,15 @@ const messageText = (field: DescField, value: Golden, options: RequestOptions): 
   }
 };
 
+/** Converted by the query builder, whatever the client library does. */
+const PAGING = new Set(['limit', 'offset']);
+
+/** Whether typed parameters refuse a text that protobuf's JSON would read. */
+const isNoText = ({ message, scalar, name }: DescField): boolean =>
+  message?.typeName === 'google.protobuf.Timestamp' || (scalar === ScalarType.INT32 && !PAGING.has(name));
+
 const elementText = (field: DescField, kind: string, value: Golden, options: RequestOptions): string => {
+  if (options.isTyped && typeof value === 'string' && isNoText(field)) return JSON.stringify(`(text) ${value}`);
   if (kind === 'message') return messageText(field, value, options);
   return kind === 'enum' ? enumName(field.enum!, value, options) : scalarText(value);
 };

@@ -3,29 +3,14 @@ import type { CallError } from '../support/client.ts';
 import { countedAfterwards } from './compaction.ts';
 import { type Actual, type Comparison, mismatches, type Row } from './compare.ts';
 import { differenceOf, type Ours } from './differences.ts';
-import type { Call, Step, TableStep, TransactionStep } from './format.ts';
-import { type Answer, type Operation, operation, send, type Target } from './operations.ts';
+import type { Call, GoldenError, Step, TableStep, TransactionStep } from './format.ts';
+import { type Answer, type Operation, operation, SYNCHRONOUS, send, type Target } from './operations.ts';
 import { recorded, returned } from './projection.ts';
+import { Queue } from './queue.ts';
 import { refusalMismatches } from './refusals.ts';
 import type { Tables } from './tables.ts';
-import { type Golden, Instant, isMap, type Json, Reader } from './values.ts';
+import { type Golden, Instant, type Json, Reader } from './values.ts';
 import { type GoldenRow, meets, World } from './world.ts';
-
-/** Drivers whose calls each have a savepoint of their own inside a transaction. */
-const SYNCHRONOUS = new Set([
-  'policy_engine_driver',
-  'policy_read_driver',
-  'recovery_matcher',
-  'recovery_write_driver',
-  'arbitrator',
-  'scope_resolver',
-]);
-
-/**
- * What the original queues until a flush, or until a query needs it, in the order it is then sent. Ours runs at once,
- * so the order is the caller's; here the test is the caller.
- */
-const QUEUED = ['create_rule', 'add_rule', 'set_fields', 'retire', 'create_integrity', 'add_integrity'];
 
 /** Lists whose order the original leaves open although the case does not say so; ours is by id. */
 const UNDEFINED_ORDER = new Set(['scope_resolver.resolve_applicable_policies']);
@@ -40,12 +25,12 @@ interface Judgement {
 
 interface Outcome extends Judgement {
   readonly answer: Answer;
+  /** The answer is judged by ours, not by the original's. */
+  readonly deliberate: boolean;
 }
 
-interface Queued {
-  readonly call: Call;
-  readonly args: GoldenRow;
-}
+/** How a commit fails that sends what is still queued: the golden files do not say. */
+const UNTOLD: GoldenError = {};
 
 /** Runs the steps of one case and says where the answers differ from the golden ones. */
 export class CaseRun {
@@ -127,7 +112,8 @@ export class CaseRun {
     const ours = await differenceOf(situation)?.ours(situation);
     const answer = await ask(args);
     const judged = ours ? await this.#judgeOurs(called, ours, answer) : this.#judge(call, called, answer);
-    return { ...judged, problems: judged.problems.map((each) => `${called.name}: ${each}`), answer };
+    const problems = judged.problems.map((each) => `${called.name}: ${each}`);
+    return { ...judged, problems, answer, deliberate: ours !== undefined };
   }
 
   async #transaction({ transaction, outcome }: TransactionStep): Promise<string[]> {
@@ -137,7 +123,7 @@ export class CaseRun {
     const savepoint = { transactionId, name: 'call' };
     const problems: string[] = [];
     const values: unknown[] = [];
-    let queue: Queued[] = [];
+    const queue = new Queue();
     let failed = false;
     const perform = async (call: Call, args: GoldenRow): Promise<Answer> => {
       const called = this.#operation(call);
@@ -145,39 +131,38 @@ export class CaseRun {
       if (own) await grpc.unary(rpc.savepoint, savepoint);
       const answer = await send(this.#target, called, args, transactionId);
       if (own && 'refusal' in answer) await grpc.unary(rpc.rollbackToSavepoint, savepoint);
-      else if ('refusal' in answer) failed = true;
       return answer;
     };
-    /** Sends what is queued; the first refusal ends it. */
-    const drain = async (): Promise<Answer | undefined> => {
-      const sending = failed ? [] : inOrder(queue);
-      queue = [];
-      for (const each of sending) {
-        const answer = await perform(each.call, each.args);
-        if ('refusal' in answer) return answer;
+    /** Sends what is queued; a refusal ends it, unless it is deliberate. `error` is what the original met. */
+    const drain = async (error: GoldenError | undefined): Promise<Answer | undefined> => {
+      for (const { call, args } of queue.drain()) {
+        const met = error ? { ...call, error } : call;
+        const sent = await this.#perform(met, args, (given) => perform(call, given));
+        if (sent.deliberate) problems.push(...sent.problems);
+        if ('refusal' in sent.answer && (error || !sent.deliberate)) return sent.answer;
       }
       return undefined;
     };
-    let rule: GoldenRow = {};
     for (const call of transaction) {
       const args = this.#arguments(call);
-      const isQueued = QUEUED.includes(call.method);
-      if (isQueued) {
-        queue.push({ call, args: this.#ofRule(call, args, rule) });
+      const { driver } = this.#operation(call);
+      if (queue.take(driver, call, args) && !call.error) {
         values.push(null);
+        continue;
       }
-      rule = ruleNamedBy(call, args) ?? rule;
-      if (isQueued) continue;
-      const queued = await drain();
-      const judged = queued
-        ? { ...this.#judge(call, this.#operation(call), queued), answer: queued }
+      const queued = await drain(call.error);
+      const judged: Outcome = queued
+        ? { ...this.#judge(call, this.#operation(call), queued), answer: queued, deliberate: false }
         : await this.#perform(call, args, (given) => perform(call, given));
       problems.push(...judged.problems);
       values.push(judged.value);
+      // An error ends the transaction of an asynchronous driver, also where ours has none; a deliberate refusal does not.
+      const refused = 'refusal' in judged.answer && !judged.deliberate;
+      failed = !SYNCHRONOUS.has(driver) && (refused || call.error !== undefined);
       if (failed) break;
     }
     // What is still queued goes with the commit.
-    await drain();
+    if (!failed) failed = (await drain(outcome === 'rolled back' ? UNTOLD : undefined)) !== undefined;
     this.#results.push(values);
     const ended = failed ? 'rolled back' : 'committed';
     if (failed) await grpc.unary(rpc.rollback, { transactionId });
@@ -195,12 +180,6 @@ export class CaseRun {
 
   #header({ kind }: Operation): string | undefined {
     return kind === 'write' ? 'single-use' : undefined;
-  }
-
-  /** Changes of a tracked object name the rule that was fetched or made last. */
-  #ofRule({ method }: Call, args: GoldenRow, rule: GoldenRow): GoldenRow {
-    if (method === 'set_fields') return { ...rule, updates: args['fields']! };
-    return method === 'retire' ? { ...rule, ...args } : args;
   }
 
   #judge(call: Call, { kind, driver, name }: Operation, answer: Answer): Judgement {
@@ -247,14 +226,3 @@ const pick = (row: GoldenRow, columns: readonly string[] = Object.keys(row)): Go
   Object.fromEntries(columns.map((name) => [name, row[name]!]));
 
 const unexpected = ({ code, message }: CallError): string => `refused with ${code}: ${message}`;
-
-const inOrder = (queue: readonly Queued[]): Queued[] =>
-  [...queue].sort((left, right) => rank(left.call) - rank(right.call));
-
-const rank = ({ method }: Call): number => (method.endsWith('_integrity') ? 1 : 0);
-
-const ruleNamedBy = ({ method }: Call, args: GoldenRow): GoldenRow | undefined => {
-  if (method === 'fetch_rule_by_id') return { tenant_id: args['tenant_id']!, rule_id: args['rule_id']! };
-  const made = method === 'add_rule' ? args['rule'] : method === 'create_rule' ? args : undefined;
-  return isMap(made) ? { tenant_id: made['tenant_id'] ?? '', rule_id: made['id'] ?? '' } : undefined;
-};

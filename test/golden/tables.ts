@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { type Actual, Row } from './compare.ts';
+import type { StoredTexts } from './requests.ts';
 import { Decimal, type Golden, Instant, type Json, JsonColumn, type Reader } from './values.ts';
 
 /** Rows as a golden file holds them: column -> value. */
@@ -63,10 +64,10 @@ const readCell = (type: string, text: string | null): Actual => {
 export class Tables {
   readonly #client: pg.Client;
   readonly #columns: ReadonlyMap<string, readonly Column[]>;
-  /** Every text that a check constraint names: the closed sets, in the letter case they are stored in. */
-  readonly storedTexts: ReadonlySet<string>;
+  /** The texts that each check constraint names. */
+  readonly storedTexts: StoredTexts;
 
-  private constructor(client: pg.Client, columns: Map<string, Column[]>, storedTexts: Set<string>) {
+  private constructor(client: pg.Client, columns: Map<string, Column[]>, storedTexts: StoredTexts) {
     this.#client = client;
     this.#columns = columns;
     this.storedTexts = storedTexts;
@@ -90,10 +91,10 @@ export class Tables {
     const checks = await client.query<{ definition: string }>(
       "select pg_get_constraintdef(oid) as definition from pg_constraint where contype = 'c'",
     );
-    const texts = checks.rows.flatMap(({ definition }) =>
-      [...definition.matchAll(/'([^']*)'/g)].map((each) => each[1]!),
+    const texts = checks.rows.map(
+      ({ definition }) => new Set([...definition.matchAll(/'([^']*)'/g)].map((each) => each[1]!)),
     );
-    return new Tables(client, columns, new Set(texts));
+    return new Tables(client, columns, texts);
   }
 
   async close(): Promise<void> {

@@ -30,7 +30,7 @@ export const asked = async (
 ): Promise<Outcome> => {
   const { kind } = called;
   // A computation stores nothing, so the letter case of what is stored is not its own.
-  const target = kind === 'compute' ? { ...subject, storedTexts: new Set<string>() } : subject;
+  const target = kind === 'compute' ? { ...subject, storedTexts: [] } : subject;
   const answer: Answer = await send(target, called, args, kind === 'write' ? 'single-use' : undefined);
   return 'refusal' in answer ? answer.refusal : result(answer.response);
 };
