@@ -75,7 +75,10 @@ const roundsInto =
 const isRoundedUp = (digits: string, precision: number): boolean =>
   digits.startsWith('9'.repeat(precision)) && (digits[precision] ?? '0') >= '5';
 
-/** What the column takes: a UUID for `uuid`; for `numeric` an exact decimal that it has room for; for `varchar(n)` at most its length, not counting spaces at the end. */
+/**
+ * What the column takes: a UUID for `uuid`, an exact decimal that there is room for in `numeric`, at most its length for
+ * `varchar(n)`, not counting spaces at the end.
+ */
 export const fits = (entity: Table, name: string): Rule => {
   column(entity, name);
   const { columnType } = (entity.meta.properties as Record<string, { columnType: string }>)[name]!;
