@@ -11,7 +11,7 @@ import {
   type HandlerContext,
 } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
-import { Code, type RpcError, toRpcError } from '../database/errors.ts';
+import { Code, RpcError, toRpcError } from '../database/errors.ts';
 import { cancelled, deadlineExceeded } from './deadline.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Listener } from './grpc.ts';
@@ -43,12 +43,50 @@ const signalOf = (context: HandlerContext): AbortSignal => {
   return controller.signal;
 };
 
-const receive = (endpoint: Endpoint, context: HandlerContext): Inbound => ({
+/** Signals of the calls that have been read and are the pipeline's; the library copies a context, not its signal. */
+const received = new WeakSet<AbortSignal>();
+
+const inboundOf = (endpoint: Endpoint, context: HandlerContext): Inbound => ({
   endpoint,
   peer: context.values.get(peerKey),
   header: (name) => context.requestHeader.get(name) ?? undefined,
   signal: signalOf(context),
 });
+
+const receive = (endpoint: Endpoint, context: HandlerContext): Inbound => {
+  received.add(context.signal);
+  return inboundOf(endpoint, context);
+};
+
+/** What a request that the library cannot read is refused with. */
+const unreadable = ({ code, rawMessage }: ConnectError): RpcError => {
+  switch (code as number) {
+    case Code.CANCELLED:
+    case Code.ABORTED:
+      return cancelled();
+    case Code.DEADLINE_EXCEEDED:
+      return deadlineExceeded();
+    case Code.RESOURCE_EXHAUSTED:
+      return new RpcError(Code.RESOURCE_EXHAUSTED, 'REQUEST_TOO_LARGE', rawMessage);
+    case Code.UNIMPLEMENTED:
+      return new RpcError(Code.UNIMPLEMENTED, 'UNSUPPORTED_REQUEST', rawMessage);
+    default:
+      return new RpcError(Code.INVALID_ARGUMENT, 'MALFORMED_REQUEST', rawMessage);
+  }
+};
+
+/**
+ * Makes the pipeline refuse and note what the library cannot read. The library aborts the context of a call with the
+ * very error that it is about to send, in every protocol: there it becomes ours.
+ */
+const watch = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerContext): void => {
+  const onAbort = (): void => {
+    const { reason } = context.signal;
+    if (received.has(context.signal) || !(reason instanceof ConnectError)) return;
+    Object.assign(reason, asConnectError(pipeline.refuse(inboundOf(endpoint, context), unreadable(reason))));
+  };
+  context.signal.addEventListener('abort', onAbort, { once: true });
+};
 
 async function* translated(responses: AsyncIterable<Message>): AsyncGenerator<Message> {
   try {
@@ -74,8 +112,14 @@ const register = (router: ConnectRouter, pipeline: Pipeline, endpoint: Endpoint)
             translated(pipeline.duplex(receive(endpoint, context), requests))
         : (request: Message, context: HandlerContext) =>
             translated(pipeline.stream(receive(endpoint, context), () => request));
-  router.rpc(method, implementation as never);
+  router.rpc(method, implementation as never, { requestGate: (context) => watch(pipeline, endpoint, context) });
 };
+
+/**
+ * What JSON must be. An unknown field or enum name, dropped in silence, would become the default; text that is no UTF-8
+ * would be stored with U+FFFD in its place. Both are refused.
+ */
+const JSON_OPTIONS = { ignoreUnknownFields: false, textDecoder: new TextDecoder('utf-8', { fatal: true }) };
 
 /** How HTTP/2 with prior knowledge announces itself. */
 const HTTP2_PREFACE = Buffer.from('PRI');
@@ -91,8 +135,7 @@ export const listenHttp = async (
       for (const endpoint of endpoints) register(router, pipeline, endpoint);
     },
     readMaxBytes: maxMessageBytes,
-    // An unknown field or enum name is refused: dropped in silence, it would become the default.
-    jsonOptions: { ignoreUnknownFields: false },
+    jsonOptions: JSON_OPTIONS,
     contextValues: (request: IncomingMessage | Http2ServerRequest) =>
       createContextValues().set(peerKey, `${request.socket?.remoteAddress}:${request.socket?.remotePort}`),
   });

@@ -121,6 +121,17 @@ export class Pipeline {
     }
   }
 
+  /** Refuses a call whose request a listener cannot read. */
+  refuse(inbound: Inbound, error: RpcError): RpcError {
+    const entry: Entry = { inbound, startedAt: performance.now() };
+    try {
+      entry.caller = this.#caller(inbound);
+      return this.#fail(entry, error);
+    } catch (refusal) {
+      return this.#fail(entry, refusal);
+    }
+  }
+
   #caller({ endpoint, header }: Inbound): string {
     return endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'));
   }
@@ -227,6 +238,8 @@ export class Pipeline {
         method: endpoint.name,
         code: codeName(failure?.code ?? 0),
         ...(failure ? { reason: failure.reason, ...failure.metadata } : {}),
+        // Names only: a description may quote what was sent.
+        ...(failure && failure.fields.length > 0 ? { fields: failure.fields.map(({ field }) => field) } : {}),
         ms: Math.round((performance.now() - startedAt) * 1000) / 1000,
         peer,
         ...(caller === undefined ? {} : { caller }),

@@ -21,7 +21,9 @@ beforeAll(async () => {
 });
 afterAll(() => sidecar?.stop());
 
-const post = (path: string, body: string, headers: Record<string, string> = {}) =>
+const MALFORMED = { type: 'google.rpc.ErrorInfo', debug: { reason: 'MALFORMED_REQUEST', domain: 'policies.hoc' } };
+
+const post = (path: string, body: string | Buffer<ArrayBuffer>, headers: Record<string, string> = {}) =>
   fetch(`http://${sidecar.server.httpAddress}/${path}`, {
     method: 'POST',
     headers: { 'content-type': 'application/json', ...headers },
@@ -64,11 +66,45 @@ describe('JSON over HTTP', () => {
     ['no JSON', '{'],
     ['a wrong type', '{"limit": "many"}'],
     ['a list', '[]'],
-    ['an unknown enum value', '{"severityMin": {}}'],
+    ['a field of another kind', '{"severityMin": {}}'],
+    ['an unknown field', '{"sevreityMin": 0.5}'],
+    ['nothing', ''],
   ])('%s is a bad request', async (_what, body) => {
     const response = await post(`${SERVICE}/FetchViolations`, body);
     expect(response.status).toBe(400);
-    expect(((await response.json()) as { code: string }).code).toBe('invalid_argument');
+    expect(await response.json()).toMatchObject({ code: 'invalid_argument', details: [MALFORMED] });
+  });
+
+  // It was answered with what U+FFFD in place of the broken bytes selects; a write would have stored that.
+  test('text that is no UTF-8 is a bad request', async () => {
+    const response = await post(`${SERVICE}/FetchViolations`, Buffer.from('{"agentId": "\xff"}', 'latin1'));
+    expect(response.status).toBe(400);
+    expect(await response.json()).toMatchObject({ code: 'invalid_argument', details: [MALFORMED] });
+  });
+
+  // It was INTERNAL, without details: the library refused it before the pipeline saw it.
+  test('a binary body that is no message is a bad request', async () => {
+    const headers = { 'content-type': 'application/proto' };
+    const response = await post(`${SERVICE}/FetchViolations`, Buffer.from([0xff, 0xff, 0xff]), headers);
+    expect(response.status).toBe(400);
+    expect(await response.json()).toMatchObject({ code: 'invalid_argument', details: [MALFORMED] });
+  });
+
+  test.each([
+    ['no JSON', '{', 'invalid_argument', 'MALFORMED_REQUEST'],
+    ['too much of it', `"${'x'.repeat(17 * 1024 * 1024)}"`, 'resource_exhausted', 'REQUEST_TOO_LARGE'],
+  ])('%s ends a stream with a refusal', async (_what, json, code, reason) => {
+    const message = Buffer.from(json);
+    const envelope = Buffer.alloc(5);
+    envelope.writeUInt32BE(message.length, 1);
+    const headers = { 'content-type': 'application/connect+json' };
+    const response = await post(`${SERVICE}/StreamViolations`, Buffer.concat([envelope, message]), headers);
+    const end = JSON.parse(
+      Buffer.from(await response.arrayBuffer())
+        .subarray(5)
+        .toString(),
+    ) as object;
+    expect(end).toMatchObject({ error: { code, details: [{ debug: { reason, domain: 'policies.hoc' } }] } });
   });
 
   test('the transaction header works here too', async () => {

@@ -1,5 +1,5 @@
 import { type Config, loadConfig } from '../../src/config.ts';
-import { createLog } from '../../src/log.ts';
+import { createLog, type Logger } from '../../src/log.ts';
 import { type Sidecar, startServer } from '../../src/server/sidecar.ts';
 import { type Caller, connectCaller, grpcCaller } from './client.ts';
 import { createDatabase, openPool } from './postgres.ts';
@@ -20,7 +20,11 @@ export interface TestSidecar {
 }
 
 /** Starts a server on a fresh, migrated database, or on one that another test server owns. */
-export const startTestSidecar = async (overrides: Partial<Config> = {}, url?: string): Promise<TestSidecar> => {
+export const startTestSidecar = async (
+  overrides: Partial<Config> = {},
+  url?: string,
+  log?: Logger,
+): Promise<TestSidecar> => {
   const database = url === undefined ? await createDatabase() : { url, drop: async () => {} };
   const config: Config = {
     ...loadConfig([], {}),
@@ -31,7 +35,7 @@ export const startTestSidecar = async (overrides: Partial<Config> = {}, url?: st
   };
   const server = await startServer(config, {
     url: database.url,
-    log: createLog(config.logLevel === 'info' ? 'silent' : config.logLevel),
+    log: log ?? createLog(config.logLevel === 'info' ? 'silent' : config.logLevel),
   });
   const grpc = grpcCaller(server.grpcAddress);
   const connect = connectCaller(server.httpAddress!);
