@@ -90,7 +90,7 @@ const FILLS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     is_active: 'n % 20 = 0',
   },
   'policy.temporal_metric_windows': {
-    policy_id: uuidOf('n % 1000'),
+    policy_id: uuidOf('n % 500'),
     agent_id: `'a' || n % 900`,
     tenant_id: `'t' || n % 1000`,
     window_key: 'n::text',
@@ -166,7 +166,7 @@ const FILLS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   },
   'public.policy_proposals': {
     id: uuidOf('n'),
-    tenant_id: `'t' || n % 1000`,
+    tenant_id: `'t' || n % 500`,
     proposal_name: `'n'`,
     proposal_type: `'p' || n % 7`,
     status: `(array['draft', 'approved', 'rejected'])[1 + n % 3]`,
@@ -208,12 +208,12 @@ const FILLS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     action: `'block'`,
   },
   'public.policy_precedence': {
-    tenant_id: `'t' || n % 1000`,
+    tenant_id: `'t' || n % 500`,
     policy_id: `'p' || n`,
   },
   'public.policy_scopes': {
     scope_id: `'s' || n`,
-    tenant_id: `'t' || n % 1000`,
+    tenant_id: `'t' || n % 500`,
     policy_id: `'p' || n % 3001`,
   },
   'public.failure_matches': {
@@ -517,4 +517,24 @@ test.each(ORDERED)('%s reads in the order of the list', async (_name, method, re
     expectIndexed(table, plan);
     expect(isInOrder(plan) || isNarrowed(plan), `${reader}\n${plan}`).toBe(true);
   }
+});
+
+// The other tests of lists have fewer rows than these defaults.
+test.each([
+  [engine.fetchViolations, {}, 100],
+  [engine.fetchEvaluations, {}, 100],
+  [engine.fetchPolicyVersions, {}, 20],
+  [engine.fetchProvenance, {}, 50],
+  [engine.fetchTemporalMetricWindows, { policyId: ID }, 100],
+  [rules.fetchPolicyRules, { tenantId: 't1' }, 20],
+  [proposals.fetchProposals, {}, 50],
+  [reviews.fetchProposals, { tenantId: 't1' }, 50],
+  [reviews.listProposalsPaginated, {}, 50],
+  [arbitrator.fetchPrecedences, { tenantId: 't1' }, 100],
+  [scopes.fetchScopes, { tenantId: 't1' }, 100],
+  [recovery.getCandidates, {}, 50],
+] as const)('$0.name of $1 without a limit brings $2 rows', async (method, request, most) => {
+  const rows = method.output.fields.find(({ fieldKind }) => fieldKind === 'list')!.localName;
+  const response = await sidecar.grpc.unary(method as DescMethodUnary, request);
+  expect((response as unknown as Record<string, unknown[]>)[rows]).toHaveLength(most);
 });
