@@ -1,7 +1,7 @@
-import { toBinary } from '@bufbuild/protobuf';
+import { create, toBinary } from '@bufbuild/protobuf';
 import { createClient } from '@connectrpc/connect';
 import { createGrpcTransport, createGrpcWebTransport } from '@connectrpc/connect-node';
-import { Client, credentials, type ServiceError } from '@grpc/grpc-js';
+import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Health, HealthCheckResponse_ServingStatus as Status } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { ServerReflection, type ServerReflectionRequest } from '../../src/gen/grpc/reflection/v1/reflection_pb.ts';
@@ -14,6 +14,8 @@ import { refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
 const SERVICE = PolicyEngineService.typeName;
+const RECORD = PolicyEngineService.method.recordTemporalMetricEvents;
+const KEY = '5b0c2b1e-0000-4000-8000-000000000001';
 
 let sidecar: TestSidecar;
 beforeAll(async () => {
@@ -30,14 +32,17 @@ const post = (path: string, body: string | Buffer<ArrayBuffer>, headers: Record<
     body,
   });
 
-const raw = (bytes: Buffer, method = 'FetchViolations'): Promise<ServiceError | null> => {
+const raw = (bytes: Buffer, method = 'FetchViolations', transaction?: string): Promise<ServiceError | null> => {
   const client = new Client(sidecar.server.grpcAddress, credentials.createInsecure());
+  const metadata = new Metadata();
+  if (transaction) metadata.set('transaction', transaction);
   return new Promise((resolve) => {
     client.makeUnaryRequest(
       `/${SERVICE}/${method}`,
       (value: Buffer) => value,
       (value: Buffer) => value,
       bytes,
+      metadata,
       (error) => {
         client.close();
         resolve(error);
@@ -127,6 +132,29 @@ describe('gRPC', () => {
 
   test('text that is no UTF-8 is INVALID_ARGUMENT', async () => {
     expect(await raw(Buffer.from([0x0a, 0x02, 0xc3, 0x28]))).toMatchObject({ code: 3 });
+  });
+
+  // Clients refuse trailers beyond 8 KiB: the answer to ten wrong operations of Execute was RESOURCE_EXHAUSTED to them.
+  test.each([
+    ['many wrong fields', { events: Array.from({ length: 10_000 }, () => ({ policyId: 'x' })) }, 30_000],
+    ['a text that is quoted', { events: [{ policyId: KEY, metric: 'm', value: 1, agentId: '\0'.repeat(9_000) }] }, 1],
+  ])('a refusal of %s fits the trailers of any client', async (_what, request, wrong) => {
+    const refused = await refusal(sidecar.grpc.unary(RECORD, request, { transaction: 'single-use' }));
+    expect(refused).toMatchObject({ code: 'INVALID_ARGUMENT', reason: 'INVALID_REQUEST' });
+    expect(refused.fields.length + Number(refused.metadata['more_fields'] ?? 0)).toBe(wrong);
+    const bytes = toBinary(RECORD.input, create(RECORD.input, request));
+    const error = await raw(Buffer.from(bytes), RECORD.name, 'single-use');
+    const [details] = error!.metadata.get('grpc-status-details-bin') as Buffer[];
+    const text = encodeURIComponent(error!.details);
+    expect(details!.toString('base64').length + text.length).toBeLessThan(7_500);
+  });
+
+  test('the unknown paths of a mask are quoted only as far as they fit', async () => {
+    const request = { ceilingId: KEY, updateMask: { paths: ['ü'.repeat(20_000)] } };
+    const method = PolicyEngineService.method.updateRiskCeiling;
+    const refused = await refusal(sidecar.grpc.unary(method, request, { transaction: 'single-use' }));
+    expect(refused.violations).toMatchObject([{ field: 'update_mask', description: expect.stringMatching(/ü…$/) }]);
+    expect(encodeURIComponent(refused.message).length).toBeLessThan(2_000);
   });
 
   test('unknown fields are ignored', async () => {
