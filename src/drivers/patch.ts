@@ -1,6 +1,6 @@
 import type { DescField, DescMessage, MessageShape } from '@bufbuild/protobuf';
 import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
-import { type FieldViolation, invalidArgument } from '../database/errors.ts';
+import type { FieldViolation } from '../database/errors.ts';
 import { column, enumText, type Table, table } from '../database/projection.ts';
 import type { Session } from '../database/session.ts';
 import { type Param, statement } from '../database/statement.ts';
@@ -46,29 +46,40 @@ export const patchAssignments = (entity: Table, desc: DescMessage, mask: number)
     .join(', ');
 };
 
-/** Refuses fields of a patch that are named and left unset although their column holds no NULL. */
-export const mustBeSet = (missing: readonly { readonly name: string }[]): void => {
-  if (missing.length === 0) return;
-  throw invalidArgument(missing.map(({ name }) => ({ field: `updates.${name}`, description: 'must be set' })));
-};
+/**
+ * Declares the check of a patch: a field that its mask names and leaves unset must be one that can be NULL.
+ *
+ * @param cannotBeNull of the name of a field.
+ */
+export const patchCheck =
+  <P extends DescMessage>(desc: P, cannotBeNull: (name: string) => boolean) =>
+  ({ updates, updateMask }: PatchRequest<P>): FieldViolation[] => {
+    const given = (updates ?? {}) as Record<string, unknown>;
+    return desc.fields
+      .filter(({ name, localName }) => updateMask?.paths.includes(name) && given[localName] === undefined)
+      .filter(({ name }) => cannotBeNull(name))
+      .map(({ name }) => ({ field: `updates.${name}`, description: 'must be set' }));
+  };
+
+/** Whether a column of the entity holds no NULL. */
+export const notNull =
+  (entity: Table) =>
+  (name: string): boolean =>
+    !(entity.meta.properties as Record<string, { nullable?: boolean }>)[name]!.nullable;
 
 /**
  * Parameters for {@link patchAssignments}: the paths, then the values of the fields they name.
  *
  * @param textOf what is stored for an enum value.
- * @throws INVALID_ARGUMENT naming the fields that are left unset although their column holds no NULL.
  */
 export const patchParams = <P extends DescMessage>(
-  entity: Table,
   desc: P,
   updates: MessageShape<P> | undefined,
   paths: readonly string[],
   textOf: typeof enumText = enumText,
 ): Param[] => {
   const given = (updates ?? {}) as Record<string, unknown>;
-  const columns = entity.meta.properties as Record<string, { nullable?: boolean }>;
   const named = desc.fields.filter(({ name }) => paths.includes(name));
-  mustBeSet(named.filter(({ name, localName }) => given[localName] === undefined && !columns[name]!.nullable));
   return [
     paths,
     ...desc.fields.map((field) => (named.includes(field) ? bound(field, given[field.localName], textOf) : undefined)),
@@ -76,31 +87,39 @@ export const patchParams = <P extends DescMessage>(
 };
 
 /**
- * Declares an update by field mask of a table whose primary key is the UUID `id`.
+ * Declares an update by field mask of a table whose primary key is the UUID `id`, named `idField` in the request.
  *
- * @returns the paths a mask may hold, and the update; it counts the rows changed, or 0 for an empty mask without
- *   looking at the id.
+ * @returns the paths a mask may hold; the check of what it names; and the update, which counts the rows changed. An
+ *   empty mask names nothing: then neither the id nor a value is looked at, and no row is changed.
  */
-export const patchUpdate = <P extends DescMessage>(name: string, entity: Table, desc: P, rules: Rules<P>) => {
+export const patchUpdate = <P extends DescMessage>(
+  name: string,
+  entity: Table,
+  desc: P,
+  idField: string,
+  rules: Rules<P>,
+) => {
   const paths = desc.fields.map((field) => field.name);
   const update = statement(
     name,
     `update ${table(entity)} set ${patchAssignments(entity, desc, 2)} where id = $1::uuid`,
   );
-  const check = nestedCheck(desc, rules);
-  const run = async (db: Session, idField: string, id: string, request: PatchRequest<P>): Promise<bigint> => {
+  const ofValues = nestedCheck(desc, rules);
+  const ofPatch = patchCheck(desc, notNull(entity));
+  const check = (id: string, request: PatchRequest<P>): FieldViolation[] => {
     const named = request.updateMask?.paths ?? [];
-    if (named.length === 0) return 0n;
-    const problems: FieldViolation[] = [];
+    if (named.length === 0) return [];
     const idProblem = uuid(id);
-    if (idProblem) problems.push({ field: idField, description: idProblem });
-    if (request.updates) {
-      problems.push(
-        ...check(request.updates, 'updates').filter(({ field }) => named.includes(field.slice('updates.'.length))),
-      );
-    }
-    if (problems.length > 0) throw invalidArgument(problems);
-    return db.execute(update, [id, ...patchParams(entity, desc, request.updates, named)]);
+    const wrong = request.updates ? ofValues(request.updates, 'updates') : [];
+    return [
+      ...(idProblem ? [{ field: idField, description: idProblem }] : []),
+      ...wrong.filter(({ field }) => named.includes(field.slice('updates.'.length))),
+      ...ofPatch(request),
+    ];
   };
-  return { paths, run };
+  const run = async (db: Session, id: string, request: PatchRequest<P>): Promise<bigint> => {
+    const named = request.updateMask?.paths ?? [];
+    return named.length === 0 ? 0n : db.execute(update, [id, ...patchParams(desc, request.updates, named)]);
+  };
+  return { paths, check, run };
 };

@@ -22,7 +22,7 @@ import {
   RuleStatusSchema,
 } from '../gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { driver, read, write } from './driver.ts';
-import { patchAssignments, patchParams } from './patch.ts';
+import { notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
 import { all, decimal, fits, mask, required } from './rules.ts';
 
 const rule = projection(PolicyRuleSchema, PolicyRule);
@@ -150,9 +150,10 @@ export const policyRules = driver(PolicyRulesService, {
     },
     async (db, { tenantId, ruleId, updates, updateMask }) => {
       const { paths } = updateMask!;
-      const params = patchParams(PolicyRule, PolicyRulePatchSchema, updates, paths);
+      const params = patchParams(PolicyRulePatchSchema, updates, paths);
       return { rule: await db.row(updateRule, [tenantId, ruleId, ...params]) };
     },
+    patchCheck(PolicyRulePatchSchema, notNull(PolicyRule)),
   ),
   retireRule: write({}, async (db, { tenantId, ruleId, by, reason, supersededBy }) => ({
     rule: await db.row(retireRule, [tenantId, ruleId, by, reason, supersededBy]),

@@ -99,7 +99,10 @@ describe.each(['grpc', 'connect'] as const)('configuration over %s', (listener) 
     expect(await patch(['max_value'], { maxValue: 1 }, randomUUID())).toBe(0n);
     expect(await patch([], { maxValue: 1 }, 'not-a-uuid')).toBe(0n);
     const error = await refusal(patch(['breach_action', 'metric'], { breachAction: 'x'.repeat(51) }, 'not-a-uuid'));
-    expect(error).toMatchObject({ code: 'INVALID_ARGUMENT', fields: ['ceiling_id', 'updates.breach_action'] });
+    expect(error).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      fields: ['ceiling_id', 'updates.breach_action', 'updates.metric'],
+    });
     expect((await refusal(patch(['metric'], {}))).fields).toEqual(['updates.metric']);
     expect((await refusal(patch(['id'], {}))).fields).toEqual(['update_mask']);
     await sidecar.sql(`insert into policy.risk_ceilings (name, metric, max_value) values ('taken', 'm', 1)`);
