@@ -7,6 +7,12 @@ export const deadlineExceeded = (): RpcError =>
 /** Why a call ended early. */
 export const cancelled = (): RpcError => new RpcError(Code.CANCELLED, 'CANCELLED', 'the caller cancelled the call');
 
+/** How much sooner than here a deadline may pass for the caller, who then leaves because of it. */
+const SKEW_MS = 20;
+
+/** Why the caller has left: of its own accord, or because its deadline has passed. */
+export const leftWith = (remainingMs: number): RpcError => (remainingMs > SKEW_MS ? cancelled() : deadlineExceeded());
+
 /** The longest delay that a Node timer keeps. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
@@ -14,9 +20,11 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 export class CallEnd {
   readonly #controller = new AbortController();
   readonly #timer: NodeJS.Timeout | undefined;
+  readonly #endsAt: number;
 
   /** @param remainingMs time until the deadline; Infinity for none. */
   constructor(remainingMs: number) {
+    this.#endsAt = performance.now() + remainingMs;
     if (remainingMs <= MAX_TIMER_MS) {
       this.#timer = setTimeout(() => this.#controller.abort(deadlineExceeded()), Math.max(0, remainingMs));
     }
@@ -28,7 +36,7 @@ export class CallEnd {
 
   /** The caller has left. */
   leave(): void {
-    this.#controller.abort(cancelled());
+    this.#controller.abort(leftWith(this.#endsAt - performance.now()));
   }
 
   /** The call is over; nothing fires any more. */

@@ -12,7 +12,7 @@ import {
 } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { Code, RpcError, toRpcError } from '../database/errors.ts';
-import { cancelled, deadlineExceeded } from './deadline.ts';
+import { cancelled, deadlineExceeded, leftWith } from './deadline.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Listener } from './grpc.ts';
 import type { Inbound, Pipeline } from './pipeline.ts';
@@ -36,7 +36,7 @@ const signalOf = (context: HandlerContext): AbortSignal => {
   const onAbort = (): void => {
     const { reason } = context.signal;
     const late = reason instanceof ConnectError && (reason.code as number) === Code.DEADLINE_EXCEEDED;
-    controller.abort(late ? deadlineExceeded() : cancelled());
+    controller.abort(late ? deadlineExceeded() : leftWith(context.timeoutMs() ?? Number.POSITIVE_INFINITY));
   };
   if (context.signal.aborted) onAbort();
   else context.signal.addEventListener('abort', onAbort, { once: true });

@@ -1,6 +1,7 @@
 import { pino } from 'pino';
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
@@ -53,6 +54,17 @@ test('an error of the database names the constraint, not the values', async () =
     database: { sqlstate: '23505', table: 'policy_versions', constraint: 'policy_versions_pkey' },
   });
   expect(lines[0]).not.toMatch(/secret|insert into|5b0c2b1e/i);
+});
+
+// The caller's own clock ends the call a moment sooner, and the line said that the caller had cancelled it.
+test.each(['grpc', 'connect'] as const)('a deadline that passes over %s is called that', async (listener) => {
+  const { transaction } = await sidecar.grpc.unary(TransactionService.method.begin, {});
+  await sidecar.grpc.unary(rpc.activateVersionExclusively, { versionId: '1.0.0' }, { transaction: transaction!.id! });
+  lines.length = 0;
+  const late = { transaction: 'single-use', timeoutMs: 300 };
+  await refusal(sidecar[listener].unary(rpc.activateVersionExclusively, { versionId: '1.0.0' }, late));
+  await vi.waitFor(() => expect(line()).toMatchObject({ code: 'DEADLINE_EXCEEDED', reason: 'DEADLINE_EXCEEDED' }));
+  await sidecar.grpc.unary(TransactionService.method.rollback, { transactionId: transaction!.id! });
 });
 
 // The HTTP library refused it by itself, and nothing was written.
