@@ -55,7 +55,15 @@ interface Entry {
   readonly inbound: Inbound;
   readonly startedAt: number;
   caller?: string;
+  /** Transaction that a control RPC names in its request or begins. */
+  transaction?: string | undefined;
 }
+
+/** The transaction that a request of `TransactionService` names, or that its response brings. */
+const transactionOf = (message: Message): string | undefined => {
+  const { transactionId, transaction } = message as { transactionId?: string; transaction?: { id?: string } };
+  return transactionId || transaction?.id;
+};
 
 /** The one way through: identity, validation, transaction, handler, errors, log. */
 export class Pipeline {
@@ -74,9 +82,11 @@ export class Pipeline {
   /** Runs a call with one response. */
   async unary(inbound: Inbound, decode: () => Message): Promise<Message> {
     const entry: Entry = { inbound, startedAt: performance.now() };
+    const { endpoint } = inbound;
     try {
       const request = this.#admit(entry, decode);
       const response = await this.#answer(entry, request);
+      if (endpoint.kind === 'control') entry.transaction ??= transactionOf(response);
       this.#note(entry);
       return response;
     } catch (error) {
@@ -92,7 +102,9 @@ export class Pipeline {
     try {
       const request = this.#admit(entry, decode);
       for await (const response of this.#source(entry, request)) {
-        yield created(endpoint.method.output, response);
+        const message = created(endpoint.method.output, response);
+        if (endpoint.kind === 'control') entry.transaction ??= transactionOf(message);
+        yield message;
       }
       finished = true;
       this.#note(entry);
@@ -140,6 +152,7 @@ export class Pipeline {
     const { inbound } = entry;
     entry.caller = this.#caller(inbound);
     const request = decode();
+    if (inbound.endpoint.kind === 'control') entry.transaction = transactionOf(request);
     const problems = inbound.endpoint.check(request);
     if (problems.length > 0) throw invalidArgument(problems);
     return request;
@@ -227,12 +240,12 @@ export class Pipeline {
   }
 
   /** One line a call: no payload, no SQL. */
-  #note({ inbound, startedAt, caller }: Entry, failure?: RpcError): void {
+  #note({ inbound, startedAt, caller, transaction: named }: Entry, failure?: RpcError): void {
     const { endpoint, peer, header } = inbound;
     const serious = failure?.code === Code.INTERNAL || failure?.code === Code.DATA_LOSS;
     const level = serious ? 'error' : endpoint.quiet && !failure ? 'debug' : 'info';
     if (!this.#log.isLevelEnabled(level)) return;
-    const transaction = header('transaction');
+    const transaction = header('transaction') ?? named;
     this.#log[level](
       {
         method: endpoint.name,

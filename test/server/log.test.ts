@@ -56,6 +56,15 @@ test('an error of the database names the constraint, not the values', async () =
   expect(lines[0]).not.toMatch(/secret|insert into|5b0c2b1e/i);
 });
 
+// Begin and Commit were lines of no transaction, and those between them of one that nothing had begun or ended.
+test('what begins, uses and ends a transaction is told apart by it', async () => {
+  const { transaction } = await sidecar.grpc.unary(TransactionService.method.begin, {});
+  await sidecar.grpc.unary(rpc.fetchRiskCeilings, {}, { transaction: transaction!.id! });
+  await sidecar.grpc.unary(TransactionService.method.commit, { transactionId: transaction!.id! });
+  const told = lines.map((each) => (JSON.parse(each) as { transaction?: string }).transaction);
+  expect(told).toEqual(Array(3).fill(transaction!.id!.slice(0, 10)));
+});
+
 // The caller's own clock ends the call a moment sooner, and the line said that the caller had cancelled it.
 test.each(['grpc', 'connect'] as const)('a deadline that passes over %s is called that', async (listener) => {
   const { transaction } = await sidecar.grpc.unary(TransactionService.method.begin, {});
