@@ -1,4 +1,3 @@
-import { Code, RpcError } from '../database/errors.ts';
 import { enumText } from '../database/projection.ts';
 import {
   ActionTypeSchema,
@@ -12,7 +11,7 @@ import {
 import { type Instruction, type PolicyFunction, resolveConflicts } from '../plang/conflict-resolver.ts';
 import type { Action, Category } from '../plang/grammar.ts';
 import { compute, driver } from './driver.ts';
-import { required } from './rules.ts';
+import { type Rule, required } from './rules.ts';
 
 const MAX_FUNCTIONS = 20_000;
 const MAX_INSTRUCTIONS = 200_000;
@@ -33,13 +32,14 @@ const sized = required((value) => {
 /** `loadVar` -> `IRLoadVar`, the name that signatures are made of. */
 const kindOf = (operation: string): string => `IR${operation[0]!.toUpperCase()}${operation.slice(1)}`;
 
+/** Every instruction does something. */
+const operative: Rule = (value) => {
+  const idle = (value as IrInstruction[]).findIndex(({ operation }) => operation.case === undefined);
+  return idle === -1 ? undefined : `has no operation at index ${idle}`;
+};
+
 const instruction = ({ operation }: IrInstruction): Instruction => {
-  if (operation.case === undefined) {
-    throw new RpcError(Code.INVALID_ARGUMENT, 'INVALID_REQUEST', 'an instruction has no operation', {
-      fields: [{ field: 'module.functions.blocks.instructions.operation', description: 'must be set' }],
-    });
-  }
-  if (operation.case !== 'action') return { kind: kindOf(operation.case) };
+  if (operation.case !== 'action') return { kind: kindOf(operation.case!) };
   const { action, target } = operation.value;
   return { kind: 'IRAction', action: enumText(ActionTypeSchema, action).toLowerCase() as Action, target };
 };
@@ -55,7 +55,7 @@ const policyFunction = ({ blocks, entryBlock, governance }: IrFunction): PolicyF
 
 /** `ConflictResolver`: conflicts between the policies of an optimizer module. */
 export const conflictResolver = driver(ConflictResolverService, {
-  resolve: compute({ module: sized }, ({ module }) => {
+  resolve: compute({ module: sized, 'module.functions.blocks.instructions': operative }, ({ module }) => {
     // A later function of the same name takes the earlier one's place.
     const functions = new Map(module!.functions.map((each) => [each.name, each]));
     const policies = new Map([...functions].map(([name, each]) => [name, policyFunction(each)]));
