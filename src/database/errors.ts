@@ -261,5 +261,9 @@ export const toRpcError = (error: unknown): RpcError => {
 export const busy = (reason: string, message: string): RpcError =>
   new RpcError(Code.RESOURCE_EXHAUSTED, reason, message, { retryAfterMs: BUSY_RETRY_MS });
 
+/** UNAVAILABLE: this process is about to end, and another to take its place. */
+export const shuttingDown = (): RpcError =>
+  new RpcError(Code.UNAVAILABLE, 'SHUTTING_DOWN', 'the sidecar is shutting down', { retryAfterMs: OUTAGE_RETRY_MS });
+
 /** UNAVAILABLE: the database cannot be reached. */
 export const databaseUnavailable = (cause?: unknown): RpcError => render(unavailable, cause);

@@ -1,4 +1,4 @@
-import { busy, Code, databaseUnavailable, isConnectionError, isServerError, RpcError } from './errors.ts';
+import { busy, Code, databaseUnavailable, isConnectionError, isServerError, RpcError, shuttingDown } from './errors.ts';
 import type { Connection, Database } from './pool.ts';
 import { type Session, TransactionSession } from './session.ts';
 import type { TransactionIds } from './transaction-id.ts';
@@ -465,7 +465,7 @@ export class TransactionRegistry {
 
   /** Begins a leased transaction. */
   async begin(options: BeginOptions, signal: AbortSignal | undefined): Promise<Transaction> {
-    if (this.#closing) throw new RpcError(Code.UNAVAILABLE, 'SHUTTING_DOWN', 'the sidecar is shutting down');
+    if (this.#closing) throw shuttingDown();
     this.#refuseSelfDeadlock(options.caller);
     this.#count(options.caller, 1);
     try {
