@@ -51,6 +51,23 @@ interface RpcErrorDetails {
   readonly cause?: unknown;
 }
 
+/**
+ * What fits a refusal. gRPC clients turn an answer into RESOURCE_EXHAUSTED when its trailers exceed 8 KiB,
+ * and a status carries its text twice, percent-encoded and in base64, beside its details.
+ */
+const MESSAGE_BYTES = 600;
+const FIELDS_BYTES = 3_000;
+const PATH_BYTES = 200;
+/** What a field costs beside its path and description. */
+const FIELD_OVERHEAD = 8;
+
+const clip = (text: string, bytes: number): string => {
+  const encoded = Buffer.from(text);
+  if (encoded.length <= bytes) return text;
+  const kept = encoded.subarray(0, bytes).toString();
+  return `${kept.replace(/\uFFFD$/, '')}…`;
+};
+
 /** A failed call as the caller sees it; both listeners render it with `google.rpc` details. */
 export class RpcError extends Error {
   readonly code: Code;
@@ -62,7 +79,7 @@ export class RpcError extends Error {
   readonly preconditions: readonly PreconditionViolation[];
 
   constructor(code: Code, reason: string, message: string, details: RpcErrorDetails = {}) {
-    super(message, { cause: details.cause });
+    super(clip(message, MESSAGE_BYTES), { cause: details.cause });
     this.code = code;
     this.reason = reason;
     this.metadata = details.metadata ?? {};
@@ -72,14 +89,28 @@ export class RpcError extends Error {
   }
 }
 
-/** INVALID_ARGUMENT that names every offending field. */
-export const invalidArgument = (fields: readonly FieldViolation[]): RpcError =>
-  new RpcError(
+/**
+ * INVALID_ARGUMENT that names every offending field, or the first of them as far as a client can be told, with the
+ * number of the others in the metadata as `more_fields`.
+ */
+export const invalidArgument = (fields: readonly FieldViolation[]): RpcError => {
+  const told: FieldViolation[] = [];
+  let room = FIELDS_BYTES;
+  for (const each of fields) {
+    const field = clip(each.field, PATH_BYTES);
+    const description = clip(each.description, PATH_BYTES);
+    room -= Buffer.byteLength(field) + Buffer.byteLength(description) + FIELD_OVERHEAD;
+    if (room < 0) break;
+    told.push({ field, description });
+  }
+  const more = fields.length - told.length;
+  return new RpcError(
     Code.INVALID_ARGUMENT,
     'INVALID_REQUEST',
-    `invalid request: ${fields.map(({ field, description }) => `${field} ${description}`).join('; ')}`,
-    { fields },
+    `invalid request: ${told.map(({ field, description }) => `${field} ${description}`).join('; ')}`,
+    { fields: told, ...(more === 0 ? {} : { metadata: { more_fields: String(more) } }) },
   );
+};
 
 interface Entry {
   readonly code: Code;
@@ -229,6 +260,10 @@ export const toRpcError = (error: unknown): RpcError => {
 /** RESOURCE_EXHAUSTED for a limit of this process. */
 export const busy = (reason: string, message: string): RpcError =>
   new RpcError(Code.RESOURCE_EXHAUSTED, reason, message, { retryAfterMs: BUSY_RETRY_MS });
+
+/** UNAVAILABLE: this process is about to end, and another to take its place. */
+export const shuttingDown = (): RpcError =>
+  new RpcError(Code.UNAVAILABLE, 'SHUTTING_DOWN', 'the sidecar is shutting down', { retryAfterMs: OUTAGE_RETRY_MS });
 
 /** UNAVAILABLE: the database cannot be reached. */
 export const databaseUnavailable = (cause?: unknown): RpcError => render(unavailable, cause);

@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { busy, Code, databaseUnavailable, isConnectionError, RpcError } from './errors.ts';
+import { busy, databaseUnavailable, isConnectionError, shuttingDown } from './errors.ts';
 import type { Param, Row, Statement } from './statement.ts';
 
 /** Every value travels as PostgreSQL's text: the codecs of this folder, not `pg`, decide what it becomes. */
@@ -222,7 +222,7 @@ export class Lane {
         : databaseUnavailable(error);
     }
     if (message.startsWith('Cannot use a pool after calling end')) {
-      return new RpcError(Code.UNAVAILABLE, 'SHUTTING_DOWN', 'the sidecar is shutting down');
+      return shuttingDown();
     }
     return error;
   }

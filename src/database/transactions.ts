@@ -1,4 +1,4 @@
-import { busy, Code, databaseUnavailable, isConnectionError, isServerError, RpcError } from './errors.ts';
+import { busy, Code, databaseUnavailable, isConnectionError, isServerError, RpcError, shuttingDown } from './errors.ts';
 import type { Connection, Database } from './pool.ts';
 import { type Session, TransactionSession } from './session.ts';
 import type { TransactionIds } from './transaction-id.ts';
@@ -304,7 +304,7 @@ export class Transaction {
   savepoint(name: string, signal: AbortSignal | undefined): Promise<void> {
     return this.#turn(signal, async () => {
       if (this.failed) throw abortedError();
-      this.lastMethod = 'Savepoint';
+      this.lastMethod = 'TransactionService/Savepoint';
       await this.#noting(() => this.#connection.command(`savepoint "u_${name}"`));
       this.#savepoints.push(name);
     });
@@ -313,7 +313,7 @@ export class Transaction {
   /** Undoes everything since the savepoint, which stays; heals an aborted transaction. */
   rollBackTo(name: string, signal: AbortSignal | undefined): Promise<void> {
     return this.#turn(signal, async () => {
-      this.lastMethod = 'RollbackToSavepoint';
+      this.lastMethod = 'TransactionService/RollbackToSavepoint';
       const index = this.#indexOf(name);
       await this.#noting(() => this.#connection.command(`rollback to savepoint "u_${name}"`));
       this.#savepoints.length = index + 1;
@@ -325,7 +325,7 @@ export class Transaction {
   release(name: string, signal: AbortSignal | undefined): Promise<void> {
     return this.#turn(signal, async () => {
       if (this.failed) throw abortedError();
-      this.lastMethod = 'ReleaseSavepoint';
+      this.lastMethod = 'TransactionService/ReleaseSavepoint';
       const index = this.#indexOf(name);
       await this.#noting(() => this.#connection.command(`release savepoint "u_${name}"`));
       this.#savepoints.length = index;
@@ -465,7 +465,7 @@ export class TransactionRegistry {
 
   /** Begins a leased transaction. */
   async begin(options: BeginOptions, signal: AbortSignal | undefined): Promise<Transaction> {
-    if (this.#closing) throw new RpcError(Code.UNAVAILABLE, 'SHUTTING_DOWN', 'the sidecar is shutting down');
+    if (this.#closing) throw shuttingDown();
     this.#refuseSelfDeadlock(options.caller);
     this.#count(options.caller, 1);
     try {

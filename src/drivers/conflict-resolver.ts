@@ -41,9 +41,10 @@ const sized = required((value) => {
 /** `loadVar` -> `IRLoadVar`, the name that signatures are made of. */
 const kindOf = (operation: string): string => `IR${operation[0]!.toUpperCase()}${operation.slice(1)}`;
 
+/** Every instruction does something. */
 const operative: Rule = (value) => {
-  const idle = (value as readonly IrInstruction[]).findIndex(({ operation }) => operation.case === undefined);
-  return idle === -1 ? undefined : `has no operation at ${idle}`;
+  const idle = (value as IrInstruction[]).findIndex(({ operation }) => operation.case === undefined);
+  return idle === -1 ? undefined : `has no operation at index ${idle}`;
 };
 
 const instruction = ({ operation }: IrInstruction): Instruction => {

@@ -1,4 +1,5 @@
 import type { DescMessage, DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type { FieldViolation } from '../database/errors.ts';
 import type { Session } from '../database/session.ts';
 import type { Rules } from './rules.ts';
 
@@ -29,20 +30,30 @@ export type RpcKind =
 export interface RpcDefinition<M extends DescMethod> {
   readonly kind: RpcKind;
   readonly rules: Rules<M['input']>;
+  /** Finds what the rules of single fields cannot: fields that are wrong because of others. */
+  readonly check: Check<M> | undefined;
   readonly run: Handler<M>;
 }
+
+type Check<M extends DescMethod> = (request: MessageShape<M['input']>) => readonly FieldViolation[];
 
 /** A read: runs on its own snapshot, or inside the caller's transaction. */
 export const read = <M extends DescMethod>(rules: Rules<M['input']>, run: Handler<M>): RpcDefinition<M> => ({
   kind: 'read',
   rules,
+  check: undefined,
   run,
 });
 
 /** A write: the caller names the transaction it belongs to, or asks for one of its own with `single-use`. */
-export const write = <M extends DescMethod>(rules: Rules<M['input']>, run: Handler<M>): RpcDefinition<M> => ({
+export const write = <M extends DescMethod>(
+  rules: Rules<M['input']>,
+  run: Handler<M>,
+  check?: Check<M>,
+): RpcDefinition<M> => ({
   kind: 'write',
   rules,
+  check,
   run,
 });
 
@@ -53,6 +64,7 @@ export const compute = <M extends DescMethod>(
 ): RpcDefinition<M> => ({
   kind: 'compute',
   rules,
+  check: undefined,
   run: ((_db: Session, request: MessageShape<M['input']>, call: CallContext) => run(request, call)) as Handler<M>,
 });
 

@@ -1,6 +1,6 @@
 import type { DescField, DescMessage, MessageShape } from '@bufbuild/protobuf';
 import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
-import { type FieldViolation, invalidArgument } from '../database/errors.ts';
+import type { FieldViolation } from '../database/errors.ts';
 import { column, enumText, type Table, table } from '../database/projection.ts';
 import type { Session } from '../database/session.ts';
 import { type Param, statement } from '../database/statement.ts';
@@ -46,35 +46,47 @@ export const patchAssignments = (entity: Table, desc: DescMessage, mask: number)
     .join(', ');
 };
 
-/** Refuses fields of a patch that are named and left unset although their column holds no NULL, with what else is wrong. */
-export const mustBeSet = (
-  missing: readonly { readonly name: string }[],
-  others: readonly FieldViolation[] = [],
-): void => {
-  const unset = missing.map(({ name }) => ({ field: `updates.${name}`, description: 'must be set' }));
-  if (others.length + unset.length > 0) throw invalidArgument([...others, ...unset]);
+/**
+ * Declares the check of what a patch's mask names: a value must satisfy the rules, and what is left unset must be able to
+ * be NULL. Values that the mask leaves out are not looked at.
+ *
+ * @param cannotBeNull of the name of a field.
+ */
+export const patchCheck = <P extends DescMessage>(
+  desc: P,
+  rules: Rules<P>,
+  cannotBeNull: (name: string) => boolean,
+): ((request: PatchRequest<P>) => FieldViolation[]) => {
+  const ofValues = nestedCheck(desc, rules);
+  return ({ updates, updateMask }) => {
+    const named = new Set(updateMask?.paths.map((path) => `updates.${path}`));
+    const given = (updates ?? {}) as Record<string, unknown>;
+    const unset = desc.fields
+      .filter(({ name, localName }) => given[localName] === undefined && cannotBeNull(name))
+      .map(({ name }) => ({ field: `updates.${name}`, description: 'must be set' }));
+    return [...(updates ? ofValues(updates, 'updates') : []), ...unset].filter(({ field }) => named.has(field));
+  };
 };
+
+/** Whether a column of the entity holds no NULL. */
+export const notNull =
+  (entity: Table) =>
+  (name: string): boolean =>
+    !(entity.meta.properties as Record<string, { nullable?: boolean }>)[name]!.nullable;
 
 /**
  * Parameters for {@link patchAssignments}: the paths, then the values of the fields they name.
  *
  * @param textOf what is stored for an enum value.
- * @param others what else is wrong with the request.
- * @throws INVALID_ARGUMENT naming the fields that are left unset although their column holds no NULL, and the others.
  */
 export const patchParams = <P extends DescMessage>(
-  entity: Table,
   desc: P,
   updates: MessageShape<P> | undefined,
   paths: readonly string[],
   textOf: typeof enumText = enumText,
-  others: readonly FieldViolation[] = [],
 ): Param[] => {
   const given = (updates ?? {}) as Record<string, unknown>;
-  const columns = entity.meta.properties as Record<string, { nullable?: boolean }>;
   const named = desc.fields.filter(({ name }) => paths.includes(name));
-  const unset = named.filter(({ name, localName }) => given[localName] === undefined && !columns[name]!.nullable);
-  mustBeSet(unset, others);
   return [
     paths,
     ...desc.fields.map((field) => (named.includes(field) ? bound(field, given[field.localName], textOf) : undefined)),
@@ -82,30 +94,33 @@ export const patchParams = <P extends DescMessage>(
 };
 
 /**
- * Declares an update by field mask of a table whose primary key is the UUID `id`.
+ * Declares an update by field mask of a table whose primary key is the UUID `id`, named `idField` in the request.
  *
- * @returns the paths a mask may hold, and the update; it counts the rows changed, or 0 for an empty mask without
- *   looking at the id.
+ * @returns the paths a mask may hold; the check of what it names; and the update, which counts the rows changed. An
+ *   empty mask names nothing: then neither the id nor a value is looked at, and no row is changed.
  */
-export const patchUpdate = <P extends DescMessage>(name: string, entity: Table, desc: P, rules: Rules<P>) => {
+export const patchUpdate = <P extends DescMessage>(
+  name: string,
+  entity: Table,
+  desc: P,
+  idField: string,
+  rules: Rules<P>,
+) => {
   const paths = desc.fields.map((field) => field.name);
   const update = statement(
     name,
     `update ${table(entity)} set ${patchAssignments(entity, desc, 2)} where id = $1::uuid`,
   );
-  const check = nestedCheck(desc, rules);
-  const run = async (db: Session, idField: string, id: string, request: PatchRequest<P>): Promise<bigint> => {
+  const ofPatch = patchCheck(desc, rules, notNull(entity));
+  const check = (id: string, request: PatchRequest<P>): FieldViolation[] => {
     const named = request.updateMask?.paths ?? [];
-    if (named.length === 0) return 0n;
-    const problems: FieldViolation[] = [];
+    if (named.length === 0) return [];
     const idProblem = uuid(id);
-    if (idProblem) problems.push({ field: idField, description: idProblem });
-    if (request.updates) {
-      problems.push(
-        ...check(request.updates, 'updates').filter(({ field }) => named.includes(field.slice('updates.'.length))),
-      );
-    }
-    return db.execute(update, [id, ...patchParams(entity, desc, request.updates, named, enumText, problems)]);
+    return [...(idProblem ? [{ field: idField, description: idProblem }] : []), ...ofPatch(request)];
   };
-  return { paths, run };
+  const run = async (db: Session, id: string, request: PatchRequest<P>): Promise<bigint> => {
+    const named = request.updateMask?.paths ?? [];
+    return named.length === 0 ? 0n : db.execute(update, [id, ...patchParams(desc, request.updates, named)]);
+  };
+  return { paths, check, run };
 };

@@ -22,9 +22,8 @@ import {
   RuleStatusSchema,
 } from '../gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { driver, read, write } from './driver.ts';
-import { nestedCheck } from './nested.ts';
-import { patchAssignments, patchParams } from './patch.ts';
-import { all, fits, mask, required } from './rules.ts';
+import { notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
+import { all, filled, fits, mask, required } from './rules.ts';
 
 const rule = projection(PolicyRuleSchema, PolicyRule);
 const integrity = projection(PolicyRuleIntegritySchema, PolicyRuleIntegrity);
@@ -108,8 +107,6 @@ const ruleFits = {
   rule_type: fits(PolicyRule, 'rule_type'),
 };
 
-const patchCheck = nestedCheck(PolicyRulePatchSchema, ruleFits);
-
 const newRule = {
   id: required(),
   tenant_id: required(fits(PolicyRule, 'tenant_id')),
@@ -143,20 +140,13 @@ export const policyRules = driver(PolicyRulesService, {
   })),
   flush: write({}, () => ({})),
   updateRule: write(
-    {
-      update_mask: required(
-        all(mask(patchPaths), (value) =>
-          (value as { paths: string[] }).paths.length > 0 ? undefined : 'must name a field',
-        ),
-      ),
-    },
+    { update_mask: required(all(mask(patchPaths), filled)) },
     async (db, { tenantId, ruleId, updates, updateMask }) => {
       const { paths } = updateMask!;
-      const problems = updates ? patchCheck(updates, 'updates') : [];
-      const named = problems.filter(({ field }) => paths.includes(field.slice('updates.'.length)));
-      const params = patchParams(PolicyRule, PolicyRulePatchSchema, updates, paths, enumText, named);
+      const params = patchParams(PolicyRulePatchSchema, updates, paths);
       return { rule: await db.row(updateRule, [tenantId, ruleId, ...params]) };
     },
+    patchCheck(PolicyRulePatchSchema, ruleFits, notNull(PolicyRule)),
   ),
   retireRule: write({}, async (db, { tenantId, ruleId, by, reason, supersededBy }) => ({
     rule: await db.row(retireRule, [tenantId, ruleId, by, reason, supersededBy]),

@@ -19,7 +19,7 @@ import {
   UpsertRecoveryCandidateResponseSchema,
 } from '../gen/hoc/cus/policies/v1/recovery_write_pb.ts';
 import { driver, read, write } from './driver.ts';
-import { patchAssignments, patchParams, patchUpdate } from './patch.ts';
+import { notNull, patchAssignments, patchCheck, patchParams, patchUpdate } from './patch.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
 import { all, between, filled, fits, mask, page, type Rule, required } from './rules.ts';
 
@@ -171,7 +171,13 @@ const failureParams = (given: InsertFailureMatchRequest) => [
   given.createdAt && timestampToText(given.createdAt),
 ];
 
-const failurePatch = patchUpdate('recovery_write.update_failure_match', FailureMatch, FailureMatchPatchSchema, {});
+const failurePatch = patchUpdate(
+  'recovery_write.update_failure_match',
+  FailureMatch,
+  FailureMatchPatchSchema,
+  'failure_match_id',
+  {},
+);
 
 const catalogColumns = ['id', 'error_code', 'error_pattern', 'recovery_action', 'success_rate', 'embedding'].map(
   (name) => column(FailureCatalogEntry, name),
@@ -254,17 +260,12 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     }),
   ),
   updateRecoveryCandidate: write(
-    { 'updates.confidence': rate, update_mask: required(all(mask(candidatePaths), filled)) },
+    { update_mask: required(all(mask(candidatePaths), filled)) },
     async (db, { candidateId, updates, updateMask }) => {
-      const values = patchParams(
-        RecoveryCandidate,
-        RecoveryCandidatePatchSchema,
-        updates,
-        updateMask!.paths,
-        lowerEnumText,
-      );
+      const values = patchParams(RecoveryCandidatePatchSchema, updates, updateMask!.paths, lowerEnumText);
       return { rowsAffected: await db.execute(updateCandidate, [candidateId, ...values]) };
     },
+    patchCheck(RecoveryCandidatePatchSchema, { confidence: rate }, notNull(RecoveryCandidate)),
   ),
   insertSuggestionProvenance: write({ suggestion_id: given, details_json: required() }, async (db, request) => ({
     provenanceId: (await db.row(insertProvenance, [
@@ -290,9 +291,13 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     failureMatchId: (await db.row(insertFailure, failureParams(request)))!,
     rowsAffected: 1n,
   })),
-  updateFailureMatch: write({ update_mask: mask(failurePatch.paths) }, async (db, request) => ({
-    rowsAffected: await failurePatch.run(db, 'failure_match_id', request.failureMatchId, request),
-  })),
+  updateFailureMatch: write(
+    { update_mask: mask(failurePatch.paths) },
+    async (db, request) => ({
+      rowsAffected: await failurePatch.run(db, request.failureMatchId, request),
+    }),
+    (request) => failurePatch.check(request.failureMatchId, request),
+  ),
   upsertFailureCatalogEntry: write({ id: filled, success_rate: rate }, async (db, request) => ({
     isInsert: (await db.row(upsertCatalogEntry, [
       request.id,

@@ -15,7 +15,7 @@ import {
 } from '../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import { compute, driver, read, write } from './driver.ts';
 import { filteredList, nonEmpty } from './filters.ts';
-import { mustBeSet } from './patch.ts';
+import { patchCheck } from './patch.ts';
 import { all, filled, fits, mask, page, required } from './rules.ts';
 import {
   idsJson,
@@ -206,10 +206,9 @@ export const scopeResolver = driver(ScopeResolverService, {
     { update_mask: required(all(mask(PolicyScopePatchSchema.fields.map(({ name }) => name)), filled)) },
     async (db, { tenantId, scopeId, updates, updateMask }) => {
       const { paths } = updateMask!;
-      const { scopeType } = PolicyScopePatchSchema.field;
-      mustBeSet(paths.includes(scopeType.name) && !updates?.scopeType ? [scopeType] : []);
       return { scope: await db.row(updateScope, [tenantId, scopeId, paths, ...patchValues(updates)]) };
     },
+    patchCheck(PolicyScopePatchSchema, {}, (name) => name === PolicyScopePatchSchema.field.scopeType.name),
   ),
   deleteScope: write({}, async (db, { tenantId, scopeId }) => ({
     rowsAffected: await db.execute(deleteScope, [tenantId, scopeId]),

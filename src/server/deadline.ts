@@ -1,11 +1,14 @@
 import { Code, RpcError } from '../database/errors.ts';
 
 /** Why a call ended early. */
-const deadlineExceeded = (): RpcError =>
+export const deadlineExceeded = (): RpcError =>
   new RpcError(Code.DEADLINE_EXCEEDED, 'DEADLINE_EXCEEDED', 'the deadline of the call passed');
 
 /** Why a call ended early. */
-const cancelled = (): RpcError => new RpcError(Code.CANCELLED, 'CANCELLED', 'the caller cancelled the call');
+export const cancelled = (): RpcError => new RpcError(Code.CANCELLED, 'CANCELLED', 'the caller cancelled the call');
+
+/** How much sooner than here a deadline may pass for the caller, who then leaves because of it. */
+const SKEW_MS = 20;
 
 /** The longest delay that a Node timer keeps. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
@@ -14,24 +17,24 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 export class CallEnd {
   readonly #controller = new AbortController();
   readonly #timer: NodeJS.Timeout | undefined;
+  readonly #endsAt: number;
 
-  /** @param remainingMs time until the deadline; left out where there is none, or somebody else watches it. */
+  /** @param remainingMs time until the deadline; left out where there is none. */
   constructor(remainingMs = Number.POSITIVE_INFINITY) {
-    if (remainingMs <= MAX_TIMER_MS) this.#timer = setTimeout(() => this.expire(), Math.max(0, remainingMs));
+    this.#endsAt = performance.now() + remainingMs;
+    if (remainingMs <= MAX_TIMER_MS) {
+      this.#timer = setTimeout(() => this.#controller.abort(deadlineExceeded()), Math.max(0, remainingMs));
+    }
   }
 
   get signal(): AbortSignal {
     return this.#controller.signal;
   }
 
-  /** The deadline has passed. */
-  expire(): void {
-    this.#controller.abort(deadlineExceeded());
-  }
-
-  /** The caller has left. */
+  /** The caller has left: of its own accord, or because its deadline has passed. */
   leave(): void {
-    this.#controller.abort(cancelled());
+    const late = this.#endsAt - performance.now() <= SKEW_MS;
+    this.#controller.abort(late ? deadlineExceeded() : cancelled());
   }
 
   /** The call is over; nothing fires any more. */

@@ -41,16 +41,28 @@ const named = (method: DescMethod): Pick<Endpoint, 'method' | 'name' | 'path'> =
   path: `/${method.parent.typeName}/${method.name}`,
 });
 
+type Check = (request: Message) => readonly FieldViolation[];
+
+/** What either finds, each field once. */
+const both =
+  (first: Check, second: Check) =>
+  (request: Message): FieldViolation[] => {
+    const problems = first(request);
+    const named = new Set(problems.map(({ field }) => field));
+    return [...problems, ...second(request).filter(({ field }) => !named.has(field))];
+  };
+
 /** Endpoints of a driver. */
 export const driverEndpoints = ({ service, rpcs }: Driver): Endpoint[] =>
   service.methods.map((method) => {
-    const { kind, rules, run } = rpcs[method.localName]!;
+    const { kind, rules, check, run } = rpcs[method.localName]!;
+    const ofFields = requestCheck(method.input, rules);
     return {
       ...named(method),
       kind,
       open: false,
       quiet: false,
-      check: requestCheck(method.input, rules),
+      check: check ? both(ofFields, check) : ofFields,
       run,
       control: undefined,
     };

@@ -10,8 +10,8 @@ import {
   type HandlerContext,
 } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
-import { Code, type RpcError, toRpcError } from '../database/errors.ts';
-import { CallEnd } from './deadline.ts';
+import { Code, RpcError, toRpcError } from '../database/errors.ts';
+import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Listener } from './grpc.ts';
 import type { Inbound, Pipeline } from './pipeline.ts';
@@ -29,24 +29,54 @@ export interface HttpOptions {
 const asConnectError = (error: RpcError): ConnectError =>
   new ConnectError(error.message, error.code as number as ConnectCode, undefined, [...errorDetails(error)]);
 
-/** The call as the pipeline sees it; its end follows the context's, with our own errors for reasons. */
+/** Signals of the calls that have been read and are the pipeline's; the library copies a context, not its signal. */
+const received = new WeakSet<AbortSignal>();
+
+const inboundOf = (endpoint: Endpoint, context: HandlerContext, signal: AbortSignal): Inbound => ({
+  endpoint,
+  peer: context.values.get(peerKey),
+  header: (name) => context.requestHeader.get(name) ?? undefined,
+  signal,
+});
+
+/** The call as the pipeline sees it; `end` stops listening to its deadline. */
 const receive = (endpoint: Endpoint, context: HandlerContext): { inbound: Inbound; end: CallEnd } => {
-  const end = new CallEnd();
+  received.add(context.signal);
+  const end = new CallEnd(context.timeoutMs());
+  if (context.signal.aborted) end.leave();
+  else context.signal.addEventListener('abort', () => end.leave(), { once: true });
+  return { inbound: inboundOf(endpoint, context, end.signal), end };
+};
+
+/** What a request that the library cannot read is refused with. */
+const unreadable = ({ code, rawMessage }: ConnectError): RpcError => {
+  switch (code as number) {
+    case Code.CANCELLED:
+    case Code.ABORTED:
+      return cancelled();
+    case Code.DEADLINE_EXCEEDED:
+      return deadlineExceeded();
+    case Code.RESOURCE_EXHAUSTED:
+      return new RpcError(Code.RESOURCE_EXHAUSTED, 'REQUEST_TOO_LARGE', rawMessage);
+    case Code.UNIMPLEMENTED:
+      return new RpcError(Code.UNIMPLEMENTED, 'UNSUPPORTED_REQUEST', rawMessage);
+    default:
+      return new RpcError(Code.INVALID_ARGUMENT, 'MALFORMED_REQUEST', rawMessage);
+  }
+};
+
+/**
+ * Makes the pipeline refuse and note what the library cannot read. The library aborts the context of a call with the
+ * very error that it is about to send, in every protocol: there it becomes ours.
+ */
+const watch = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerContext): void => {
   const onAbort = (): void => {
     const { reason } = context.signal;
-    const late = reason instanceof ConnectError && (reason.code as number) === Code.DEADLINE_EXCEEDED;
-    if (late) end.expire();
-    else end.leave();
+    if (received.has(context.signal) || !(reason instanceof ConnectError)) return;
+    const inbound = inboundOf(endpoint, context, context.signal);
+    Object.assign(reason, asConnectError(pipeline.refuse(inbound, unreadable(reason))));
   };
-  if (context.signal.aborted) onAbort();
-  else context.signal.addEventListener('abort', onAbort, { once: true });
-  const inbound: Inbound = {
-    endpoint,
-    peer: context.values.get(peerKey),
-    header: (name) => context.requestHeader.get(name) ?? undefined,
-    signal: end.signal,
-  };
-  return { inbound, end };
+  context.signal.addEventListener('abort', onAbort, { once: true });
 };
 
 /** Responses on their way to a reader. What comes back of one, whatever it is, says that the reader has left. */
@@ -63,16 +93,21 @@ async function* delivered(responses: AsyncIterable<Message>, end: CallEnd): Asyn
     }
   } catch (error) {
     throw asConnectError(toRpcError(end.signal.aborted ? end.signal.reason : error));
+  } finally {
+    end.done();
   }
 }
 
 const unary =
   (pipeline: Pipeline, endpoint: Endpoint) =>
   async (request: Message, context: HandlerContext): Promise<Message> => {
+    const { inbound, end } = receive(endpoint, context);
     try {
-      return await pipeline.unary(receive(endpoint, context).inbound, () => request);
+      return await pipeline.unary(inbound, () => request);
     } catch (error) {
       throw asConnectError(toRpcError(error));
+    } finally {
+      end.done();
     }
   };
 
@@ -100,6 +135,12 @@ const handlers = {
   bidi_streaming: duplex,
 } as const;
 
+/**
+ * What JSON must be. An unknown field or enum name, dropped in silence, would become the default; text that is no UTF-8
+ * would be stored with U+FFFD in its place. Both are refused.
+ */
+const JSON_OPTIONS = { ignoreUnknownFields: false, textDecoder: new TextDecoder('utf-8', { fatal: true }) };
+
 /** How HTTP/2 with prior knowledge announces itself. */
 const HTTP2_PREFACE = Buffer.from('PRI');
 
@@ -112,12 +153,12 @@ export const listenHttp = async (
   const adapter = connectNodeAdapter({
     routes: (router) => {
       for (const endpoint of endpoints) {
-        router.rpc(endpoint.method, handlers[endpoint.method.methodKind]!(pipeline, endpoint) as never);
+        const handler = handlers[endpoint.method.methodKind]!(pipeline, endpoint);
+        router.rpc(endpoint.method, handler as never, { requestGate: (context) => watch(pipeline, endpoint, context) });
       }
     },
     readMaxBytes: maxMessageBytes,
-    // An unknown field or enum name is refused: dropped in silence, it would become the default.
-    jsonOptions: { ignoreUnknownFields: false },
+    jsonOptions: JSON_OPTIONS,
     contextValues: (request: IncomingMessage | Http2ServerRequest) =>
       createContextValues().set(peerKey, `${request.socket?.remoteAddress}:${request.socket?.remotePort}`),
   });

@@ -55,7 +55,15 @@ interface Entry {
   readonly inbound: Inbound;
   readonly startedAt: number;
   caller?: string;
+  /** Transaction that a control RPC names in its request or begins. */
+  transaction?: string | undefined;
 }
+
+/** The transaction that a request of `TransactionService` names, or that its response brings. */
+const transactionOf = (message: Message): string | undefined => {
+  const { transactionId, transaction } = message as { transactionId?: string; transaction?: { id?: string } };
+  return transactionId || transaction?.id;
+};
 
 /** The one way through: identity, validation, transaction, handler, errors, log. */
 export class Pipeline {
@@ -74,9 +82,11 @@ export class Pipeline {
   /** Runs a call with one response. */
   async unary(inbound: Inbound, decode: () => Message): Promise<Message> {
     const entry: Entry = { inbound, startedAt: performance.now() };
+    const { endpoint } = inbound;
     try {
       const request = this.#admit(entry, decode);
       const response = await this.#answer(entry, request);
+      if (endpoint.kind === 'control') entry.transaction ??= transactionOf(response);
       this.#note(entry);
       return response;
     } catch (error) {
@@ -104,7 +114,11 @@ export class Pipeline {
     const { endpoint, signal } = entry.inbound;
     let ended = false;
     try {
-      for await (const response of source()) yield created(endpoint.method.output, response);
+      for await (const response of source()) {
+        const message = created(endpoint.method.output, response);
+        if (endpoint.kind === 'control') entry.transaction ??= transactionOf(message);
+        yield message;
+      }
       ended = true;
       this.#note(entry);
     } catch (error) {
@@ -116,6 +130,17 @@ export class Pipeline {
     }
   }
 
+  /** Refuses a call whose request a listener cannot read. */
+  refuse(inbound: Inbound, error: RpcError): RpcError {
+    const entry: Entry = { inbound, startedAt: performance.now() };
+    try {
+      entry.caller = this.#caller(inbound);
+      return this.#fail(entry, error);
+    } catch (refusal) {
+      return this.#fail(entry, refusal);
+    }
+  }
+
   #caller({ endpoint, header }: Inbound): string {
     return endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'));
   }
@@ -124,6 +149,7 @@ export class Pipeline {
     const { inbound } = entry;
     entry.caller = this.#caller(inbound);
     const request = decode();
+    if (inbound.endpoint.kind === 'control') entry.transaction = transactionOf(request);
     const problems = inbound.endpoint.check(request);
     if (problems.length > 0) throw invalidArgument(problems);
     return request;
@@ -211,17 +237,19 @@ export class Pipeline {
   }
 
   /** One line a call: no payload, no SQL. */
-  #note({ inbound, startedAt, caller }: Entry, failure?: RpcError): void {
+  #note({ inbound, startedAt, caller, transaction: named }: Entry, failure?: RpcError): void {
     const { endpoint, peer, header } = inbound;
     const serious = failure?.code === Code.INTERNAL || failure?.code === Code.DATA_LOSS;
     const level = serious ? 'error' : endpoint.quiet && !failure ? 'debug' : 'info';
     if (!this.#log.isLevelEnabled(level)) return;
-    const transaction = header('transaction');
+    const transaction = header('transaction') ?? named;
     this.#log[level](
       {
         method: endpoint.name,
         code: codeName(failure?.code ?? 0),
         ...(failure ? { reason: failure.reason, ...failure.metadata } : {}),
+        // Names only: a description may quote what was sent.
+        ...(failure && failure.fields.length > 0 ? { fields: failure.fields.map(({ field }) => field) } : {}),
         ms: Math.round((performance.now() - startedAt) * 1000) / 1000,
         peer,
         ...(caller === undefined ? {} : { caller }),

@@ -1,4 +1,4 @@
-import type { MessageInitShape } from '@bufbuild/protobuf';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Duration, durationFromMs, durationMs, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { Code, invalidArgument, RpcError } from '../database/errors.ts';
 import type { Database } from '../database/pool.ts';
@@ -9,6 +9,7 @@ import type { Transaction, TransactionRegistry } from '../database/transactions.
 import { between, canonicalUuid, maxLength, type Rule, required, unchecked, uuid } from '../drivers/rules.ts';
 import {
   type BeginRequest,
+  BeginRequestSchema,
   type CommitRequest,
   type ExecuteRequest,
   type GetOutcomeRequest,
@@ -218,12 +219,9 @@ export const transactionEndpoints = (
       }),
     },
     hold: {
-      rules: {
-        begin: required(),
-        ...Object.fromEntries(Object.entries(beginRules).map(([k, v]) => [`begin.${k}`, v])),
-      },
-      async *handle({ begin: request }: HoldRequest, call) {
-        const transaction = await begin(request!, call, true);
+      rules: Object.fromEntries(Object.entries(beginRules).map(([k, v]) => [`begin.${k}`, v])),
+      async *handle({ begin: request = create(BeginRequestSchema) }: HoldRequest, call) {
+        const transaction = await begin(request, call, true);
         try {
           yield { transaction: describe(transaction, call.caller) };
           await Promise.race([transaction.ended, aborted(call.signal), aborted(closing)]);

@@ -141,9 +141,13 @@ describe.each(['grpc', 'connect'] as const)('conflicts over %s', (listener) => {
     expect(await refusal(resolve([policy('p', [act(ActionType.UNSPECIFIED)])]))).toMatchObject({
       fields: ['module.functions[0].blocks[0].instructions[0].action.action'],
     });
+    // Which of up to 200,000 instructions it was, the refusal did not say.
     expect(await refusal(resolve([policy('n'.repeat(501), [load]), policy('p', [load, {}])]))).toMatchObject({
       code: 'INVALID_ARGUMENT',
-      fields: ['module.functions[0].name', 'module.functions[1].blocks[0].instructions'],
+      violations: [
+        { field: 'module.functions[0].name' },
+        { field: 'module.functions[1].blocks[0].instructions', description: 'has no operation at index 1' },
+      ],
     });
     const unknown = sidecar[listener].unary(rpc.resolve, { module: {} }, { transaction: 'x' });
     expect(await refusal(unknown)).toMatchObject({ reason: 'TRANSACTION_UNKNOWN' });

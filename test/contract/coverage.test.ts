@@ -85,7 +85,12 @@ describe('drivers', () => {
  */
 const tested = (): Set<string> => {
   const names = new Set<string>();
-  for (const file of globSync(['test/contract/**/*.ts', 'test/server/**/*.ts', 'test/faults/**/*.ts'], { cwd: root })) {
+  const files = globSync(['test/contract/**/*.ts', 'test/server/**/*.ts', 'test/faults/**/*.ts'], {
+    cwd: root,
+    // It names nearly every read and looks at plans only.
+    exclude: ['**/indexes.test.ts'],
+  });
+  for (const file of files) {
     const text = readFileSync(`${root}/${file}`, 'utf8');
     const holders = new Map(services.map((service) => [`${service.name}.method`, [service.name]]));
     for (const [, holder, made] of text.matchAll(/const (\w+) = ([^;]*\b\w+Service\.method\b[^;]*);/g)) {

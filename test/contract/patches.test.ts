@@ -41,3 +41,32 @@ test.each<[DescMethodUnary, object, string[]]>([
   if (optional.length > 0) await update(optional);
   await sidecar.grpc.unary(TransactionService.method.commit, { transactionId: transaction!.id! });
 });
+
+// What a mask makes wrong was found when the operation ran: after those before it, without its place in the list, and
+// only when nothing else was wrong.
+test('Execute names what is wrong with its patches, and with everything else, before it runs any', async () => {
+  const update = {
+    failureMatchId: 'x',
+    updates: { category: 'a\0', severity: 'b\0' },
+    updateMask: { paths: ['category', 'match_type', 'is_retryable'] },
+  };
+  const refused = await refusal(
+    sidecar.grpc.unary(TransactionService.method.execute, {
+      operations: [
+        { request: { case: 'updateFailureMatch', value: update } },
+        { request: { case: 'recordTemporalMetricEvent', value: { event: { policyId: ID, agentId: '\0' } } } },
+      ],
+    }),
+  );
+  expect(refused.metadata['operation']).toBeUndefined();
+  expect(refused.fields).toEqual([
+    'operations[0].update_failure_match.updates.category',
+    'operations[0].update_failure_match.updates.severity',
+    'operations[0].update_failure_match.failure_match_id',
+    'operations[0].update_failure_match.updates.match_type',
+    'operations[0].update_failure_match.updates.is_retryable',
+    'operations[1].record_temporal_metric_event.event.agent_id',
+    'operations[1].record_temporal_metric_event.event.metric',
+    'operations[1].record_temporal_metric_event.event.value',
+  ]);
+});

@@ -348,8 +348,9 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
         pendingCalls: 0,
       },
     ]);
+    await caller().unary(tx.savepoint, { name: 'here' }, { transaction: id! });
     const { transaction } = await caller().unary(tx.get, {}, { transaction: id! });
-    expect(transaction?.id).toBe(id);
+    expect(transaction).toMatchObject({ id, lastMethod: 'TransactionService/Savepoint' });
     await rollback(id!);
     expect((await caller().unary(tx.list, {})).transactions).toEqual([]);
   });
@@ -360,7 +361,7 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
     let left = 0;
     await collect(
       (async function* () {
-        for await (const { transaction } of caller().stream(tx.hold, { begin: {} }, { signal: abort.signal })) {
+        for await (const { transaction } of caller().stream(tx.hold, {}, { signal: abort.signal })) {
           id = transaction!.id!;
           await insert('a', id);
           left = performance.now();

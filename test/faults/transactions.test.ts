@@ -134,7 +134,10 @@ test('shutting down: open transactions get the drain time, then are rolled back'
   await write(finishes);
   await write(lingers);
   const stopped = own.server.stop();
-  expect(await refusal(own.grpc.unary(tx.begin, {}))).toMatchObject({ code: 'UNAVAILABLE', reason: 'SHUTTING_DOWN' });
+  const refused = await refusal(own.grpc.unary(tx.begin, {}));
+  expect(refused).toMatchObject({ code: 'UNAVAILABLE', reason: 'SHUTTING_DOWN' });
+  // Another takes its place.
+  expect(refused.retryAfterMs).toBeGreaterThan(0);
   await write(finishes);
   await own.grpc.unary(tx.commit, { transactionId: finishes });
   await stopped;

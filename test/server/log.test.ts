@@ -42,6 +42,14 @@ const linesOf = (method: string, count: number) =>
     return lines;
   });
 
+/** The one line written since; it may come after its answer. */
+const lineAfter = (before: number) =>
+  vi.waitFor(() => {
+    const lines = sidecar.log().slice(before);
+    expect(lines).toHaveLength(1);
+    return lines[0]!;
+  });
+
 const LINE = { level: 30, peer: expect.stringMatching(/^127\.0\.0\.1:\d+$/), caller: 'local', msg: 'call' };
 
 test('a call is one line that says what, who, how long and how it ended, and nothing of what was said', async () => {
@@ -64,10 +72,48 @@ test('a call is one line that says what, who, how long and how it ended, and not
   for (const secret of [PAYLOAD, id, 'insert into']) expect(all).not.toContain(secret);
 });
 
-test('a request that is refused is logged with its reason', async () => {
-  await refusal(sidecar.grpc.unary(rpc.fetchProvenance, { limit: -1 }));
-  const [line] = await linesOf('PolicyEngineService/FetchProvenance', 1);
+// The reason alone left whoever read the log to guess which of a dozen fields it was.
+test.each(['grpc', 'connect'] as const)('a refusal over %s names the fields, not their values', async (listener) => {
+  const before = sidecar.log().length;
+  await refusal(sidecar[listener].unary(rpc.fetchViolations, { agentId: `${PAYLOAD}\0`, limit: -7 }));
+  const line = await lineAfter(before);
   expect(line).toMatchObject({ ...LINE, code: 'INVALID_ARGUMENT', reason: 'INVALID_REQUEST' });
+  expect(line['fields']).toEqual(['agent_id', 'limit']);
+  expect(JSON.stringify(line)).not.toMatch(/nobody|-7/);
+});
+
+// The HTTP library refused it by itself, and nothing was written.
+test('a request that cannot be read is a line too, without what it held', async () => {
+  const before = sidecar.log().length;
+  await fetch(`http://${sidecar.server.httpAddress}/${PolicyEngineService.typeName}/FetchViolations`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: '{"secret": 1}',
+  });
+  const line = await lineAfter(before);
+  expect(line).toMatchObject({ method: 'PolicyEngineService/FetchViolations', reason: 'MALFORMED_REQUEST' });
+  expect(JSON.stringify(line)).not.toContain('secret');
+});
+
+// The caller's own clock ends the call a moment sooner, and the line said that the caller had cancelled it.
+test.each(['grpc', 'connect'] as const)('a deadline that passes over %s is called that', async (listener) => {
+  const { transaction } = await sidecar.grpc.unary(TransactionService.method.begin, {});
+  await sidecar.grpc.unary(rpc.activateVersionExclusively, { versionId: '1.0.0' }, { transaction: transaction!.id! });
+  const before = sidecar.log().length;
+  const late = { transaction: 'single-use', timeoutMs: 300 };
+  await refusal(sidecar[listener].unary(rpc.activateVersionExclusively, { versionId: '1.0.0' }, late));
+  expect(await lineAfter(before)).toMatchObject({ code: 'DEADLINE_EXCEEDED', reason: 'DEADLINE_EXCEEDED' });
+  await sidecar.grpc.unary(TransactionService.method.rollback, { transactionId: transaction!.id! });
+});
+
+// Begin and Commit were lines of no transaction, and those between them of one that nothing had begun or ended.
+test('what begins, uses and ends a transaction is told apart by it', async () => {
+  const before = sidecar.log().length;
+  const { transaction } = await sidecar.grpc.unary(TransactionService.method.begin, {});
+  await sidecar.grpc.unary(rpc.fetchRiskCeilings, {}, { transaction: transaction!.id! });
+  await sidecar.grpc.unary(TransactionService.method.commit, { transactionId: transaction!.id! });
+  const told = sidecar.log().slice(before);
+  expect(told.map((line) => line['transaction'])).toEqual(Array(3).fill(transaction!.id!.slice(0, 10)));
 });
 
 test('a transaction that its lease ends is told with who began it; its id cannot be used from the log', async () => {

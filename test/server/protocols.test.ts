@@ -1,7 +1,7 @@
-import { toBinary } from '@bufbuild/protobuf';
+import { create, toBinary } from '@bufbuild/protobuf';
 import { createClient } from '@connectrpc/connect';
 import { createGrpcTransport, createGrpcWebTransport } from '@connectrpc/connect-node';
-import { Client, credentials, type ServiceError } from '@grpc/grpc-js';
+import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Health, HealthCheckResponse_ServingStatus as Status } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { ServerReflection, type ServerReflectionRequest } from '../../src/gen/grpc/reflection/v1/reflection_pb.ts';
@@ -14,6 +14,8 @@ import { refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
 const SERVICE = PolicyEngineService.typeName;
+const RECORD = PolicyEngineService.method.recordTemporalMetricEvents;
+const KEY = '5b0c2b1e-0000-4000-8000-000000000001';
 
 let sidecar: TestSidecar;
 beforeAll(async () => {
@@ -21,21 +23,26 @@ beforeAll(async () => {
 });
 afterAll(() => sidecar?.stop());
 
-const post = (path: string, body: string, headers: Record<string, string> = {}) =>
+const MALFORMED = { type: 'google.rpc.ErrorInfo', debug: { reason: 'MALFORMED_REQUEST', domain: 'policies.hoc' } };
+
+const post = (path: string, body: string | Buffer<ArrayBuffer>, headers: Record<string, string> = {}) =>
   fetch(`http://${sidecar.server.httpAddress}/${path}`, {
     method: 'POST',
     headers: { 'content-type': 'application/json', ...headers },
     body,
   });
 
-const raw = (bytes: Buffer, method = 'FetchViolations'): Promise<ServiceError | null> => {
+const raw = (bytes: Buffer, method = 'FetchViolations', transaction?: string): Promise<ServiceError | null> => {
   const client = new Client(sidecar.server.grpcAddress, credentials.createInsecure());
+  const metadata = new Metadata();
+  if (transaction) metadata.set('transaction', transaction);
   return new Promise((resolve) => {
     client.makeUnaryRequest(
       `/${SERVICE}/${method}`,
       (value: Buffer) => value,
       (value: Buffer) => value,
       bytes,
+      metadata,
       (error) => {
         client.close();
         resolve(error);
@@ -64,11 +71,45 @@ describe('JSON over HTTP', () => {
     ['no JSON', '{'],
     ['a wrong type', '{"limit": "many"}'],
     ['a list', '[]'],
-    ['an unknown enum value', '{"severityMin": {}}'],
+    ['a field of another kind', '{"severityMin": {}}'],
+    ['an unknown field', '{"sevreityMin": 0.5}'],
+    ['nothing', ''],
   ])('%s is a bad request', async (_what, body) => {
     const response = await post(`${SERVICE}/FetchViolations`, body);
     expect(response.status).toBe(400);
-    expect(((await response.json()) as { code: string }).code).toBe('invalid_argument');
+    expect(await response.json()).toMatchObject({ code: 'invalid_argument', details: [MALFORMED] });
+  });
+
+  // It was answered with what U+FFFD in place of the broken bytes selects; a write would have stored that.
+  test('text that is no UTF-8 is a bad request', async () => {
+    const response = await post(`${SERVICE}/FetchViolations`, Buffer.from('{"agentId": "\xff"}', 'latin1'));
+    expect(response.status).toBe(400);
+    expect(await response.json()).toMatchObject({ code: 'invalid_argument', details: [MALFORMED] });
+  });
+
+  // It was INTERNAL, without details: the library refused it before the pipeline saw it.
+  test('a binary body that is no message is a bad request', async () => {
+    const headers = { 'content-type': 'application/proto' };
+    const response = await post(`${SERVICE}/FetchViolations`, Buffer.from([0xff, 0xff, 0xff]), headers);
+    expect(response.status).toBe(400);
+    expect(await response.json()).toMatchObject({ code: 'invalid_argument', details: [MALFORMED] });
+  });
+
+  test.each([
+    ['no JSON', '{', 'invalid_argument', 'MALFORMED_REQUEST'],
+    ['too much of it', `"${'x'.repeat(17 * 1024 * 1024)}"`, 'resource_exhausted', 'REQUEST_TOO_LARGE'],
+  ])('%s ends a stream with a refusal', async (_what, json, code, reason) => {
+    const message = Buffer.from(json);
+    const envelope = Buffer.alloc(5);
+    envelope.writeUInt32BE(message.length, 1);
+    const headers = { 'content-type': 'application/connect+json' };
+    const response = await post(`${SERVICE}/StreamViolations`, Buffer.concat([envelope, message]), headers);
+    const end = JSON.parse(
+      Buffer.from(await response.arrayBuffer())
+        .subarray(5)
+        .toString(),
+    ) as object;
+    expect(end).toMatchObject({ error: { code, details: [{ debug: { reason, domain: 'policies.hoc' } }] } });
   });
 
   test('the transaction header works here too', async () => {
@@ -91,6 +132,29 @@ describe('gRPC', () => {
 
   test('text that is no UTF-8 is INVALID_ARGUMENT', async () => {
     expect(await raw(Buffer.from([0x0a, 0x02, 0xc3, 0x28]))).toMatchObject({ code: 3 });
+  });
+
+  // Clients refuse trailers beyond 8 KiB: the answer to ten wrong operations of Execute was RESOURCE_EXHAUSTED to them.
+  test.each([
+    ['many wrong fields', { events: Array.from({ length: 10_000 }, () => ({ policyId: 'x' })) }, 30_000],
+    ['a text that is quoted', { events: [{ policyId: KEY, metric: 'm', value: 1, agentId: '\0'.repeat(9_000) }] }, 1],
+  ])('a refusal of %s fits the trailers of any client', async (_what, request, wrong) => {
+    const refused = await refusal(sidecar.grpc.unary(RECORD, request, { transaction: 'single-use' }));
+    expect(refused).toMatchObject({ code: 'INVALID_ARGUMENT', reason: 'INVALID_REQUEST' });
+    expect(refused.fields.length + Number(refused.metadata['more_fields'] ?? 0)).toBe(wrong);
+    const bytes = toBinary(RECORD.input, create(RECORD.input, request));
+    const error = await raw(Buffer.from(bytes), RECORD.name, 'single-use');
+    const [details] = error!.metadata.get('grpc-status-details-bin') as Buffer[];
+    const text = encodeURIComponent(error!.details);
+    expect(details!.toString('base64').length + text.length).toBeLessThan(7_500);
+  });
+
+  test('the unknown paths of a mask are quoted only as far as they fit', async () => {
+    const request = { ceilingId: KEY, updateMask: { paths: ['ü'.repeat(20_000)] } };
+    const method = PolicyEngineService.method.updateRiskCeiling;
+    const refused = await refusal(sidecar.grpc.unary(method, request, { transaction: 'single-use' }));
+    expect(refused.violations).toMatchObject([{ field: 'update_mask', description: expect.stringMatching(/ü…$/) }]);
+    expect(encodeURIComponent(refused.message).length).toBeLessThan(2_000);
   });
 
   test('unknown fields are ignored', async () => {

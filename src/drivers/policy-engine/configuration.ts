@@ -33,14 +33,20 @@ const riskCeilings = activeRows('risk_ceilings', RiskCeiling, RiskCeilingSchema)
 const safetyRules = activeRows('safety_rules', SafetyRule, SafetyRuleSchema);
 const businessRules = activeRows('business_rules', BusinessRule, BusinessRuleSchema);
 
-const riskCeilingPatch = patchUpdate('policy_engine.update_risk_ceiling', RiskCeiling, RiskCeilingPatchSchema, {
-  name: fits(RiskCeiling, 'name'),
-  metric: fits(RiskCeiling, 'metric'),
-  tenant_id: fits(RiskCeiling, 'tenant_id'),
-  breach_action: fits(RiskCeiling, 'breach_action'),
-});
+const riskCeilingPatch = patchUpdate(
+  'policy_engine.update_risk_ceiling',
+  RiskCeiling,
+  RiskCeilingPatchSchema,
+  'ceiling_id',
+  {
+    name: fits(RiskCeiling, 'name'),
+    metric: fits(RiskCeiling, 'metric'),
+    tenant_id: fits(RiskCeiling, 'tenant_id'),
+    breach_action: fits(RiskCeiling, 'breach_action'),
+  },
+);
 
-const safetyRulePatch = patchUpdate('policy_engine.update_safety_rule', SafetyRule, SafetyRulePatchSchema, {
+const safetyRulePatch = patchUpdate('policy_engine.update_safety_rule', SafetyRule, SafetyRulePatchSchema, 'rule_id', {
   name: fits(SafetyRule, 'name'),
   rule_type: fits(SafetyRule, 'rule_type'),
   action: fits(SafetyRule, 'action'),
@@ -62,13 +68,21 @@ export const configurationRpcs = {
   streamRiskCeilings: read({}, (db) => each(db.stream(riskCeilings, []), 'riskCeiling')),
   streamSafetyRules: read({}, (db) => each(db.stream(safetyRules, []), 'safetyRule')),
   streamBusinessRules: read({}, (db) => each(db.stream(businessRules, []), 'businessRule')),
-  updateRiskCeiling: write({ update_mask: mask(riskCeilingPatch.paths) }, async (db, request) => ({
-    rowsAffected: await riskCeilingPatch.run(db, 'ceiling_id', request.ceilingId, request),
-  })),
+  updateRiskCeiling: write(
+    { update_mask: mask(riskCeilingPatch.paths) },
+    async (db, request) => ({
+      rowsAffected: await riskCeilingPatch.run(db, request.ceilingId, request),
+    }),
+    (request) => riskCeilingPatch.check(request.ceilingId, request),
+  ),
   resetRiskCeiling: write({ ceiling_id: fits(RiskCeiling, 'id') }, async (db, { ceilingId }) => ({
     rowsAffected: await db.execute(resetRiskCeiling, [ceilingId]),
   })),
-  updateSafetyRule: write({ update_mask: mask(safetyRulePatch.paths) }, async (db, request) => ({
-    rowsAffected: await safetyRulePatch.run(db, 'rule_id', request.ruleId, request),
-  })),
+  updateSafetyRule: write(
+    { update_mask: mask(safetyRulePatch.paths) },
+    async (db, request) => ({
+      rowsAffected: await safetyRulePatch.run(db, request.ruleId, request),
+    }),
+    (request) => safetyRulePatch.check(request.ruleId, request),
+  ),
 } satisfies Part;

@@ -1,4 +1,3 @@
-import { type FieldViolation, invalidArgument } from '../../database/errors.ts';
 import { column, rowMapper, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { timestampToText } from '../../database/values.ts';
@@ -62,10 +61,6 @@ const check = nestedCheck(NewTemporalMetricEventSchema, {
   request_id: fits(TemporalMetricEvent, 'request_id'),
 });
 
-const refuse = (problems: readonly FieldViolation[]): void => {
-  if (problems.length > 0) throw invalidArgument(problems);
-};
-
 const asJson = (event: NewTemporalMetricEvent): Readonly<Record<keyof typeof COLUMNS, unknown>> => ({
   id: event.eventId,
   policy_id: event.policyId,
@@ -80,17 +75,23 @@ const asJson = (event: NewTemporalMetricEvent): Readonly<Record<keyof typeof COL
 
 /** Recording what temporal policies measure. */
 export const metricEventRpcs = {
-  recordTemporalMetricEvent: write({ event: required() }, async (db, { event }) => {
-    refuse(check(event!, 'event'));
-    const stored = await db.row(insertEvents, [JSON.stringify([asJson(event!)])]);
-    return { ...stored!, rowsAffected: 1n };
-  }),
+  recordTemporalMetricEvent: write(
+    { event: required() },
+    async (db, { event }) => {
+      const stored = await db.row(insertEvents, [JSON.stringify([asJson(event!)])]);
+      return { ...stored!, rowsAffected: 1n };
+    },
+    ({ event }) => (event ? check(event, 'event') : []),
+  ),
   recordTemporalMetricEvents: write(
-    { events: (events) => ((events as unknown[]).length > MAX_EVENTS ? `must hold at most ${MAX_EVENTS}` : undefined) },
+    {},
     async (db, { events }) => {
       if (events.length === 0) return { rowsAffected: 0n };
-      refuse(events.flatMap((event, index) => check(event, `events[${index}]`)));
       return { rowsAffected: await db.execute(insertEvents, [JSON.stringify(events.map(asJson))]) };
     },
+    ({ events }) =>
+      events.length > MAX_EVENTS
+        ? [{ field: 'events', description: `must hold at most ${MAX_EVENTS}` }]
+        : events.flatMap((event, index) => check(event, `events[${index}]`)),
   ),
 } satisfies Part;
