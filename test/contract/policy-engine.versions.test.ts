@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { IsolationLevel, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
@@ -117,6 +118,42 @@ describe.each(['grpc', 'connect'] as const)('versions over %s', (listener) => {
       { version: '1.0.2', by: 'bob' },
     ]);
   });
+
+  // With no version active, an activation changed nothing that a transaction with an older snapshot could see: both
+  // committed, and two versions were active.
+  test.each([IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])(
+    'an activation that its transaction cannot see refuses another, isolation level %s',
+    async (isolationLevel) => {
+      const change = {
+        exclusively: (versionId: string, transaction: string) =>
+          caller().unary(rpc.activateVersionExclusively, { versionId }, { transaction }),
+        rollBack: (versionId: string, transaction: string) =>
+          caller().unary(rpc.rollBackToVersion, { versionId }, { transaction }),
+      };
+      for (const [first, second] of [
+        [change.exclusively, change.rollBack],
+        [change.rollBack, change.exclusively],
+      ] as const) {
+        await insert('1.0.0');
+        await caller().unary(rpc.deactivateAllVersions, {}, single);
+        const { transaction } = await caller().unary(TransactionService.method.begin, { isolationLevel });
+        const id = transaction!.id!;
+        await caller().unary(rpc.fetchCurrentActiveVersion, {}, { transaction: id });
+        const other = (await caller().unary(TransactionService.method.begin, {})).transaction!.id!;
+        await caller().unary(
+          rpc.insertPolicyVersion,
+          { versionId: randomUUID(), version: '2.0.0', policyHash: 'h', createdBy: 'bob' },
+          { transaction: other },
+        );
+        await first('2.0.0', other);
+        await caller().unary(TransactionService.method.commit, { transactionId: other });
+        expect((await refusal(second('1.0.0', id))).code).toBe('ABORTED');
+        await caller().unary(TransactionService.method.rollback, { transactionId: id });
+        expect(await active()).toEqual(['2.0.0']);
+        await sidecar.sql('truncate policy.policy_versions');
+      }
+    },
+  );
 
   test('of calls that race exactly one version ends active', async () => {
     const versions = ['1.0.0', '1.0.1', '1.0.2', '1.0.3'];
