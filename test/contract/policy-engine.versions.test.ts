@@ -155,6 +155,29 @@ describe.each(['grpc', 'connect'] as const)('versions over %s', (listener) => {
     },
   );
 
+  test('of transactions that each insert a version and activate it, one ends with its own active', async () => {
+    const begin = async () => (await caller().unary(TransactionService.method.begin, {})).transaction!.id!;
+    const ids = [await begin(), await begin()];
+    for (const [index, transaction] of ids.entries()) {
+      await caller().unary(
+        rpc.insertPolicyVersion,
+        { versionId: randomUUID(), version: `${index}`, policyHash: 'h', createdBy: 'bob' },
+        { transaction },
+      );
+    }
+    const ended = await Promise.allSettled(
+      ids.map(async (transaction, index) => {
+        await caller().unary(rpc.activateVersionExclusively, { versionId: `${index}` }, { transaction });
+        await caller().unary(TransactionService.method.commit, { transactionId: transaction });
+        return `${index}`;
+      }),
+    );
+    const won = ended.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+    const lost = ended.flatMap((each) => (each.status === 'rejected' ? [each.reason.code] : []));
+    expect(lost).toEqual(['ABORTED']);
+    expect(await active()).toEqual(won);
+  });
+
   test('of calls that race exactly one version ends active', async () => {
     const versions = ['1.0.0', '1.0.1', '1.0.2', '1.0.3'];
     for (const version of versions) await insert(version);
