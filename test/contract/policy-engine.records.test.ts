@@ -87,16 +87,6 @@ describe.each(['grpc', 'connect'] as const)('evaluations, violations and provena
     });
   });
 
-  test('half of a surrogate pair in a document is refused', async () => {
-    const { httpAddress } = sidecar.server;
-    const answer = await fetch(`http://${httpAddress}/${PolicyEngineService.typeName}/InsertSnapshot`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', transaction: 'single-use' },
-      body: '{"snapshotId":"s","policies":["\\ud800"]}',
-    });
-    expect(await answer.json()).toMatchObject({ code: 'invalid_argument' });
-  });
-
   test('every missing or unfit field of an evaluation is named', async () => {
     const error = await refusal(
       caller().unary(
