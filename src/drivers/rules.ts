@@ -185,22 +185,25 @@ const scalarProblem = (json: unknown): string | undefined => {
   return typeof json === 'number' && !Number.isFinite(json) ? 'must not contain NaN or infinities' : undefined;
 };
 
-const valueProblem = (value: Value): string | undefined => {
-  if (value.kind.case === 'listValue') {
-    for (const element of value.kind.value.values) {
-      const problem = valueProblem(element);
+/** Levels of lists and objects in a document: readers of protobuf give up at 100 messages, and a level is two. */
+const MAX_LEVELS = 40;
+
+const valueProblem = (value: Value, levels = MAX_LEVELS): string | undefined => {
+  const { kind } = value;
+  if (kind.case !== 'listValue' && kind.case !== 'structValue') return scalarProblem(kind.value);
+  if (levels === 0) return `must not be nested deeper than ${MAX_LEVELS} levels`;
+  if (kind.case === 'listValue') {
+    for (const element of kind.value.values) {
+      const problem = valueProblem(element, levels - 1);
       if (problem) return problem;
     }
     return undefined;
   }
-  if (value.kind.case === 'structValue') {
-    for (const [key, element] of Object.entries(value.kind.value.fields)) {
-      const problem = textProblem(key) ?? valueProblem(element);
-      if (problem) return problem;
-    }
-    return undefined;
+  for (const [key, element] of Object.entries(kind.value.fields)) {
+    const problem = textProblem(key) ?? valueProblem(element, levels - 1);
+    if (problem) return problem;
   }
-  return scalarProblem(value.kind.value);
+  return undefined;
 };
 
 /** What every value of a field's type must satisfy, whatever the RPC. */
@@ -221,7 +224,7 @@ const WELL_KNOWN: Readonly<Record<string, Check>> = {
   ),
   'google.protobuf.Duration': simple(() => undefined),
   'google.protobuf.FieldMask': simple(() => undefined),
-  'google.protobuf.Value': simple(valueProblem),
+  'google.protobuf.Value': simple((value: Value) => valueProblem(value)),
 };
 
 const checksOfMessages = new Map<string, (message: Message, path: string, problems: FieldViolation[]) => void>();
@@ -337,7 +340,7 @@ const checkMessage = (desc: DescMessage): ((message: Message, path: string, prob
 
 /**
  * Compiles the check of a request: its own rules, and everywhere below no U+0000 in a text, no NaN or infinity, no
- * unknown or unspecified enum value, no instant outside the range of a Timestamp. All offending fields are reported.
+ * unknown or unspecified enum value, no instant outside the range of a Timestamp, no document nested too deep. All offending fields are reported.
  */
 export const requestCheck = (
   desc: DescMessage,

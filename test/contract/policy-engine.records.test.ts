@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { create } from '@bufbuild/protobuf';
+import { timestampFromMs, type Value, ValueSchema } from '@bufbuild/protobuf/wkt';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { collect, refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
@@ -64,6 +66,25 @@ describe.each(['grpc', 'connect'] as const)('evaluations, violations and provena
     expect(read?.policyId).toBeUndefined();
     const again = await refusal(caller().unary(rpc.insertEvaluation, sent, single));
     expect(again).toMatchObject({ code: 'ALREADY_EXISTS', metadata: { constraint: 'evaluations_pkey' } });
+  });
+
+  // 49 levels fitted a request of their own; in an answer, deeper by its own messages, no binary reader took them back,
+  // and one such row failed every list it was in.
+  test.each(['listValue', 'structValue'] as const)('what a document may hold can be read: %s', async (kind) => {
+    const nested = (levels: number): Value => {
+      if (levels === 0) return jsonToValue(1);
+      const inner = nested(levels - 1);
+      return kind === 'listValue'
+        ? create(ValueSchema, { kind: { case: kind, value: { values: [inner] } } })
+        : create(ValueSchema, { kind: { case: kind, value: { fields: { a: inner } } } });
+    };
+    await insert({ evidence: nested(40) });
+    const { violations } = await caller().unary(rpc.fetchViolations, {});
+    expect(violations.map(({ evidence }) => evidence)).toEqual([nested(40)]);
+    expect(await refusal(insert({ evidence: nested(41) }))).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      fields: ['evidence'],
+    });
   });
 
   test('every missing or unfit field of an evaluation is named', async () => {

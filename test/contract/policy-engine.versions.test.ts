@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { IsolationLevel, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
@@ -44,6 +45,13 @@ describe.each(['grpc', 'connect'] as const)('versions over %s', (listener) => {
       'policy_hash',
       'created_by',
     ]);
+  });
+
+  // SQL cuts off excess spaces and the original stored such texts; ours refused them.
+  test('only spaces may exceed a column', async () => {
+    await insert(`${'é'.repeat(50)}   `);
+    expect(await listed()).toEqual(['é'.repeat(50)]);
+    expect((await refusal(insert(`${'é'.repeat(50)} x`))).fields).toEqual(['version']);
   });
 
   test('a version is found by id before it is found by text', async () => {
@@ -109,6 +117,65 @@ describe.each(['grpc', 'connect'] as const)('versions over %s', (listener) => {
       { version: '1.0.1', by: 'bob' },
       { version: '1.0.2', by: 'bob' },
     ]);
+  });
+
+  // With no version active, an activation changed nothing that a transaction with an older snapshot could see: both
+  // committed, and two versions were active.
+  test.each([IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])(
+    'an activation that its transaction cannot see refuses another, isolation level %s',
+    async (isolationLevel) => {
+      const change = {
+        exclusively: (versionId: string, transaction: string) =>
+          caller().unary(rpc.activateVersionExclusively, { versionId }, { transaction }),
+        rollBack: (versionId: string, transaction: string) =>
+          caller().unary(rpc.rollBackToVersion, { versionId }, { transaction }),
+      };
+      for (const [first, second] of [
+        [change.exclusively, change.rollBack],
+        [change.rollBack, change.exclusively],
+      ] as const) {
+        await insert('1.0.0');
+        await caller().unary(rpc.deactivateAllVersions, {}, single);
+        const { transaction } = await caller().unary(TransactionService.method.begin, { isolationLevel });
+        const id = transaction!.id!;
+        await caller().unary(rpc.fetchCurrentActiveVersion, {}, { transaction: id });
+        const other = (await caller().unary(TransactionService.method.begin, {})).transaction!.id!;
+        await caller().unary(
+          rpc.insertPolicyVersion,
+          { versionId: randomUUID(), version: '2.0.0', policyHash: 'h', createdBy: 'bob' },
+          { transaction: other },
+        );
+        await first('2.0.0', other);
+        await caller().unary(TransactionService.method.commit, { transactionId: other });
+        expect((await refusal(second('1.0.0', id))).code).toBe('ABORTED');
+        await caller().unary(TransactionService.method.rollback, { transactionId: id });
+        expect(await active()).toEqual(['2.0.0']);
+        await sidecar.sql('truncate policy.policy_versions');
+      }
+    },
+  );
+
+  test('of transactions that each insert a version and activate it, one ends with its own active', async () => {
+    const begin = async () => (await caller().unary(TransactionService.method.begin, {})).transaction!.id!;
+    const ids = [await begin(), await begin()];
+    for (const [index, transaction] of ids.entries()) {
+      await caller().unary(
+        rpc.insertPolicyVersion,
+        { versionId: randomUUID(), version: `${index}`, policyHash: 'h', createdBy: 'bob' },
+        { transaction },
+      );
+    }
+    const ended = await Promise.allSettled(
+      ids.map(async (transaction, index) => {
+        await caller().unary(rpc.activateVersionExclusively, { versionId: `${index}` }, { transaction });
+        await caller().unary(TransactionService.method.commit, { transactionId: transaction });
+        return `${index}`;
+      }),
+    );
+    const won = ended.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+    const lost = ended.flatMap((each) => (each.status === 'rejected' ? [each.reason.code] : []));
+    expect(lost).toEqual(['ABORTED']);
+    expect(await active()).toEqual(won);
   });
 
   test('of calls that race exactly one version ends active', async () => {

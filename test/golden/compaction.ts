@@ -48,6 +48,8 @@ export const compact = async (
   original: 'succeeds' | 'fails',
 ): Promise<number> => {
   const now = await world.now();
+  // Once the events are not the original's, neither is what a later run finds.
+  const alike = original === 'succeeds' && !world.contentOf(EVENTS);
   const [newest, oldest] = [now - BigInt(compactHours) * HOUR, now - BigInt(retentionHours) * HOUR];
   const events = await world.rows(EVENTS);
   const due = events.filter((event) => {
@@ -84,20 +86,64 @@ export const compact = async (
     };
   });
   if (written.length > 0) {
-    world.expectContent(WINDOWS, [...untouched, ...written], original === 'succeeds' ? withoutTenants : null);
+    world.expectContent(WINDOWS, [...untouched, ...written], alike ? withoutTenants : null);
+    world.track(WINDOWS, [...untouched, ...written]);
   }
   // Which events go is the same in both; where the original fails, none do.
-  if (original === 'fails') {
-    world.expectContent(
-      EVENTS,
-      events.filter((event) => !due.includes(event)),
-    );
-  }
+  const left = events.filter((event) => !due.includes(event));
+  if (!alike) world.expectContent(EVENTS, left);
+  world.track(EVENTS, left);
   return due.length;
 };
 
-/** The counts that a statistics call answers with once ours has compacted; other answers as they are. */
-export const countedAfterwards = (world: World, method: string, expected: Golden): Golden => {
+const occurred = (event: GoldenRow): bigint => (event['occurred_at'] as Instant).micros;
+
+/** Whether this event comes before that one where the newest come first. */
+const isNewer = (left: GoldenRow, right: GoldenRow): boolean =>
+  occurred(left) === occurred(right) ? String(left['id']) > String(right['id']) : occurred(left) > occurred(right);
+
+/** Whether ours deletes an event, among all of them. */
+const isDeleted = (method: string, args: GoldenRow, now: bigint) => {
+  const [given] = Object.values(args);
+  if (method === 'delete_old_temporal_events') {
+    return (event: GoldenRow): boolean => occurred(event) < now - BigInt(String(given)) * HOUR;
+  }
+  return (event: GoldenRow, events: readonly GoldenRow[]): boolean =>
+    given !== null &&
+    events.filter((other) => other['policy_id'] === event['policy_id'] && isNewer(other, event)).length >=
+      Number(given);
+};
+
+/**
+ * Follows a deletion of events that ours has carried out.
+ *
+ * @returns how many events go.
+ */
+export const remove = async (world: World, method: string, args: GoldenRow): Promise<number> => {
+  const events = await world.rows(EVENTS);
+  const isGone = isDeleted(method, args, await world.now());
+  const left = events.filter((event) => !isGone(event, events));
+  if (world.contentOf(EVENTS)) world.expectContent(EVENTS, left);
+  world.track(EVENTS, left);
+  return events.length - left.length;
+};
+
+/** The sum over a window of the events that ours has left. */
+const summed = async (world: World, args: GoldenRow): Promise<number> => {
+  const cutoff = (await world.now()) - BigInt(String(args['window_seconds'])) * 1_000_000n;
+  const id = String(args['policy_id']).replace(/[{}]/g, '').toLowerCase();
+  const counted = world.contentOf(EVENTS)!.filter((event) => event['policy_id'] === id && occurred(event) > cutoff);
+  return sum(counted, 'value');
+};
+
+/** What is answered once ours has compacted where the original has not: counts and sums; other answers as they are. */
+export const answeredAfterwards = async (
+  world: World,
+  method: string,
+  args: GoldenRow,
+  expected: Golden,
+): Promise<Golden> => {
+  if (method === 'fetch_temporal_metric_sum' && world.contentOf(EVENTS)) return summed(world, args);
   if (!/^fetch_temporal_(storage_)?stats$/.test(method) || !isMap(expected)) return expected;
   const [events, windows] = [world.contentOf(EVENTS), world.contentOf(WINDOWS)];
   const times = (events ?? [])

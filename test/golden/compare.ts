@@ -145,10 +145,10 @@ const leafMatches = (expected: Golden, actual: Actual, comparison: Comparison, t
   if (actual instanceof Instant)
     return typeof expected === 'string' && parseInstant(expected)?.micros === actual.micros;
   if (actual instanceof EnumText) return typeof expected === 'string' && expected.toUpperCase() === actual.text;
-  if (typeof expected === 'bigint' || typeof actual === 'bigint') {
-    return (typeof expected === 'bigint' || Number.isInteger(expected)) && typeof actual !== 'string'
-      ? BigInt(expected as number) === BigInt(actual as number)
-      : false;
+  // A number of a JSON document is a double.
+  if (typeof expected === 'bigint' && typeof actual === 'number') return close(Number(expected), actual, tolerance);
+  if (typeof actual === 'bigint') {
+    return (typeof expected === 'bigint' || Number.isInteger(expected)) && BigInt(expected as number) === actual;
   }
   if (typeof expected === 'number' && typeof actual === 'number') return close(expected, actual, tolerance);
   return expected === actual;

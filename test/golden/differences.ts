@@ -1,13 +1,14 @@
 import { createHash } from 'node:crypto';
-import { type DescField, ScalarType } from '@bufbuild/protobuf';
+import { type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
 import { pythonJson } from '../../src/plang/python-json.ts';
-import { compact, EVENTS, WINDOWS } from './compaction.ts';
+import { compact, EVENTS, remove } from './compaction.ts';
 import { Row, wholeText } from './compare.ts';
 import type { Call } from './format.ts';
-import type { Answer, Operation } from './operations.ts';
+import { type Answer, isNameColumn, type Operation } from './operations.ts';
+import { expectRefused } from './refused.ts';
 import { enumHolds, type StoredTexts } from './requests.ts';
 import { RULE_DIFFERENCES } from './rule-differences.ts';
-import { Generated, type Golden, isMap, type Reader } from './values.ts';
+import { Generated, type Golden, Instant, isMap, parseInstant, type Reader } from './values.ts';
 import { type GoldenRow as Arguments, meets, type World } from './world.ts';
 
 /** A call about to be made. */
@@ -82,6 +83,82 @@ const hasNonFinite = (value: Golden): boolean => {
   return isMap(value) && Object.values(value).some(hasNonFinite);
 };
 
+/** Fields of a message and what the arguments say for them, those of a patch included. */
+const given = (desc: DescMessage, args: Arguments): (readonly [DescField, Golden])[] =>
+  desc.fields.flatMap((field) => {
+    const value = args[field.name];
+    if (value === undefined) return [];
+    const isPatch = field.fieldKind === 'message' && field.message.typeName.endsWith('Patch') && isMap(value);
+    return isPatch ? given(field.message, value) : [[field, value] as const];
+  });
+
+const isDouble = (field: DescField): boolean => field.fieldKind === 'scalar' && field.scalar === ScalarType.DOUBLE;
+
+/** Not finite, or the text of a number that is not. */
+const isNonFinite = ([field, value]: readonly [DescField, Golden]): boolean =>
+  isDouble(field) && typeof value === 'string' && /^\s*[+-]?(nan|inf(inity)?)\s*$/i.test(value);
+
+const INTEGER = /^\s*-?\d+\s*$/;
+
+/** Whether the JSON form of a number reads a text. */
+const isNumber = (text: string): boolean => text !== '' && text.trim() === text && Number.isFinite(Number(text));
+
+/** Whether a value is not of a field's type although the original may have taken it. */
+const isMisfit = ([field, value]: readonly [DescField, Golden]): boolean => {
+  if (value === null) return false;
+  if (field.fieldKind === 'scalar') {
+    if (field.scalar === ScalarType.BOOL) return typeof value !== 'boolean';
+    if (field.scalar === ScalarType.STRING)
+      return ['number', 'bigint', 'boolean'].includes(typeof value) || Array.isArray(value);
+    const text = typeof value === 'boolean' ? '' : String(value);
+    if (field.scalar === ScalarType.INT64) return !INTEGER.test(text);
+    if (field.scalar === ScalarType.INT32) return !isNumber(text) || !Number.isInteger(Number(text));
+    return isDouble(field) && !isNumber(text);
+  }
+  if (field.fieldKind !== 'message') return false;
+  switch (field.message.typeName) {
+    case 'google.protobuf.Timestamp':
+      return !(value instanceof Instant) && !parseInstant(String(value));
+    case 'hoc.cus.policies.v1.StringList':
+      return !Array.isArray(value) || value.some((each) => typeof each !== 'string');
+    default:
+      return false;
+  }
+};
+
+const LEVELS = 40;
+
+/** Whether a document goes beyond what a Value carries: a number beyond any double, or too many levels. */
+const isBeyond = (json: unknown, levels = LEVELS): boolean => {
+  if (typeof json === 'number') return !Number.isFinite(json);
+  if (typeof json !== 'object' || json === null) return false;
+  return levels === 0 || Object.values(json).some((each) => isBeyond(each, levels - 1));
+};
+
+const isBeyondDocuments = ([field, value]: readonly [DescField, Golden]): boolean => {
+  if (field.fieldKind !== 'message' || field.message.typeName !== 'google.protobuf.Value') return false;
+  try {
+    return isBeyond(typeof value === 'string' ? JSON.parse(value) : value);
+  } catch {
+    return false;
+  }
+};
+
+/** Ids that the engine's driver looks rows up by. */
+const ENGINE_ID = /^(violation|ceiling|rule|version|conflict|policy)_id$/;
+const TAKES_ANY_TEXT = 'fetch_policy_version_by_id_or_version';
+
+const nullIds = ({ called, args }: Situation): string[] =>
+  called.driver === 'policy_engine_driver' && called.name !== TAKES_ANY_TEXT
+    ? Object.keys(args).filter((name) => args[name] === null && ENGINE_ID.test(name))
+    : [];
+
+/** A map without a change is not looked at any further. */
+const changesNothing = ({ args }: Situation): boolean => {
+  const { updates } = args;
+  return isMap(updates) ? Object.keys(updates).length === 0 : updates === null;
+};
+
 const fieldOf = ({ called }: Situation, name: string): DescField | undefined =>
   called.method.input.fields.find((field) => field.name === name);
 
@@ -115,6 +192,8 @@ const misfits = (situation: Situation): string[] =>
     const range = INT_RANGES[fieldOf(situation, name)?.scalar ?? 0];
     if (range === undefined || (typeof value !== 'number' && typeof value !== 'bigint')) return [];
     const whole = typeof value === 'bigint' || Number.isInteger(value);
+    // A limit beyond the greatest one asks for all rows, too.
+    if (whole && name === 'limit' && value >= 0 && value < INT64) return [];
     return whole && value >= -range && value < range ? [] : [name];
   });
 
@@ -294,6 +373,12 @@ export const exceedsInt64 = (result: Arguments): boolean =>
     return limit >= INT64 || limit < -INT64;
   });
 
+/** Refused, with nothing of what the original did. */
+const refused = async ({ called, args, world }: Situation): Promise<Ours> => {
+  await expectRefused(called, args, world);
+  return { code: 'INVALID_ARGUMENT' };
+};
+
 /** Every deliberate difference that golden cases show. There are few. */
 export const DIFFERENCES: readonly Difference[] = [
   ...RULE_DIFFERENCES,
@@ -316,25 +401,36 @@ export const DIFFERENCES: readonly Difference[] = [
     },
   },
   {
+    line: '`compact_temporal_events`',
+    applies: (situation) =>
+      /^(delete_old|cap)_temporal_events$/.test(situation.called.name) &&
+      succeeds(situation) &&
+      Object.values(situation.args).every((value) => value === null || INTEGER.test(String(value))),
+    ours: async ({ called, args, world, call }) => {
+      const diverged = world.contentOf(EVENTS) !== undefined;
+      const removed = await remove(world, called.name, args);
+      return { result: diverged ? removed : (call.result as number) };
+    },
+  },
+  {
     line: '`fetch_active_policies_for_integrity`',
     applies: (situation) =>
       is(situation, 'policy_engine_driver', 'fetch_active_policies_for_integrity') &&
-      /^42/.test(situation.call.error?.sqlstate ?? ''),
+      (/^42/.test(situation.call.error?.sqlstate ?? '') ||
+        (succeeds(situation) && !isNameColumn(situation.args['table']!, situation.args['name_col']!))),
     ours: async () => ({ code: 'INVALID_ARGUMENT' }),
   },
   {
     line: 'every operation: NaN and infinity',
-    applies: (situation) => succeeds(situation) && hasNonFinite(situation.args),
+    applies: (situation) =>
+      succeeds(situation) &&
+      (hasNonFinite(situation.args) || given(situation.called.method.input, situation.args).some(isNonFinite)),
     ours: async (situation) => {
-      const { args, world } = situation;
-      if (is(situation, 'recovery_write_driver', 'insert_suggestion_provenance')) {
-        world.expectAmended(PROVENANCE, (rows) =>
-          rows.filter((row) => !hasNonFinite(row['confidence_before'] ?? null)),
-        );
-        return { code: 'INVALID_ARGUMENT' };
-      }
-      for (const [name, value] of Object.entries(args)) if (/_id$|^id$/.test(name)) world.expectAbsent(String(value));
-      return { code: 'INVALID_ARGUMENT' };
+      if (!is(situation, 'recovery_write_driver', 'insert_suggestion_provenance')) return refused(situation);
+      situation.world.expectAmended(PROVENANCE, (rows) =>
+        rows.filter((row) => !hasNonFinite(row['confidence_before'] ?? null)),
+      );
+      return invalid;
     },
   },
   {
@@ -342,11 +438,12 @@ export const DIFFERENCES: readonly Difference[] = [
     applies: (situation) =>
       is(situation, 'policy_engine_driver', 'compact_temporal_events') &&
       [undefined, '21000'].includes(situation.call.error?.sqlstate) &&
-      Object.values(situation.args).every(Number.isInteger),
+      Object.values(situation.args).every((value) => INTEGER.test(String(value))),
     ours: async ({ args, world, call }) => {
-      const [compactHours, retentionHours] = [args['compact_hours'] as number, args['retention_hours'] as number];
-      const removed = await compact(world, compactHours, retentionHours, call.error ? 'fails' : 'succeeds');
-      return { result: call.error ? removed : (call.result as number) };
+      const [compactHours, retentionHours] = [Number(args['compact_hours']), Number(args['retention_hours'])];
+      const diverged = call.error !== undefined || world.contentOf(EVENTS) !== undefined;
+      const removed = await compact(world, compactHours, retentionHours, diverged ? 'fails' : 'succeeds');
+      return { result: diverged ? removed : (call.result as number) };
     },
   },
   {
@@ -458,24 +555,28 @@ export const DIFFERENCES: readonly Difference[] = [
   {
     line: '`update_risk_ceiling`, `update_safety_rule`, `update_recovery_candidate`: columns',
     applies: ({ called, args }) => unknownColumns(called, args).length > 0,
-    ours: async (situation) =>
-      succeeds(situation) && is(situation, 'recovery_write_driver', 'update_recovery_candidate')
+    ours: async (situation) => {
+      if (!succeeds(situation)) return invalid;
+      return is(situation, 'recovery_write_driver', 'update_recovery_candidate')
         ? refusedChange(situation, CANDIDATES, situation.args['fields'] as Arguments)
-        : invalid,
+        : refused(situation);
+    },
   },
   {
     line: '`fetch_temporal_metric_sum`, `delete_old_temporal_events`, `compact_temporal_events`: numbers',
     applies: (situation) =>
       succeeds(situation) &&
+      /^(fetch_temporal_metric_sum|(delete_old|compact)_temporal_events)$/.test(situation.called.name) &&
       Object.entries(situation.args).some(
-        ([name, value]) =>
-          /_(seconds|hours)$/.test(name) &&
-          (typeof value === 'string' || (typeof value === 'number' && !Number.isInteger(value))),
+        ([name, value]) => /_(seconds|hours)$/.test(name) && value !== null && !INTEGER.test(String(value)),
       ),
-    ours: async ({ world }) => {
-      for (const table of [EVENTS, WINDOWS]) world.expectContent(table, await world.rows(table));
-      return { code: 'INVALID_ARGUMENT' };
-    },
+    ours: refused,
+  },
+  {
+    line: 'every operation: JSON documents',
+    applies: (situation) =>
+      succeeds(situation) && given(situation.called.method.input, situation.args).some(isBeyondDocuments),
+    ours: refused,
   },
   {
     line: '`get_candidates`, `approve_candidate`',
@@ -526,8 +627,12 @@ export const DIFFERENCES: readonly Difference[] = [
     line: 'every operation: a value that its field cannot hold',
     applies: (situation) =>
       succeeds(situation) &&
-      (misfits(situation).length > 0 || hasNul(situation.args) || unholdable(situation).length > 0),
-    ours: async () => invalid,
+      (misfits(situation).length > 0 ||
+        given(situation.called.method.input, situation.args).some(isMisfit) ||
+        (nullIds(situation).length > 0 && !changesNothing(situation)) ||
+        hasNul(situation.args) ||
+        unholdable(situation).length > 0),
+    ours: refused,
   },
 ];
 

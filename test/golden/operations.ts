@@ -62,10 +62,28 @@ export const SYNCHRONOUS = new Set([
   'scope_resolver',
 ]);
 
-/** Arguments whose name the request has changed, or that it leaves out. */
-const RENAMED: Readonly<Record<string, Readonly<Record<string, string | null>>>> = {
-  // The closed set of tables fixes the column.
-  'policy_engine_driver.fetch_active_policies_for_integrity': { name_col: null },
+/** Columns by which a table of the closed set is listed; the others by their name. */
+const NAME_COLUMNS: Readonly<Record<string, string>> = {
+  policy_versions: 'version',
+  policy_dependencies: 'source_policy',
+};
+
+/** Whether the closed set of tables fixes this very column; SQL reads the names in any letter case. */
+export const isNameColumn = (table: Golden, column: Golden): boolean =>
+  String(column).toLowerCase() === (NAME_COLUMNS[String(table).toLowerCase()] ?? 'name');
+
+/** Arguments that the request has no field for, because another one says the same. */
+const isImplied = (
+  driver: string,
+  name: string,
+  argument: string,
+  args: { readonly [name: string]: Golden },
+): boolean =>
+  `${driver}.${name}.${argument}` === 'policy_engine_driver.fetch_active_policies_for_integrity.name_col' &&
+  isNameColumn(args['table']!, args[argument]!);
+
+/** Arguments whose name the request has changed. */
+const RENAMED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'recovery_write_driver.update_recovery_candidate': { fields: 'updates' },
 };
 
@@ -121,9 +139,9 @@ export const send = async (
   const renamed = RENAMED[`${driver}.${name}`] ?? {};
   const named = Object.fromEntries(
     Object.entries(args).flatMap(([key, value]) => {
-      const field = key in renamed ? renamed[key] : key;
+      const field = renamed[key] ?? key;
       const known = method.input.fields.some((each) => each.name === field);
-      return field == null || (!known && INDULGENT.has(`${driver}.${name}`))
+      return isImplied(driver, name, key, args) || (!known && INDULGENT.has(`${driver}.${name}`))
         ? []
         : [[field, BUILT[`${driver}.${name}`] === field ? built(method.input, field, value) : value]];
     }),

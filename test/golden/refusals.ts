@@ -21,6 +21,8 @@ const CODES: Readonly<Record<string, string>> = {
   '42804': 'INVALID_ARGUMENT',
   '42846': 'INVALID_ARGUMENT',
   '42883': 'INVALID_ARGUMENT',
+  // Text of the caller that became SQL and made none.
+  '42601': 'INVALID_ARGUMENT',
   '42P01': 'FAILED_PRECONDITION',
   '42703': 'FAILED_PRECONDITION',
 };

@@ -14,8 +14,14 @@ export interface RequestOptions {
 /** The texts of every closed set that a table keeps, in the letter case they are stored in. */
 export type StoredTexts = readonly ReadonlySet<string>[];
 
-/** Most rows an RPC can be asked for: the original's null limit means all of them. */
+/** Most rows an RPC can be asked for: the original's null limit means all of them, as does any greater number. */
 const NO_LIMIT = 2_147_483_647;
+const GREATEST_LIMIT = 2n ** 63n - 1n;
+
+const isBeyondAll = (value: Golden): boolean =>
+  value === null ||
+  (typeof value === 'bigint' && value > NO_LIMIT && value <= GREATEST_LIMIT) ||
+  (typeof value === 'number' && value > NO_LIMIT && Number.isSafeInteger(value));
 
 const scalarText = (value: Golden): string => {
   if (value instanceof Decimal) return JSON.stringify(value.text);
@@ -118,7 +124,7 @@ export const maskText = (columns: readonly string[]): string => JSON.stringify(c
 /**
  * The request that says what a driver call's arguments say, as protobuf JSON text. Arguments map to fields by name and
  * are written as the field's type wants them; what the type cannot hold is written nevertheless, so that whoever reads
- * the text refuses it; so is an argument without a field. A null argument is an unset field, a null limit the largest one.
+ * the text refuses it; so is an argument without a field. A null argument is an unset field, a null limit, or one beyond it, the largest one.
  *
  * A map for a field that has a mask beside it is a patch: the mask names its keys.
  */
@@ -138,8 +144,8 @@ export const requestText = (
     if (mask && field.fieldKind === 'message' && isMap(value)) {
       members.push(`"${mask.name}":${maskText(Object.keys(value))}`);
     }
-    if (value !== null) members.push(`"${name}":${fieldText(field, value, options)}`);
-    else if (name === 'limit') members.push(`"limit":${NO_LIMIT}`);
+    if (name === 'limit' && isBeyondAll(value)) members.push(`"limit":${NO_LIMIT}`);
+    else if (value !== null) members.push(`"${name}":${fieldText(field, value, options)}`);
   }
   return `{${members.join(',')}}`;
 };

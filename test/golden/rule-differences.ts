@@ -65,7 +65,8 @@ export const RULE_DIFFERENCES: readonly Difference[] = [
       calls(situation, 'policy_rules_driver.create_integrity', 'policy_rules_driver.add_integrity') &&
       isNonFinite(verdictOf(situation.args)['integrity_score'] ?? null),
     ours: async ({ args, world }) => {
-      world.expectAbsent(String(verdictOf(args)['id']));
+      const { id } = verdictOf(args);
+      world.expectUndone((row) => (isMap(row) && row['id'] === id ? undefined : row));
       return { code: 'INVALID_ARGUMENT' };
     },
   },

@@ -1,6 +1,6 @@
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import type { CallError } from '../support/client.ts';
-import { countedAfterwards } from './compaction.ts';
+import { answeredAfterwards } from './compaction.ts';
 import { type Actual, type Comparison, mismatches, type Row } from './compare.ts';
 import { differenceOf, type Ours } from './differences.ts';
 import type { Call, GoldenError, Step, TableStep, TransactionStep } from './format.ts';
@@ -101,7 +101,9 @@ export class CaseRun {
   async #call(call: Call): Promise<Outcome> {
     const called = this.#operation(call);
     const args = this.#arguments(call);
-    return this.#perform(call, args, (given) => send(this.#target, called, given, this.#header(called)));
+    const outcome = await this.#perform(call, args, (given) => send(this.#target, called, given, this.#header(called)));
+    this.#world.committed();
+    return outcome;
   }
 
   /** Makes a call and judges its answer by the original's, or by ours where that differs. */
@@ -111,7 +113,7 @@ export class CaseRun {
     const situation = { called, call, args, world: this.#world, reader: this.#reader, storedTexts, ask };
     const ours = await differenceOf(situation)?.ours(situation);
     const answer = await ask(args);
-    const judged = ours ? await this.#judgeOurs(called, ours, answer) : this.#judge(call, called, answer);
+    const judged = ours ? await this.#judgeOurs(called, ours, answer) : await this.#judge(call, args, answer);
     const problems = judged.problems.map((each) => `${called.name}: ${each}`);
     return { ...judged, problems, answer, deliberate: ours !== undefined };
   }
@@ -152,7 +154,7 @@ export class CaseRun {
       }
       const queued = await drain(call.error);
       const judged: Outcome = queued
-        ? { ...this.#judge(call, this.#operation(call), queued), answer: queued, deliberate: false }
+        ? { ...(await this.#judge(call, args, queued)), answer: queued, deliberate: false }
         : await this.#perform(call, args, (given) => perform(call, given));
       problems.push(...judged.problems);
       values.push(judged.value);
@@ -167,6 +169,7 @@ export class CaseRun {
     const ended = failed ? 'rolled back' : 'committed';
     if (failed) await grpc.unary(rpc.rollback, { transactionId });
     else await grpc.unary(rpc.commit, { transactionId });
+    this.#world.committed();
     return ended === outcome ? problems : [...problems, `the transaction is ${ended}, expected ${outcome}`];
   }
 
@@ -182,18 +185,18 @@ export class CaseRun {
     return kind === 'write' ? 'single-use' : undefined;
   }
 
-  #judge(call: Call, { kind, driver, name }: Operation, answer: Answer): Judgement {
+  async #judge(call: Call, args: GoldenRow, answer: Answer): Promise<Judgement> {
+    const { kind, driver, name } = this.#operation(call);
     if ('refusal' in answer) {
+      const { refusal } = answer;
       return failure(
-        call.error
-          ? refusalMismatches(call.error, answer.refusal, kind, call.args as Json)
-          : [unexpected(answer.refusal)],
+        call.error ? refusalMismatches(call.error, refusal, kind, call.args as Json) : [unexpected(refusal)],
       );
     }
     if (call.error) return failure([`succeeded, expected to be refused like ${JSON.stringify(call.error)}`]);
-    const golden = this.#world.answer(this.#reader.read(call.result ?? null, this.#results));
-    const expected = countedAfterwards(this.#world, name, golden);
-    const actual = returned(expected, answer.response, kind);
+    const golden = this.#reader.read(call.result ?? null, this.#results);
+    const expected = await answeredAfterwards(this.#world, name, args, this.#world.answer(golden));
+    const actual = upTo(golden, expected, returned(expected, answer.response, kind));
     const unordered = call.unordered || UNDEFINED_ORDER.has(`${driver}.${name}`);
     return { problems: this.#compare(expected, actual, unordered), value: recorded(actual) };
   }
@@ -219,6 +222,12 @@ export class CaseRun {
 }
 
 const failure = (problems: string[]): Judgement => ({ problems, value: null });
+
+/** Of a list that was cut off, the part that the original's answer has without the rows that ours does not hold. */
+const upTo = (golden: Golden, expected: Golden, actual: Actual): Actual =>
+  Array.isArray(golden) && Array.isArray(expected) && Array.isArray(actual) && actual.length <= golden.length
+    ? actual.slice(0, golden.length > expected.length ? expected.length : actual.length)
+    : actual;
 
 const asMap = ({ fields }: Row): GoldenRow => Object.fromEntries(fields) as unknown as GoldenRow;
 

@@ -18,12 +18,16 @@ export type Amendment = (
 export const meets = (row: GoldenRow, where: GoldenRow): boolean =>
   Object.entries(where).every(([name, value]) => row[name] === value);
 
+/** A row, of a table or an answer, as the original has it -> as ours has it; undefined when ours has none. */
+export type Undo = (row: Golden) => Golden | undefined;
+
 /** Where the content of the tables is no longer the original's, because ours deliberately did something else. */
 export class World {
   readonly #tables: Tables;
   readonly #reader: Reader;
   readonly #content = new Map<string, readonly GoldenRow[]>();
-  readonly #absent = new Set<string>();
+  readonly #tracked = new Map<string, readonly GoldenRow[]>();
+  readonly #undone: Undo[] = [];
   readonly #amendments: { readonly table: string; readonly amend: Amendment }[] = [];
   readonly #answers: ((row: GoldenRow) => GoldenRow)[] = [];
   readonly #views = new Map<string, View | null>();
@@ -33,8 +37,12 @@ export class World {
     this.#reader = reader;
   }
 
-  /** All rows of a table as they are now. */
-  async rows(table: string): Promise<GoldenRow[]> {
+  /** All rows of a table as they are now, also where an open transaction hides them. */
+  async rows(table: string): Promise<readonly GoldenRow[]> {
+    return this.#tracked.get(table) ?? this.#stored(table);
+  }
+
+  async #stored(table: string): Promise<GoldenRow[]> {
     return (await this.#tables.dump(table, this.#reader)).map(
       ({ fields }) => Object.fromEntries(fields) as unknown as GoldenRow,
     );
@@ -61,9 +69,19 @@ export class World {
     return this.#views.get(table) ?? undefined;
   }
 
-  /** Says that a row the original stored is not there. */
-  expectAbsent(id: string): void {
-    this.#absent.add(id);
+  /** Says what an open transaction has made of a table. */
+  track(table: string, rows: readonly GoldenRow[]): void {
+    this.#tracked.set(table, rows);
+  }
+
+  /** What was done is visible to all. */
+  committed(): void {
+    this.#tracked.clear();
+  }
+
+  /** Says what a write that the original carried out, and ours refused, would have done. */
+  expectUndone(undo: Undo): void {
+    this.#undone.push(undo);
   }
 
   /** The test itself has changed a table. */
@@ -88,7 +106,7 @@ export class World {
 
   /** An expected dump of a table with what differs in ours. */
   async amended(table: string, expected: Golden, where: GoldenRow): Promise<readonly GoldenRow[]> {
-    let rows = this.withoutAbsent(expected) as readonly GoldenRow[];
+    let rows = this.undone(expected) as readonly GoldenRow[];
     for (const each of this.#amendments) if (each.table === table) rows = await each.amend(rows, where);
     return rows;
   }
@@ -97,16 +115,16 @@ export class World {
   answer(expected: Golden): Golden {
     const amended = (value: Golden): Golden =>
       isMap(value) ? this.#answers.reduce((row, amend) => amend(row), value) : value;
-    const present = this.withoutAbsent(expected);
+    const present = this.undone(expected);
     return Array.isArray(present) ? present.map(amended) : amended(present);
   }
 
-  /** An expected answer without the rows that are not there. */
-  withoutAbsent(expected: Golden): Golden {
-    if (this.#absent.size === 0) return expected;
-    const isAbsent = (value: Golden): boolean => isMap(value) && this.#absent.has(String(value['id']));
-    if (Array.isArray(expected)) return expected.filter((each) => !isAbsent(each));
-    return isAbsent(expected) ? null : expected;
+  /** An expected answer without what ours has refused. */
+  undone(expected: Golden): Golden {
+    const undo = (row: Golden): Golden | undefined =>
+      this.#undone.reduceRight<Golden | undefined>((left, each) => (left === undefined ? left : each(left)), row);
+    if (Array.isArray(expected)) return expected.map(undo).filter((each) => each !== undefined);
+    return undo(expected) ?? null;
   }
 }
 

@@ -89,8 +89,9 @@ const activate = statement(
 const lockVersions = statement('policy_engine.lock_versions', `lock table ${from} in share row exclusive mode`);
 
 /**
- * Activates the target alone. Locking every row makes a transaction whose snapshot is older than somebody's activation
- * fail with a serialization error instead of leaving two versions active.
+ * Activates the target alone. Every row is rewritten, so that a transaction whose snapshot is older than somebody's
+ * activation fails with a serialization error instead of leaving two versions active: where no version was active, the
+ * rows whose values change may all be ones that it does not see.
  *
  * @param others assignments to the versions that were active besides the target, as values of the two stamps.
  */
@@ -98,14 +99,20 @@ const exclusively = (name: string, others: { readonly at: string; readonly by: s
   statement(
     name,
     `with present as materialized (select ${['id', 'version', 'created_at', 'is_active'].map((each) => of(each)).join(', ')} from ${from} for update),
-    target as (select ${of('id')} from present where ${TARGET_MATCH} order by ${TARGET_ORDER} limit 1)
-    update ${from} v set
-      ${of('is_active')} = v.id = target.id,
-      ${of('rolled_back_at')} = case when v.id = target.id then null else ${others.at} end,
-      ${of('rolled_back_by')} = case when v.id = target.id then null else ${others.by} end
-    from target, present
-    where present.id = v.id and (present.is_active or v.id = target.id)
-    returning ${projection(PolicySetVersionSchema, PolicySetVersion, { alias: 'v' }).columns}`,
+    target as (select ${of('id')} from present where ${TARGET_MATCH} order by ${TARGET_ORDER} limit 1),
+    written as (
+      update ${from} v set
+        ${of('is_active')} = v.id = target.id,
+        ${of('rolled_back_at')} = case when v.id = target.id then null when present.is_active then ${others.at}
+          else ${of('rolled_back_at', 'v')} end,
+        ${of('rolled_back_by')} = case when v.id = target.id then null when present.is_active then ${others.by}
+          else ${of('rolled_back_by', 'v')} end
+      from target, present
+      where present.id = v.id
+      returning ${projection(PolicySetVersionSchema, PolicySetVersion, { alias: 'v' }).columns},
+        present.is_active or v.id = target.id as changed
+    )
+    select ${version.columns} from written where changed`,
     version.map,
   );
 
