@@ -8,6 +8,7 @@ import { type Answer, isNameColumn, type Operation } from './operations.ts';
 import { expectRefused } from './refused.ts';
 import { enumHolds, type StoredTexts } from './requests.ts';
 import { RULE_DIFFERENCES } from './rule-differences.ts';
+import { isOddUuid, isUuid, plainUuid } from './uuids.ts';
 import { Generated, type Golden, Instant, isMap, parseInstant, type Reader } from './values.ts';
 import { type GoldenRow as Arguments, meets, type World } from './world.ts';
 
@@ -40,16 +41,6 @@ export interface Difference {
   /** Our answer, worked out before the call is made. */
   readonly ours: (situation: Situation) => Promise<Ours>;
 }
-
-const UUID = /^(?:[0-9a-f]{4}-?){7}[0-9a-f]{4}$/i;
-const BRACED = /^\{.*\}$/;
-
-const PLAIN = /^[0-9a-f]{8}(?:(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24})$/i;
-
-const isUuid = (text: string): boolean => UUID.test(BRACED.test(text) ? text.slice(1, -1) : text);
-
-/** A spelling that PostgreSQL reads and the client library refuses. */
-const isOddUuid = (value: Golden): value is string => typeof value === 'string' && isUuid(value) && !PLAIN.test(value);
 
 const succeeds = ({ call }: Situation): boolean => call.error === undefined;
 
@@ -452,7 +443,7 @@ export const DIFFERENCES: readonly Difference[] = [
       call.error?.client_side === true && called.kind === 'read' && Object.values(args).some(isOddUuid),
     ours: ({ args, ask }) => {
       const bare = Object.entries(args).map(
-        ([name, value]) => [name, isOddUuid(value) ? value.replace(/[{}-]/g, '') : value] as const,
+        ([name, value]) => [name, isOddUuid(value) ? plainUuid(value) : value] as const,
       );
       return sameAs(ask(Object.fromEntries(bare)));
     },

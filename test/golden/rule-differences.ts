@@ -1,11 +1,13 @@
 import { type DescField, ScalarType } from '@bufbuild/protobuf';
 import { wholeText } from './compare.ts';
 import type { Difference, Ours, Situation } from './differences.ts';
-import { Decimal, type Golden, isMap } from './values.ts';
-import type { GoldenRow } from './world.ts';
+import { isOddUuid, plainUuid } from './uuids.ts';
+import { Decimal, Generated, type Golden, isMap } from './values.ts';
+import { type GoldenRow, meets } from './world.ts';
 
 const RULES = 'public.policy_rules';
 const PROPOSALS = 'public.policy_proposals';
+const VERSIONS = 'public.policy_versions';
 
 const calls = ({ called }: Situation, ...operations: readonly string[]): boolean =>
   operations.includes(`${called.driver}.${called.name}`);
@@ -68,6 +70,42 @@ export const RULE_DIFFERENCES: readonly Difference[] = [
       const { id } = verdictOf(args);
       world.expectUndone((row) => (isMap(row) && row['id'] === id ? undefined : row));
       return { code: 'INVALID_ARGUMENT' };
+    },
+  },
+  {
+    line: 'every operation of the asynchronous drivers: UUID spellings',
+    applies: (situation) =>
+      situation.call.error?.client_side === true &&
+      calls(situation, 'policy_proposal_write_driver.update_proposal_status') &&
+      isOddUuid(situation.args['proposal_id'] ?? null),
+    ours: async ({ args, world }) => {
+      const { reviewed_at = null, reviewed_by = null, review_notes = null, effective_from = null } = args;
+      const decided = { status: args['new_status']!, reviewed_at, reviewed_by, review_notes, effective_from };
+      const id = plainUuid(args['proposal_id'] as string);
+      world.expectAmended(PROPOSALS, (rows) => rows.map((row) => (row['id'] === id ? { ...row, ...decided } : row)));
+      return { result: (await world.rows(PROPOSALS)).some((row) => row['id'] === id) };
+    },
+  },
+  {
+    line: 'every operation of the asynchronous drivers: UUID spellings',
+    applies: (situation) =>
+      situation.call.error?.client_side === true &&
+      calls(situation, 'policy_proposal_write_driver.create_version') &&
+      isOddUuid(situation.args['proposal_id'] ?? null),
+    ours: async ({ args, world }) => {
+      const { proposal_id, version_number, ...rest } = args;
+      const id = plainUuid(proposal_id as string);
+      if ((await world.rows(PROPOSALS)).every((row) => row['id'] !== id)) return { code: 'FAILED_PRECONDITION' };
+      const created = {
+        ...rest,
+        id: new Generated('uuid'),
+        proposal_id: id,
+        version: version_number!,
+        created_at: new Generated('timestamp'),
+        is_current: false,
+      };
+      world.expectAmended(VERSIONS, (rows, where) => (meets(created, where) ? [...rows, created] : rows));
+      return { result: new Generated('uuid') };
     },
   },
   {
