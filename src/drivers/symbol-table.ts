@@ -6,7 +6,7 @@ import { PolicyCategory, PolicyCategorySchema } from '../gen/hoc/cus/policies/v1
 import {
   type DefineRequestSchema,
   type Symbol as SymbolMessage,
-  type SymbolSchema,
+  SymbolSchema,
   type SymbolScopeSchema,
   type SymbolTableOperation,
   type SymbolTableResult,
@@ -46,6 +46,7 @@ const CODES: Readonly<Record<SymbolTableReason | HandleReason, Code>> = {
   GLOBAL_SCOPE: Code.FAILED_PRECONDITION,
   SYMBOL_LIMIT: Code.RESOURCE_EXHAUSTED,
   SCOPE_LIMIT: Code.RESOURCE_EXHAUSTED,
+  SIZE_LIMIT: Code.RESOURCE_EXHAUSTED,
   TABLE_UNKNOWN: Code.FAILED_PRECONDITION,
   TABLE_NOT_YOURS: Code.PERMISSION_DENIED,
   TABLE_LIMIT: Code.RESOURCE_EXHAUSTED,
@@ -103,7 +104,7 @@ const operations = {
   exitScope: (table: Table) => ({ scope: scopeMessage(table.exitScope()) }),
   define: (table: Table, { symbol, scopeOnly }: MessageShape<typeof DefineRequestSchema>) => {
     const defined = fromMessage(symbol!);
-    table.define(defined, scopeOnly);
+    table.define(defined, { scopeOnly, bytes: toBinary(SymbolSchema, symbol!).length });
     return found(defined);
   },
   lookup: (table: Table, { name, localOnly }: RequestOf<'lookup'>) => found(table.current.lookup(name, localOnly)),

@@ -18,7 +18,7 @@ export interface PolicySymbol<V = unknown> {
 }
 
 /** What a table refuses. */
-export type SymbolTableReason = 'SYMBOL_DEFINED' | 'GLOBAL_SCOPE' | 'SYMBOL_LIMIT' | 'SCOPE_LIMIT';
+export type SymbolTableReason = 'SYMBOL_DEFINED' | 'GLOBAL_SCOPE' | 'SYMBOL_LIMIT' | 'SCOPE_LIMIT' | 'SIZE_LIMIT';
 
 /** A refused operation; the table is as it was. */
 export class SymbolTableError extends Error {
@@ -27,6 +27,32 @@ export class SymbolTableError extends Error {
   constructor(reason: SymbolTableReason, message: string) {
     super(message);
     this.reason = reason;
+  }
+}
+
+/** Bytes that what is kept may take, inside the room of all tables if there is one. */
+export class Room {
+  readonly #bytes: number;
+  readonly #around: Room | undefined;
+  #taken = 0;
+
+  constructor(bytes: number, around?: Room) {
+    this.#bytes = bytes;
+    this.#around = around;
+  }
+
+  take(bytes: number): void {
+    if (this.#taken + bytes > this.#bytes) {
+      throw new SymbolTableError('SIZE_LIMIT', `there is no room for ${bytes} more bytes within ${this.#bytes}`);
+    }
+    this.#around?.take(bytes);
+    this.#taken += bytes;
+  }
+
+  /** Gives everything back that was taken. */
+  leave(): void {
+    if (this.#around) this.#around.#taken -= this.#taken;
+    this.#taken = 0;
   }
 }
 
@@ -48,10 +74,12 @@ export class Scope<V = unknown> {
     for (let scope: Scope<V> | undefined = this; scope; scope = scope.parent) yield scope;
   }
 
-  define(symbol: PolicySymbol<V>): void {
+  /** @param room told the bytes that the symbol takes before it is there. */
+  define(symbol: PolicySymbol<V>, room: () => void): void {
     if (this.symbols.has(symbol.name)) {
       throw new SymbolTableError('SYMBOL_DEFINED', `Symbol '${symbol.name}' already defined in scope '${this.name}'`);
     }
+    room();
     this.symbols.set(symbol.name, symbol);
   }
 
@@ -89,6 +117,8 @@ const BUILTIN = 'builtin';
 
 const MAX_SYMBOLS = 100_000;
 const MAX_DEPTH = 1_000;
+/** Bytes of one table. */
+const MAX_BYTES = 16 * 1024 * 1024;
 
 const shown = ({ name, symbolType, category }: PolicySymbol): string =>
   `Symbol(${name}, ${symbolType}${category ? `[${category}]` : ''})`;
@@ -98,9 +128,12 @@ export class SymbolTable<V = unknown> {
   readonly #global = new Scope<V>('global', undefined, undefined);
   readonly #open: Scope<V>[] = [this.#global];
   readonly #index = new Map<Category, PolicySymbol<V>[]>(CATEGORIES.map((category) => [category, []]));
+  readonly #room: Room;
   #size = 0;
 
-  constructor() {
+  /** @param around the room of all tables; left out for a table of its own. */
+  constructor(around?: Room) {
+    this.#room = new Room(MAX_BYTES, around);
     for (const [symbolType, names] of BUILTINS) {
       for (const name of names) {
         this.define(
@@ -116,7 +149,7 @@ export class SymbolTable<V = unknown> {
             requiresApproval: false,
             auditLevel: 0,
           },
-          true,
+          { scopeOnly: true },
         );
       }
     }
@@ -140,6 +173,7 @@ export class SymbolTable<V = unknown> {
     if (this.#open.length >= MAX_DEPTH) {
       throw new SymbolTableError('SCOPE_LIMIT', `scopes are at most ${MAX_DEPTH} deep`);
     }
+    this.#room.take(name.length);
     const scope = new Scope(name, this.current, category ?? this.current.category);
     this.#open.push(scope);
     return scope;
@@ -150,12 +184,12 @@ export class SymbolTable<V = unknown> {
     return this.#open.pop()!;
   }
 
-  /** @param scopeOnly leaves the symbol out of the index by category. */
-  define(symbol: PolicySymbol<V>, scopeOnly = false): void {
+  /** `scopeOnly` leaves the symbol out of the index by category; `bytes` is what it takes. */
+  define(symbol: PolicySymbol<V>, { scopeOnly = false, bytes = 0 } = {}): void {
     if (this.#size >= MAX_SYMBOLS) {
       throw new SymbolTableError('SYMBOL_LIMIT', `a table holds at most ${MAX_SYMBOLS} symbols`);
     }
-    this.current.define(symbol);
+    this.current.define(symbol, () => this.#room.take(bytes));
     this.#size += 1;
     if (symbol.category && !scopeOnly) this.#index.get(symbol.category)!.push(symbol);
   }
@@ -195,8 +229,15 @@ export class SymbolTable<V = unknown> {
   /** @returns false when there is no such symbol. */
   addReference(name: string, from: string): boolean {
     const symbol = this.current.lookup(name);
-    symbol?.referencedBy.push(from);
-    return symbol !== undefined;
+    if (!symbol) return false;
+    this.#room.take(from.length);
+    symbol.referencedBy.push(from);
+    return true;
+  }
+
+  /** Gives its room back; it is not used any more. */
+  close(): void {
+    this.#room.leave();
   }
 
   /** Of the open scopes only. */

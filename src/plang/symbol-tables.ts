@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { SymbolTable } from './symbol-table.ts';
+import { Room, SymbolTable } from './symbol-table.ts';
 
 /** Why a handle is refused. */
 export type HandleReason = 'TABLE_UNKNOWN' | 'TABLE_NOT_YOURS' | 'TABLE_LIMIT';
@@ -22,18 +22,21 @@ interface Entry<V> {
 }
 
 const MAX_TABLES = 1_000;
+/** Bytes of all tables. */
+const MAX_BYTES = 128 * 1024 * 1024;
 
 /** The symbol tables of this process, behind unguessable handles that are bound to their caller and leased. */
 export class SymbolTables<V = unknown> {
   readonly #entries = new Map<string, Entry<V>>();
+  readonly #room = new Room(MAX_BYTES);
 
   /** Makes a table; it is dropped when it is not used for its lease. */
   create(caller: string, idleLeaseMs: number): string {
     if (this.#entries.size >= MAX_TABLES)
       throw new HandleError('TABLE_LIMIT', `there are ${MAX_TABLES} tables already`);
     const handle = randomBytes(16).toString('base64url');
-    const timer = setTimeout(() => this.#entries.delete(handle), idleLeaseMs).unref();
-    this.#entries.set(handle, { caller, table: new SymbolTable(), idleLeaseMs, timer });
+    const timer = setTimeout(() => this.#remove(handle), idleLeaseMs).unref();
+    this.#entries.set(handle, { caller, table: new SymbolTable(this.#room), idleLeaseMs, timer });
     return handle;
   }
 
@@ -46,6 +49,11 @@ export class SymbolTables<V = unknown> {
 
   drop(handle: string, caller: string): void {
     clearTimeout(this.#own(handle, caller).timer);
+    this.#remove(handle);
+  }
+
+  #remove(handle: string): void {
+    this.#entries.get(handle)?.table.close();
     this.#entries.delete(handle);
   }
 

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyCategory } from '../../src/gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
 import { SymbolTableService, SymbolType } from '../../src/gen/hoc/cus/policies/v1/symbol_table_pb.ts';
-import { refusal } from '../support/client.ts';
+import { type CallError, refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
 const rpc = SymbolTableService.method;
@@ -163,6 +163,35 @@ describe.each(['grpc', 'connect'] as const)('symbol tables over %s', (listener) 
     expect((await caller().unary(rpc.getTable, { table })).openScopes).toHaveLength(1);
     const stopped = await caller().unary(rpc.apply, { table, operations: operations.slice(1), stopAtError: true });
     expect(stopped.results).toHaveLength(10);
+  });
+
+  // Symbols were counted, whatever they held, and references to them were not: one caller could fill the process.
+  test('what is kept has its limit, and room is given back', async () => {
+    const value = jsonToValue('x'.repeat(7_000_000));
+    const constant = (name: string) => ({ name, symbolType: SymbolType.CONSTANT, value });
+    const table = await create();
+    for (const name of ['a', 'b']) await caller().unary(rpc.define, { table, symbol: constant(name) });
+    const tooMuch = { code: 'RESOURCE_EXHAUSTED', reason: 'SIZE_LIMIT' };
+    expect(await refusal(caller().unary(rpc.define, { table, symbol: constant('c') }))).toMatchObject(tooMuch);
+    expect((await caller().unary(rpc.lookup, { table, name: 'c' })).symbol).toBeUndefined();
+    const refer = caller().unary(rpc.addReference, { table, name: 'a', referencedFrom: 'x'.repeat(4_000_000) });
+    expect(await refusal(refer)).toMatchObject(tooMuch);
+    const enter = caller().unary(rpc.enterScope, { table, name: 'x'.repeat(4_000_000) });
+    expect(await refusal(enter)).toMatchObject(tooMuch);
+    const others = await Promise.all(Array.from({ length: 10 }, () => create()));
+    const filled = others.flatMap((each) => ['a', 'b'].map((name) => ({ table: each, symbol: constant(name) })));
+    const refusals: CallError[] = [];
+    for (const each of filled)
+      await caller()
+        .unary(rpc.define, each)
+        .catch((error) => refusals.push(error));
+    // Tables of other tests take some room, too.
+    expect(refusals.length).toBeGreaterThanOrEqual(3);
+    expect(refusals).toMatchObject(Array(refusals.length).fill(tooMuch));
+    for (const each of [table, ...others]) await caller().unary(rpc.dropTable, { table: each });
+    const next = await create();
+    await caller().unary(rpc.define, { table: next, symbol: constant('a') });
+    await caller().unary(rpc.dropTable, { table: next });
   });
 
   test('depth has its limit, and a transaction id is checked here too', async () => {
