@@ -225,6 +225,22 @@ export const SEQUENCE_DIFFERENCES: readonly Difference[] = [
     }),
   },
   {
+    line: '`claim_work`: no worker',
+    applies: (op, { worker_id }, expected) => op === 'claim_work' && !worker_id && !expected?.error,
+    ours: () => ({ expected: refused, parts: true }),
+  },
+  {
+    line: NULLS,
+    applies: (op, { success }) => op === 'complete_work' && success === null,
+    ours: (_args, expected) => ({ expected, parts: true }),
+  },
+  {
+    line: NULLS,
+    applies: (op, { stalled_seconds = 0 }) => op === 'release_stalled_work' && stalled_seconds === null,
+    // Nothing is as old as null; ours releases what is old enough by default, some number of claims.
+    ours: () => ({ expected: '<id>', parts: true }),
+  },
+  {
     line: "`suggest`: the failure's id",
     applies: (op, { failure_match_id = '' }) => op === 'suggest' && failure_match_id === null,
     ours: (_args, expected) => ({ expected: { ...expected, failure_match_id: '' } }),
