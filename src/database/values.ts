@@ -5,21 +5,33 @@ import { Code, RpcError } from './errors.ts';
 const unrepresentable = (what: string): RpcError =>
   new RpcError(Code.DATA_LOSS, 'UNREPRESENTABLE_VALUE', `a stored value cannot be represented: ${what}`);
 
-const INSTANT = /^(\d{4,})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?\+00$/;
+const ZERO = 48;
+
+/** Number that the digits from one place of a text to another make. */
+const digits = (text: string, from: number, to: number): number => {
+  let number = 0;
+  for (let at = from; at < to; at += 1) number = number * 10 + text.charCodeAt(at) - ZERO;
+  return number;
+};
+
+/** Days from 1970-01-01 to a day of the Gregorian calendar; years are counted from March, so that leap days come last. */
+const daysSinceEpoch = (year: number, month: number, day: number): number => {
+  const years = month > 2 ? year : year - 1;
+  const days = Math.floor((153 * ((month + 9) % 12) + 2) / 5) + day - 1;
+  return years * 365 + Math.floor(years / 4) - Math.floor(years / 100) + Math.floor(years / 400) + days - 719_468;
+};
+
+/** `2026-11-23 14:11:26.24501+00`: where the parts of an instant stand, if its year has four digits. */
+const FRACTION_AT = 20;
 
 /** PostgreSQL's text of a `timestamptz` in a UTC session -> Timestamp, exact to the microsecond. */
 export const timestampFromText = (text: string): Timestamp => {
-  const parts = INSTANT.exec(text);
-  if (!parts || parts[1]!.length > 4) throw unrepresentable('an instant outside the years 1 to 9999');
-  const [, year, month, day, hour, minute, second, fraction = ''] = parts;
-  const date = Date.UTC(2000, Number(month) - 1, Number(day), Number(hour), Number(minute), Number(second));
-  // Date.UTC reads the years 0 to 99 as 1900 to 1999, so the year is set by itself.
-  const milliseconds = new Date(date).setUTCFullYear(Number(year), Number(month) - 1, Number(day));
-  return {
-    $typeName: 'google.protobuf.Timestamp',
-    seconds: BigInt(milliseconds / 1000),
-    nanos: Number(fraction.padEnd(6, '0')) * 1000,
-  };
+  const end = text.length - '+00'.length;
+  if (text[4] !== '-' || !text.endsWith('+00')) throw unrepresentable('an instant outside the years 1 to 9999');
+  const days = daysSinceEpoch(digits(text, 0, 4), digits(text, 5, 7), digits(text, 8, 10));
+  const seconds = days * 86_400 + digits(text, 11, 13) * 3_600 + digits(text, 14, 16) * 60 + digits(text, 17, 19);
+  const nanos = end > FRACTION_AT ? digits(text, FRACTION_AT, end) * 10 ** (FRACTION_AT + 9 - end) : 0;
+  return { $typeName: 'google.protobuf.Timestamp', seconds: BigInt(seconds), nanos };
 };
 
 /** Timestamp -> text that PostgreSQL reads; digits below a microsecond are dropped. */

@@ -18,6 +18,7 @@ export class CallEnd {
   readonly #controller = new AbortController();
   readonly #timer: NodeJS.Timeout | undefined;
   readonly #endsAt: number;
+  #over = false;
 
   /** @param remainingMs time until the deadline; left out where there is none. */
   constructor(remainingMs = Number.POSITIVE_INFINITY) {
@@ -33,12 +34,15 @@ export class CallEnd {
 
   /** The caller has left: of its own accord, or because its deadline has passed. */
   leave(): void {
+    // A listener says so of every call in the end.
+    if (this.#over) return;
     const late = this.#endsAt - performance.now() <= SKEW_MS;
     this.#controller.abort(late ? deadlineExceeded() : cancelled());
   }
 
   /** The call is over; nothing fires any more. */
   done(): void {
+    this.#over = true;
     clearTimeout(this.#timer);
   }
 }
