@@ -236,6 +236,7 @@ const FILLS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
 const PARENTS = ['public.policy_rules', 'public.policy_proposals'];
 
 let sidecar: TestSidecar;
+let planner: pg.Client;
 const fill = (table: string) => {
   const columns = FILLS[table]!;
   return sidecar.sql(`insert into ${table} (${Object.keys(columns).join(', ')})
@@ -258,8 +259,14 @@ beforeAll(async () => {
     'select relname as name from pg_index join pg_class c on c.oid = indexrelid where indpred is not null',
   );
   partial = new Set(indexes.map(({ name }) => name));
+  planner = new pg.Client({ connectionString: sidecar.url });
+  await planner.connect();
+  await planner.query('set plan_cache_mode = force_generic_plan');
 }, 180_000);
-afterAll(() => sidecar?.stop());
+afterAll(async () => {
+  await planner?.end();
+  await sidecar?.stop();
+});
 
 const queries = vi.spyOn(pg.Client.prototype, 'query');
 
@@ -275,8 +282,11 @@ const statementsOf = async (call: () => Promise<unknown>): Promise<string[]> => 
 
 /** The plan for any values of the parameters. */
 const genericPlan = async (statement: string): Promise<string> => {
-  const plan = await sidecar.sql<{ 'QUERY PLAN': string }>(`explain (generic_plan) ${statement}`);
-  return plan.map((line) => line['QUERY PLAN']).join('\n');
+  const parameters = new Set(statement.match(/\$\d+/g)).size;
+  await planner.query(`deallocate all; prepare planned as ${statement}`);
+  const values = parameters === 0 ? '' : `(${Array(parameters).fill('null').join()})`;
+  const { rows } = await planner.query<{ 'QUERY PLAN': string }>(`explain execute planned${values}`);
+  return rows.map((line) => line['QUERY PLAN']).join('\n');
 };
 
 const since = { seconds: 1_735_700_000n, nanos: 0 };
