@@ -169,9 +169,6 @@ export const unchecked = (rule: Rule): Rule => {
   return wrapped;
 };
 
-/** Any finite or non-finite double; without this rule NaN and infinities are refused. */
-export const anyDouble: Rule = unchecked(() => undefined);
-
 const NUL = 'must not contain U+0000';
 
 // Protobuf's JSON form lets half a pair into a Value, though into no string field; stored, it would be another character.
