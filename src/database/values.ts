@@ -75,8 +75,14 @@ const exactNumbers = (_key: string, value: unknown, context?: { source?: string 
 export const parseJson = (text: string): unknown =>
   MAYBE_INEXACT.test(text) ? JSON.parse(text, exactNumbers) : JSON.parse(text);
 
-/** JavaScript JSON value -> `google.protobuf.Value`. */
-export const jsonToValue = (json: unknown): Value => {
+/**
+ * Levels of lists and objects that a document may have. A level of an object is three messages to a reader that counts
+ * the entry of a map, too, and readers give up at a hundred, those around the document included.
+ */
+export const MAX_LEVELS = 30;
+
+/** JavaScript JSON value -> `google.protobuf.Value`. What is nested deeper than the levels becomes its JSON text. */
+export const jsonToValue = (json: unknown, levels = MAX_LEVELS): Value => {
   const $typeName = 'google.protobuf.Value';
   switch (typeof json) {
     case 'string':
@@ -87,20 +93,22 @@ export const jsonToValue = (json: unknown): Value => {
       return { $typeName, kind: { case: 'boolValue', value: json } };
     default:
       if (json === null || json === undefined) return { $typeName, kind: { case: 'nullValue', value: 0 } };
+      if (levels === 0) return { $typeName, kind: { case: 'stringValue', value: JSON.stringify(json) } };
       if (Array.isArray(json)) {
-        const values = json.map(jsonToValue);
+        const values = json.map((element) => jsonToValue(element, levels - 1));
         return { $typeName, kind: { case: 'listValue', value: { $typeName: 'google.protobuf.ListValue', values } } };
       }
-      return { $typeName, kind: { case: 'structValue', value: jsonToStruct(json) } };
+      return { $typeName, kind: { case: 'structValue', value: jsonToStruct(json, levels - 1) } };
   }
 };
 
-const jsonToStruct = (json: object): Struct => {
+const jsonToStruct = (json: object, levels: number): Struct => {
   const fields: Record<string, Value> = {};
   for (const [key, element] of Object.entries(json)) {
     // Assigning to `__proto__` would set the prototype instead of a member.
-    if (key === '__proto__') Object.defineProperty(fields, key, { value: jsonToValue(element), enumerable: true });
-    else fields[key] = jsonToValue(element);
+    if (key === '__proto__')
+      Object.defineProperty(fields, key, { value: jsonToValue(element, levels), enumerable: true });
+    else fields[key] = jsonToValue(element, levels);
   }
   return { $typeName: 'google.protobuf.Struct', fields };
 };

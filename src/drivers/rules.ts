@@ -2,7 +2,7 @@ import type { DescField, DescMessage, Message } from '@bufbuild/protobuf';
 import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
 import type { FieldViolation } from '../database/errors.ts';
 import { column, type Table, table } from '../database/projection.ts';
-import { isTimestampInRange } from '../database/values.ts';
+import { isTimestampInRange, MAX_LEVELS } from '../database/values.ts';
 
 /** A rule for a present value; returns what the value would have to be, or undefined when it is. */
 export type Rule = (value: unknown) => string | undefined;
@@ -181,9 +181,6 @@ const scalarProblem = (json: unknown): string | undefined => {
   if (typeof json === 'string') return textProblem(json);
   return typeof json === 'number' && !Number.isFinite(json) ? 'must not contain NaN or infinities' : undefined;
 };
-
-/** Levels of lists and objects in a document: readers of protobuf give up at 100 messages, and a level is two. */
-const MAX_LEVELS = 40;
 
 const valueProblem = (value: Value, levels = MAX_LEVELS): string | undefined => {
   const { kind } = value;

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
+import { MAX_LEVELS } from '../../src/database/values.ts';
 import { pythonJson } from '../../src/plang/python-json.ts';
 import { compact, EVENTS, remove } from './compaction.ts';
 import { Row, wholeText } from './compare.ts';
@@ -117,10 +118,8 @@ const isMisfit = ([field, value]: readonly [DescField, Golden]): boolean => {
   }
 };
 
-const LEVELS = 40;
-
 /** Whether a document goes beyond what a Value carries: a number beyond any double, or too many levels. */
-const isBeyond = (json: unknown, levels = LEVELS): boolean => {
+const isBeyond = (json: unknown, levels = MAX_LEVELS): boolean => {
   if (typeof json === 'number') return !Number.isFinite(json);
   if (typeof json !== 'object' || json === null) return false;
   return levels === 0 || Object.values(json).some((each) => isBeyond(each, levels - 1));

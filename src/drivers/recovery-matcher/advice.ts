@@ -1,3 +1,4 @@
+import { MAX_LEVELS } from '../../database/values.ts';
 import { firstCharacters, MESSAGE_CHARACTERS, sanitizedStart } from './normalize.ts';
 
 /** What a language model advises. */
@@ -27,9 +28,6 @@ const isAction = (action: unknown): action is string | null | undefined =>
 
 /** True and false count as 1 and 0. */
 const isConfidence = (confidence: unknown): boolean => ['undefined', 'boolean', 'number'].includes(typeof confidence);
-
-/** Levels of JSON that every client can decode: each takes two of protobuf's hundred. */
-const MAX_LEVELS = 40;
 
 /** Whether an answer can hold JSON: not too deep, and no number that is read as infinite. */
 export const fitsAnswer = (json: unknown, levels = MAX_LEVELS): boolean =>
