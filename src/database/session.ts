@@ -175,6 +175,7 @@ export class TransactionSession implements Session {
       throw error;
     }
   }
+
   aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
     return this.attempt(work);
   }

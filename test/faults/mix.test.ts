@@ -17,7 +17,8 @@ const SEED = Number(process.env['SEED'] ?? Date.now() % 2 ** 31);
 
 let sidecar: TestSidecar;
 beforeAll(async () => {
-  sidecar = await startTestSidecar();
+  // A busy machine may take its time to connect; that is not what is looked for here.
+  sidecar = await startTestSidecar({ poolWaitMs: 20_000 });
 });
 afterAll(() => sidecar?.stop());
 
