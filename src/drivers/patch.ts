@@ -6,8 +6,7 @@ import type { Session } from '../database/session.ts';
 import { type Param, statement } from '../database/statement.ts';
 import { jsonText, timestampToText } from '../database/values.ts';
 import type { StringList } from '../gen/hoc/cus/policies/v1/types_pb.ts';
-import { nestedCheck } from './nested.ts';
-import { type Rules, uuid } from './rules.ts';
+import { type Rule, type Rules, requestCheck, unchecked, uuid } from './rules.ts';
 
 /** A request to change the columns that its mask names. */
 interface PatchRequest<P extends DescMessage> {
@@ -46,6 +45,9 @@ export const patchAssignments = (entity: Table, desc: DescMessage, mask: number)
     .join(', ');
 };
 
+/** Rule of `updates`: the mask says what of it is looked at, which {@link patchCheck} does. */
+export const byMask: Rule = unchecked(() => undefined);
+
 /**
  * Declares the check of what a patch's mask names: a value must satisfy the rules, and what is left unset must be able to
  * be NULL. Values that the mask leaves out are not looked at.
@@ -57,14 +59,19 @@ export const patchCheck = <P extends DescMessage>(
   rules: Rules<P>,
   cannotBeNull: (name: string) => boolean,
 ): ((request: PatchRequest<P>) => FieldViolation[]) => {
-  const ofValues = nestedCheck(desc, rules);
+  const ofValues = requestCheck(desc, rules);
   return ({ updates, updateMask }) => {
-    const named = new Set(updateMask?.paths.map((path) => `updates.${path}`));
+    const named = new Set(updateMask?.paths);
     const given = (updates ?? {}) as Record<string, unknown>;
     const unset = desc.fields
       .filter(({ name, localName }) => given[localName] === undefined && cannotBeNull(name))
-      .map(({ name }) => ({ field: `updates.${name}`, description: 'must be set' }));
-    return [...(updates ? ofValues(updates, 'updates') : []), ...unset].filter(({ field }) => named.has(field));
+      .map(({ name }) => ({ field: name, description: 'must be set' }));
+    return (
+      [...(updates ? ofValues(updates) : []), ...unset]
+        // `applies_to.values[0]` is of the path `applies_to`.
+        .filter(({ field }) => named.has(field.split(/[.[]/, 1)[0]!))
+        .map(({ field, description }) => ({ field: `updates.${field}`, description }))
+    );
   };
 };
 
@@ -73,6 +80,17 @@ export const notNull =
   (entity: Table) =>
   (name: string): boolean =>
     !(entity.meta.properties as Record<string, { nullable?: boolean }>)[name]!.nullable;
+
+/** The values that the paths name; the others have not been looked at. */
+export const namedValues = <P extends DescMessage>(
+  desc: P,
+  updates: MessageShape<P> | undefined,
+  paths: readonly string[],
+): Partial<MessageShape<P>> => {
+  const given = (updates ?? {}) as Record<string, unknown>;
+  const named = desc.fields.filter(({ name }) => paths.includes(name));
+  return Object.fromEntries(named.map(({ localName }) => [localName, given[localName]])) as Partial<MessageShape<P>>;
+};
 
 /**
  * Parameters for {@link patchAssignments}: the paths, then the values of the fields they name.
@@ -85,12 +103,8 @@ export const patchParams = <P extends DescMessage>(
   paths: readonly string[],
   textOf: typeof enumText = enumText,
 ): Param[] => {
-  const given = (updates ?? {}) as Record<string, unknown>;
-  const named = desc.fields.filter(({ name }) => paths.includes(name));
-  return [
-    paths,
-    ...desc.fields.map((field) => (named.includes(field) ? bound(field, given[field.localName], textOf) : undefined)),
-  ];
+  const named = namedValues(desc, updates, paths) as Record<string, unknown>;
+  return [paths, ...desc.fields.map((field) => bound(field, named[field.localName], textOf))];
 };
 
 /**

@@ -19,7 +19,7 @@ import {
 import { type Arbitration, type ArbitrationInput, arbitrate, type Limit, type Strategy } from './arbitration.ts';
 import { driver, read, write } from './driver.ts';
 import { filteredList } from './filters.ts';
-import { notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
+import { byMask, notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
 import { all, filled, fits, mask, page, required } from './rules.ts';
 
 const of = (name: string): string => column(PolicyPrecedence, name);
@@ -139,7 +139,7 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
     }),
   ),
   updatePrecedence: write(
-    { update_mask: required(all(mask(patchPaths), filled)) },
+    { updates: byMask, update_mask: required(all(mask(patchPaths), filled)) },
     async (db, { tenantId, policyId, updates, updateMask }) => {
       const values = patchParams(PolicyPrecedencePatchSchema, updates, updateMask!.paths, lowerEnumText);
       return { precedence: await db.row(updatePrecedence, [tenantId, policyId, ...values]) };

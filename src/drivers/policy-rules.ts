@@ -22,8 +22,8 @@ import {
   RuleStatusSchema,
 } from '../gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { driver, read, write } from './driver.ts';
-import { notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
-import { all, filled, fits, mask, required } from './rules.ts';
+import { byMask, notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
+import { all, filled, fits, mask, nested, required } from './rules.ts';
 
 const rule = projection(PolicyRuleSchema, PolicyRule);
 const integrity = projection(PolicyRuleIntegritySchema, PolicyRuleIntegrity);
@@ -122,9 +122,6 @@ const newIntegrity = {
   hash_root: required(),
 };
 
-const nested = (field: string, rules: Readonly<Record<string, ReturnType<typeof fits>>>) =>
-  Object.fromEntries(Object.entries(rules).map(([name, each]) => [`${field}.${name}`, each]));
-
 /** `PolicyRulesDriver`: rules and their verdicts, one row at a time. */
 export const policyRules = driver(PolicyRulesService, {
   fetchRuleById: read({}, async (db, { tenantId, ruleId }) => ({ rule: await db.row(ruleById, [tenantId, ruleId]) })),
@@ -140,7 +137,7 @@ export const policyRules = driver(PolicyRulesService, {
   })),
   flush: write({}, () => ({})),
   updateRule: write(
-    { update_mask: required(all(mask(patchPaths), filled)) },
+    { updates: byMask, update_mask: required(all(mask(patchPaths), filled)) },
     async (db, { tenantId, ruleId, updates, updateMask }) => {
       const { paths } = updateMask!;
       const params = patchParams(PolicyRulePatchSchema, updates, paths);

@@ -19,7 +19,7 @@ import {
   UpsertRecoveryCandidateResponseSchema,
 } from '../gen/hoc/cus/policies/v1/recovery_write_pb.ts';
 import { driver, read, write } from './driver.ts';
-import { notNull, patchAssignments, patchCheck, patchParams, patchUpdate } from './patch.ts';
+import { byMask, notNull, patchAssignments, patchCheck, patchParams, patchUpdate } from './patch.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
 import { all, between, filled, fits, mask, page, type Rule, required } from './rules.ts';
 
@@ -260,7 +260,7 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     }),
   ),
   updateRecoveryCandidate: write(
-    { update_mask: required(all(mask(candidatePaths), filled)) },
+    { updates: byMask, update_mask: required(all(mask(candidatePaths), filled)) },
     async (db, { candidateId, updates, updateMask }) => {
       const values = patchParams(RecoveryCandidatePatchSchema, updates, updateMask!.paths, lowerEnumText);
       return { rowsAffected: await db.execute(updateCandidate, [candidateId, ...values]) };
@@ -292,7 +292,7 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     rowsAffected: 1n,
   })),
   updateFailureMatch: write(
-    { update_mask: mask(failurePatch.paths) },
+    { updates: byMask, update_mask: mask(failurePatch.paths) },
     async (db, request) => ({
       rowsAffected: await failurePatch.run(db, request.failureMatchId, request),
     }),

@@ -13,6 +13,10 @@ export type Rule = (value: unknown) => string | undefined;
  */
 export type Rules<D extends DescMessage> = D extends DescMessage ? Readonly<Record<string, Rule>> : never;
 
+/** Rules of a message, as rules of the field of a request that holds it, or several of it. */
+export const nested = (field: string, rules: Readonly<Record<string, Rule>>): Readonly<Record<string, Rule>> =>
+  Object.fromEntries(Object.entries(rules).map(([name, rule]) => [`${field}.${name}`, rule]));
+
 const REQUIRED = new WeakSet<Rule>();
 
 /** The message or optional field must be set. */

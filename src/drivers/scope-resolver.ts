@@ -15,7 +15,7 @@ import {
 } from '../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import { compute, driver, read, write } from './driver.ts';
 import { filteredList, nonEmpty } from './filters.ts';
-import { patchCheck } from './patch.ts';
+import { byMask, namedValues, patchCheck } from './patch.ts';
 import { all, filled, fits, mask, page, required } from './rules.ts';
 import {
   idsJson,
@@ -117,12 +117,12 @@ const updateScope = statement(
   scopeOf,
 );
 
-const patchValues = (patch: PolicyScopePatch | undefined) => [
-  patch?.scopeType && lowerEnumText(ScopeTypeSchema, patch.scopeType),
-  idsJson(patch?.agentIds?.values ?? []),
-  idsJson(patch?.apiKeyIds?.values ?? []),
-  idsJson(patch?.humanActorIds?.values ?? []),
-  patch?.description,
+const patchValues = ({ scopeType, agentIds, apiKeyIds, humanActorIds, description }: Partial<PolicyScopePatch>) => [
+  scopeType && lowerEnumText(ScopeTypeSchema, scopeType),
+  idsJson(agentIds?.values ?? []),
+  idsJson(apiKeyIds?.values ?? []),
+  idsJson(humanActorIds?.values ?? []),
+  description,
 ];
 
 const deleteScope = statement('scope_resolver.delete_scope', `delete from ${table(PolicyScope)} where ${ofScope}`);
@@ -203,10 +203,14 @@ export const scopeResolver = driver(ScopeResolverService, {
     }),
   ),
   updateScope: write(
-    { update_mask: required(all(mask(PolicyScopePatchSchema.fields.map(({ name }) => name)), filled)) },
+    {
+      updates: byMask,
+      update_mask: required(all(mask(PolicyScopePatchSchema.fields.map(({ name }) => name)), filled)),
+    },
     async (db, { tenantId, scopeId, updates, updateMask }) => {
       const { paths } = updateMask!;
-      return { scope: await db.row(updateScope, [tenantId, scopeId, paths, ...patchValues(updates)]) };
+      const values = patchValues(namedValues(PolicyScopePatchSchema, updates, paths));
+      return { scope: await db.row(updateScope, [tenantId, scopeId, paths, ...values]) };
     },
     patchCheck(PolicyScopePatchSchema, {}, (name) => name === PolicyScopePatchSchema.field.scopeType.name),
   ),

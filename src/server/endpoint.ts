@@ -41,17 +41,6 @@ const named = (method: DescMethod): Pick<Endpoint, 'method' | 'name' | 'path'> =
   path: `/${method.parent.typeName}/${method.name}`,
 });
 
-type Check = (request: Message) => readonly FieldViolation[];
-
-/** What either finds, each field once. */
-const both =
-  (first: Check, second: Check) =>
-  (request: Message): FieldViolation[] => {
-    const problems = first(request);
-    const named = new Set(problems.map(({ field }) => field));
-    return [...problems, ...second(request).filter(({ field }) => !named.has(field))];
-  };
-
 /** Endpoints of a driver. */
 export const driverEndpoints = ({ service, rpcs }: Driver): Endpoint[] =>
   service.methods.map((method) => {
@@ -62,7 +51,7 @@ export const driverEndpoints = ({ service, rpcs }: Driver): Endpoint[] =>
       kind,
       open: false,
       quiet: false,
-      check: check ? both(ofFields, check) : ofFields,
+      check: check ? (request) => [...ofFields(request), ...check(request)] : ofFields,
       run,
       control: undefined,
     };

@@ -6,7 +6,7 @@ import { requestOutcome, transactionStatus } from '../database/requests.ts';
 import type { Session } from '../database/session.ts';
 import { TransactionSession } from '../database/session.ts';
 import type { Transaction, TransactionRegistry } from '../database/transactions.ts';
-import { between, canonicalUuid, maxLength, type Rule, required, unchecked, uuid } from '../drivers/rules.ts';
+import { between, canonicalUuid, maxLength, nested, type Rule, required, unchecked, uuid } from '../drivers/rules.ts';
 import {
   type BeginRequest,
   BeginRequestSchema,
@@ -219,7 +219,7 @@ export const transactionEndpoints = (
       }),
     },
     hold: {
-      rules: Object.fromEntries(Object.entries(beginRules).map(([k, v]) => [`begin.${k}`, v])),
+      rules: nested('begin', beginRules),
       async *handle({ begin: request = create(BeginRequestSchema) }: HoldRequest, call) {
         const transaction = await begin(request, call, true);
         try {

@@ -14,7 +14,7 @@ import {
   SafetyRuleSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { read, write } from '../driver.ts';
-import { patchUpdate } from '../patch.ts';
+import { byMask, patchUpdate } from '../patch.ts';
 import { fits, mask } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
@@ -69,7 +69,7 @@ export const configurationRpcs = {
   streamSafetyRules: read({}, (db) => each(db.stream(safetyRules, []), 'safetyRule')),
   streamBusinessRules: read({}, (db) => each(db.stream(businessRules, []), 'businessRule')),
   updateRiskCeiling: write(
-    { update_mask: mask(riskCeilingPatch.paths) },
+    { updates: byMask, update_mask: mask(riskCeilingPatch.paths) },
     async (db, request) => ({
       rowsAffected: await riskCeilingPatch.run(db, request.ceilingId, request),
     }),
@@ -79,7 +79,7 @@ export const configurationRpcs = {
     rowsAffected: await db.execute(resetRiskCeiling, [ceilingId]),
   })),
   updateSafetyRule: write(
-    { update_mask: mask(safetyRulePatch.paths) },
+    { updates: byMask, update_mask: mask(safetyRulePatch.paths) },
     async (db, request) => ({
       rowsAffected: await safetyRulePatch.run(db, request.ruleId, request),
     }),

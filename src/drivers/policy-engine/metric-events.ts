@@ -4,12 +4,10 @@ import { timestampToText } from '../../database/values.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import {
   type NewTemporalMetricEvent,
-  NewTemporalMetricEventSchema,
   RecordTemporalMetricEventResponseSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { write } from '../driver.ts';
-import { nestedCheck } from '../nested.ts';
-import { fits, required } from '../rules.ts';
+import { fits, nested, type Rule, required } from '../rules.ts';
 import type { Part } from './contract.ts';
 
 /** Events of one call at most. */
@@ -50,7 +48,7 @@ const insertEvents = statement(
   ),
 );
 
-const check = nestedCheck(NewTemporalMetricEventSchema, {
+const eventRules = {
   event_id: fits(TemporalMetricEvent, 'id'),
   policy_id: fits(TemporalMetricEvent, 'policy_id'),
   agent_id: fits(TemporalMetricEvent, 'agent_id'),
@@ -59,7 +57,10 @@ const check = nestedCheck(NewTemporalMetricEventSchema, {
   value: required(),
   action_type: fits(TemporalMetricEvent, 'action_type'),
   request_id: fits(TemporalMetricEvent, 'request_id'),
-});
+};
+
+const notTooMany: Rule = (events) =>
+  (events as unknown[]).length > MAX_EVENTS ? `must hold at most ${MAX_EVENTS}` : undefined;
 
 const asJson = (event: NewTemporalMetricEvent): Readonly<Record<keyof typeof COLUMNS, unknown>> => ({
   id: event.eventId,
@@ -75,23 +76,12 @@ const asJson = (event: NewTemporalMetricEvent): Readonly<Record<keyof typeof COL
 
 /** Recording what temporal policies measure. */
 export const metricEventRpcs = {
-  recordTemporalMetricEvent: write(
-    { event: required() },
-    async (db, { event }) => {
-      const stored = await db.row(insertEvents, [JSON.stringify([asJson(event!)])]);
-      return { ...stored!, rowsAffected: 1n };
-    },
-    ({ event }) => (event ? check(event, 'event') : []),
-  ),
-  recordTemporalMetricEvents: write(
-    {},
-    async (db, { events }) => {
-      if (events.length === 0) return { rowsAffected: 0n };
-      return { rowsAffected: await db.execute(insertEvents, [JSON.stringify(events.map(asJson))]) };
-    },
-    ({ events }) =>
-      events.length > MAX_EVENTS
-        ? [{ field: 'events', description: `must hold at most ${MAX_EVENTS}` }]
-        : events.flatMap((event, index) => check(event, `events[${index}]`)),
-  ),
+  recordTemporalMetricEvent: write({ event: required(), ...nested('event', eventRules) }, async (db, { event }) => {
+    const stored = await db.row(insertEvents, [JSON.stringify([asJson(event!)])]);
+    return { ...stored!, rowsAffected: 1n };
+  }),
+  recordTemporalMetricEvents: write({ events: notTooMany, ...nested('events', eventRules) }, async (db, { events }) => {
+    if (events.length === 0) return { rowsAffected: 0n };
+    return { rowsAffected: await db.execute(insertEvents, [JSON.stringify(events.map(asJson))]) };
+  }),
 } satisfies Part;
