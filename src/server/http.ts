@@ -79,18 +79,13 @@ const watch = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerContext):
   context.signal.addEventListener('abort', onAbort, { once: true });
 };
 
-/** Responses on their way to a reader. What comes back of one, whatever it is, says that the reader has left. */
+/**
+ * Responses on their way to a reader. An error that comes back from one is of the reader's connection, so it must not
+ * reach the pipeline, which would take it for the database's: `yield*` would hand it on.
+ */
 async function* delivered(responses: AsyncIterable<Message>, end: CallEnd): AsyncGenerator<Message> {
   try {
-    for await (const response of responses) {
-      let taken = false;
-      try {
-        yield response;
-        taken = true;
-      } finally {
-        if (!taken) end.leave();
-      }
-    }
+    for await (const response of responses) yield response;
   } catch (error) {
     throw asConnectError(toRpcError(end.signal.aborted ? end.signal.reason : error));
   } finally {
