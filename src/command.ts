@@ -1,7 +1,7 @@
 import { type Config, ConfigError, loadConfig, settingsHelp } from './config.ts';
 import { EmbeddedError } from './database/embedded.ts';
 import { migrateUp, migrationStatus, UnreachableError } from './database/migrate.ts';
-import { describeDatabase } from './database/url.ts';
+import { readTarget } from './database/target.ts';
 import { createLog } from './log.ts';
 
 const HELP = `policy-sidecar: the data access of policy engines as gRPC services over PostgreSQL
@@ -45,7 +45,7 @@ interface Source {
 /** The configured database, or the embedded one. */
 const openSource = async ({ databaseUrl, dataDir }: Config): Promise<Source> => {
   if (databaseUrl !== undefined) {
-    return { url: databaseUrl, description: describeDatabase(databaseUrl), close: async () => {} };
+    return { url: databaseUrl, description: readTarget(databaseUrl).description, close: async () => {} };
   }
   const { startEmbedded } = await import('./database/embedded.ts');
   const embedded = await startEmbedded({ dataDir });

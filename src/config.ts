@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util';
-import { describeDatabase } from './database/url.ts';
+import { readTarget } from './database/target.ts';
 import { LOG_LEVELS } from './log.ts';
 
 /** Everything that can be set, checked and complete. Times are milliseconds. */
@@ -20,6 +20,12 @@ export interface Config {
   readonly transactionIdleLeaseMaxMs: number;
   readonly transactionTotalLeaseMs: number;
   readonly transactionTotalLeaseMaxMs: number;
+  /** Longest a call without a deadline, or a statement, may take. */
+  readonly callTimeoutMs: number;
+  /** Longest wait for a lock in the database. */
+  readonly lockTimeoutMs: number;
+  /** What stands between this process and PostgreSQL. */
+  readonly pooler: 'auto' | 'none' | 'session' | 'transaction';
   readonly requestRetentionMs: number;
   readonly drainTimeoutMs: number;
   readonly maxMessageBytes: number;
@@ -110,7 +116,7 @@ const databaseUrl: Parse = (text) => {
   if (text === '') return undefined;
   try {
     if (!/^postgres(ql)?:\/\//.test(text)) throw new Error('not PostgreSQL');
-    describeDatabase(text);
+    readTarget(text).description;
   } catch {
     throw new ConfigError('must be a postgresql:// URL');
   }
@@ -250,11 +256,35 @@ export const SETTINGS: readonly Setting[] = [
     duration,
   ),
   setting(
+    'callTimeoutMs',
+    'SIDECAR_CALL_TIMEOUT',
+    '60s',
+    'duration',
+    'longest a call without a deadline, or a statement, may take',
+    duration,
+  ),
+  setting(
+    'lockTimeoutMs',
+    'SIDECAR_LOCK_TIMEOUT',
+    '5s',
+    'duration',
+    'longest wait for a lock in the database',
+    duration,
+  ),
+  setting(
+    'pooler',
+    'SIDECAR_POOLER',
+    'auto',
+    'auto | none | session | transaction',
+    'what stands before PostgreSQL; auto looks, and takes any pooler for one that shares sessions',
+    oneOf({ auto: 'auto', none: 'none', session: 'session', transaction: 'transaction' }),
+  ),
+  setting(
     'requestRetentionMs',
     'SIDECAR_REQUEST_RETENTION',
     '24h',
     'duration',
-    'how long answers to a request-id are kept',
+    'how long outcomes and answers to a request-id are kept',
     duration,
   ),
   setting(

@@ -9,13 +9,20 @@ export type Param = string | number | bigint | boolean | null | undefined | Uint
 
 /** A statement prepared once per connection under its name, and how its rows become messages. */
 export interface Statement<T = Row> {
-  /** `<driver>.<operation>`, unique, at most 63 characters: PostgreSQL's name of the prepared statement. */
+  /** `<driver>.<operation>`, unique, at most 56 characters: PostgreSQL's name of the prepared statement. */
   readonly name: string;
   readonly text: string;
+  /** True when it writes nothing. */
+  readonly reads: boolean;
   readonly map: (row: Row) => T;
 }
 
 const names = new Set<string>();
+
+/** A prepared name has 63 characters; some are for its generation. */
+const NAME_LENGTH = 56;
+
+const WRITES = /\b(?:insert|update|delete|merge)\b/i;
 
 /**
  * Declares a statement. Texts are composed once, when a module loads, from entities and constants; everything that
@@ -26,8 +33,8 @@ const names = new Set<string>();
 export function statement(name: string, text: string): Statement;
 export function statement<T>(name: string, text: string, map: (row: Row) => T): Statement<T>;
 export function statement<T>(name: string, text: string, map?: (row: Row) => T): Statement<T | Row> {
-  if (name.length > 63) throw new Error(`statement name too long: ${name}`);
+  if (name.length > NAME_LENGTH) throw new Error(`statement name too long: ${name}`);
   if (names.has(name)) throw new Error(`two statements are called ${name}`);
   names.add(name);
-  return { name, text: text.replace(/\s+/g, ' ').trim(), map: map ?? ((row) => row) };
+  return { name, text: text.replace(/\s+/g, ' ').trim(), reads: !WRITES.test(text), map: map ?? ((row) => row) };
 }

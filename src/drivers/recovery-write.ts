@@ -1,4 +1,4 @@
-import { Code, isServerError, RpcError } from '../database/errors.ts';
+import { Code, RpcError } from '../database/errors.ts';
 import { column, firstText, lowerEnumText, projection, rowMapper, table } from '../database/projection.ts';
 import type { Session } from '../database/session.ts';
 import { statement } from '../database/statement.ts';
@@ -197,13 +197,12 @@ const upsertCatalogEntry = statement(
 );
 
 /** The candidate whose failure owns the key that a report was refused for. */
-const keyOwner = async (db: Session, idempotencyKey: string, cause: unknown): Promise<RpcError | undefined> => {
+const keyOwner = async (db: Session, idempotencyKey: string, cause: RpcError): Promise<RpcError | undefined> => {
   const owner = await db.row(candidateByKey, [idempotencyKey]);
-  if (!owner || !isServerError(cause)) return undefined;
+  if (!owner) return undefined;
   return new RpcError(Code.ALREADY_EXISTS, 'UNIQUE_VIOLATION', 'the idempotency key belongs to another failure', {
     metadata: {
-      sqlstate: cause.code ?? '',
-      constraint: cause.constraint ?? '',
+      ...cause.metadata,
       candidate_id: String(owner.id),
       failure_match_id: owner.failureMatchId,
     },
@@ -227,7 +226,7 @@ const report = async (db: Session, request: UpsertRecoveryCandidateRequest) => {
   try {
     return await db.attempt(async (attempt) => (await attempt.row(ingest, params))!);
   } catch (error) {
-    if (!isServerError(error) || error.code !== '23505') throw error;
+    if (!(error instanceof RpcError) || error.reason !== 'UNIQUE_VIOLATION') throw error;
     throw (await keyOwner(db, idempotencyKey, error)) ?? error;
   }
 };

@@ -1,10 +1,10 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
-import { Code, codeName, invalidArgument, isServerError, RpcError, toRpcError } from '../database/errors.ts';
+import { Code, codeName, invalidArgument, isServerError, problemOf, RpcError, toRpcError } from '../database/errors.ts';
 import type { Database } from '../database/pool.ts';
 import { runOnce } from '../database/requests.ts';
-import { AutoCommitSession, type Session } from '../database/session.ts';
+import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
 import { READ_COMMITTED, singleUse } from '../database/single-use.ts';
 import type { TransactionRegistry } from '../database/transactions.ts';
 import type { Endpoint } from './endpoint.ts';
@@ -221,13 +221,13 @@ export class Pipeline {
     const { endpoint, signal } = inbound;
     const call = { ...inbound, caller: caller! };
     if (endpoint.control) return endpoint.control(request as never, call) as AsyncIterable<object>;
-    const run = (db: Session): AsyncIterable<object> =>
+    const run = (db: StreamingSession): AsyncIterable<object> =>
       endpoint.run!(db, request, call) as unknown as AsyncIterable<object>;
     const scope = readScope(inbound);
     if (scope.kind === 'leased') {
       return this.#transactions.find(scope.id, call.caller).stream(endpoint.name, signal, run);
     }
-    return run(new AutoCommitSession(this.#database, signal));
+    return this.#transactions.reading({ caller: call.caller, method: endpoint.name }, signal, run);
   }
 
   #fail(entry: Entry, error: unknown): RpcError {
@@ -273,5 +273,5 @@ const causeOf = (failure: RpcError | undefined): object => {
     return { database: { sqlstate: code, schema, table, column, constraint, routine } };
   }
   if (!(cause instanceof Error)) return { cause: String(cause) };
-  return { cause: failure?.code === Code.INTERNAL ? cause.stack : cause.message };
+  return { cause: failure?.code === Code.INTERNAL ? cause.stack : problemOf(cause) };
 };

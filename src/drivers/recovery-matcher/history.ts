@@ -1,4 +1,4 @@
-import { isConnectionError, isServerError } from '../../database/errors.ts';
+import { sqlstateOf } from '../../database/errors.ts';
 import { column, table } from '../../database/projection.ts';
 import type { Session } from '../../database/session.ts';
 import { statement } from '../../database/statement.ts';
@@ -93,8 +93,9 @@ const dispensable = async <T>(
   try {
     return await attempt;
   } catch (error) {
-    if (!isServerError(error) || isConnectionError(error) || signal?.aborted) throw error;
-    services.warn(layer, `SQLSTATE ${error.code}`);
+    const sqlstate = sqlstateOf(error);
+    if (sqlstate === undefined || signal?.aborted) throw error;
+    services.warn(layer, `SQLSTATE ${sqlstate}`);
     return undefined;
   }
 };
