@@ -29,8 +29,8 @@ export interface Sidecar {
 
 /** How often stored answers past their retention are deleted. */
 const PRUNE_MS = 600_000;
-/** What calls under way get after the transactions have ended. */
-const LAST_CALLS_MS = 1_000;
+/** What calls under way get at least after the transactions have ended. */
+const LAST_CALLS_MS = 300;
 
 /**
  * Connects to a migrated database and serves all drivers on both listeners.
