@@ -27,7 +27,7 @@ const embedded = given ? undefined : await startEmbedded({ dataDir: folder });
 const url = given ?? embedded!.url;
 await migrateUp(url);
 const config = { ...loadConfig([], {}), grpcListen: '127.0.0.1:0', httpListen: undefined };
-const server = await startServer(config, { url, log: createLog('silent') });
+const server = await startServer(config, { url, log: createLog('silent', { write: () => {} }) });
 const caller = grpcCaller(server.grpcAddress);
 const client = new pg.Client({ connectionString: url });
 await client.connect();

@@ -2,7 +2,8 @@ import { type Config, ConfigError, loadConfig, settingsHelp } from './config.ts'
 import { EmbeddedError } from './database/embedded.ts';
 import { migrateUp, migrationStatus, UnreachableError } from './database/migrate.ts';
 import { readTarget } from './database/target.ts';
-import { createLog } from './log.ts';
+import { Exit } from './exit.ts';
+import { createLog, standardError, standardOutput } from './log.ts';
 
 const HELP = `policy-sidecar: the data access of policy engines as gRPC services over PostgreSQL
 
@@ -15,25 +16,36 @@ Settings, as flag or environment variable (a flag wins):
 ${settingsHelp()}
 `;
 
-const say = (line: string): void => {
-  process.stdout.write(`${line}\n`);
-};
+const output = standardOutput();
+const errors = standardError();
+const exit = new Exit(() => {
+  errors.write('policy-sidecar: cut off, since it had not ended in time\n');
+  errors.flushSync();
+});
+
+const say = (line: string): void => output.write(`${line}\n`);
 
 const complain = (line: string): number => {
-  process.stderr.write(`policy-sidecar: ${line}\n`);
+  errors.write(`policy-sidecar: ${line}\n`);
   return 2;
 };
 
 const USER_ERRORS = [ConfigError, EmbeddedError, UnreachableError];
 
-/** A problem that one line explains; anything else keeps its stack. */
+const firstLine = (text: string): string => text.trim().split('\n')[0]!;
+
+/** One line for whatever went wrong; a problem that it does not explain also names its place in the program. */
 const explain = (error: unknown): number => {
-  if (USER_ERRORS.some((type) => error instanceof type)) return complain((error as Error).message);
-  const { code, message, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number };
-  if (code === 'EADDRINUSE') return complain(`${address}:${port} is in use by another process`);
-  if (code !== undefined) return complain(message.split('\n')[0] || code);
+  if (!(error instanceof Error)) return complain(firstLine(String(error)));
+  const [cause] = error instanceof AggregateError ? error.errors : [];
+  const { code, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number };
+  if (code === 'EADDRINUSE' && address !== undefined)
+    return complain(`${address}:${port} is in use by another process`);
+  const message = firstLine(error.message || cause?.message || code || error.name);
+  if (code !== undefined || USER_ERRORS.some((type) => error instanceof type)) return complain(message);
   if (/^No address added out of total/.test(message)) return complain(`the gRPC listener cannot be bound: ${message}`);
-  throw error;
+  const [place] = /(?<=\/)src\/\S+:\d+:\d+/.exec(error.stack ?? '') ?? [];
+  return complain(place === undefined ? message : `${message} (${error.name} at ${place})`);
 };
 
 interface Source {
@@ -88,27 +100,11 @@ const ensureSchema = async (config: Config, url: string): Promise<void> => {
   await migrateUp(url);
 };
 
-/** npm passes a Ctrl-C on to a process that the terminal has signalled already: so close together is no second wish. */
-const ECHO_MS = 1_000;
-
-/** Settles at the first SIGINT or SIGTERM; a later one is for somebody who will not wait. */
-const stopRequested = (): Promise<void> =>
-  new Promise((resolve) => {
-    let first: number | undefined;
-    const onSignal = (): void => {
-      if (first !== undefined && performance.now() - first > ECHO_MS) process.exit(130);
-      first ??= performance.now();
-      resolve();
-    };
-    process.on('SIGINT', onSignal);
-    process.on('SIGTERM', onSignal);
-  });
-
 const EXAMPLE = 'hoc.cus.policies.v1.PolicyEngineService/FetchRiskCeilings';
 
 const serve = async (config: Config): Promise<number> => {
-  const log = createLog(config.logLevel);
-  const stopped = stopRequested();
+  const log = createLog(config.logLevel, errors);
+  exit.onSignal(config.drainTimeoutMs);
   const source = await openSource(config);
   try {
     await ensureSchema(config, source.url);
@@ -124,7 +120,7 @@ const serve = async (config: Config): Promise<number> => {
     if (server.httpAddress) {
       say(`          curl ${token}-H 'content-type: application/json' -d '{}' http://${server.httpAddress}/${EXAMPLE}`);
     }
-    await stopped;
+    await exit.requested;
     log.info('draining');
     await server.stop();
     log.info('stopped');
@@ -134,12 +130,7 @@ const serve = async (config: Config): Promise<number> => {
   }
 };
 
-/**
- * Runs the command.
- *
- * @returns the exit code: 0, or 2 with one line on standard error.
- */
-export const main = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> => {
+const run = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> => {
   if (argv.includes('--help') || argv.includes('-h')) {
     say(HELP);
     return 0;
@@ -154,4 +145,22 @@ export const main = async (argv: readonly string[], env: NodeJS.ProcessEnv): Pro
   } catch (error) {
     return explain(error);
   }
+};
+
+/** What a reader of the output gets to take the rest of it. */
+const LAST_LINES_MS = 200;
+
+/** Runs the command, and ends the process with its exit code: 0, or 2 with one line on standard error. */
+export const main = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<never> => {
+  // Node itself would write these in a way that waits for the reader.
+  process.removeAllListeners('warning');
+  process.on('warning', ({ name, message }) => errors.write(`${name}: ${message}\n`));
+  process.on('uncaughtException', (error) => {
+    errors.write(`${error.stack}\n`);
+    errors.flushSync();
+    void exit.leave(1);
+  });
+  const code = await run(argv, env);
+  await Promise.all([output.settle(LAST_LINES_MS), errors.settle(LAST_LINES_MS)]);
+  return exit.leave(code);
 };

@@ -5,5 +5,4 @@ import { enableCompileCache } from 'node:module';
 enableCompileCache();
 
 const { main } = await import('./command.ts');
-// A listener or timer that is left over must not hold a command that has ended.
-process.exit(await main(process.argv.slice(2), process.env));
+await main(process.argv.slice(2), process.env);

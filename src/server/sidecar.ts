@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { problemOf } from '../database/errors.ts';
@@ -33,9 +34,10 @@ export interface Sidecar {
 
 /** How often stored answers past their retention are deleted. */
 const PRUNE_MS = 600_000;
-/** What calls under way get after the transactions have ended, and what the database gets to answer the last of them. */
-const LAST_CALLS_MS = 500;
-const LAST_COMMANDS_MS = 200;
+/** What is left to do gets so long after the drain time: rolling back, the last calls, the last commands to the database. */
+const ROLL_BACK_MS = 200;
+const LAST_CALLS_MS = 200;
+const LAST_COMMANDS_MS = 100;
 
 /**
  * Connects to a migrated database and serves all drivers on both listeners.
@@ -109,12 +111,12 @@ export const startServer = async (
       stop: async () => {
         const deadline = Date.now() + config.drainTimeoutMs;
         readiness.drain();
-        await transactions.drain(config.drainTimeoutMs);
+        // A database that does not answer rolls back by itself when it sees that its connections are gone.
+        await Promise.race([transactions.drain(config.drainTimeoutMs), sleep(config.drainTimeoutMs + ROLL_BACK_MS)]);
         closing.abort();
         const rest = Math.max(LAST_CALLS_MS, deadline - Date.now());
-        await Promise.all([grpc.close(rest), http?.close(rest)]);
+        await Promise.all([grpc.close(rest), http?.close(rest), readiness.stop()]);
         clearInterval(pruning);
-        await readiness.stop();
         identity.close();
         providers.close();
         await database.end(LAST_COMMANDS_MS);

@@ -1,6 +1,6 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, type StdioOptions, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { closeSync, constants, existsSync, openSync, readFileSync, readSync } from 'node:fs';
 import { chmod, mkdtemp, rm, stat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -12,6 +12,7 @@ import { migrationStatus } from '../../src/database/migrate.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { connectCaller, grpcCaller } from '../support/client.ts';
+import { freePort } from '../support/port.ts';
 import { createDatabase, createEmptyDatabase } from '../support/postgres.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -49,18 +50,23 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-const launch = (program: string, args: readonly string[], env: Readonly<Record<string, string>>): Command => {
+const launch = (
+  program: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  stdio: StdioOptions = ['ignore', 'pipe', 'pipe'],
+): Command => {
   const child = spawn(program, args, {
     cwd: ROOT,
     env: { ...clean, SIDECAR_DATA_DIR: join(folder, 'data-dir'), ...LISTEN, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio,
   });
   running.add(child);
   const text = { out: '', err: '' };
-  child.stdout.on('data', (chunk) => {
+  child.stdout?.on('data', (chunk) => {
     text.out += chunk;
   });
-  child.stderr.on('data', (chunk) => {
+  child.stderr?.on('data', (chunk) => {
     text.err += chunk;
   });
   const ended = once(child, 'close').then(([code, signal]) => {
@@ -82,8 +88,8 @@ const launch = (program: string, args: readonly string[], env: Readonly<Record<s
   };
 };
 
-const command = (args: readonly string[], env: Readonly<Record<string, string>> = {}): Command =>
-  launch(process.execPath, ['src/main.ts', ...args], env);
+const command = (args: readonly string[], env: Readonly<Record<string, string>> = {}, stdio?: StdioOptions): Command =>
+  launch(process.execPath, ['src/main.ts', ...args], env, stdio);
 
 /** Runs a command to its end. */
 const finish = async (args: readonly string[], env: Readonly<Record<string, string>> = {}) => {
@@ -102,7 +108,7 @@ const query = async (url: string, text: string): Promise<Record<string, unknown>
 };
 
 describe('serve', () => {
-  test.each(['SIGTERM', 'SIGINT'] as const)(
+  test.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)(
     'on an embedded database: starts, answers, ends with 0 on %s',
     async (signal) => {
       const sidecar = command([]);
@@ -162,6 +168,20 @@ describe('serve', () => {
     await database.drop();
   });
 
+  test('an open transaction is waited for as long as the drain lasts, and no longer', async () => {
+    const database = await createDatabase();
+    const sidecar = command(['--drain-timeout', '1s'], { DATABASE_URL: database.url });
+    const caller = grpcCaller((await sidecar.serving()).grpc);
+    await caller.unary(TransactionService.method.begin, { idleLease: { seconds: 60n, nanos: 0 } });
+    const began = performance.now();
+    sidecar.child.kill('SIGTERM');
+    expect(await sidecar.ended).toBe(0);
+    expect(performance.now() - began).toBeGreaterThan(1_000);
+    expect(performance.now() - began).toBeLessThan(2_000);
+    caller.close();
+    await database.drop();
+  });
+
   test('a second signal does not wait for the drain', async () => {
     const database = await createDatabase();
     const sidecar = command(['--drain-timeout', '60s'], { DATABASE_URL: database.url });
@@ -174,6 +194,98 @@ describe('serve', () => {
     expect(await sidecar.ended).toBe(130);
     caller.close();
     await database.drop();
+  });
+});
+
+describe('nobody reads', () => {
+  /** A pipe, as a shell or a container runtime makes them: `read` and `write` are its two ends. */
+  const makePipe = (): { read: number; write: number } => {
+    const path = join(folder, 'pipe');
+    execFileSync('mkfifo', [path]);
+    const read = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    return { read, write: openSync(path, constants.O_WRONLY) };
+  };
+
+  const callOften = async (address: string, times: number): Promise<void> => {
+    const caller = grpcCaller(address);
+    for (let made = 0; made < times; made += 100) {
+      const calls = Array.from({ length: 100 }, () => caller.unary(PolicyEngineService.method.fetchRiskCeilings, {}));
+      await Promise.all(calls);
+    }
+    caller.close();
+  };
+
+  /** Ends by SIGTERM within the drain time and a second; an exit that takes longer is killed and told. */
+  const terminate = async ({ child, ended }: Command): Promise<unknown> => {
+    child.kill('SIGTERM');
+    const killer = setTimeout(() => child.kill('SIGKILL'), 3_000);
+    const code = await ended;
+    clearTimeout(killer);
+    return code;
+  };
+
+  const withDrain = ['--drain-timeout', '2s'];
+
+  test.each(['a pipe', 'a socket'])('the log, %s whose reader has gone: calls and the exit go on', async (kind) => {
+    const database = await createDatabase();
+    const pipe = kind === 'a pipe' ? makePipe() : undefined;
+    const sidecar = command(withDrain, { DATABASE_URL: database.url }, ['ignore', 'pipe', pipe?.write ?? 'pipe']);
+    const { grpc } = await sidecar.serving();
+    if (pipe) for (const end of [pipe.read, pipe.write]) closeSync(end);
+    sidecar.child.stderr?.destroy();
+    await callOften(grpc, 200);
+    expect(await terminate(sidecar)).toBe(0);
+    await database.drop();
+  });
+
+  test('the log, a pipe whose reader is stuck: calls and the exit go on, and what was dropped is told', async () => {
+    const database = await createDatabase();
+    const { read, write } = makePipe();
+    const sidecar = command(withDrain, { DATABASE_URL: database.url }, ['ignore', 'pipe', write]);
+    closeSync(write);
+    const { grpc } = await sidecar.serving();
+    const times = 10_000;
+    await callOften(grpc, times);
+    const taken = Buffer.alloc(1 << 20);
+    let log = '';
+    const drain = (): string => {
+      try {
+        for (let bytes = -1; bytes !== 0; ) {
+          bytes = readSync(read, taken);
+          log += taken.toString('utf8', 0, bytes);
+        }
+      } catch (error) {
+        expect((error as NodeJS.ErrnoException).code).toBe('EAGAIN');
+      }
+      return log;
+    };
+    await expect.poll(drain, { timeout: 5_000 }).toContain('"dropped":');
+    const lines = log.trimEnd().split('\n');
+    const told = lines.map((line) => JSON.parse(line)).reduce((sum, { dropped = 0 }) => sum + dropped, 0);
+    expect(lines.filter((line) => line.includes('FetchRiskCeilings')).length + told).toBe(times);
+    await callOften(grpc, 2_000);
+    expect(await terminate(sidecar)).toBe(0);
+    closeSync(read);
+    await database.drop();
+  });
+
+  test('the output, closed at once: it serves, and ends with 0', async () => {
+    const database = await createDatabase();
+    const address = `127.0.0.1:${await freePort()}`;
+    const sidecar = command([...withDrain, '--grpc-listen', address], { DATABASE_URL: database.url });
+    sidecar.child.stdout?.destroy();
+    const serves = () => callOften(address, 100).then(() => true);
+    await expect.poll(serves, { timeout: 20_000 }).toBe(true);
+    expect(await terminate(sidecar)).toBe(0);
+    expect(sidecar.err()).not.toContain('EPIPE');
+    await database.drop();
+  });
+
+  test('what a command prints, by a reader that has left: no complaint', async () => {
+    const { child, ended, err } = command(['--help']);
+    child.stdout?.destroy();
+    expect(await ended).toBe(0);
+    expect(err()).toBe('');
   });
 });
 

@@ -1,11 +1,17 @@
+import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
+import { closeSync, constants, existsSync, openSync, readSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { type IncomingMessage, request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { Lines } from '../../src/log.ts';
 import { refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
@@ -162,5 +168,73 @@ describe('a reader that leaves in the middle of a stream is logged as cancelled'
     leave(response);
     const lines = await linesOf(METHOD, before + 1);
     expect(lines.at(-1)).toMatchObject({ ...LINE, code: 'CANCELLED', reason: 'CANCELLED' });
+  });
+});
+
+describe('lines to a descriptor', () => {
+  let folder: string;
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-log-'));
+  });
+  afterEach(() => rm(folder, { recursive: true, force: true }));
+
+  const openPipe = (): { read: number; write: number } => {
+    const path = join(folder, 'pipe');
+    if (!existsSync(path)) execFileSync('mkfifo', [path]);
+    const read = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    return { read, write: openSync(path, constants.O_WRONLY | constants.O_NONBLOCK) };
+  };
+
+  /** What is in the pipe now, as bytes. */
+  const taken = (fd: number): string => {
+    const buffer = Buffer.alloc(1 << 16);
+    try {
+      return buffer.toString('latin1', 0, readSync(fd, buffer));
+    } catch {
+      return '';
+    }
+  };
+
+  const told = (count: number): string => `(${count})\n`;
+
+  test('a stuck reader costs a bounded number of bytes, and gets every line or its count, in order', async () => {
+    const { read, write } = openPipe();
+    const lines = new Lines(write, told);
+    const line = `${'é'.repeat(999)}\n`;
+    const before = process.memoryUsage().rss;
+    for (let sent = 0; sent < 200_000; sent += 1) lines.write(line);
+    lines.flushSync();
+    expect(process.memoryUsage().rss - before).toBeLessThan(50_000_000);
+    let text = '';
+    await vi.waitFor(() => {
+      for (let part = taken(read); part; part = taken(read)) text += part;
+      expect(text.endsWith(')\n')).toBe(true);
+    }, 10_000);
+    text = Buffer.from(text, 'latin1').toString();
+    const kept = text.split('\n').filter((each) => each === line.trimEnd()).length;
+    expect(kept).toBeGreaterThan(1_000);
+    expect(text === `${line.repeat(kept)}${told(200_000 - kept)}`).toBe(true);
+    lines.write('after\n');
+    lines.flushSync();
+    expect(taken(read)).toBe('after\n');
+    for (const fd of [read, write]) closeSync(fd);
+  });
+
+  test('a reader that has gone and another that comes: it is told what it missed', async () => {
+    const { read, write } = openPipe();
+    const lines = new Lines(write, told);
+    closeSync(read);
+    for (const word of ['one\n', 'two\n', 'three\n']) {
+      lines.write(word);
+      lines.flushSync();
+    }
+    const next = openPipe();
+    closeSync(next.write);
+    lines.write('four\n');
+    lines.flushSync();
+    lines.write('five\n');
+    lines.flushSync();
+    expect(taken(next.read)).toBe(`${told(4)}five\n`);
+    for (const fd of [next.read, write]) closeSync(fd);
   });
 });
