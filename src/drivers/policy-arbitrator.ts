@@ -128,7 +128,7 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
   createPrecedence: write(
     { policy_id: fits(PolicyPrecedence, 'policy_id'), tenant_id: fits(PolicyPrecedence, 'tenant_id') },
     async (db, request) => ({
-      precedence: await db.row(insertPrecedence, [
+      precedence: await db.one(insertPrecedence, [
         request.tenantId,
         request.policyId,
         request.precedence ?? DEFAULT_PRECEDENCE,

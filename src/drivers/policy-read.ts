@@ -46,7 +46,7 @@ export const policyRead = driver(PolicyReadService, {
     settings: await db.row(budgetSettings, [tenantId]),
   })),
   getUsageSumSince: read({ since: required() }, async (db, { tenantId, since }) => ({
-    totalCents: (await db.row(usageSum, [tenantId, timestampToText(since!)]))!,
+    totalCents: await db.one(usageSum, [tenantId, timestampToText(since!)]),
   })),
   getGuardrailById: read({}, async (db, { guardrailId }) => ({
     guardrail: await db.row(guardrailById, [guardrailId]),

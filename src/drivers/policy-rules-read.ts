@@ -96,7 +96,7 @@ export const policyRulesRead = driver(PolicyRulesReadService, {
     const counted = total(filterValues(request, nonEmpty(request.ruleType)), owner);
     const listed = rules(filterValues(request, request.ruleType), request.limit ?? 20, request.offset ?? 0, owner);
     return {
-      total: (await db.row(counted.statement, counted.params))!,
+      total: await db.one(counted.statement, counted.params),
       items: await db.rows(listed.statement, listed.params),
     };
   }),
@@ -104,6 +104,6 @@ export const policyRulesRead = driver(PolicyRulesReadService, {
     rule: await db.row(ruleById, [tenantId, ruleId]),
   })),
   countPolicyRules: read({}, async (db, { tenantId, status }) => ({
-    count: (await db.row(countRules, [tenantId, statusText(status)]))!,
+    count: await db.one(countRules, [tenantId, statusText(status)]),
   })),
 });

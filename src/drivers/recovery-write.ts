@@ -223,9 +223,9 @@ const report = async (db: Session, request: UpsertRecoveryCandidateRequest) => {
     request.source,
     idempotencyKey,
   ];
-  if (idempotencyKey === undefined) return (await db.row(ingest, params))!;
+  if (idempotencyKey === undefined) return await db.one(ingest, params);
   try {
-    return await db.attempt(async (attempt) => (await attempt.row(ingest, params))!);
+    return await db.attempt(async (attempt) => await attempt.one(ingest, params));
   } catch (error) {
     if (!isServerError(error) || error.code !== '23505') throw error;
     throw (await keyOwner(db, idempotencyKey, error)) ?? error;
@@ -256,7 +256,7 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     { candidate_id: given, idempotency_key: fits(RecoveryCandidate, 'idempotency_key') },
     async (db, { candidateId, idempotencyKey, priority = 0 }) => ({
       enqueued: true,
-      workId: (await db.row(enqueue, [candidateId, idempotencyKey, priority]))!,
+      workId: await db.one(enqueue, [candidateId, idempotencyKey, priority]),
     }),
   ),
   updateRecoveryCandidate: write(
@@ -268,27 +268,27 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     patchCheck(RecoveryCandidatePatchSchema, { confidence: rate }, notNull(RecoveryCandidate)),
   ),
   insertSuggestionProvenance: write({ suggestion_id: given, details_json: required() }, async (db, request) => ({
-    provenanceId: (await db.row(insertProvenance, [
+    provenanceId: await db.one(insertProvenance, [
       request.suggestionId,
       lowerEnumText(SuggestionEventTypeSchema, request.eventType),
       jsonText(request.detailsJson),
       request.actionId,
       request.confidenceBefore,
       request.actor ?? 'api',
-    ]))!,
+    ]),
     rowsAffected: 1n,
   })),
   claimWork: write({ worker_id: filled, batch_size: page }, async (db, { workerId, batchSize = 10 }) => ({
     work: await db.rows(claim, [workerId, batchSize]),
   })),
   completeWork: write({}, async (db, { workId, success = true, error }) => ({
-    found: (await db.row(complete, [workId, success, error]))!,
+    found: await db.one(complete, [workId, success, error]),
   })),
   releaseStalledWork: write({}, async (db, { stalledSeconds = 300 }) => ({
-    rowsAffected: (await db.row(release, [stalledSeconds]))!,
+    rowsAffected: await db.one(release, [stalledSeconds]),
   })),
   insertFailureMatch: write({ id: fits(FailureMatch, 'id') }, async (db, request) => ({
-    failureMatchId: (await db.row(insertFailure, failureParams(request)))!,
+    failureMatchId: await db.one(insertFailure, failureParams(request)),
     rowsAffected: 1n,
   })),
   updateFailureMatch: write(
@@ -299,14 +299,14 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     (request) => failurePatch.check(request.failureMatchId, request),
   ),
   upsertFailureCatalogEntry: write({ id: filled, success_rate: rate }, async (db, request) => ({
-    isInsert: (await db.row(upsertCatalogEntry, [
+    isInsert: await db.one(upsertCatalogEntry, [
       request.id,
       request.errorCode,
       request.errorPattern,
       request.recoveryAction,
       request.successRate,
       request.embedding.length === 0 ? null : request.embedding,
-    ]))!,
+    ]),
     rowsAffected: 1n,
   })),
 });

@@ -189,7 +189,7 @@ export const scopeResolver = driver(ScopeResolverService, {
       created_by: fits(PolicyScope, 'created_by'),
     },
     async (db, request) => ({
-      scope: await db.row(insertScope, [
+      scope: await db.one(insertScope, [
         newScopeId(),
         request.policyId,
         request.tenantId,

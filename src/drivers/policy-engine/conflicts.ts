@@ -86,14 +86,14 @@ export const conflictRpcs = {
       description: required(),
     },
     async (db, request) => ({
-      conflict: (await db.row(insertConflict, [
+      conflict: await db.one(insertConflict, [
         request.policyA,
         request.policyB,
         request.conflictType,
         request.severity ?? SEVERITY,
         request.description,
         request.affectedActionTypes?.values,
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

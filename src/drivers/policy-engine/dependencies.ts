@@ -77,14 +77,14 @@ export const dependencyRpcs = {
       priority: required(),
     },
     async (db, request) => ({
-      dependencyId: (await db.row(insertDependency, [
+      dependencyId: await db.one(insertDependency, [
         request.sourcePolicy,
         request.targetPolicy,
         request.dependencyType,
         request.resolutionStrategy,
         request.priority,
         request.description,
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

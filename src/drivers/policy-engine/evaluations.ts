@@ -84,7 +84,7 @@ export const evaluationRpcs = {
       evaluated_at: required(),
     },
     async (db, request) => ({
-      evaluationId: (await db.row(insertEvaluation, [
+      evaluationId: await db.one(insertEvaluation, [
         request.evaluationId,
         request.actionType,
         request.agentId,
@@ -97,7 +97,7 @@ export const evaluationRpcs = {
         request.policiesChecked,
         request.rulesMatched?.values,
         timestampToText(request.evaluatedAt!),
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

@@ -77,8 +77,8 @@ const asJson = (event: NewTemporalMetricEvent): Readonly<Record<keyof typeof COL
 /** Recording what temporal policies measure. */
 export const metricEventRpcs = {
   recordTemporalMetricEvent: write({ event: required(), ...nested('event', eventRules) }, async (db, { event }) => {
-    const stored = await db.row(insertEvents, [JSON.stringify([asJson(event!)])]);
-    return { ...stored!, rowsAffected: 1n };
+    const stored = await db.one(insertEvents, [JSON.stringify([asJson(event!)])]);
+    return { ...stored, rowsAffected: 1n };
   }),
   recordTemporalMetricEvents: write({ events: notTooMany, ...nested('events', eventRules) }, async (db, { events }) => {
     if (events.length === 0) return { rowsAffected: 0n };

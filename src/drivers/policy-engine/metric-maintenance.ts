@@ -131,11 +131,11 @@ export const metricMaintenanceRpcs = {
   })),
   compactTemporalEvents: write(
     { compact_hours: hours, retention_hours: hours },
-    async (db, { compactHours, retentionHours }) => (await db.row(compact, [compactHours, retentionHours]))!,
+    async (db, { compactHours, retentionHours }) => await db.one(compact, [compactHours, retentionHours]),
   ),
   capTemporalEvents: write({}, async (db, { maxPerPolicy }) => ({
     rowsAffected: await db.execute(cap, [maxPerPolicy]),
   })),
-  fetchTemporalStats: read({}, async (db) => (await db.row(stats, []))!),
-  fetchTemporalStorageStats: read({}, async (db) => (await db.row(storageStats, []))!),
+  fetchTemporalStats: read({}, async (db) => await db.one(stats, [])),
+  fetchTemporalStorageStats: read({}, async (db) => await db.one(storageStats, [])),
 } satisfies Part;

@@ -84,17 +84,17 @@ const policyId = fits(TemporalMetricWindow, 'policy_id');
 /** What temporal policies have measured. */
 export const metricSumRpcs = {
   fetchTemporalMetricSum: read({ policy_id: policyId, window_seconds: windowSeconds }, async (db, request) => ({
-    total: (await db.row(metricSum, [request.policyId, request.windowSeconds]))!,
+    total: await db.one(metricSum, [request.policyId, request.windowSeconds]),
   })),
   fetchTemporalMetricTotal: read(
     { policy_id: policyId, window_seconds: windowSeconds },
     async (db, request) =>
-      (await db.row(metricTotal, [
+      await db.one(metricTotal, [
         request.policyId,
         request.windowSeconds,
         nonEmpty(request.agentId),
         nonEmpty(request.tenantId),
-      ]))!,
+      ]),
   ),
   fetchTemporalMetricWindows: read({ policy_id: policyId, limit: page }, async (db, request) => {
     const query = matching(request, request.limit ?? 100);

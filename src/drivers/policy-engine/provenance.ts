@@ -46,14 +46,14 @@ export const provenanceRpcs = {
       policy_version: required(fits(PolicyProvenance, 'policy_version')),
     },
     async (db, request) => ({
-      provenanceId: (await db.row(insertProvenance, [
+      provenanceId: await db.one(insertProvenance, [
         request.policyId,
         request.policyType,
         request.action,
         request.changedBy,
         request.policyVersion,
         request.reason,
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

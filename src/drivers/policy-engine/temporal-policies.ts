@@ -82,7 +82,7 @@ export const temporalPolicyRpcs = {
       cooldown_on_breach: required(),
     },
     async (db, request) => ({
-      policyId: (await db.row(insertTemporalPolicy, [
+      policyId: await db.one(insertTemporalPolicy, [
         request.name,
         request.description,
         request.temporalType,
@@ -91,7 +91,7 @@ export const temporalPolicyRpcs = {
         request.windowSeconds,
         request.breachAction,
         request.cooldownOnBreach,
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

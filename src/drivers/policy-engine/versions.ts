@@ -165,13 +165,13 @@ export const versionRpcs = {
       created_by: required(fits(PolicySetVersion, 'created_by')),
     },
     async (db, request) => ({
-      versionId: (await db.row(insertVersion, [
+      versionId: await db.one(insertVersion, [
         request.versionId,
         request.version,
         request.policyHash,
         request.createdBy,
         request.description,
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

@@ -96,7 +96,7 @@ export const violationRpcs = {
       detected_at: required(),
     },
     async (db, request) => ({
-      violationId: (await db.row(insertViolation, [
+      violationId: await db.one(insertViolation, [
         request.violationId,
         request.evaluationId,
         request.policyName,
@@ -110,7 +110,7 @@ export const violationRpcs = {
         request.routedToGovernor,
         request.governorAction,
         timestampToText(request.detectedAt!),
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

@@ -115,9 +115,9 @@ export const candidateRpcs = {
   }),
   countCandidates: read({}, async (db, { status }) => {
     const query = candidateCount([ofStatus(status)]);
-    return { count: (await db.row(query.statement, query.params))! };
+    return { count: await db.one(query.statement, query.params) };
   }),
-  countByStatus: read({}, async (db) => (await db.row(countByStatus, []))!),
+  countByStatus: read({}, async (db) => await db.one(countByStatus, [])),
   approveCandidate: write(
     {
       decision: (value) => (value === CandidateDecision.PENDING ? 'must be approved or rejected' : undefined),

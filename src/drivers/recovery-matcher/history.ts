@@ -102,7 +102,7 @@ const dispensable = async <T>(
 /** History in the database that the call runs on. */
 export const databaseHistory = (db: Session, call: CallContext, services: Services): History => ({
   similarFailures: (errorCode) => db.rows(similarFailures, [errorCode]),
-  occurrences: async (errorCode) => (await db.row(occurrences, [errorCode]))!,
+  occurrences: async (errorCode) => await db.one(occurrences, [errorCode]),
   store: async (candidate) => {
     if (candidate.failureMatchId === '') return null;
     const params = [
