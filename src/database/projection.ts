@@ -3,24 +3,38 @@ import { create, ScalarType } from '@bufbuild/protobuf';
 import type { Cell, Row } from './statement.ts';
 import { arrayFromText, jsonToValue, parseJson, timestampFromText, unrepresentable } from './values.ts';
 
-/** The part of an entity that statements are made from. */
-export interface Table {
+/** The part of an entity that statements are made from; `N` are columns that it must have. */
+export interface Table<N extends string = never> {
   readonly meta: { readonly schema?: string; readonly tableName?: string; readonly properties: object };
+  /** Marker of the type alone. */
+  readonly '~columns'?: Readonly<Record<N, unknown>>;
 }
 
-const RESERVED = new Set(['constraint', 'table', 'order', 'user', 'column', 'check', 'default', 'references', 'end']);
+/** Names of an entity's columns. */
+export type ColumnOf<E extends Table> = keyof NonNullable<E['~columns']> & string;
 
-/** A column name as it stands in SQL. */
-export const quoted = (column: string): string => (RESERVED.has(column) ? `"${column}"` : column);
+/** A name as it stands in SQL. Which words are reserved is for PostgreSQL to say, so every name is quoted. */
+export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;
 
-/** Schema-qualified name of an entity's table. */
-export const table = (entity: Table): string => `${entity.meta.schema}.${entity.meta.tableName}`;
+/** Schema-qualified name of an entity's table, as logs and notes spell it. */
+export const tableName = ({ meta }: Table): string => `${meta.schema}.${meta.tableName}`;
 
-/** A column of an entity, checked when the module loads; `alias` is the table's alias in the statement. */
-export const column = (entity: Table, name: string, alias?: string): string => {
-  if (!(name in entity.meta.properties)) throw new Error(`${table(entity)} has no column ${name}`);
+/** Schema-qualified name of an entity's table, as it stands in SQL. */
+export const table = ({ meta }: Table): string => `${quoted(meta.schema!)}.${quoted(meta.tableName!)}`;
+
+/** A column of an entity; `alias` is the table's alias in the statement. */
+export const column = <E extends Table>(entity: E, name: ColumnOf<E>, alias?: string): string =>
+  columnNamed(entity, name, alias);
+
+/** As {@link column}, for a name that a message gives: checked when the module loads. */
+export const columnNamed = (entity: Table, name: string, alias?: string): string => {
+  if (!Object.hasOwn(entity.meta.properties, name)) throw new Error(`${tableName(entity)} has no column ${name}`);
   return alias === undefined ? quoted(name) : `${alias}.${quoted(name)}`;
 };
+
+/** Several columns of an entity, with commas between them. */
+export const columnList = <E extends Table>(entity: E, names: readonly ColumnOf<E>[], alias?: string): string =>
+  names.map((name) => column(entity, name, alias)).join(', ');
 
 /** Turns one cell into a field's value. Never called with NULL. */
 type Decode = (text: string) => unknown;
@@ -124,7 +138,7 @@ export const projection = <D extends DescMessage>(
   { alias, expressions = {}, omit = [] }: ProjectionOptions = {},
 ): Projection<MessageShape<D>> => {
   const fields = message.fields.filter(({ name }) => !omit.includes(name));
-  const columns = fields.map(({ name }) => expressions[name] ?? column(entity, name, alias)).join(', ');
+  const columns = fields.map(({ name }) => expressions[name] ?? columnNamed(entity, name, alias)).join(', ');
   return { columns, map: rowMapper(message, fields) };
 };
 

@@ -1,5 +1,14 @@
 import { Code, isServerError, RpcError } from '../database/errors.ts';
-import { column, firstText, lowerEnumText, projection, rowMapper, table } from '../database/projection.ts';
+import {
+  type ColumnOf,
+  column,
+  columnList,
+  firstText,
+  lowerEnumText,
+  projection,
+  rowMapper,
+  table,
+} from '../database/projection.ts';
 import type { Session } from '../database/session.ts';
 import { statement } from '../database/statement.ts';
 import { jsonText, timestampToText } from '../database/values.ts';
@@ -23,7 +32,7 @@ import { byMask, notNull, patchAssignments, patchCheck, patchParams, patchUpdate
 import { upsertCandidate } from './recovery-candidates.ts';
 import { all, between, filled, fits, mask, page, type Rule, required } from './rules.ts';
 
-const candidate = (name: string): string => column(RecoveryCandidate, name);
+const candidate = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
 
 const ingest = statement(
   'recovery_write.upsert_recovery_candidate',
@@ -89,9 +98,7 @@ const updateCandidate = statement(
 const insertProvenance = statement(
   'recovery_write.insert_suggestion_provenance',
   `insert into ${table(SuggestionProvenance)}
-    (${['suggestion_id', 'event_type', 'details', 'action_id', 'confidence_before', 'actor']
-      .map((name) => column(SuggestionProvenance, name))
-      .join(', ')})
+    (${columnList(SuggestionProvenance, ['suggestion_id', 'event_type', 'details', 'action_id', 'confidence_before', 'actor'])})
   values ($1, $2, $3::jsonb, $4, $5, $6)
   returning ${column(SuggestionProvenance, 'id')}`,
   (row) => Number(row[0]),
@@ -110,7 +117,7 @@ const FAILURE_DEFAULTS: Readonly<Record<string, string>> = {
 };
 
 /** Columns of a new failure and their types, in the order of the parameters. */
-const FAILURE_COLUMNS: Readonly<Record<string, string>> = {
+const FAILURE_COLUMNS = {
   id: 'uuid',
   run_id: 'text',
   tenant_id: 'text',
@@ -130,14 +137,12 @@ const FAILURE_COLUMNS: Readonly<Record<string, string>> = {
   step_index: 'integer',
   context_json: 'jsonb',
   created_at: 'timestamptz',
-};
+} as const;
 
 const insertFailure = statement(
   'recovery_write.insert_failure_match',
   `insert into ${table(FailureMatch)}
-    (${Object.keys(FAILURE_COLUMNS)
-      .map((name) => column(FailureMatch, name))
-      .join(', ')})
+    (${columnList(FailureMatch, Object.keys(FAILURE_COLUMNS) as (keyof typeof FAILURE_COLUMNS)[])})
   values (${Object.entries(FAILURE_COLUMNS)
     .map(([name, type], index) => {
       const value = `$${index + 1}::${type}`;
@@ -179,9 +184,9 @@ const failurePatch = patchUpdate(
   {},
 );
 
-const catalogColumns = ['id', 'error_code', 'error_pattern', 'recovery_action', 'success_rate', 'embedding'].map(
-  (name) => column(FailureCatalogEntry, name),
-);
+const catalogColumns = (
+  ['id', 'error_code', 'error_pattern', 'recovery_action', 'success_rate', 'embedding'] as const
+).map((name) => column(FailureCatalogEntry, name));
 
 const upsertCatalogEntry = statement(
   'recovery_write.upsert_failure_catalog_entry',

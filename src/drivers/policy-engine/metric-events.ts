@@ -1,4 +1,4 @@
-import { column, rowMapper, table } from '../../database/projection.ts';
+import { columnList, rowMapper, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { timestampToText } from '../../database/values.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
@@ -31,12 +31,12 @@ const DEFAULTS: Readonly<Record<string, string>> = {
   occurred_at: 'coalesce(new.occurred_at, now())',
 };
 
-const names = Object.keys(COLUMNS);
+const names = Object.keys(COLUMNS) as (keyof typeof COLUMNS)[];
 
 // One parameter whatever the number of events, so one prepared statement serves them all.
 const insertEvents = statement(
   'policy_engine.insert_temporal_metric_events',
-  `insert into ${table(TemporalMetricEvent)} (${names.map((name) => column(TemporalMetricEvent, name)).join(', ')})
+  `insert into ${table(TemporalMetricEvent)} (${columnList(TemporalMetricEvent, names)})
   select ${names.map((name) => DEFAULTS[name] ?? `new.${name}`).join(', ')}
   from jsonb_to_recordset($1::jsonb) as new (${Object.entries(COLUMNS)
     .map(([name, type]) => `${name} ${type}`)

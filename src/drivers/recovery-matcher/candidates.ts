@@ -1,5 +1,13 @@
 import { Code, RpcError } from '../../database/errors.ts';
-import { column, lowerEnumText, projection, rowMapper, table } from '../../database/projection.ts';
+import {
+  type ColumnOf,
+  column,
+  columnList,
+  lowerEnumText,
+  projection,
+  rowMapper,
+  table,
+} from '../../database/projection.ts';
 import { type Row, statement } from '../../database/statement.ts';
 import { jsonToValue, parseJson } from '../../database/values.ts';
 import { RecoveryCandidate } from '../../entities/recovery-candidate.ts';
@@ -16,7 +24,7 @@ import { filteredCount, filteredList } from '../filters.ts';
 import { page } from '../rules.ts';
 import { each } from '../streams.ts';
 
-const of = (name: string): string => column(RecoveryCandidate, name);
+const of = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
 
 /** Status that does not filter. */
 const ALL = 'all';
@@ -70,9 +78,14 @@ const countByStatus = statement(
   rowMapper(CountByStatusResponseSchema),
 );
 
-const audit = ['candidate_id', 'action', 'actor', 'old_decision', 'new_decision', 'note'].map((name) =>
-  column(RecoveryCandidateAudit, name),
-);
+const audit = columnList(RecoveryCandidateAudit, [
+  'candidate_id',
+  'action',
+  'actor',
+  'old_decision',
+  'new_decision',
+  'note',
+]);
 
 // The row is locked before its decision is read, so that the trail of two deciders is in order.
 const decide = statement(
@@ -86,7 +99,7 @@ const decide = statement(
     from found where ${of('id')} = found_id
     returning ${select}
   ), recorded as (
-    insert into ${table(RecoveryCandidateAudit)} (${audit.join(', ')})
+    insert into ${table(RecoveryCandidateAudit)} (${audit})
     select found_id, $2::text, $3::text, old_decision, $2::text, $4::text from found
   )
   select * from decided`,
