@@ -23,7 +23,7 @@ import { byMask, notNull, patchAssignments, patchCheck, patchParams } from './pa
 import { all, filled, fits, mask, page, required } from './rules.ts';
 
 const of = (name: ColumnOf<typeof PolicyPrecedence>): string => column(PolicyPrecedence, name);
-const precedence = projection(PolicyPrecedenceSchema, PolicyPrecedence);
+const precedence = projection(PolicyPrecedenceSchema, PolicyPrecedence, { key: ['tenant_id', 'policy_id'] });
 const ofPolicy = `${of('tenant_id')} = $1 and ${of('policy_id')} = $2`;
 
 // The strategy is read as text: only that of the policy that goes first has to be known.

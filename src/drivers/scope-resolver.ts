@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Code, invalidArgument, RpcError } from '../database/errors.ts';
 import { type ColumnOf, column, columnList, lowerEnumText, projection, table } from '../database/projection.ts';
-import { type Row, statement } from '../database/statement.ts';
+import { type Notes, type Row, statement } from '../database/statement.ts';
 import { jsonToValue } from '../database/values.ts';
 import { PolicyScope } from '../entities/policy-scope.ts';
 import {
@@ -30,10 +30,13 @@ import {
 } from './scope-matching.ts';
 
 const of = (name: ColumnOf<typeof PolicyScope>): string => column(PolicyScope, name);
-const stored = projection(PolicyScopeSchema, PolicyScope, { omit: ['agent_ids', 'api_key_ids', 'human_actor_ids'] });
+const stored = projection(PolicyScopeSchema, PolicyScope, {
+  omit: ['agent_ids', 'api_key_ids', 'human_actor_ids'],
+  key: ['scope_id'],
+});
 
-const scopeOf = (row: Row) => {
-  const scope = stored.map(row);
+const scopeOf = (row: Row, notes: Notes) => {
+  const scope = stored.map(row, notes);
   return {
     ...scope,
     agentIds: listedIds(scope.agentIdsJson),
