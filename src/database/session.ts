@@ -8,6 +8,8 @@ export interface Session {
   rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]>;
   /** The first row, if there is one. */
   row<T>(statement: Statement<T>, params: readonly Param[]): Promise<T | undefined>;
+  /** The row of a statement that always has one; that none came is an error of this program. */
+  one<T>(statement: Statement<T>, params: readonly Param[]): Promise<NonNullable<T>>;
   /** Runs a write and returns the number of rows it affected. */
   execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint>;
   /**
@@ -29,6 +31,12 @@ export interface StreamingSession extends Session {
   /** Rows as they are read, in constant memory; the snapshot is the one of the first row. */
   stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncIterable<T>;
 }
+
+/** The first row, which must be there. */
+const expected = <T>({ name }: Statement<T>, [row]: readonly T[]): NonNullable<T> => {
+  if (row === undefined || row === null) throw new Error(`statement ${name} brought no row`);
+  return row;
+};
 
 /** Rows fetched at once by a stream: enough to hide the round trip, little enough to stay small. */
 const FETCH_ROWS = 500;
@@ -83,6 +91,10 @@ export class AutoCommitSession implements Session {
     return (await this.rows(statement, params))[0];
   }
 
+  async one<T>(statement: Statement<T>, params: readonly Param[]): Promise<NonNullable<T>> {
+    return expected(statement, await this.rows(statement, params));
+  }
+
   async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
     const before = this.rowCount;
     await this.rows(statement, params);
@@ -129,6 +141,10 @@ export class TransactionSession implements StreamingSession {
 
   async row<T>(statement: Statement<T>, params: readonly Param[]): Promise<T | undefined> {
     return (await this.rows(statement, params))[0];
+  }
+
+  async one<T>(statement: Statement<T>, params: readonly Param[]): Promise<NonNullable<T>> {
+    return expected(statement, await this.rows(statement, params));
   }
 
   async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {

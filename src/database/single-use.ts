@@ -34,6 +34,10 @@ class LateSession implements Session {
     return (await this.#begun()).row(statement, params);
   }
 
+  async one<T>(statement: Statement<T>, params: readonly Param[]): Promise<NonNullable<T>> {
+    return (await this.#begun()).one(statement, params);
+  }
+
   async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
     return (await this.#begun()).execute(statement, params);
   }

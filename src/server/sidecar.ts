@@ -112,7 +112,10 @@ export const startServer = async (
         const deadline = Date.now() + config.drainTimeoutMs;
         readiness.drain();
         // A database that does not answer rolls back by itself when it sees that its connections are gone.
-        await Promise.race([transactions.drain(config.drainTimeoutMs), sleep(config.drainTimeoutMs + ROLL_BACK_MS)]);
+        await Promise.race([
+          transactions.drain(config.drainTimeoutMs),
+          sleep(config.drainTimeoutMs + ROLL_BACK_MS, undefined, { ref: false }),
+        ]);
         closing.abort();
         const rest = Math.max(LAST_CALLS_MS, deadline - Date.now());
         await Promise.all([grpc.close(rest), http?.close(rest), readiness.stop()]);
