@@ -83,12 +83,18 @@ const watch = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerContext):
  * Responses on their way to a reader. An error that comes back from one is of the reader's connection, so it must not
  * reach the pipeline, which would take it for the database's: `yield*` would hand it on.
  */
-async function* delivered(responses: AsyncIterable<Message>, end: CallEnd): AsyncGenerator<Message> {
+async function* delivered(responses: AsyncGenerator<Message>, end: CallEnd): AsyncGenerator<Message> {
+  const { signal } = end;
+  // The write to a reader that stalls and then leaves never settles: nobody would ask for more, or give this back.
+  const giveBack = (): void => void responses.return(undefined).catch(() => {});
+  signal.addEventListener('abort', giveBack, { once: true });
   try {
     for await (const response of responses) yield response;
+    if (signal.aborted) throw signal.reason;
   } catch (error) {
-    throw asConnectError(toRpcError(end.signal.aborted ? end.signal.reason : error));
+    throw asConnectError(toRpcError(signal.aborted ? signal.reason : error));
   } finally {
+    signal.removeEventListener('abort', giveBack);
     end.done();
   }
 }
