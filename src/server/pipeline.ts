@@ -186,7 +186,7 @@ export class Pipeline {
     if (sequence === undefined) return transaction.run(endpoint.name, signal, run);
     const { output } = endpoint.method;
     return transaction
-      .once(sequence, digest(endpoint.path, toBinary(endpoint.method.input, request)), () =>
+      .once(sequence, digest(endpoint.path, endpoint.method.input, request), () =>
         transaction.run(endpoint.name, signal, async (db) => toBinary(output, await run(db))),
       )
       .then((bytes) => fromBinary(output, bytes));
@@ -210,7 +210,7 @@ export class Pipeline {
         caller,
         requestId,
         method: endpoint.name,
-        hash: digest(endpoint.path, toBinary(endpoint.method.input, request)),
+        hash: digest(endpoint.path, endpoint.method.input, request),
       };
       response = fromBinary(output, await runOnce(db, once, async () => toBinary(output, await run(db))));
     });
