@@ -9,8 +9,10 @@ export interface Config {
   readonly dataDir: string;
   /** `host:port` or `unix:/path`. */
   readonly grpcListen: string;
-  /** `host:port`; undefined: no HTTP listener. */
+  /** `host:port` or `unix:/path`; undefined: no HTTP listener. */
   readonly httpListen: string | undefined;
+  /** Permission bits of socket files. */
+  readonly socketMode: number;
   readonly poolMax: number;
   readonly poolQueue: number;
   readonly poolWaitMs: number;
@@ -29,6 +31,8 @@ export interface Config {
   readonly requestRetentionMs: number;
   readonly drainTimeoutMs: number;
   readonly maxMessageBytes: number;
+  /** What the requests under way may hold together. */
+  readonly maxRequestBytes: number;
   readonly reflection: boolean;
   readonly logLevel: string;
   readonly tokensFile: string | undefined;
@@ -104,6 +108,11 @@ const hostPort: Parse = (text) => {
 };
 
 const socketOrPort: Parse = (text) => (/^unix:\/.+/.test(text) ? text : hostPort(text));
+
+const fileMode: Parse = (text) => {
+  if (!/^0?[0-7]{3}$/.test(text)) throw new ConfigError('must be an octal file mode such as 0660');
+  return Number.parseInt(text, 8);
+};
 
 const optional: Parse = (text) => (text === '' ? undefined : text);
 
@@ -193,10 +202,11 @@ export const SETTINGS: readonly Setting[] = [
     'httpListen',
     'SIDECAR_HTTP_LISTEN',
     '127.0.0.1:50052',
-    'host:port | off',
+    'host:port | unix:/path | off',
     'where Connect, gRPC-Web and JSON listen',
-    (text) => (text === 'off' ? undefined : hostPort(text)),
+    (text) => (text === 'off' ? undefined : socketOrPort(text)),
   ),
+  setting('socketMode', 'SIDECAR_SOCKET_MODE', '0660', 'octal', 'who may use socket files', fileMode),
   setting(
     'poolMax',
     'SIDECAR_POOL_MAX',
@@ -295,7 +305,15 @@ export const SETTINGS: readonly Setting[] = [
     'what open transactions and calls get at shutdown',
     duration,
   ),
-  setting('maxMessageBytes', 'SIDECAR_MAX_MESSAGE_BYTES', '33554432', 'bytes', 'largest request', wholeNumber(1024)),
+  setting('maxMessageBytes', 'SIDECAR_MAX_MESSAGE_BYTES', '4194304', 'bytes', 'largest request', wholeNumber(1024)),
+  setting(
+    'maxRequestBytes',
+    'SIDECAR_MAX_REQUEST_BYTES',
+    '67108864',
+    'bytes',
+    'what all requests under way may hold together',
+    wholeNumber(1024),
+  ),
   setting('reflection', 'SIDECAR_REFLECTION', 'on', 'on | off', 'serve gRPC reflection', onOff),
   setting(
     'logLevel',
