@@ -1,7 +1,7 @@
 import { type ChildProcess, execFileSync, type StdioOptions, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, constants, existsSync, openSync, readFileSync, readSync } from 'node:fs';
-import { chmod, mkdtemp, rm, stat } from 'node:fs/promises';
+import { chmod, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -125,6 +125,33 @@ describe('serve', () => {
       expect(existsSync(`/proc/${server}`)).toBe(false);
     },
   );
+
+  const postmaster = (): number =>
+    Number(readFileSync(join(folder, 'data-dir', 'data', 'postmaster.pid'), 'utf8').split('\n')[0]);
+
+  test('an embedded database that is killed is started again, and calls are served again', async () => {
+    const sidecar = command([], { PGSSLMODE: 'require', PGOPTIONS: '-c no_such=1', PGUSER: 'nobody' });
+    const caller = grpcCaller((await sidecar.serving()).grpc);
+    process.kill(postmaster(), 'SIGKILL');
+    await expect.poll(sidecar.err, { timeout: 20_000 }).toMatch(/"level":40,.*PostgreSQL has been started again/);
+    const answers = () => caller.unary(PolicyEngineService.method.fetchRiskCeilings, {}).then(() => true);
+    await expect.poll(answers, { timeout: 20_000 }).toBe(true);
+    caller.close();
+    sidecar.child.kill('SIGTERM');
+    expect(await sidecar.ended).toBe(0);
+  });
+
+  test('an embedded database that cannot be started again ends the command, with a line that says why', async () => {
+    const sidecar = command(['--drain-timeout', '1s']);
+    await sidecar.serving();
+    await writeFile(join(folder, 'data-dir', 'data', 'PG_VERSION'), '12\n');
+    process.kill(postmaster(), 'SIGKILL');
+    expect(await sidecar.ended).toBe(2);
+    const last = sidecar.err().trimEnd().split('\n').at(-1);
+    expect(last).toMatch(
+      /^policy-sidecar: the embedded PostgreSQL ended and could not be started again: .*incompatible/,
+    );
+  });
 
   test('`npm start` ends with 0 on SIGTERM and leaves nothing behind', async () => {
     const npm = launch('npm', ['start'], {});
