@@ -402,6 +402,55 @@ describe('one clear line and exit code 2', () => {
     expect(err).not.toContain('secret');
   });
 
+  test.each([
+    ['DATABASE_URL', 'postgresql://u:p#secret@127.0.0.1/d', /DATABASE_URL has a user or password .* percent-encoded/],
+    ['DATABASE_URL', 'postgresql://u:p%zzsecret@127.0.0.1/d', /DATABASE_URL has a user or password .* percent-encoded/],
+    ['DATABASE_URL', 'postgresql://u:p@secret@127.0.0.1:1/d', /u@127\.0\.0\.1:1\/d cannot be used/],
+    ['DATABASE_URL', 'postgresql://u:secret@127.0.0.1:5432x/d', /DATABASE_URL must have a port/],
+    ['DATABASE_URL', 'postgresql://u:secret@no-such-host.invalid/d', /u@no-such-host\.invalid:5432\/d cannot be used/],
+    ['DATABASE_URL', 'postgresql://127.0.0.1/d?sslmode=verify-full&sslrootcert=/no/file', /names \/no\/file, .*ENOENT/],
+    ['DATABASE_URL', 'postgresql://127.0.0.1/d?sslmode=require&sslcert=/no/file', /names \/no\/file, .*ENOENT/],
+    ['DATABASE_URL', 'postgresql://127.0.0.1/d?sslmode=require&sslkey=/no/file', /names \/no\/file, .*ENOENT/],
+    ['SIDECAR_DATA_DIR', '/dev/null', /\/dev\/null/],
+    ['SIDECAR_DRAIN_TIMEOUT', '10', /SIDECAR_DRAIN_TIMEOUT must be a duration such as/],
+    ['SIDECAR_DRAIN_TIMEOUT', '0s', /SIDECAR_DRAIN_TIMEOUT must be between 1ms and/],
+  ])('%s=%s', async (variable, value, line) => {
+    const { code, out, err } = await finish([], { [variable]: value });
+    expect({ code, out }).toEqual({ code: 2, out: '' });
+    expect(err).toMatch(line);
+    expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
+    expect(err).not.toContain('secret');
+  });
+
+  test.each([
+    ['that is missing', undefined, /tokens file .*tokens cannot be read \(ENOENT\)/],
+    ['with a bad line', `# comment\ngood: ${'a'.repeat(64)}\nbad: line\n`, /tokens file .*tokens is no good: line 3 /],
+  ])('a tokens file %s', async (_, text, line) => {
+    const database = await createDatabase();
+    const path = join(folder, 'tokens');
+    if (text !== undefined) await writeFile(path, text);
+    const { code, err } = await finish(['--tokens-file', path], { DATABASE_URL: database.url });
+    expect(code).toBe(2);
+    expect(err).toMatch(line);
+    expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
+    await database.drop();
+  });
+
+  test.each([
+    ['--grpc-listen', '192.0.2.1:50051'],
+    ['--http-listen', '192.0.2.1:50052'],
+    ['--grpc-listen', 'no-such-host.invalid:50051'],
+    ['--http-listen', 'no-such-host.invalid:50052'],
+    ['--grpc-listen', 'unix:/no/such/folder/socket'],
+  ])('%s %s, which is no address of this machine', async (flag, address) => {
+    const database = await createDatabase();
+    const args = [flag, address, '--allow-unauthenticated', 'on'];
+    const { code, err } = await finish(args, { DATABASE_URL: database.url });
+    expect(code).toBe(2);
+    expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
+    await database.drop();
+  });
+
   test.each(['--grpc-listen', '--http-listen'])('%s on a port that is taken', async (flag) => {
     const database = await createDatabase();
     const taken = createServer().listen(0, '127.0.0.1');
