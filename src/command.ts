@@ -1,7 +1,7 @@
 import { type Config, ConfigError, loadConfig, settingsHelp } from './config.ts';
 import { EmbeddedError } from './database/embedded.ts';
 import { migrateUp, migrationStatus, UnreachableError } from './database/migrate.ts';
-import { describeDatabase } from './database/url.ts';
+import { readTarget } from './database/target.ts';
 import { Exit } from './exit.ts';
 import { createLog, standardError, standardOutput } from './log.ts';
 
@@ -60,7 +60,7 @@ interface Source {
 const openSource = async ({ databaseUrl, dataDir }: Config, report?: (event: string) => void): Promise<Source> => {
   if (databaseUrl !== undefined) {
     const failed = new Promise<never>(() => {});
-    return { url: databaseUrl, description: describeDatabase(databaseUrl), failed, close: async () => {} };
+    return { url: databaseUrl, description: readTarget(databaseUrl).description, failed, close: async () => {} };
   }
   const { startEmbedded } = await import('./database/embedded.ts');
   const embedded = await startEmbedded({ dataDir, ...(report ? { report } : {}) });

@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util';
-import { describeDatabase } from './database/url.ts';
+import { readTarget } from './database/target.ts';
 import { LOG_LEVELS } from './log.ts';
 
 /** Everything that can be set, checked and complete. Times are milliseconds. */
@@ -20,6 +20,12 @@ export interface Config {
   readonly transactionIdleLeaseMaxMs: number;
   readonly transactionTotalLeaseMs: number;
   readonly transactionTotalLeaseMaxMs: number;
+  /** Longest a call without a deadline, or a statement, may take. */
+  readonly callTimeoutMs: number;
+  /** Longest wait for a lock in the database. */
+  readonly lockTimeoutMs: number;
+  /** What stands between this process and PostgreSQL. */
+  readonly pooler: 'auto' | 'none' | 'session' | 'transaction';
   readonly requestRetentionMs: number;
   readonly drainTimeoutMs: number;
   readonly maxMessageBytes: number;
@@ -121,12 +127,12 @@ const isPort = (text: string): boolean =>
 const UNENCODED =
   'has a user or password with a character that must be percent-encoded (# as %23, / as %2F, ? as %3F, @ as %40, % as %25)';
 
-const problemOf = (url: string): NodeJS.ErrnoException | undefined => {
+const problemOf = (url: string): Error | undefined => {
   try {
-    describeDatabase(url);
+    readTarget(url);
     return undefined;
   } catch (error) {
-    return error as NodeJS.ErrnoException;
+    return error as Error;
   }
 };
 
@@ -139,14 +145,12 @@ const databaseUrl: Parse<string | undefined> = (text) => {
     throw new ConfigError(UNENCODED);
   }
   const problem = problemOf(text);
-  if (problem?.path !== undefined)
-    throw new ConfigError(`names ${problem.path}, which cannot be read (${problem.code})`);
   if (problem && text.includes('@') && !authority.includes('@')) throw new ConfigError(UNENCODED);
   const port = /:([^:@\]]*)$/.exec(authority)?.[1] ?? '';
   if (![port, new URLSearchParams(query).get('port') ?? ''].every(isPort)) {
     throw new ConfigError('must have a port from 1 to 65535');
   }
-  if (problem) throw new ConfigError('must be a postgresql:// URL');
+  if (problem) throw new ConfigError(problem.message);
   return text;
 };
 
@@ -264,11 +268,26 @@ export const SETTINGS: Settings = {
     'longest total lease granted',
     duration,
   ),
+  callTimeoutMs: setting(
+    'SIDECAR_CALL_TIMEOUT',
+    '60s',
+    'duration',
+    'longest a call without a deadline, or a statement, may take',
+    duration,
+  ),
+  lockTimeoutMs: setting('SIDECAR_LOCK_TIMEOUT', '5s', 'duration', 'longest wait for a lock in the database', duration),
+  pooler: setting(
+    'SIDECAR_POOLER',
+    'auto',
+    'auto | none | session | transaction',
+    'what stands before PostgreSQL; auto looks, and takes any pooler for one that shares sessions',
+    oneOf<Config['pooler']>({ auto: 'auto', none: 'none', session: 'session', transaction: 'transaction' }),
+  ),
   requestRetentionMs: setting(
     'SIDECAR_REQUEST_RETENTION',
     '24h',
     'duration',
-    'how long answers to a request-id are kept',
+    'how long outcomes and answers to a request-id are kept',
     duration,
   ),
   drainTimeoutMs: setting(

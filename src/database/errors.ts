@@ -141,6 +141,29 @@ const outdated: Entry = {
   message: 'the database schema is older than this program; run `policy-sidecar migrate up`',
 };
 
+const schemaChanged: Entry = {
+  code: Code.ABORTED,
+  reason: 'SCHEMA_CHANGED',
+  message: 'the schema changed under a prepared statement; run the transaction again',
+  retryAfterMs: CONFLICT_RETRY_MS,
+};
+const readOnlyDatabase: Entry = {
+  code: Code.UNAVAILABLE,
+  reason: 'READ_ONLY_DATABASE',
+  message: 'the database takes no writes: it is a standby, or has been made read-only',
+  retryAfterMs: OUTAGE_RETRY_MS,
+};
+const ownLimit: Entry = {
+  code: Code.DEADLINE_EXCEEDED,
+  reason: 'STATEMENT_TIMEOUT',
+  message: 'the statement took longer than the statement_timeout of the database allows',
+};
+const unusableValue: Entry = {
+  code: Code.FAILED_PRECONDITION,
+  reason: 'UNUSABLE_VALUE',
+  message: 'this read cannot work with a value that is stored',
+};
+
 /** SQLSTATE -> what the caller sees. Full codes first, then classes by their first two characters. */
 const SQLSTATES: Readonly<Record<string, Entry>> = {
   '40001': serialization,
@@ -163,7 +186,7 @@ const SQLSTATES: Readonly<Record<string, Entry>> = {
   '25006': {
     code: Code.FAILED_PRECONDITION,
     reason: 'READ_ONLY_TRANSACTION',
-    message: 'the transaction, or the database, is read-only',
+    message: 'the transaction is read-only',
   },
   '3B001': { code: Code.FAILED_PRECONDITION, reason: 'SAVEPOINT_UNKNOWN', message: 'there is no such savepoint' },
   '42501': {
@@ -175,12 +198,6 @@ const SQLSTATES: Readonly<Record<string, Entry>> = {
   '42703': outdated,
   '42883': outdated,
   '3F000': outdated,
-  '0A000': {
-    code: Code.ABORTED,
-    reason: 'SCHEMA_CHANGED',
-    message: 'the schema changed under a prepared statement; run the transaction again',
-    retryAfterMs: CONFLICT_RETRY_MS,
-  },
   '53300': {
     code: Code.RESOURCE_EXHAUSTED,
     reason: 'TOO_MANY_CONNECTIONS',
@@ -195,21 +212,15 @@ const SQLSTATES: Readonly<Record<string, Entry>> = {
   },
   '54': { code: Code.INVALID_ARGUMENT, reason: 'LIMIT_EXCEEDED', message: 'the request exceeds a database limit' },
   '25P03': { ...unavailable, reason: 'DATABASE_SESSION_TIMEOUT', message: 'the database ended an idle transaction' },
-  '57014': { code: Code.CANCELLED, reason: 'STATEMENT_CANCELLED', message: 'the statement was cancelled' },
+  '57014': {
+    code: Code.ABORTED,
+    reason: 'STATEMENT_CANCELLED',
+    message: 'somebody at the database cancelled the statement; run the whole transaction again',
+    retryAfterMs: CONFLICT_RETRY_MS,
+  },
   '57P': unavailable,
   '08': unavailable,
 };
-
-const CONNECTION_ERRNO = new Set([
-  'ECONNREFUSED',
-  'ECONNRESET',
-  'EPIPE',
-  'ENOENT',
-  'ETIMEDOUT',
-  'EHOSTUNREACH',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-]);
 
 const lookUp = (sqlstate: string): Entry | undefined =>
   SQLSTATES[sqlstate] ?? SQLSTATES[sqlstate.slice(0, 3)] ?? SQLSTATES[sqlstate.slice(0, 2)];
@@ -224,38 +235,84 @@ const render = (entry: Entry, cause: unknown, metadata: Record<string, string> =
 /** True when the server has reported the failure, which aborts the transaction it happened in. */
 export const isServerError = (error: unknown): error is pg.DatabaseError => error instanceof pg.DatabaseError;
 
-/** True when the connection is gone or unusable after this error. */
-export const isConnectionError = (error: unknown): boolean => {
-  if (isServerError(error)) return /^(08|57P0)/.test(error.code ?? '') || error.severity === 'FATAL';
-  const { code, message } = error as NodeJS.ErrnoException;
-  return (
-    (code !== undefined && CONNECTION_ERRNO.has(code)) ||
-    /^(Connection terminated|Client has encountered a connection error|Client was closed)/.test(message ?? '')
-  );
+/** What is known of a statement that the database has refused, and decides between the meanings of a SQLSTATE. */
+export interface Circumstances {
+  /** It writes nothing. */
+  readonly reads?: boolean;
+  /** The plan of a prepared statement was of an older schema. */
+  readonly stalePlan?: boolean;
+  /** It may not write although its transaction has not been begun as read-only. */
+  readonly readOnlyDatabase?: boolean;
+  /** It has run for as long as the server's own limit allows. */
+  readonly ownLimit?: boolean;
+}
+
+/** PostgreSQL names the parameter that it could not read, in any language. */
+const OF_PARAMETER = /\$\d/;
+
+const entryOf = (
+  { code = '', where, severity }: pg.DatabaseError,
+  { reads, stalePlan, readOnlyDatabase: isReadOnly, ownLimit: isOwnLimit }: Circumstances,
+): Entry | undefined => {
+  if (stalePlan) return schemaChanged;
+  if (isReadOnly) return readOnlyDatabase;
+  if (code === '57014' && isOwnLimit) return ownLimit;
+  if (reads && code.startsWith('22') && !OF_PARAMETER.test(where ?? '')) return unusableValue;
+  // Refused at the door or thrown out, for whatever reason: the log has it.
+  return lookUp(code) ?? (severity === 'FATAL' || severity === 'PANIC' ? unavailable : undefined);
+};
+
+/** What the caller sees of a statement that the database has refused: by its SQLSTATE, and INTERNAL for any other. */
+export const databaseError = (error: pg.DatabaseError, circumstances: Circumstances = {}): RpcError => {
+  const entry = entryOf(error, circumstances);
+  if (!entry) return internalError(error);
+  const metadata: Record<string, string> = { sqlstate: error.code ?? '' };
+  if (error.constraint) metadata['constraint'] = error.constraint;
+  if (error.column) metadata['column'] = error.column;
+  return render(entry, error, metadata);
+};
+
+const internalError = (cause: unknown): RpcError => {
+  const id = randomUUID();
+  return new RpcError(Code.INTERNAL, 'INTERNAL', `internal error ${id}`, { metadata: { error_id: id }, cause });
 };
 
 /**
  * Turns anything thrown on the way into what the caller may see: an {@link RpcError} as it is, a database error by its
- * SQLSTATE, a lost connection as UNAVAILABLE, everything else as INTERNAL with an id that the log repeats.
+ * SQLSTATE, everything else as INTERNAL with an id that the log repeats.
  */
 export const toRpcError = (error: unknown): RpcError => {
   if (error instanceof RpcError) return error;
-  if (isServerError(error)) {
-    const entry = lookUp(error.code ?? '');
-    if (entry) {
-      const metadata: Record<string, string> = { sqlstate: error.code ?? '' };
-      if (error.constraint) metadata['constraint'] = error.constraint;
-      if (error.column) metadata['column'] = error.column;
-      return render(entry, error, metadata);
-    }
-    // Refused at the door, for whatever reason: the log has it.
-    if (isConnectionError(error)) return render(unavailable, error);
-  } else if (error instanceof Error && isConnectionError(error)) {
-    return render(unavailable, error);
-  }
-  const id = randomUUID();
-  return new RpcError(Code.INTERNAL, 'INTERNAL', `internal error ${id}`, { metadata: { error_id: id }, cause: error });
+  return isServerError(error) ? databaseError(error) : internalError(error);
 };
+
+/** What a failed attempt to connect is told as: whatever keeps the database from being reached is UNAVAILABLE. */
+export const connectError = (error: unknown): RpcError => {
+  if (error instanceof RpcError) return error;
+  const entry = isServerError(error) ? lookUp(error.code ?? '') : undefined;
+  return entry?.retryAfterMs === undefined ? databaseUnavailable(error) : databaseError(error as pg.DatabaseError);
+};
+
+/** SQLSTATE of a statement that the database has refused on a connection that goes on; undefined for any other failure. */
+export const sqlstateOf = (error: unknown): string | undefined =>
+  error instanceof RpcError && error.code !== Code.UNAVAILABLE ? error.metadata['sqlstate'] : undefined;
+
+/** True for a failure that the same statement will not meet again once its plan is made anew. */
+export const isStalePlan = (error: unknown): boolean => error instanceof RpcError && error.reason === 'SCHEMA_CHANGED';
+
+/** Text of an error, also of one that only collects others: each address that was tried has its own. */
+export const problemOf = (error: unknown): string => {
+  if (error instanceof AggregateError && error.errors.length > 0) return error.errors.map(problemOf).join('; ');
+  if (!(error instanceof Error)) return String(error);
+  return error.message || (error as NodeJS.ErrnoException).code || error.name;
+};
+
+/** DEADLINE_EXCEEDED: the configured limit for a statement has passed. */
+export const statementTimeout = (limitMs: number, cause: unknown): RpcError =>
+  new RpcError(Code.DEADLINE_EXCEEDED, 'STATEMENT_TIMEOUT', `a statement took longer than ${limitMs} ms`, { cause });
+
+/** UNAVAILABLE: a standby, or a database that has been made read-only, was asked to write. */
+export const databaseReadOnly = (): RpcError => render(readOnlyDatabase, undefined);
 
 /** RESOURCE_EXHAUSTED for a limit of this process. */
 export const busy = (reason: string, message: string): RpcError =>

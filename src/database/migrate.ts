@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import pg from 'pg';
-import { describeDatabase } from './url.ts';
+import { readTarget } from './target.ts';
 
 const FOLDER = join(import.meta.dirname, '..', '..', 'migrations');
 const SCHEMA = 'policy_sidecar';
@@ -39,7 +39,7 @@ const withClient = async <T>(url: string, work: (client: pg.Client) => Promise<T
   });
   client.on('error', () => {});
   await client.connect().catch((error: NodeJS.ErrnoException) => {
-    throw new UnreachableError(`${describeDatabase(url)} cannot be used: ${error.message || error.code}`);
+    throw new UnreachableError(`${readTarget(url).description} cannot be used: ${error.message || error.code}`);
   });
   try {
     return await work(client);

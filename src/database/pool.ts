@@ -1,26 +1,9 @@
 import pg from 'pg';
-import { busy, databaseUnavailable, isConnectionError, shuttingDown } from './errors.ts';
-import type { Param, Row, Statement } from './statement.ts';
-
-/** Every value travels as PostgreSQL's text: the codecs of this folder, not `pg`, decide what it becomes. */
-const RAW = { getTypeParser: () => (text: unknown) => text } as unknown as pg.CustomTypesConfig;
-
-/** What every backend of this program is told at the start, so that text forms and order never depend on the server. */
-const SESSION_OPTIONS = [
-  '-c TimeZone=UTC',
-  '-c DateStyle=ISO',
-  '-c bytea_output=hex',
-  '-c extra_float_digits=1',
-  // A killed sidecar must not leave its statements running.
-  '-c client_connection_check_interval=2s',
-].join(' ');
-
-/** Outcome of a statement. */
-export interface Result<T> {
-  readonly rows: T[];
-  /** Rows returned or affected, as PostgreSQL counts them. */
-  readonly count: number;
-}
+import { Client, type ClientOptions } from './client.ts';
+import { Connection, type Shared } from './connection.ts';
+import { busy, connectError, databaseUnavailable, isStalePlan, type RpcError, shuttingDown } from './errors.ts';
+import { Gate } from './gate.ts';
+import type { Target } from './target.ts';
 
 /** Limits of one share of the connections. */
 export interface LaneOptions {
@@ -32,131 +15,44 @@ export interface LaneOptions {
   readonly waitMs: number;
 }
 
-/** How a call's end reaches PostgreSQL. */
-export type Cancel = (pid: number) => Promise<void>;
-
-/** `pg` writes a negative zero without its sign. */
-const bound = (param: Param): unknown => (Object.is(param, -0) ? '-0' : param);
-
-/** One backend, lent to one piece of work at a time. */
-export class Connection {
-  readonly #client: pg.PoolClient;
-  readonly #cancel: Cancel;
-  #lost: Error | undefined;
-  #released = false;
-  readonly #onError = (error: Error): void => {
-    this.#lost = error;
-    this.onLost?.(error);
-  };
-
-  /** Told when the backend goes away while nobody runs a statement. */
-  onLost: ((error: Error) => void) | undefined;
-  /** True when it has been lent before, so that its backend may have died since without anybody noticing. */
-  readonly reused: boolean;
-
-  constructor(client: pg.PoolClient, cancel: Cancel, reused: boolean) {
-    this.#client = client;
-    this.#cancel = cancel;
-    this.reused = reused;
-    client.on('error', this.#onError);
-  }
-
-  /** Process id of the backend. */
-  get pid(): number {
-    return (this.#client as unknown as { processID: number }).processID;
-  }
-
-  /**
-   * Runs a prepared statement. When the signal fires, the backend is told to stop and the call fails with the signal's
-   * reason; the connection stays usable.
-   */
-  async run<T>(statement: Statement<T>, params: readonly Param[], signal?: AbortSignal): Promise<Result<T>> {
-    const result = await this.#guarded(signal, () =>
-      this.#client.query<string[]>({
-        name: statement.name,
-        text: statement.text,
-        values: params.map(bound),
-        rowMode: 'array',
-        types: RAW,
-      } as pg.QueryArrayConfig),
-    );
-    return { rows: (result.rows as unknown as Row[]).map(statement.map), count: result.rowCount ?? 0 };
-  }
-
-  /** Runs unprepared commands (`begin`, `fetch`, …), several at once if they take no parameters. Rows are text. */
-  async command(text: string, params?: readonly Param[], signal?: AbortSignal): Promise<{ rows: Row[]; tag: string }> {
-    const outcome = await this.#guarded(signal, () =>
-      this.#client.query({
-        text,
-        rowMode: 'array',
-        types: RAW,
-        ...(params ? { values: params.map(bound) } : {}),
-      } as pg.QueryArrayConfig),
-    );
-    const last = (Array.isArray(outcome) ? outcome.at(-1) : outcome) as pg.QueryArrayResult;
-    return { rows: last.rows as Row[], tag: last.command };
-  }
-
-  async #guarded<T>(signal: AbortSignal | undefined, query: () => Promise<T>): Promise<T> {
-    if (this.#lost) throw databaseUnavailable(this.#lost);
-    if (!signal) return query();
-    signal.throwIfAborted();
-    let cancelled: Promise<void> | undefined;
-    const onAbort = (): void => {
-      cancelled = this.#cancel(this.pid).catch((error: unknown) => {
-        // The statement cannot be stopped: only the end of the connection frees the caller.
-        this.#lost = error as Error;
-        (this.#client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
-      });
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
-    try {
-      return await query();
-    } catch (error) {
-      if (signal.aborted && ((error as pg.DatabaseError).code === '57014' || this.#lost)) throw signal.reason;
-      throw error;
-    } finally {
-      signal.removeEventListener('abort', onAbort);
-      // The next user of this backend must not be hit by a cancellation meant for this statement.
-      if (cancelled) await cancelled;
-    }
-  }
-
-  /** Gives the connection back; a broken one is closed. Returns whether it was broken. */
-  release(error?: unknown): boolean {
-    const broken = this.#lost !== undefined || (error !== undefined && this.#isBroken(error));
-    if (this.#released) return broken;
-    this.#released = true;
-    this.#client.off('error', this.#onError);
-    this.#client.release(broken);
-    return broken;
-  }
-
-  #isBroken(error: unknown): boolean {
-    return isConnectionError(error) || (error as pg.DatabaseError).code === '0A000';
-  }
-}
+const IDLE_MS = 60_000;
 
 /** A share of the connections with a bounded queue in front of it. */
 export class Lane {
   readonly #pool: pg.Pool;
   readonly #options: LaneOptions;
   readonly #name: string;
-  readonly #cancel: Cancel;
-  readonly #lentBefore = new WeakSet<pg.PoolClient>();
+  readonly #shared: Shared;
+  readonly #clients = new Set<Client>();
+  readonly #lent = new Set<Client>();
+  readonly #lentBefore = new WeakSet<Client>();
 
-  constructor(name: string, url: string, options: LaneOptions, cancel: Cancel) {
+  constructor(
+    name: string,
+    client: Omit<ClientOptions, 'applicationName' | 'connectMs'>,
+    shared: Shared,
+    options: LaneOptions,
+  ) {
     this.#name = name;
     this.#options = options;
-    this.#cancel = cancel;
+    this.#shared = shared;
+    const clients = this.#clients;
+    const clientOptions: ClientOptions = {
+      ...client,
+      connectMs: options.waitMs,
+      applicationName: `policy-sidecar ${name}`,
+    };
     this.#pool = new pg.Pool({
-      connectionString: url,
       max: options.max,
       connectionTimeoutMillis: options.waitMs,
-      idleTimeoutMillis: 60_000,
-      keepAlive: true,
-      application_name: `policy-sidecar ${name}`,
-      options: SESSION_OPTIONS,
+      idleTimeoutMillis: IDLE_MS,
+      Client: class extends Client {
+        constructor() {
+          super(clientOptions);
+          clients.add(this);
+          this.on('end', () => clients.delete(this));
+        }
+      } as never,
     });
     // An idle backend that dies is replaced at the next use; nobody waits for it.
     this.#pool.on('error', () => {});
@@ -188,43 +84,52 @@ export class Lane {
     }
     const lent = this.#pool.connect();
     const client = await (signal ? raceAbort(lent, signal) : lent).catch((error: unknown) => {
-      throw this.#explain(error);
+      throw signal?.aborted ? signal.reason : this.#explain(error);
     });
+    return this.#lend(client as unknown as Client & pg.PoolClient);
+  }
+
+  #lend(client: Client & pg.PoolClient): Connection {
     const reused = this.#lentBefore.has(client);
     this.#lentBefore.add(client);
-    return new Connection(client, this.#cancel, reused);
+    this.#lent.add(client);
+    return new Connection(client, this.#shared, reused, (broken) => {
+      this.#lent.delete(client);
+      client.release(broken);
+      if (broken) client.destroy(new Error('left'));
+    });
   }
 
   /**
    * Lends a connection that has done a first piece of work, which changes nothing if it fails. A backend that died while
-   * its connection lay idle is noticed only by that work; then the next connection does it.
+   * its connection lay idle, or whose plan is of an older schema, is noticed only by that work; then it is done again.
    */
   async acquireWith<T>(
     signal: AbortSignal | undefined,
     first: (connection: Connection) => Promise<T>,
   ): Promise<{ connection: Connection; result: T }> {
-    for (;;) {
+    for (let replanned = false; ; ) {
       const connection = await this.acquire(signal);
       try {
         return { connection, result: await first(connection) };
       } catch (error) {
-        const broken = connection.release(error);
-        if (!(broken && connection.reused)) throw error;
+        const lost = connection.release();
+        const stale: boolean = !replanned && isStalePlan(error);
+        replanned ||= stale;
+        if (!stale && !(lost && connection.reused && !signal?.aborted)) throw error;
       }
     }
   }
 
-  #explain(error: unknown): unknown {
+  #explain(error: unknown): RpcError {
     const message = error instanceof Error ? error.message : '';
     if (message.startsWith('timeout exceeded when trying to connect')) {
-      return this.busy >= this.#options.max
+      return this.busy >= this.#options.max && this.#lent.size >= this.#options.max
         ? busy('CONNECTION_WAIT_TIMEOUT', `no ${this.#name} connection came free in time`)
         : databaseUnavailable(error);
     }
-    if (message.startsWith('Cannot use a pool after calling end')) {
-      return shuttingDown();
-    }
-    return error;
+    if (message.startsWith('Cannot use a pool after calling end')) return shuttingDown();
+    return connectError(error);
   }
 
   /** Lends a connection for one piece of work that may be done again: see {@link acquireWith}. */
@@ -234,8 +139,19 @@ export class Lane {
     return result;
   }
 
+  /** Closes what lies idle: after an outage nobody knows which of it still reaches the server. */
+  refresh(reason: Error): void {
+    for (const client of this.#clients) if (!this.#lent.has(client)) client.destroy(reason);
+  }
+
+  /** Lends nothing any more; settles when everything has come back. */
   async end(): Promise<void> {
     await this.#pool.end();
+  }
+
+  /** Cuts every connection off, whatever it does. */
+  destroy(reason: Error): void {
+    for (const client of this.#clients) client.destroy(reason);
   }
 }
 
@@ -265,36 +181,69 @@ const raceAbort = (lent: Promise<pg.PoolClient>, signal: AbortSignal): Promise<p
 export interface Database {
   /** Auto-commit and single-use calls. */
   readonly calls: Lane;
+  /** Single-use writes pass here first: those that wait for a lock leave connections to the reads. */
+  readonly writes: Gate;
   /** Open transactions and streams. */
   readonly transactions: Lane;
-  /** Health, outcomes and cancellation. */
+  /** Health and outcomes. */
   readonly reserve: Lane;
-  end(): Promise<void>;
+  /** Closes every idle connection: after an outage nobody knows which still reach the server. */
+  refresh(reason: Error): void;
+  /** Lends nothing any more and waits for what is lent, at most so long (milliseconds); then cuts it off. */
+  end(patienceMs: number): Promise<void>;
 }
 
-/** Sizes of the lanes. */
+/** Sizes of the lanes, and the clocks. */
 export interface DatabaseOptions {
   readonly calls: LaneOptions;
   readonly transactions: LaneOptions;
+  /** Longest time a statement may take, milliseconds. */
+  readonly statementMs: number;
+  /** Longest wait for a lock, milliseconds. */
+  readonly lockMs: number;
+  readonly pooler: ClientOptions['pooler'];
 }
 
 const RESERVE: LaneOptions = { max: 3, queue: 1000, waitMs: 5_000 };
 
+/** How often statements are looked at that may have taken too long, milliseconds. */
+const LOOK_MS = 50;
+
+/** Of ten connections for calls, those that writes leave to reads. */
+const READ_SHARE = 0.3;
+
 /** Opens the lanes; connections are made when they are first needed. */
-export const openDatabase = (url: string, options: DatabaseOptions): Database => {
-  const reserve: Lane = new Lane('reserve', url, RESERVE, () => Promise.resolve());
-  const cancel: Cancel = (pid) =>
-    reserve.use(undefined, async (connection) => {
-      await connection.command('select pg_cancel_backend($1)', [pid]);
-    });
-  const calls = new Lane('call', url, options.calls, cancel);
-  const transactions = new Lane('transaction', url, options.transactions, cancel);
+export const openDatabase = (target: Target, options: DatabaseOptions): Database => {
+  const { lockMs, statementMs, pooler } = options;
+  const shared: Shared = { generation: 0, named: true, statementMs, lockMs, overdue: new Map() };
+  const client = { target, pooler, lockMs };
+  const reserve = new Lane('reserve', client, shared, RESERVE);
+  const calls = new Lane('call', client, shared, options.calls);
+  const transactions = new Lane('transaction', client, shared, options.transactions);
+  const lanes = [calls, transactions, reserve];
+  const { max, queue, waitMs } = options.calls;
+  const writes = new Gate('call', { slots: Math.max(1, max - Math.ceil(max * READ_SHARE)), queue, waitMs });
+  const clock = setInterval(() => {
+    const now = performance.now();
+    for (const [onOverdue, at] of shared.overdue) if (now >= at) onOverdue();
+  }, LOOK_MS).unref();
   return {
     calls,
+    writes,
     transactions,
     reserve,
-    end: async () => {
-      await Promise.all([calls.end(), transactions.end(), reserve.end()]);
+    refresh: (reason) => {
+      for (const lane of lanes) lane.refresh(reason);
+    },
+    end: async (patienceMs) => {
+      const cut = setTimeout(() => {
+        for (const lane of lanes) lane.destroy(new Error('the sidecar shut down'));
+      }, patienceMs);
+      await Promise.all(lanes.map((lane) => lane.end()));
+      clearTimeout(cut);
+      clearInterval(clock);
+      // The end of a pool does not wait for its sockets, and a server that is gone never closes them.
+      for (const lane of lanes) lane.destroy(new Error('the sidecar shut down'));
     },
   };
 };

@@ -1,6 +1,6 @@
 import { Code, RpcError } from './errors.ts';
 import type { Lane } from './pool.ts';
-import { count, firstText } from './projection.ts';
+import { count } from './projection.ts';
 import type { Session } from './session.ts';
 import { statement } from './statement.ts';
 
@@ -28,11 +28,6 @@ const store = statement(
   'requests.store',
   `insert into policy_sidecar.requests (caller, request_id, method, request_hash, response, transaction_xid)
    values ($1, $2, $3, $4, $5, pg_current_xact_id())`,
-);
-
-const prune = statement(
-  'requests.prune',
-  `delete from policy_sidecar.requests where created_at < now() - make_interval(secs => $1)`,
 );
 
 const exists = statement(
@@ -88,16 +83,6 @@ export const requestOutcome = async (db: Session, caller: string, requestId: str
   // Whoever held the lock until now had committed before it was free.
   return (await db.row(exists, [caller, requestId])) === 1n;
 };
-
-const status = statement('requests.xact_status', 'select pg_xact_status($1::text::xid8)', firstText);
-
-/** PostgreSQL's word on a transaction: `committed`, `aborted`, `in progress`, or undefined when it is too old. */
-export const transactionStatus = async (db: Session, xid: bigint): Promise<string | undefined> =>
-  db.row(status, [xid.toString()]);
-
-/** Deletes stored answers older than the retention; returns how many. */
-export const pruneRequests = (lane: Lane, retentionMs: number): Promise<number> =>
-  lane.use(undefined, async (connection) => (await connection.run(prune, [retentionMs / 1000])).count);
 
 /** Reads the key that seals transaction ids. */
 export const transactionIdKey = async (lane: Lane): Promise<Uint8Array> =>

@@ -1,4 +1,5 @@
-import type { Connection, Database } from './pool.ts';
+import { type Connection, TIDY_MS } from './connection.ts';
+import type { Database } from './pool.ts';
 import type { Param, Statement } from './statement.ts';
 
 /** What a driver may do with the database; where it runs (auto-commit or inside a transaction) is not its concern. */
@@ -7,10 +8,10 @@ export interface Session {
   rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]>;
   /** The first row, if there is one. */
   row<T>(statement: Statement<T>, params: readonly Param[]): Promise<T | undefined>;
+  /** The row of a statement that always has one; that none came is an error of this program. */
+  one<T>(statement: Statement<T>, params: readonly Param[]): Promise<NonNullable<T>>;
   /** Runs a write and returns the number of rows it affected. */
   execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint>;
-  /** Rows as they are read, in constant memory; the snapshot is the one of the first row. */
-  stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncIterable<T>;
   /**
    * Runs statements whose failure must not end the caller's transaction: under a savepoint inside one. Without one each
    * statement stands alone anyway. The error is thrown on.
@@ -24,6 +25,18 @@ export interface Session {
   /** Rows returned and affected so far by this session's statements. */
   readonly rowCount: bigint;
 }
+
+/** A session inside a transaction, where a stream can last as long as its reader takes. */
+export interface StreamingSession extends Session {
+  /** Rows as they are read, in constant memory; the snapshot is the one of the first row. */
+  stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncIterable<T>;
+}
+
+/** The first row, which must be there. */
+const expected = <T>({ name }: Statement<T>, [row]: readonly T[]): NonNullable<T> => {
+  if (row === undefined || row === null) throw new Error(`statement ${name} brought no row`);
+  return row;
+};
 
 /** Rows fetched at once by a stream: enough to hide the round trip, little enough to stay small. */
 const FETCH_ROWS = 500;
@@ -40,19 +53,18 @@ export async function* readCursor<T>(
 ): AsyncGenerator<T> {
   cursors = (cursors + 1) % Number.MAX_SAFE_INTEGER;
   const cursor = `policy_sidecar_${cursors}`;
-  await exclusive(() => connection.command(`declare ${cursor} no scroll cursor for ${statement.text}`, params, signal));
+  const declaration = `declare ${cursor} no scroll cursor for ${statement.text}`;
+  await exclusive(() => connection.commands(declaration, signal, undefined, params));
   let drained = false;
   try {
     while (!drained) {
-      const { rows } = await exclusive(() =>
-        connection.command(`fetch ${FETCH_ROWS} from ${cursor}`, undefined, signal),
-      );
+      const { rows } = await exclusive(() => connection.command(`fetch ${FETCH_ROWS} from ${cursor}`, signal));
       for (const row of rows) yield statement.map(row);
       drained = rows.length < FETCH_ROWS;
     }
   } finally {
     // In an aborted transaction the cursor is gone already, and closing it would only fail.
-    await exclusive(() => connection.command(`close ${cursor}`)).catch(() => {});
+    await exclusive(() => connection.command(`close ${cursor}`, undefined, TIDY_MS)).catch(() => {});
   }
 }
 
@@ -79,32 +91,14 @@ export class AutoCommitSession implements Session {
     return (await this.rows(statement, params))[0];
   }
 
+  async one<T>(statement: Statement<T>, params: readonly Param[]): Promise<NonNullable<T>> {
+    return expected(statement, await this.rows(statement, params));
+  }
+
   async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
     const before = this.rowCount;
     await this.rows(statement, params);
     return this.rowCount - before;
-  }
-
-  /** A stream lasts as long as its reader takes, so it counts as an open transaction. */
-  async *stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncGenerator<T> {
-    const { connection } = await this.#database.transactions.acquireWith(this.#signal, (idle) =>
-      idle.command('begin isolation level repeatable read read only', undefined, this.#signal),
-    );
-    let failure: unknown;
-    try {
-      for await (const row of readCursor(connection, statement, params, this.#signal)) {
-        this.rowCount += 1n;
-        yield row;
-      }
-    } catch (error) {
-      failure = error;
-      throw error;
-    } finally {
-      await connection.command('rollback').catch((error: unknown) => {
-        failure = error;
-      });
-      connection.release(failure);
-    }
   }
 
   attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
@@ -119,7 +113,7 @@ export class AutoCommitSession implements Session {
 let savepoints = 0;
 
 /** Statements on the connection of an open transaction, in the order they are asked for. */
-export class TransactionSession implements Session {
+export class TransactionSession implements StreamingSession {
   readonly #connection: Connection;
   readonly #signal: AbortSignal | undefined;
   readonly #exclusive: (<R>(work: () => Promise<R>) => Promise<R>) | undefined;
@@ -149,6 +143,10 @@ export class TransactionSession implements Session {
     return (await this.rows(statement, params))[0];
   }
 
+  async one<T>(statement: Statement<T>, params: readonly Param[]): Promise<NonNullable<T>> {
+    return expected(statement, await this.rows(statement, params));
+  }
+
   async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
     const before = this.rowCount;
     await this.rows(statement, params);
@@ -165,13 +163,16 @@ export class TransactionSession implements Session {
   async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
     savepoints = (savepoints + 1) % Number.MAX_SAFE_INTEGER;
     const savepoint = `policy_sidecar_${savepoints}`;
-    await this.#connection.command(`savepoint ${savepoint}`, undefined, this.#signal);
+    await this.#connection.command(`savepoint ${savepoint}`, this.#signal);
     try {
       const result = await work(this);
       await this.#connection.command(`release savepoint ${savepoint}`);
       return result;
     } catch (error) {
-      await this.#connection.command(`rollback to savepoint ${savepoint}; release savepoint ${savepoint}`);
+      // Whatever keeps the savepoint from being reached keeps the transaction from going on: the cause says more.
+      await this.#connection
+        .command(`rollback to savepoint ${savepoint}; release savepoint ${savepoint}`, undefined, TIDY_MS)
+        .catch(() => {});
       throw error;
     }
   }

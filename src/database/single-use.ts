@@ -1,8 +1,8 @@
-import { isConnectionError } from './errors.ts';
-import type { Connection, Database } from './pool.ts';
+import type { Connection, TransactionMode } from './connection.ts';
+import type { Database } from './pool.ts';
 import { AutoCommitSession, type Session, TransactionSession } from './session.ts';
 import type { Param, Statement } from './statement.ts';
-import { abortedError, beginText, commitUnknown, ROLLBACK_MS, type TransactionMode } from './transactions.ts';
+import { abortedError, commitUnknown, orUnknown } from './transactions.ts';
 
 export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', readOnly: false, deferrable: false };
 
@@ -13,6 +13,7 @@ class LateSession implements Session {
   readonly #signal: AbortSignal | undefined;
   #beginning: Promise<TransactionSession> | undefined;
   #connection: Connection | undefined;
+  #leaveGate: (() => void) | undefined;
   #rowCount = (): bigint => 0n;
 
   constructor(database: Database, mode: TransactionMode, signal: AbortSignal | undefined) {
@@ -33,12 +34,12 @@ class LateSession implements Session {
     return (await this.#begun()).row(statement, params);
   }
 
-  async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
-    return (await this.#begun()).execute(statement, params);
+  async one<T>(statement: Statement<T>, params: readonly Param[]): Promise<NonNullable<T>> {
+    return (await this.#begun()).one(statement, params);
   }
 
-  async *stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncGenerator<T> {
-    yield* (await this.#begun()).stream(statement, params);
+  async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
+    return (await this.#begun()).execute(statement, params);
   }
 
   async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
@@ -53,23 +54,26 @@ class LateSession implements Session {
   async commit(): Promise<void> {
     const connection = this.#connection;
     if (!connection) return;
-    let failure: unknown;
     try {
-      const { tag } = await connection.command('commit');
-      if (tag !== 'COMMIT') throw abortedError();
+      const { committed } = await connection.commit();
+      if (!committed) throw abortedError();
     } catch (error) {
-      failure = error;
-      throw isConnectionError(error) ? commitUnknown(error) : error;
+      throw connection.lost ? commitUnknown(error) : error;
     } finally {
-      connection.release(failure);
+      await this.#leave();
     }
   }
 
-  async rollback(reason: unknown): Promise<void> {
+  async rollback(): Promise<void> {
     // One that is just beginning would otherwise be left open.
     await this.#beginning?.catch(() => {});
-    await this.#connection?.command('rollback', undefined, AbortSignal.timeout(ROLLBACK_MS)).catch(() => {});
-    this.#connection?.release(reason);
+    await this.#leave();
+  }
+
+  async #leave(): Promise<void> {
+    await this.#connection?.rollback();
+    this.#connection?.release();
+    this.#leaveGate?.();
   }
 
   #begun(): Promise<TransactionSession> {
@@ -78,8 +82,9 @@ class LateSession implements Session {
   }
 
   async #begin(): Promise<TransactionSession> {
+    this.#leaveGate = await this.#database.writes.enter(this.#signal);
     const { connection } = await this.#database.calls.acquireWith(this.#signal, (idle) =>
-      idle.command(beginText(this.#mode), undefined, this.#signal),
+      idle.begin(this.#mode, this.#signal),
     );
     this.#connection = connection;
     const session = new TransactionSession(connection, this.#signal);
@@ -104,8 +109,8 @@ export const singleUse = async (
   try {
     await work(session);
   } catch (error) {
-    await session.rollback(error);
+    await session.rollback();
     throw error;
   }
-  await session.commit();
+  await orUnknown(session.commit(), signal);
 };

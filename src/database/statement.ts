@@ -7,15 +7,35 @@ export type Row = readonly Cell[];
 /** A bound parameter. Timestamps and documents are bound as text (`timestampToText`, `jsonText`). */
 export type Param = string | number | bigint | boolean | null | undefined | Uint8Array | readonly (string | number)[];
 
+/** Takes note of stored values that were not carried exactly. */
+export interface Notes {
+  /** @param place `schema.table.column[key]`, or without a key where the row has none. */
+  add(place: string, how: string): void;
+}
+
+/** What a row becomes. */
+export type RowMap<T> = (row: Row, notes: Notes) => T;
+
 /** A statement prepared once per connection under its name, and how its rows become messages. */
 export interface Statement<T = Row> {
-  /** `<driver>.<operation>`, unique, at most 63 characters: PostgreSQL's name of the prepared statement. */
+  /** `<driver>.<operation>`, unique, at most 56 characters: PostgreSQL's name of the prepared statement. */
   readonly name: string;
   readonly text: string;
+  /** True when it writes nothing. */
+  readonly reads: boolean;
+  /** What a row becomes where nobody reads notes. */
   readonly map: (row: Row) => T;
+  readonly mapNoting: RowMap<T>;
 }
 
 const names = new Set<string>();
+
+/** A prepared name has 63 characters; some are for its generation. */
+const NAME_LENGTH = 56;
+
+const WRITES = /\b(?:insert|update|delete|merge)\b/i;
+
+const unread: Notes = { add: () => {} };
 
 /**
  * Declares a statement. Texts are composed once, when a module loads, from entities and constants; everything that
@@ -24,10 +44,17 @@ const names = new Set<string>();
  * @param map what a row becomes; left out for statements whose rows nobody reads.
  */
 export function statement(name: string, text: string): Statement;
-export function statement<T>(name: string, text: string, map: (row: Row) => T): Statement<T>;
-export function statement<T>(name: string, text: string, map?: (row: Row) => T): Statement<T | Row> {
-  if (name.length > 63) throw new Error(`statement name too long: ${name}`);
+export function statement<T>(name: string, text: string, map: RowMap<T>): Statement<T>;
+export function statement<T>(name: string, text: string, map?: RowMap<T>): Statement<T | Row> {
+  if (name.length > NAME_LENGTH) throw new Error(`statement name too long: ${name}`);
   if (names.has(name)) throw new Error(`two statements are called ${name}`);
   names.add(name);
-  return { name, text: text.replace(/\s+/g, ' ').trim(), map: map ?? ((row) => row) };
+  const mapNoting: RowMap<T | Row> = map ?? ((row) => row);
+  return {
+    name,
+    text: text.replace(/\s+/g, ' ').trim(),
+    reads: !WRITES.test(text),
+    map: (row) => mapNoting(row, unread),
+    mapNoting,
+  };
 }

@@ -1,47 +1,79 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import type { OutcomeKey } from './outcomes.ts';
 
 const RANDOM_BYTES = 16;
-const XID_BYTES = 8;
+const TIME_BYTES = 8;
 const MAC_BYTES = 8;
-const LENGTH = RANDOM_BYTES + XID_BYTES + MAC_BYTES;
+const HEAD = RANDOM_BYTES + TIME_BYTES;
+/** What the name of a sidecar may take of an id. */
+const HOLDER_BYTES = 60;
 
 /** What a transaction id says of itself. */
 export interface TransactionIdFacts {
-  /** PostgreSQL's 64-bit id of the transaction; undefined for a read-only one, which has none. */
-  readonly xid: bigint | undefined;
+  /** What the evidence of its commit is kept under. */
+  readonly key: OutcomeKey;
+  /** When it was begun by the database's clock, milliseconds since 1970. */
+  readonly beganAt: number;
+  /** Name of the sidecar that began it. */
+  readonly holder: string;
+}
+
+/** An id in the making. */
+export interface TransactionIdDraft {
+  readonly random: Buffer;
+  readonly key: OutcomeKey;
 }
 
 /**
- * Makes and reads transaction ids: 128 random bits, PostgreSQL's own transaction id, and a seal over both and the
- * caller's identity under a key kept in the database. So a sidecar that was killed and restarted still knows which ids
- * were its own, whose they were, and can ask PostgreSQL how they ended, without having written a row.
+ * Makes and reads transaction ids: 128 random bits, when and by whom the transaction was begun, and a seal over that and
+ * the caller's identity under a key kept in the database. So any sidecar of the database, also one that was killed and
+ * restarted, knows which ids are real and whose they are. An id never refers to PostgreSQL's own number of the
+ * transaction, which a crash, a failover or a restore may hand out again.
  */
 export class TransactionIds {
   readonly #key: Uint8Array;
+  /** Name of this sidecar. */
+  readonly holder: string;
 
-  constructor(key: Uint8Array) {
+  constructor(key: Uint8Array, holder: string) {
     this.#key = key;
+    const bytes = Buffer.from(holder).subarray(0, HOLDER_BYTES);
+    this.holder = bytes.toString().replace(/\uFFFD+$/, '');
   }
 
   #seal(body: Uint8Array, caller: string): Buffer {
     return createHmac('sha256', this.#key).update(body).update(caller).digest().subarray(0, MAC_BYTES);
   }
 
-  /** A new id of `caller`'s. */
-  issue(caller: string, xid: bigint | undefined): string {
-    const body = Buffer.alloc(RANDOM_BYTES + XID_BYTES);
-    randomBytes(RANDOM_BYTES).copy(body);
-    body.writeBigUInt64BE(xid ?? 0n, RANDOM_BYTES);
+  /** The random part of a new id. */
+  draft(): TransactionIdDraft {
+    const random = randomBytes(RANDOM_BYTES);
+    return { random, key: keyOf(random) };
+  }
+
+  /** The id of a transaction of `caller`'s that began then (database's clock, milliseconds since 1970). */
+  issue({ random }: TransactionIdDraft, caller: string, beganAt: number): string {
+    const time = Buffer.alloc(TIME_BYTES);
+    time.writeBigInt64BE(BigInt(beganAt));
+    const body = Buffer.concat([random, time, Buffer.from(this.holder)]);
     return Buffer.concat([body, this.#seal(body, caller)]).toString('base64url');
   }
 
   /** Facts of an id that was issued to `caller`; undefined for anything else. */
   read(id: string, caller: string): TransactionIdFacts | undefined {
     const bytes = Buffer.from(id, 'base64url');
-    if (bytes.length !== LENGTH || bytes.toString('base64url') !== id) return undefined;
-    const body = bytes.subarray(0, RANDOM_BYTES + XID_BYTES);
-    if (!timingSafeEqual(this.#seal(body, caller), bytes.subarray(RANDOM_BYTES + XID_BYTES))) return undefined;
-    const xid = body.readBigUInt64BE(RANDOM_BYTES);
-    return { xid: xid === 0n ? undefined : xid };
+    if (bytes.length < HEAD + MAC_BYTES || bytes.toString('base64url') !== id) return undefined;
+    const body = bytes.subarray(0, -MAC_BYTES);
+    if (!timingSafeEqual(this.#seal(body, caller), bytes.subarray(-MAC_BYTES))) return undefined;
+    return {
+      key: keyOf(body.subarray(0, RANDOM_BYTES)),
+      beganAt: Number(body.readBigInt64BE(RANDOM_BYTES)),
+      holder: body.subarray(HEAD).toString(),
+    };
   }
 }
+
+const keyOf = (random: Buffer): OutcomeKey => ({
+  id: random.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5'),
+  lock: random.readBigInt64BE(),
+});

@@ -1,18 +1,11 @@
-import { busy, Code, databaseUnavailable, isConnectionError, isServerError, RpcError, shuttingDown } from './errors.ts';
-import type { Connection, Database } from './pool.ts';
-import { type Session, TransactionSession } from './session.ts';
-import type { TransactionIds } from './transaction-id.ts';
+import type { Connection, Isolation, TransactionMode } from './connection.ts';
+import { busy, Code, databaseReadOnly, RpcError, shuttingDown } from './errors.ts';
+import { evidenceOf, lockOf, type OutcomeKey } from './outcomes.ts';
+import type { Database } from './pool.ts';
+import { type Session, type StreamingSession, TransactionSession } from './session.ts';
+import type { TransactionIdFacts, TransactionIds } from './transaction-id.ts';
 
-/** Isolation levels in PostgreSQL's words. */
-export type Isolation = 'read committed' | 'repeatable read' | 'serializable';
-
-/** How a transaction is to be run. */
-export interface TransactionMode {
-  readonly isolation: Isolation;
-  readonly readOnly: boolean;
-  /** Only with serializable and read-only: wait for a snapshot that cannot fail. */
-  readonly deferrable: boolean;
-}
+export type { Isolation, TransactionMode };
 
 /** What a caller asks for when it begins a transaction. */
 export interface BeginOptions extends TransactionMode {
@@ -49,11 +42,13 @@ export interface EndedTransaction {
   readonly endedAt: number;
   /** Settles when PostgreSQL has ended it too. */
   readonly settled: Promise<void>;
+  /** True when its commit left evidence in the database, which is asked then. */
+  readonly wrote: boolean;
 }
 
 const MEMORY = 10_000;
-/** Time in which a backend must answer a rollback before its connection is given up. */
-export const ROLLBACK_MS = 5_000;
+/** How long a commit may go on after its caller has left before the answer is that nobody knows, milliseconds. */
+const COMMIT_GRACE_MS = 150;
 
 const SEQUENCE_MEMORY = 1_024;
 const SEQUENCE_BYTES = 8 * 1024 * 1024;
@@ -72,7 +67,7 @@ const stateReason: Readonly<Record<Exclude<TransactionState, 'open' | 'committin
   unknown: 'TRANSACTION_OUTCOME_UNKNOWN',
 };
 
-const endedError = (ended: Omit<EndedTransaction, 'settled'>): RpcError =>
+const endedError = (ended: Omit<EndedTransaction, 'settled' | 'wrote'>): RpcError =>
   new RpcError(
     Code.FAILED_PRECONDITION,
     stateReason[ended.state as keyof typeof stateReason],
@@ -102,9 +97,9 @@ export class Transaction {
   readonly idleLeaseMs: number;
   readonly totalLeaseMs: number;
   readonly beganAt = Date.now();
-  readonly pid: number;
   readonly #connection: Connection;
   readonly #registry: TransactionRegistry;
+  readonly #key: OutcomeKey | undefined;
   readonly #savepoints: string[] = [];
   readonly #sequence = new Map<bigint, Remembered>();
   #sequenceBytes = 0;
@@ -120,18 +115,24 @@ export class Transaction {
     this.#settle = resolve;
   });
   state: TransactionState = 'open';
-  failed = false;
+  /** True when its commit left evidence in the database. */
+  wrote = false;
   lastUsedAt = Date.now();
   lastMethod = '';
   calls = 0;
   running = false;
 
-  constructor(registry: TransactionRegistry, connection: Connection, id: string, options: BeginOptions) {
+  constructor(
+    registry: TransactionRegistry,
+    connection: Connection,
+    { id, key }: { readonly id: string; readonly key: OutcomeKey | undefined },
+    options: BeginOptions,
+  ) {
     const { limits } = registry;
     this.#registry = registry;
     this.#connection = connection;
+    this.#key = key;
     this.id = id;
-    this.pid = connection.pid;
     this.caller = options.caller;
     this.label = options.label;
     this.mode = options;
@@ -141,8 +142,18 @@ export class Transaction {
         ? this.totalLeaseMs
         : Math.min(options.idleLeaseMs ?? limits.idleLeaseMs, limits.idleLeaseMaxMs);
     this.#totalTimer = setTimeout(() => this.#expire(`open for ${this.totalLeaseMs} ms`), this.totalLeaseMs);
-    connection.onLost = (error) => this.#finish('lost', 'its database connection was lost', error);
+    connection.onLost = () => this.#onLost();
     this.#rest();
+  }
+
+  /** True when a statement has failed, so that only a rollback can follow. */
+  get failed(): boolean {
+    return this.#connection.aborted;
+  }
+
+  /** A commit under way finds out by itself. */
+  #onLost(): void {
+    if (this.state === 'open') this.#finish('lost', 'its database connection was lost');
   }
 
   /** Calls waiting for their turn. */
@@ -166,9 +177,9 @@ export class Transaction {
     void this.#tail.then(() => this.#rollBack());
   }
 
-  /** Takes a turn: calls run in arrival order, one at a time. */
-  #turn<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
-    if (this.#waiting >= this.#registry.limits.queue) {
+  /** Takes a turn: calls run in arrival order, one at a time. A full queue keeps nobody from `ending` it. */
+  #turn<T>(signal: AbortSignal | undefined, work: () => Promise<T>, ending = false): Promise<T> {
+    if (!ending && this.#waiting >= this.#registry.limits.queue) {
       throw busy('TRANSACTION_QUEUE_FULL', 'too many calls wait inside this transaction');
     }
     this.#waiting += 1;
@@ -211,18 +222,10 @@ export class Transaction {
     try {
       return await work();
     } catch (error) {
-      if (isConnectionError(error)) {
-        this.#finish('lost', 'its database connection was lost', error);
-        throw databaseUnavailable(error);
-      }
-      // The signal's reason replaces PostgreSQL's own word of a cancelled statement, which aborts just the same.
-      if (isServerError(error) || this.#combinedFired(error)) this.failed = true;
+      // Whatever the call has made of it: the connection knows best.
+      if (this.#connection.lost && this.state === 'open') this.#onLost();
       throw error;
     }
-  }
-
-  #combinedFired(error: unknown): boolean {
-    return error instanceof RpcError && (error.code === Code.CANCELLED || error.code === Code.DEADLINE_EXCEEDED);
   }
 
   /** Runs one call's statements. A failed statement aborts the transaction until a rollback to a savepoint. */
@@ -240,7 +243,7 @@ export class Transaction {
   async *stream<T>(
     method: string,
     signal: AbortSignal | undefined,
-    work: (db: Session) => AsyncIterable<T>,
+    work: (db: StreamingSession) => AsyncIterable<T>,
   ): AsyncGenerator<T> {
     this.#assertOpen();
     this.lastMethod = method;
@@ -317,7 +320,6 @@ export class Transaction {
       const index = this.#indexOf(name);
       await this.#noting(() => this.#connection.command(`rollback to savepoint "u_${name}"`));
       this.#savepoints.length = index + 1;
-      this.failed = false;
     });
   }
 
@@ -340,41 +342,50 @@ export class Transaction {
 
   /**
    * Commits. Answers only for a commit: an aborted transaction is rolled back and says so, a lost answer is UNAVAILABLE
-   * with the advice to ask GetOutcome. Once begun it is not cancelled.
+   * with the advice to ask GetOutcome. Once begun it is not cancelled, and its caller does not wait for it for ever.
    */
   commit(signal: AbortSignal | undefined): Promise<void> {
-    return this.#turn(signal, async () => {
-      if (this.failed) {
-        await this.#end('rolled back', 'commit of an aborted transaction');
-        throw new RpcError(
-          Code.FAILED_PRECONDITION,
-          'TRANSACTION_ABORTED',
-          'an earlier statement of this transaction failed; it has been rolled back',
-        );
-      }
-      this.state = 'committing';
-      try {
-        const { tag } = await this.#connection.command('commit');
-        if (tag !== 'COMMIT') {
-          this.#finish('rolled back', 'the database rolled it back at commit');
-          throw abortedError();
+    return this.#turn(
+      signal,
+      async () => {
+        if (this.failed) {
+          await this.#end('rolled back', 'commit of an aborted transaction');
+          throw new RpcError(
+            Code.FAILED_PRECONDITION,
+            'TRANSACTION_ABORTED',
+            'an earlier statement of this transaction failed; it has been rolled back',
+          );
         }
-        this.#finish('committed', 'commit');
-      } catch (error) {
-        if (error instanceof RpcError) throw error;
-        if (isConnectionError(error)) {
-          this.#finish('unknown', 'the connection was lost during commit', error);
-          throw commitUnknown(error);
-        }
-        this.#finish('rolled back', 'the commit failed');
-        throw error;
+        this.state = 'committing';
+        await orUnknown(this.#commit(), signal);
+      },
+      true,
+    );
+  }
+
+  async #commit(): Promise<void> {
+    try {
+      const { committed, evidence } = await this.#connection.commit(this.#key && evidenceOf(this.#key));
+      this.wrote = evidence.length > 0;
+      if (!committed) {
+        this.#finish('rolled back', 'the database rolled it back at commit');
+        throw abortedError();
       }
-    });
+      this.#finish('committed', 'commit');
+    } catch (error) {
+      if (this.#connection.lost) {
+        this.#finish('unknown', 'the connection was lost during commit');
+        throw commitUnknown(error);
+      }
+      await this.#connection.rollback();
+      this.#finish('rolled back', 'the commit failed');
+      throw error;
+    }
   }
 
   /** Rolls back, after the calls that are under way. */
   rollback(how: string): Promise<void> {
-    return this.#turn(undefined, () => this.#end('rolled back', how));
+    return this.#turn(undefined, () => this.#end('rolled back', how), true);
   }
 
   /** Ends it at once on the server's own account: what is running is stopped, waiting calls are refused. */
@@ -394,40 +405,30 @@ export class Transaction {
   }
 
   async #rollBack(): Promise<void> {
-    let failure: unknown;
-    try {
-      await this.#connection.command('rollback', undefined, AbortSignal.timeout(ROLLBACK_MS));
-    } catch (error) {
-      // A closed connection rolls back by itself.
-      failure = databaseClosed(error);
-    }
-    this.#cleanUp(failure);
+    await this.#connection.rollback();
+    this.#cleanUp();
   }
 
   /** Notes an end that PostgreSQL has already decided. */
-  #finish(state: TransactionState, how: string, failure?: unknown): void {
+  #finish(state: TransactionState, how: string): void {
     if (this.#settle === undefined) return;
     const wasOpen = this.state === 'open' || this.state === 'committing';
     this.state = wasOpen ? state : this.state;
     if (wasOpen) this.#registry.forget(this, state, how);
     if (state === 'lost' && wasOpen) this.#registry.report(this, how);
-    this.#cleanUp(failure);
+    this.#cleanUp();
   }
 
-  #cleanUp(failure: unknown): void {
+  #cleanUp(): void {
     if (this.#settle === undefined) return;
     clearTimeout(this.#idleTimer);
     clearTimeout(this.#totalTimer);
     this.#sequence.clear();
-    this.#connection.onLost = undefined;
-    this.#connection.release(failure);
+    this.#connection.release();
     this.#settle();
     this.#settle = undefined;
   }
 }
-
-const databaseClosed = (error: unknown): unknown =>
-  isConnectionError(error) ? error : Object.assign(new Error('Connection terminated'), { cause: error });
 
 export const commitUnknown = (cause: unknown): RpcError =>
   new RpcError(
@@ -437,8 +438,32 @@ export const commitUnknown = (cause: unknown): RpcError =>
     { cause },
   );
 
-export const beginText = ({ isolation, readOnly, deferrable }: TransactionMode): string =>
-  `begin isolation level ${isolation}${readOnly ? ' read only' : ' read write'}${deferrable ? ' deferrable' : ''}`;
+/** A commit goes on when its caller leaves, who is told soon that nobody knows yet how it ends. */
+export const orUnknown = <T>(committing: Promise<T>, signal: AbortSignal | undefined): Promise<T> => {
+  if (!signal) return committing;
+  return new Promise((resolve, reject) => {
+    let timer: NodeJS.Timeout | undefined;
+    const onAbort = (): void => {
+      timer = setTimeout(() => {
+        reject(
+          new RpcError(
+            Code.UNAVAILABLE,
+            'COMMIT_OUTCOME_UNKNOWN',
+            'the call ended while its commit was under way; ask GetOutcome whether it took effect',
+            { cause: signal.reason },
+          ),
+        );
+      }, COMMIT_GRACE_MS);
+    };
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
+    const settled = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', onAbort);
+    };
+    committing.then(resolve, reject).finally(settled);
+  });
+};
 
 /** The open transactions of this process and the memory of ended ones. */
 export class TransactionRegistry {
@@ -447,6 +472,7 @@ export class TransactionRegistry {
   readonly #open = new Map<string, Transaction>();
   readonly #memory = new Map<string, EndedTransaction>();
   readonly #beginning = new Map<string, number>();
+  #streams = 0;
   #closing = false;
   readonly limits: TransactionLimits;
   readonly report: EndedReport;
@@ -469,14 +495,57 @@ export class TransactionRegistry {
     this.#refuseSelfDeadlock(options.caller);
     this.#count(options.caller, 1);
     try {
-      const { connection, result: xid } = await this.#database.transactions.acquireWith(signal, (idle) =>
-        startTransaction(idle, options, signal),
+      const draft = this.#ids.draft();
+      const { connection, result: beganAt } = await this.#database.transactions.acquireWith(signal, (idle) =>
+        startTransaction(idle, options, draft.key, signal),
       );
-      const transaction = new Transaction(this, connection, this.#ids.issue(options.caller, xid), options);
+      const id = this.#ids.issue(draft, options.caller, beganAt);
+      const key = options.readOnly ? undefined : draft.key;
+      const transaction = new Transaction(this, connection, { id, key }, options);
       this.#open.set(transaction.id, transaction);
+      if (signal?.aborted) {
+        // Nobody will ever hear its id.
+        await transaction.abandon('its caller left while it began');
+        throw signal.reason;
+      }
       return transaction;
     } finally {
       this.#count(options.caller, -1);
+    }
+  }
+
+  /**
+   * Runs a stream outside any transaction in a read-only one of its own: listed, with a lease, since it lasts as long as
+   * its reader takes. Streams leave half of the connections to transactions.
+   */
+  async *reading<T>(
+    { caller, method }: { readonly caller: string; readonly method: string },
+    signal: AbortSignal | undefined,
+    work: (db: StreamingSession) => AsyncIterable<T>,
+  ): AsyncGenerator<T> {
+    const most = Math.max(1, Math.ceil(this.#database.transactions.max / 2));
+    if (this.#streams >= most) throw busy('STREAM_LIMIT', `${most} streams outside transactions are open already`);
+    this.#streams += 1;
+    try {
+      const transaction = await this.begin(
+        {
+          caller,
+          label: `stream ${method}`,
+          isolation: 'repeatable read',
+          readOnly: true,
+          deferrable: false,
+          idleLeaseMs: undefined,
+          totalLeaseMs: this.limits.totalLeaseMaxMs,
+        },
+        signal,
+      );
+      try {
+        yield* transaction.stream(method, signal, work);
+      } finally {
+        await transaction.abandon('its stream ended');
+      }
+    } finally {
+      this.#streams -= 1;
     }
   }
 
@@ -519,31 +588,33 @@ export class TransactionRegistry {
   endedOf(id: string, caller: string): RpcError {
     const ended = this.remembered(id, caller);
     if (ended) return endedError(ended);
-    if (this.#ids.read(id, caller)) {
+    const facts = this.#ids.read(id, caller);
+    if (facts && facts.holder !== this.#ids.holder) return elsewhere(facts.holder);
+    if (facts) {
       return new RpcError(
         Code.FAILED_PRECONDITION,
         'TRANSACTION_LOST',
-        'the transaction was begun before the sidecar restarted, or ended long ago; ask GetOutcome how it ended',
+        'the transaction ended long ago; ask GetOutcome how',
       );
     }
-    return new RpcError(Code.FAILED_PRECONDITION, 'TRANSACTION_UNKNOWN', 'there is no such transaction');
+    return unknownTransaction();
   }
 
-  /** PostgreSQL's transaction id of an id issued to `caller`; the refusal for any other. */
-  xidOf(id: string, caller: string): bigint | undefined {
+  /** Where the outcome of an id issued to `caller` is to be looked for; the refusal for any other. */
+  factsOf(id: string, caller: string): TransactionIdFacts {
     const open = this.#open.get(id);
     if (open && open.caller !== caller) throw foreign();
     this.remembered(id, caller);
     const facts = this.#ids.read(id, caller);
-    if (!facts) throw new RpcError(Code.FAILED_PRECONDITION, 'TRANSACTION_UNKNOWN', 'there is no such transaction');
-    return facts.xid;
+    if (!facts) throw unknownTransaction();
+    return facts;
   }
 
   /** Moves a transaction from the open ones to memory. */
   forget(transaction: Transaction, state: TransactionState, how: string): void {
     if (!this.#open.delete(transaction.id)) return;
-    const { caller, ended: settled } = transaction;
-    this.#memory.set(transaction.id, { caller, state, how, endedAt: Date.now(), settled });
+    const { caller, ended: settled, wrote } = transaction;
+    this.#memory.set(transaction.id, { caller, state, how, endedAt: Date.now(), settled, wrote });
     if (this.#memory.size > MEMORY) this.#memory.delete(this.#memory.keys().next().value!);
   }
 
@@ -568,22 +639,31 @@ export class TransactionRegistry {
 const foreign = (): RpcError =>
   new RpcError(Code.PERMISSION_DENIED, 'TRANSACTION_NOT_YOURS', 'the transaction belongs to another caller');
 
-/** Starts a transaction; returns its PostgreSQL id where it may write. One round trip. */
+const unknownTransaction = (): RpcError =>
+  new RpcError(Code.FAILED_PRECONDITION, 'TRANSACTION_UNKNOWN', 'there is no such transaction');
+
+/** The refusal of an id that another process issued: the sidecar of another pod, or this one's predecessor. */
+export const elsewhere = (holder: string): RpcError =>
+  new RpcError(
+    Code.FAILED_PRECONDITION,
+    'TRANSACTION_ELSEWHERE',
+    `the transaction was begun by the sidecar ${holder}, and is usable there alone; ask GetOutcome how it ended`,
+    { metadata: { holder } },
+  );
+
+/** Starts a transaction in one round trip and takes its snapshot; returns the database's clock, milliseconds. */
 const startTransaction = async (
   connection: Connection,
   mode: TransactionMode,
+  key: OutcomeKey,
   signal: AbortSignal | undefined,
-): Promise<bigint | undefined> => {
-  if (mode.readOnly) {
-    await connection.command(beginText(mode), undefined, signal);
-    return undefined;
+): Promise<number> => {
+  const look = `select current_setting('transaction_read_only'), extract(epoch from clock_timestamp()) * 1000`;
+  const [row] = await connection.begin(mode, signal, mode.readOnly ? look : `${look}, ${lockOf(key)}`);
+  if (row![0] === 'on' && !mode.readOnly) {
+    connection.leave();
+    await connection.rollback();
+    throw databaseReadOnly();
   }
-  try {
-    const { rows } = await connection.command(`${beginText(mode)}; select pg_current_xact_id()`, undefined, signal);
-    return BigInt(rows[0]![0]!);
-  } catch (error) {
-    // The call may have ended between the two.
-    await connection.command('rollback').catch(() => {});
-    throw error;
-  }
+  return Math.floor(Number(row![1]));
 };

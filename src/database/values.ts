@@ -1,9 +1,24 @@
 import type { Struct, Timestamp, Value } from '@bufbuild/protobuf/wkt';
-import { Code, RpcError } from './errors.ts';
 
-/** A stored value that its field cannot carry; never dropped in silence. */
-const unrepresentable = (what: string): RpcError =>
-  new RpcError(Code.DATA_LOSS, 'UNREPRESENTABLE_VALUE', `a stored value cannot be represented: ${what}`);
+/** How a stored value that its field cannot hold was carried: the words of the trailer `inexact-values`. */
+export type How =
+  /** An instant before the year 1: 0001-01-01T00:00:00Z. */
+  | 'earliest'
+  /** An instant after the year 9999: 9999-12-31T23:59:59.999999Z. */
+  | 'latest'
+  /** A NULL among texts: an empty text. */
+  | 'null-as-empty'
+  /** A list of lists: its elements one after the other. */
+  | 'flattened'
+  /** A text that the enum has no value for: its UNSPECIFIED. */
+  | 'unspecified'
+  /** A number that is no whole one of the field's size: the nearest that is, 0 for NaN. */
+  | 'nearest'
+  /** A document that is nested too deep to be read: its JSON text. */
+  | 'as-text';
+
+/** Is told that a value was not carried exactly. */
+export type Note = (how: How) => void;
 
 const ZERO = 48;
 
@@ -24,14 +39,34 @@ const daysSinceEpoch = (year: number, month: number, day: number): number => {
 /** `2026-11-23 14:11:26.24501+00`: where the parts of an instant stand, if its year has four digits. */
 const FRACTION_AT = 20;
 
-/** PostgreSQL's text of a `timestamptz` in a UTC session -> Timestamp, exact to the microsecond. */
-export const timestampFromText = (text: string): Timestamp => {
+/**
+ * PostgreSQL's text of a `timestamptz` in a UTC session -> Timestamp, exact to the microsecond; undefined for an instant
+ * outside the years 1 to 9999.
+ */
+export const timestampFromText = (text: string): Timestamp | undefined => {
   const end = text.length - '+00'.length;
-  if (text[4] !== '-' || !text.endsWith('+00')) throw unrepresentable('an instant outside the years 1 to 9999');
+  if (text[4] !== '-' || !text.endsWith('+00')) return undefined;
   const days = daysSinceEpoch(digits(text, 0, 4), digits(text, 5, 7), digits(text, 8, 10));
   const seconds = days * 86_400 + digits(text, 11, 13) * 3_600 + digits(text, 14, 16) * 60 + digits(text, 17, 19);
   const nanos = end > FRACTION_AT ? digits(text, FRACTION_AT, end) * 10 ** (FRACTION_AT + 9 - end) : 0;
   return { $typeName: 'google.protobuf.Timestamp', seconds: BigInt(seconds), nanos };
+};
+
+const FIRST_SECOND = -62_135_596_800n;
+const LAST_SECOND = 253_402_300_799n;
+
+/** As {@link timestampFromText}; outside the years 1 to 9999, the nearest instant within. */
+export const nearestTimestamp = (text: string, note: Note): Timestamp => {
+  const $typeName = 'google.protobuf.Timestamp';
+  if (text === '-infinity' || text.endsWith('+00 BC')) {
+    note('earliest');
+    return { $typeName, seconds: FIRST_SECOND, nanos: 0 };
+  }
+  if (text === 'infinity' || /^\d{5,}-.*\+00$/.test(text)) {
+    note('latest');
+    return { $typeName, seconds: LAST_SECOND, nanos: 999_999_000 };
+  }
+  throw new Error('an instant that is not in UTC');
 };
 
 /** Timestamp -> text that PostgreSQL reads; digits below a microsecond are dropped. */
@@ -43,8 +78,8 @@ export const timestampToText = (instant: Timestamp): string => {
 
 /** Seconds from 0001-01-01 to the end of 9999, the range of a Timestamp. */
 export const isTimestampInRange = (instant: Timestamp): boolean =>
-  instant.seconds >= -62_135_596_800n &&
-  instant.seconds <= 253_402_300_799n &&
+  instant.seconds >= FIRST_SECOND &&
+  instant.seconds <= LAST_SECOND &&
   instant.nanos >= 0 &&
   instant.nanos <= 999_999_999;
 
@@ -135,8 +170,9 @@ export const valueToJson = (value: Value): unknown => {
 export const jsonText = (value: Value | undefined): string | null =>
   value === undefined ? null : JSON.stringify(valueToJson(value));
 
-/** PostgreSQL's text of a one-dimensional array -> its elements. NULL elements cannot be carried. */
-export const arrayFromText = (text: string): string[] => {
+/** PostgreSQL's text of an array -> its elements; undefined if one is NULL or a list, or if they do not count from 1. */
+export const arrayFromText = (text: string): string[] | undefined => {
+  if (text[0] !== '{') return undefined;
   const elements: string[] = [];
   let at = 1;
   while (at < text.length - 1) {
@@ -153,13 +189,33 @@ export const arrayFromText = (text: string): string[] => {
     } else {
       const end = indexOrEnd(text, ',', at);
       element = text.slice(at, end);
-      if (element === 'NULL') throw unrepresentable('a NULL element of a text array');
-      if (element.startsWith('{')) throw unrepresentable('a text array of more than one dimension');
+      if (element === 'NULL' || element.startsWith('{')) return undefined;
       at = end;
     }
     elements.push(element);
     at += 1;
   }
+  return elements;
+};
+
+const TOKEN = /[{},]|"((?:[^"\\]|\\.)*)"|[^{},"]+/gs;
+
+/** As {@link arrayFromText}; a NULL is an empty text, a list of lists the elements of all of them in stored order. */
+export const flatArray = (text: string, note: Note): string[] => {
+  const elements: string[] = [];
+  let lists = 0;
+  let nulls = 0;
+  // Bounds other than those counted from 1 stand in front: `[2:3]={a,b}`.
+  for (const [token, inQuotes] of text.slice(text.indexOf('{')).matchAll(TOKEN)) {
+    if (inQuotes !== undefined) elements.push(inQuotes.replace(/\\(.)/gs, '$1'));
+    else if (token === '{') lists += 1;
+    else if (token === 'NULL') {
+      nulls += 1;
+      elements.push('');
+    } else if (token !== '}' && token !== ',') elements.push(token);
+  }
+  if (lists > 1) note('flattened');
+  if (nulls > 0) note('null-as-empty');
   return elements;
 };
 
@@ -175,4 +231,38 @@ const nextSpecial = (text: string, from: number): number => {
   return SPECIAL.exec(text)?.index ?? text.length - 1;
 };
 
-export { unrepresentable };
+/** Text of an int32 -> number; undefined for any other number. */
+export const int32FromText = (text: string): number | undefined => {
+  const number = Number(text);
+  return (number | 0) === number ? number | 0 : undefined;
+};
+
+/** Text of an int64 -> bigint; undefined for any other number. */
+export const int64FromText = (text: string): bigint | undefined => {
+  try {
+    const number = BigInt(text);
+    return text.length < 19 || number === BigInt.asIntN(64, number) ? number : undefined;
+  } catch {
+    return undefined;
+  }
+};
+
+/** Fraction cut off; a number that is beyond doubles loses no digit. */
+const wholeOf = (text: string): bigint | number => {
+  if (/^-?\d+(\.\d*)?$/.test(text)) return BigInt(text.split('.', 1)[0]!);
+  const number = Math.trunc(Number(text));
+  if (Number.isNaN(number)) {
+    if (text !== 'NaN') throw new Error('a text that is no number');
+    return 0n;
+  }
+  return Number.isFinite(number) ? BigInt(number) : number;
+};
+
+/** Text of any number -> the nearest whole one of that many bits; 0 for NaN. */
+export const nearestInteger = (text: string, bits: number, note: Note): bigint => {
+  const whole = wholeOf(text);
+  const most = 2n ** BigInt(bits - 1) - 1n;
+  note('nearest');
+  if (whole > most) return most;
+  return whole < -most - 1n ? -most - 1n : (whole as bigint);
+};

@@ -1,6 +1,6 @@
 import type { DescMessage, DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import type { FieldViolation } from '../database/errors.ts';
-import type { Session } from '../database/session.ts';
+import type { Session, StreamingSession } from '../database/session.ts';
 import type { Rules } from './rules.ts';
 
 /** What a handler may know of its call besides the request. */
@@ -14,7 +14,7 @@ export interface CallContext {
 type Awaitable<T> = T | Promise<T>;
 type Reply<M extends DescMethod> = MessageInitShape<M['output']>;
 type Handler<M extends DescMethod> = M['methodKind'] extends 'server_streaming'
-  ? (db: Session, request: MessageShape<M['input']>, call: CallContext) => AsyncIterable<Reply<M>>
+  ? (db: StreamingSession, request: MessageShape<M['input']>, call: CallContext) => AsyncIterable<Reply<M>>
   : (db: Session, request: MessageShape<M['input']>, call: CallContext) => Awaitable<Reply<M>>;
 
 /** How an RPC treats the `transaction` header. */

@@ -1,4 +1,4 @@
-import type { Param, Row, Statement } from '../database/statement.ts';
+import type { Param, RowMap, Statement } from '../database/statement.ts';
 import { statement } from '../database/statement.ts';
 
 /** A statement and its parameters. */
@@ -14,7 +14,7 @@ interface Filtered<T> {
   readonly base?: readonly string[];
   /** Conditions that a request may leave out, each with one `?` where its value stands. */
   readonly filters: readonly string[];
-  readonly map: (row: Row) => T;
+  readonly map: RowMap<T>;
 }
 
 interface FilteredList<T> extends Filtered<T> {

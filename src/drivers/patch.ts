@@ -1,7 +1,7 @@
 import type { DescField, DescMessage, MessageShape } from '@bufbuild/protobuf';
 import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
 import type { FieldViolation } from '../database/errors.ts';
-import { column, enumText, type Table, table } from '../database/projection.ts';
+import { columnNamed, enumText, type Table, table } from '../database/projection.ts';
 import type { Session } from '../database/session.ts';
 import { type Param, statement } from '../database/statement.ts';
 import { jsonText, timestampToText } from '../database/values.ts';
@@ -38,7 +38,7 @@ export const patchAssignments = (entity: Table, desc: DescMessage, mask: number)
   const types = entity.meta.properties as Record<string, { columnType: string }>;
   return desc.fields
     .map((field, index) => {
-      const target = column(entity, field.name);
+      const target = columnNamed(entity, field.name);
       const value = `$${mask + 1 + index}::${types[field.name]!.columnType}`;
       return `${target} = case when '${field.name}' = any($${mask}::text[]) then ${value} else ${target} end`;
     })

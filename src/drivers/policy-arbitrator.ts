@@ -1,6 +1,6 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { invalidArgument } from '../database/errors.ts';
-import { column, lowerEnumText, projection, table } from '../database/projection.ts';
+import { type ColumnOf, column, columnList, lowerEnumText, projection, table } from '../database/projection.ts';
 import { statement } from '../database/statement.ts';
 import { PolicyPrecedence } from '../entities/policy-precedence.ts';
 import {
@@ -22,8 +22,8 @@ import { filteredList } from './filters.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
 import { all, filled, fits, mask, page, required } from './rules.ts';
 
-const of = (name: string): string => column(PolicyPrecedence, name);
-const precedence = projection(PolicyPrecedenceSchema, PolicyPrecedence);
+const of = (name: ColumnOf<typeof PolicyPrecedence>): string => column(PolicyPrecedence, name);
+const precedence = projection(PolicyPrecedenceSchema, PolicyPrecedence, { key: ['tenant_id', 'policy_id'] });
 const ofPolicy = `${of('tenant_id')} = $1 and ${of('policy_id')} = $2`;
 
 // The strategy is read as text: only that of the policy that goes first has to be known.
@@ -37,7 +37,7 @@ const rowsOfPolicies = statement(
 const insertPrecedence = statement(
   'policy_arbitrator.create_precedence',
   `insert into ${table(PolicyPrecedence)}
-    (${['tenant_id', 'policy_id', 'precedence', 'conflict_strategy', 'bind_at', 'failure_mode'].map(of).join(', ')})
+    (${columnList(PolicyPrecedence, ['tenant_id', 'policy_id', 'precedence', 'conflict_strategy', 'bind_at', 'failure_mode'])})
   values ($1, $2, $3, $4, $5, $6)
   returning ${precedence.columns}`,
   precedence.map,
@@ -128,7 +128,7 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
   createPrecedence: write(
     { policy_id: fits(PolicyPrecedence, 'policy_id'), tenant_id: fits(PolicyPrecedence, 'tenant_id') },
     async (db, request) => ({
-      precedence: await db.row(insertPrecedence, [
+      precedence: await db.one(insertPrecedence, [
         request.tenantId,
         request.policyId,
         request.precedence ?? DEFAULT_PRECEDENCE,

@@ -90,12 +90,12 @@ export const policyProposalRead = driver(PolicyProposalReadService, {
     status: await db.row(proposalStatus, [proposalId]),
   })),
   countVersionsForProposal: read(named, async (db, { proposalId }) => ({
-    count: (await db.row(versionCount, [proposalId]))!,
+    count: await db.one(versionCount, [proposalId]),
   })),
   fetchProposals: read({ limit: page }, async (db, request) => {
     const query = proposals([nonEmpty(request.tenantId), nonEmpty(request.status)], request.limit ?? 50);
     return { proposals: await db.rows(query.statement, query.params) };
   }),
-  checkRuleExists: read({}, async (db, { ruleId }) => ({ exists: (await db.row(ruleExists, [ruleId]))! })),
+  checkRuleExists: read({}, async (db, { ruleId }) => ({ exists: await db.one(ruleExists, [ruleId]) })),
   fetchRuleById: read({}, async (db, { ruleId, tenantId }) => ({ rule: await db.row(ruleById, [ruleId, tenantId]) })),
 });

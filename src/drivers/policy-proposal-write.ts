@@ -60,14 +60,14 @@ export const policyProposalWrite = driver(PolicyProposalWriteService, {
       rationale: required(),
     },
     async (db, request) => ({
-      id: (await db.row(insertProposal, [
+      id: await db.one(insertProposal, [
         request.tenantId,
         request.proposalName,
         request.proposalType,
         request.rationale,
         jsonText(request.proposedRule) ?? JSON_NULL,
         JSON.stringify(request.triggeringFeedbackIds),
-      ]))!,
+      ]),
     }),
   ),
   updateProposalStatus: write(
@@ -95,13 +95,13 @@ export const policyProposalWrite = driver(PolicyProposalWriteService, {
       created_by: fits(ProposalVersion, 'created_by'),
     },
     async (db, request) => ({
-      id: (await db.row(insertVersion, [
+      id: await db.one(insertVersion, [
         request.proposalId,
         request.versionNumber,
         jsonText(request.ruleSnapshot) ?? JSON_NULL,
         request.createdBy,
         request.changeReason,
-      ]))!,
+      ]),
     }),
   ),
   createPolicyRule: write(

@@ -1,10 +1,11 @@
-import { count, projection, table } from '../database/projection.ts';
+import { column, projection, rowMapper, table } from '../database/projection.ts';
 import { statement } from '../database/statement.ts';
 import { timestampToText } from '../database/values.ts';
 import { DefaultGuardrail } from '../entities/default-guardrail.ts';
 import { ProxyCall } from '../entities/proxy-call.ts';
 import { Tenant } from '../entities/tenant.ts';
 import {
+  GetUsageSumSinceResponseSchema,
   GuardrailSchema,
   PolicyReadService,
   TenantBudgetSettingsSchema,
@@ -13,7 +14,7 @@ import { driver, read } from './driver.ts';
 import { required } from './rules.ts';
 import { each } from './streams.ts';
 
-const settings = projection(TenantBudgetSettingsSchema, Tenant, { expressions: { tenant_id: 'id' } });
+const settings = projection(TenantBudgetSettingsSchema, Tenant, { expressions: { tenant_id: column(Tenant, 'id') } });
 const guardrail = projection(GuardrailSchema, DefaultGuardrail);
 
 const budgetSettings = statement(
@@ -25,7 +26,7 @@ const budgetSettings = statement(
 const usageSum = statement(
   'policy_read.usage_sum',
   `select coalesce(trunc(sum(cost_cents)), 0) from ${table(ProxyCall)} where tenant_id = $1 and created_at >= $2::timestamptz`,
-  count,
+  rowMapper(GetUsageSumSinceResponseSchema),
 );
 
 const guardrailById = statement(
@@ -45,9 +46,10 @@ export const policyRead = driver(PolicyReadService, {
   getTenantBudgetSettings: read({}, async (db, { tenantId }) => ({
     settings: await db.row(budgetSettings, [tenantId]),
   })),
-  getUsageSumSince: read({ since: required() }, async (db, { tenantId, since }) => ({
-    totalCents: (await db.row(usageSum, [tenantId, timestampToText(since!)]))!,
-  })),
+  getUsageSumSince: read(
+    { since: required() },
+    async (db, { tenantId, since }) => await db.one(usageSum, [tenantId, timestampToText(since!)]),
+  ),
   getGuardrailById: read({}, async (db, { guardrailId }) => ({
     guardrail: await db.row(guardrailById, [guardrailId]),
   })),

@@ -1,4 +1,4 @@
-import { count, enumText, projection, table } from '../database/projection.ts';
+import { column, count, enumText, projection, table, tableName } from '../database/projection.ts';
 import { statement } from '../database/statement.ts';
 import { timestampToText } from '../database/values.ts';
 import { PolicyEnforcement } from '../entities/policy-enforcement.ts';
@@ -24,11 +24,16 @@ import { page } from './rules.ts';
 const joined = {
   alias: 'rule',
   expressions: {
-    rule_id: 'rule.id',
+    rule_id: column(PolicyRule, 'id', 'rule'),
     integrity_status: 'verdict.integrity_status',
     integrity_score: 'verdict.integrity_score',
     trigger_count_30d: 'triggers.count',
     last_triggered_at: 'triggers.last',
+  },
+  origins: {
+    integrity_status: `${tableName(PolicyRuleIntegrity)}.integrity_status`,
+    integrity_score: `${tableName(PolicyRuleIntegrity)}.integrity_score`,
+    last_triggered_at: `${tableName(PolicyEnforcement)}.triggered_at`,
   },
 };
 const summary = projection(PolicyRuleSummarySchema, PolicyRule, joined);
@@ -96,7 +101,7 @@ export const policyRulesRead = driver(PolicyRulesReadService, {
     const counted = total(filterValues(request, nonEmpty(request.ruleType)), owner);
     const listed = rules(filterValues(request, request.ruleType), request.limit ?? 20, request.offset ?? 0, owner);
     return {
-      total: (await db.row(counted.statement, counted.params))!,
+      total: await db.one(counted.statement, counted.params),
       items: await db.rows(listed.statement, listed.params),
     };
   }),
@@ -104,6 +109,6 @@ export const policyRulesRead = driver(PolicyRulesReadService, {
     rule: await db.row(ruleById, [tenantId, ruleId]),
   })),
   countPolicyRules: read({}, async (db, { tenantId, status }) => ({
-    count: (await db.row(countRules, [tenantId, statusText(status)]))!,
+    count: await db.one(countRules, [tenantId, statusText(status)]),
   })),
 });

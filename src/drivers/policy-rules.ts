@@ -126,14 +126,14 @@ const newIntegrity = {
 export const policyRules = driver(PolicyRulesService, {
   fetchRuleById: read({}, async (db, { tenantId, ruleId }) => ({ rule: await db.row(ruleById, [tenantId, ruleId]) })),
   addRule: write({ rule: required(), ...nested('rule', newRule) }, async (db, request) => ({
-    rule: await db.row(insertRule, ruleParams(request.rule!)),
+    rule: await db.one(insertRule, ruleParams(request.rule!)),
   })),
   addIntegrity: write({ integrity: required(), ...nested('integrity', newIntegrity) }, async (db, request) => ({
-    integrity: await db.row(insertIntegrity, integrityParams(request.integrity!)),
+    integrity: await db.one(insertIntegrity, integrityParams(request.integrity!)),
   })),
-  createRule: write(newRule, async (db, request) => ({ rule: await db.row(insertRule, ruleParams(request)) })),
+  createRule: write(newRule, async (db, request) => ({ rule: await db.one(insertRule, ruleParams(request)) })),
   createIntegrity: write(newIntegrity, async (db, request) => ({
-    integrity: await db.row(insertIntegrity, integrityParams(request)),
+    integrity: await db.one(insertIntegrity, integrityParams(request)),
   })),
   flush: write({}, () => ({})),
   updateRule: write(

@@ -128,20 +128,20 @@ export const proposalsRead = driver(ProposalsReadService, {
     );
     return {
       items: await db.rows(query.statement, query.params),
-      pendingCount: (await db.row(drafts, [request.tenantId]))!,
+      pendingCount: await db.one(drafts, [request.tenantId]),
     };
   }),
   fetchProposalById: read(named, async (db, { tenantId, proposalId }) => ({
     proposal: await db.row(proposalOfTenant, [tenantId, proposalId]),
   })),
-  countDraftProposals: read({}, async (db, { tenantId }) => ({ count: (await db.row(drafts, [tenantId]))! })),
+  countDraftProposals: read({}, async (db, { tenantId }) => ({ count: await db.one(drafts, [tenantId]) })),
   listProposalsPaginated: read({ limit: page, offset: page }, async (db, request) => {
     const filters = [nonEmpty(request.tenantId), nonEmpty(request.status), nonEmpty(request.proposalType)];
     const counted = total(filters);
     const listed = pages(filters, request.limit ?? 50, request.offset ?? 0);
     const items = await db.rows(listed.statement, listed.params);
     return {
-      total: (await db.row(counted.statement, counted.params))!,
+      total: await db.one(counted.statement, counted.params),
       items,
       byStatus: tally(items, ({ status }) => status),
       byType: tally(items, ({ proposalType }) => proposalType),

@@ -1,15 +1,17 @@
-import { column, table } from '../database/projection.ts';
+import { type ColumnOf, column, columnList, table } from '../database/projection.ts';
 import { RecoveryCandidate } from '../entities/recovery-candidate.ts';
 
-const of = (name: string): string => column(RecoveryCandidate, name);
+type Column = ColumnOf<typeof RecoveryCandidate>;
+
+const of = (name: Column): string => column(RecoveryCandidate, name);
 
 interface Upsert {
   /** Columns besides the failure and the maker, in the order of the parameters from `$2` on, with their casts. */
-  readonly columns: Readonly<Record<string, string>>;
+  readonly columns: Readonly<Partial<Record<Column, string>>>;
   /** Stored as `created_by`. */
   readonly maker: string;
   /** Columns that a candidate of the same failure takes over; its occurrence is counted anyway. */
-  readonly overwrite: readonly string[];
+  readonly overwrite: readonly Column[];
   readonly returning: string;
 }
 
@@ -30,7 +32,7 @@ export const upsertCandidate = ({ columns, maker, overwrite, returning }: Upsert
       select pg_advisory_xact_lock(hashtextextended('recovery_candidates ' || $1::uuid, 0))
     )
     insert into ${table(RecoveryCandidate)} as candidate
-      (${['failure_match_id', ...Object.keys(columns), 'created_by'].map(of).join(', ')})
+      (${columnList(RecoveryCandidate, ['failure_match_id', ...(Object.keys(columns) as Column[]), 'created_by'])})
     select $1::uuid, ${values.join(', ')}, '${maker}' from turn
     on conflict (${of('failure_match_id')}) do update set ${assignments.join(', ')}
     returning ${returning}`;

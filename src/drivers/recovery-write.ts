@@ -1,5 +1,14 @@
-import { Code, isServerError, RpcError } from '../database/errors.ts';
-import { column, firstText, lowerEnumText, projection, rowMapper, table } from '../database/projection.ts';
+import { Code, RpcError } from '../database/errors.ts';
+import {
+  type ColumnOf,
+  column,
+  columnList,
+  firstText,
+  lowerEnumText,
+  projection,
+  rowMapper,
+  table,
+} from '../database/projection.ts';
 import type { Session } from '../database/session.ts';
 import { statement } from '../database/statement.ts';
 import { jsonText, timestampToText } from '../database/values.ts';
@@ -23,7 +32,7 @@ import { byMask, notNull, patchAssignments, patchCheck, patchParams, patchUpdate
 import { upsertCandidate } from './recovery-candidates.ts';
 import { all, between, filled, fits, mask, page, type Rule, required } from './rules.ts';
 
-const candidate = (name: string): string => column(RecoveryCandidate, name);
+const candidate = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
 
 const ingest = statement(
   'recovery_write.upsert_recovery_candidate',
@@ -89,9 +98,7 @@ const updateCandidate = statement(
 const insertProvenance = statement(
   'recovery_write.insert_suggestion_provenance',
   `insert into ${table(SuggestionProvenance)}
-    (${['suggestion_id', 'event_type', 'details', 'action_id', 'confidence_before', 'actor']
-      .map((name) => column(SuggestionProvenance, name))
-      .join(', ')})
+    (${columnList(SuggestionProvenance, ['suggestion_id', 'event_type', 'details', 'action_id', 'confidence_before', 'actor'])})
   values ($1, $2, $3::jsonb, $4, $5, $6)
   returning ${column(SuggestionProvenance, 'id')}`,
   (row) => Number(row[0]),
@@ -110,7 +117,7 @@ const FAILURE_DEFAULTS: Readonly<Record<string, string>> = {
 };
 
 /** Columns of a new failure and their types, in the order of the parameters. */
-const FAILURE_COLUMNS: Readonly<Record<string, string>> = {
+const FAILURE_COLUMNS = {
   id: 'uuid',
   run_id: 'text',
   tenant_id: 'text',
@@ -130,14 +137,12 @@ const FAILURE_COLUMNS: Readonly<Record<string, string>> = {
   step_index: 'integer',
   context_json: 'jsonb',
   created_at: 'timestamptz',
-};
+} as const;
 
 const insertFailure = statement(
   'recovery_write.insert_failure_match',
   `insert into ${table(FailureMatch)}
-    (${Object.keys(FAILURE_COLUMNS)
-      .map((name) => column(FailureMatch, name))
-      .join(', ')})
+    (${columnList(FailureMatch, Object.keys(FAILURE_COLUMNS) as (keyof typeof FAILURE_COLUMNS)[])})
   values (${Object.entries(FAILURE_COLUMNS)
     .map(([name, type], index) => {
       const value = `$${index + 1}::${type}`;
@@ -179,9 +184,9 @@ const failurePatch = patchUpdate(
   {},
 );
 
-const catalogColumns = ['id', 'error_code', 'error_pattern', 'recovery_action', 'success_rate', 'embedding'].map(
-  (name) => column(FailureCatalogEntry, name),
-);
+const catalogColumns = (
+  ['id', 'error_code', 'error_pattern', 'recovery_action', 'success_rate', 'embedding'] as const
+).map((name) => column(FailureCatalogEntry, name));
 
 const upsertCatalogEntry = statement(
   'recovery_write.upsert_failure_catalog_entry',
@@ -197,13 +202,12 @@ const upsertCatalogEntry = statement(
 );
 
 /** The candidate whose failure owns the key that a report was refused for. */
-const keyOwner = async (db: Session, idempotencyKey: string, cause: unknown): Promise<RpcError | undefined> => {
+const keyOwner = async (db: Session, idempotencyKey: string, cause: RpcError): Promise<RpcError | undefined> => {
   const owner = await db.row(candidateByKey, [idempotencyKey]);
-  if (!owner || !isServerError(cause)) return undefined;
+  if (!owner) return undefined;
   return new RpcError(Code.ALREADY_EXISTS, 'UNIQUE_VIOLATION', 'the idempotency key belongs to another failure', {
     metadata: {
-      sqlstate: cause.code ?? '',
-      constraint: cause.constraint ?? '',
+      ...cause.metadata,
       candidate_id: String(owner.id),
       failure_match_id: owner.failureMatchId,
     },
@@ -223,11 +227,11 @@ const report = async (db: Session, request: UpsertRecoveryCandidateRequest) => {
     request.source,
     idempotencyKey,
   ];
-  if (idempotencyKey === undefined) return (await db.row(ingest, params))!;
+  if (idempotencyKey === undefined) return await db.one(ingest, params);
   try {
-    return await db.attempt(async (attempt) => (await attempt.row(ingest, params))!);
+    return await db.attempt(async (attempt) => await attempt.one(ingest, params));
   } catch (error) {
-    if (!isServerError(error) || error.code !== '23505') throw error;
+    if (!(error instanceof RpcError) || error.reason !== 'UNIQUE_VIOLATION') throw error;
     throw (await keyOwner(db, idempotencyKey, error)) ?? error;
   }
 };
@@ -256,7 +260,7 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     { candidate_id: given, idempotency_key: fits(RecoveryCandidate, 'idempotency_key') },
     async (db, { candidateId, idempotencyKey, priority = 0 }) => ({
       enqueued: true,
-      workId: (await db.row(enqueue, [candidateId, idempotencyKey, priority]))!,
+      workId: await db.one(enqueue, [candidateId, idempotencyKey, priority]),
     }),
   ),
   updateRecoveryCandidate: write(
@@ -268,27 +272,27 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     patchCheck(RecoveryCandidatePatchSchema, { confidence: rate }, notNull(RecoveryCandidate)),
   ),
   insertSuggestionProvenance: write({ suggestion_id: given, details_json: required() }, async (db, request) => ({
-    provenanceId: (await db.row(insertProvenance, [
+    provenanceId: await db.one(insertProvenance, [
       request.suggestionId,
       lowerEnumText(SuggestionEventTypeSchema, request.eventType),
       jsonText(request.detailsJson),
       request.actionId,
       request.confidenceBefore,
       request.actor ?? 'api',
-    ]))!,
+    ]),
     rowsAffected: 1n,
   })),
   claimWork: write({ worker_id: filled, batch_size: page }, async (db, { workerId, batchSize = 10 }) => ({
     work: await db.rows(claim, [workerId, batchSize]),
   })),
   completeWork: write({}, async (db, { workId, success = true, error }) => ({
-    found: (await db.row(complete, [workId, success, error]))!,
+    found: await db.one(complete, [workId, success, error]),
   })),
   releaseStalledWork: write({}, async (db, { stalledSeconds = 300 }) => ({
-    rowsAffected: (await db.row(release, [stalledSeconds]))!,
+    rowsAffected: await db.one(release, [stalledSeconds]),
   })),
   insertFailureMatch: write({ id: fits(FailureMatch, 'id') }, async (db, request) => ({
-    failureMatchId: (await db.row(insertFailure, failureParams(request)))!,
+    failureMatchId: await db.one(insertFailure, failureParams(request)),
     rowsAffected: 1n,
   })),
   updateFailureMatch: write(
@@ -299,14 +303,14 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     (request) => failurePatch.check(request.failureMatchId, request),
   ),
   upsertFailureCatalogEntry: write({ id: filled, success_rate: rate }, async (db, request) => ({
-    isInsert: (await db.row(upsertCatalogEntry, [
+    isInsert: await db.one(upsertCatalogEntry, [
       request.id,
       request.errorCode,
       request.errorPattern,
       request.recoveryAction,
       request.successRate,
       request.embedding.length === 0 ? null : request.embedding,
-    ]))!,
+    ]),
     rowsAffected: 1n,
   })),
 });

@@ -1,7 +1,7 @@
 import type { DescField, DescMessage, Message } from '@bufbuild/protobuf';
 import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
 import type { FieldViolation } from '../database/errors.ts';
-import { column, type Table, table } from '../database/projection.ts';
+import { type ColumnOf, type Table, tableName } from '../database/projection.ts';
 import { isTimestampInRange, MAX_LEVELS } from '../database/values.ts';
 
 /** A rule for a present value; returns what the value would have to be, or undefined when it is. */
@@ -83,14 +83,13 @@ const isRoundedUp = (digits: string, precision: number): boolean =>
  * What the column takes: a UUID for `uuid`, an exact decimal that there is room for in `numeric`, at most its length for
  * `varchar(n)`, not counting spaces at the end.
  */
-export const fits = (entity: Table, name: string): Rule => {
-  column(entity, name);
+export const fits = <E extends Table>(entity: E, name: ColumnOf<E>): Rule => {
   const { columnType } = (entity.meta.properties as Record<string, { columnType: string }>)[name]!;
   if (columnType === 'uuid') return uuid;
   const numeric = /^numeric\((\d+),(\d+)\)$/.exec(columnType);
   if (numeric) return all(decimal, roundsInto(Number(numeric[1]), Number(numeric[2])));
   const length = /^character varying\((\d+)\)$/.exec(columnType)?.[1];
-  if (length === undefined) throw new Error(`${table(entity)}.${name} has no rule to derive: ${columnType}`);
+  if (length === undefined) throw new Error(`${tableName(entity)}.${name} has no rule to derive: ${columnType}`);
   const atMost = maxLength(Number(length));
   // Spaces at the end that are too many are cut by the column itself.
   return (value) => atMost(value) && atMost(withoutSpacesAtEnd(value as string));

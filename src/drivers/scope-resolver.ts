@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Code, invalidArgument, RpcError } from '../database/errors.ts';
-import { column, lowerEnumText, projection, table } from '../database/projection.ts';
-import { type Row, statement } from '../database/statement.ts';
+import { type ColumnOf, column, columnList, lowerEnumText, projection, table } from '../database/projection.ts';
+import { type Notes, type Row, statement } from '../database/statement.ts';
 import { jsonToValue } from '../database/values.ts';
 import { PolicyScope } from '../entities/policy-scope.ts';
 import {
@@ -29,11 +29,14 @@ import {
   UnreadableScope,
 } from './scope-matching.ts';
 
-const of = (name: string): string => column(PolicyScope, name);
-const stored = projection(PolicyScopeSchema, PolicyScope, { omit: ['agent_ids', 'api_key_ids', 'human_actor_ids'] });
+const of = (name: ColumnOf<typeof PolicyScope>): string => column(PolicyScope, name);
+const stored = projection(PolicyScopeSchema, PolicyScope, {
+  omit: ['agent_ids', 'api_key_ids', 'human_actor_ids'],
+  key: ['scope_id'],
+});
 
-const scopeOf = (row: Row) => {
-  const scope = stored.map(row);
+const scopeOf = (row: Row, notes: Notes) => {
+  const scope = stored.map(row, notes);
   return {
     ...scope,
     agentIds: listedIds(scope.agentIdsJson),
@@ -45,9 +48,7 @@ const scopeOf = (row: Row) => {
 // The type is read as text: whoever wrote the row may have written another one.
 const scopesOfTenant = statement(
   'scope_resolver.scopes_of_tenant',
-  `select ${['scope_id', 'policy_id', 'scope_type', 'agent_ids_json', 'api_key_ids_json', 'human_actor_ids_json']
-    .map(of)
-    .join(', ')}
+  `select ${columnList(PolicyScope, ['scope_id', 'policy_id', 'scope_type', 'agent_ids_json', 'api_key_ids_json', 'human_actor_ids_json'])}
   from ${table(PolicyScope)} where ${of('tenant_id')} = $1 order by ${of('id')}`,
   (row): StoredScope & { scopeId: string } => ({
     scopeId: row[0]!,
@@ -76,7 +77,7 @@ const scopes = filteredList('scope_resolver.scopes', {
 
 const insertScope = statement(
   'scope_resolver.create_scope',
-  `insert into ${table(PolicyScope)} (${[
+  `insert into ${table(PolicyScope)} (${columnList(PolicyScope, [
     'scope_id',
     'policy_id',
     'tenant_id',
@@ -86,9 +87,7 @@ const insertScope = statement(
     'human_actor_ids_json',
     'description',
     'created_by',
-  ]
-    .map(of)
-    .join(', ')})
+  ])})
   values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
   returning ${stored.columns}`,
   scopeOf,
@@ -97,7 +96,7 @@ const insertScope = statement(
 const ofScope = `${of('tenant_id')} = $1 and ${of('scope_id')} = $2`;
 
 /** Fields that can change and the columns they are stored in, in the order of the parameters. */
-const PATCHED: Readonly<Record<string, string>> = {
+const PATCHED: Readonly<Record<string, ColumnOf<typeof PolicyScope>>> = {
   scope_type: 'scope_type',
   agent_ids: 'agent_ids_json',
   api_key_ids: 'api_key_ids_json',
@@ -189,7 +188,7 @@ export const scopeResolver = driver(ScopeResolverService, {
       created_by: fits(PolicyScope, 'created_by'),
     },
     async (db, request) => ({
-      scope: await db.row(insertScope, [
+      scope: await db.one(insertScope, [
         newScopeId(),
         request.policyId,
         request.tenantId,

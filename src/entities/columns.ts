@@ -1,4 +1,4 @@
-import { defineEntity, p, Type } from '@mikro-orm/core';
+import { defineEntity, type EntitySchema, p, Type } from '@mikro-orm/core';
 
 /** A column type whose JavaScript form is PostgreSQL's own text, so that no digit is lost on the way. */
 class TextType extends Type<string, string> {
@@ -53,13 +53,16 @@ export const doubleArray = () => exact('double precision[]');
 /** Builders of a table's columns, keyed by column name, in physical order. */
 type Columns = NonNullable<Parameters<typeof defineEntity>[0]['properties']> & object;
 
+/** An entity whose type knows its columns; the marker has no value. */
+type Described<C> = EntitySchema & { readonly '~columns'?: C };
+
 /**
  * Describes one table: property names are column names, in physical order.
  *
  * @param qualified schema-qualified table name, `policy.risk_ceilings`; it also names the entity, since two schemas
  *   hold a table of the same name.
  */
-export const defineTable = <const C extends Columns>(qualified: `${string}.${string}`, columns: C) => {
+export const defineTable = <const C extends Columns>(qualified: `${string}.${string}`, columns: C): Described<C> => {
   const [schema, tableName] = qualified.split('.') as [string, string];
-  return defineEntity({ name: qualified, schema, tableName, properties: columns });
+  return defineEntity({ name: qualified, schema, tableName, properties: columns }) as Described<C>;
 };

@@ -6,6 +6,7 @@ import { FailureCatalogEntry } from './failure-catalog-entry.ts';
 import { FailureMatch } from './failure-match.ts';
 import { Limit } from './limit.ts';
 import { LimitIntegrity } from './limit-integrity.ts';
+import { Outcome } from './outcome.ts';
 import { PatternFeedback } from './pattern-feedback.ts';
 import { Policy } from './policy.ts';
 import { PolicyConflict } from './policy-conflict.ts';
@@ -20,6 +21,7 @@ import { PolicyScope } from './policy-scope.ts';
 import { PolicySetVersion } from './policy-set-version.ts';
 import { ProposalVersion } from './proposal-version.ts';
 import { ProxyCall } from './proxy-call.ts';
+import { PrunedUntil } from './pruned-until.ts';
 import { RecoveryCandidate } from './recovery-candidate.ts';
 import { RecoveryCandidateAudit } from './recovery-candidate-audit.ts';
 import { RiskCeiling } from './risk-ceiling.ts';
@@ -47,6 +49,7 @@ export const entities = [
   FailureMatch,
   Limit,
   LimitIntegrity,
+  Outcome,
   PatternFeedback,
   Policy,
   PolicyConflict,
@@ -61,6 +64,7 @@ export const entities = [
   PolicySetVersion,
   ProposalVersion,
   ProxyCall,
+  PrunedUntil,
   RecoveryCandidate,
   RecoveryCandidateAudit,
   RiskCeiling,

@@ -1,11 +1,14 @@
 import type { DescMethod, DescService, Message } from '@bufbuild/protobuf';
 import type { FieldViolation } from '../database/errors.ts';
+import type { CallNotes } from '../database/notes.ts';
 import type { CallContext, Driver, RpcDefinition, RpcKind } from '../drivers/driver.ts';
 import { type Rule, requestCheck } from '../drivers/rules.ts';
 
 /** What a control RPC (transactions, health, reflection) knows of its call. */
 export interface ControlCall extends CallContext {
   readonly signal: AbortSignal;
+  /** Stored values of the answer that were not carried exactly. */
+  readonly notes: CallNotes;
   /** Value of a request header, if it is there. */
   readonly header: (name: string) => string | undefined;
   /** Who is at the other end, for logs. */

@@ -8,6 +8,7 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 import { Code, type FieldViolation, invalidArgument, RpcError, toRpcError } from '../database/errors.ts';
+import { noting } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import { runOnce } from '../database/requests.ts';
 import type { Session } from '../database/session.ts';
@@ -100,7 +101,7 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
       const { endpoint, result } = runnerOf(operation);
       try {
         const before = db.rowCount;
-        const reply = await endpoint.run!(db, operation.request.value as Message, call);
+        const reply = await endpoint.run!(noting(db, call.notes), operation.request.value as Message, call);
         const value = create(endpoint.method.output, reply as MessageInitShape<DescMessage>);
         const rows = (value as { rowsAffected?: bigint }).rowsAffected ?? db.rowCount - before;
         if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
@@ -127,6 +128,7 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
     const attempts = request.maxAttempts ?? 1;
     for (let attempt = 1; ; attempt += 1) {
       let response: ExecuteResponse | undefined;
+      call.notes.clear();
       const run = async (db: Session): Promise<ExecuteResponse> =>
         create(ExecuteResponseSchema, { results: await runAll(db, operations, call), attempts: attempt });
       try {

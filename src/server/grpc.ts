@@ -12,9 +12,10 @@ import {
   type sendUnaryData,
 } from '@grpc/grpc-js';
 import { Code, RpcError, toRpcError } from '../database/errors.ts';
+import { CallNotes } from '../database/notes.ts';
 import { CallEnd } from './deadline.ts';
 import type { Endpoint } from './endpoint.ts';
-import type { Inbound, Pipeline } from './pipeline.ts';
+import { INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
 import { statusBytes } from './status.ts';
 
 type AnyCall =
@@ -37,8 +38,15 @@ export interface Listener {
   close(timeoutMs: number): Promise<void>;
 }
 
-const asStatus = (error: RpcError): Partial<StatusObject> => {
+/** What an answer or a stream ends with. */
+const trailerOf = ({ notes }: Inbound): Metadata | undefined => {
+  if (notes.text === undefined) return undefined;
   const metadata = new Metadata();
+  metadata.set(INEXACT, notes.text);
+  return metadata;
+};
+
+const asStatus = (error: RpcError, metadata = new Metadata()): Partial<StatusObject> => {
   metadata.set('grpc-status-details-bin', Buffer.from(statusBytes(error)));
   return { code: error.code as number, details: error.message, metadata };
 };
@@ -58,6 +66,7 @@ const receive = (endpoint: Endpoint, call: AnyCall): { inbound: Inbound; end: Ca
       return value === undefined ? undefined : value.toString();
     },
     signal: end.signal,
+    notes: new CallNotes(),
   };
   return { inbound, end };
 };
@@ -79,7 +88,7 @@ const unaryHandler =
     pipeline
       .unary(inbound, () => decodeRequest(endpoint, call.request))
       .then(
-        (response) => callback(null, response),
+        (response) => callback(null, response, trailerOf(inbound)),
         (error: unknown) => callback(asStatus(toRpcError(error))),
       )
       .finally(() => end.done());
@@ -89,6 +98,7 @@ const unaryHandler =
 const pump = async (
   responses: AsyncIterable<Message>,
   call: ServerWritableStream<Buffer, Message> | ServerDuplexStream<Buffer, Message>,
+  inbound: Inbound,
   end: CallEnd,
 ): Promise<void> => {
   try {
@@ -97,11 +107,11 @@ const pump = async (
       if (!call.write(response)) await once(call, 'drain', { signal: end.signal });
     }
     if (end.signal.aborted) throw end.signal.reason;
-    call.end();
+    call.end(trailerOf(inbound));
   } catch (error) {
     // `once` wraps the signal's reason in an AbortError.
     const cause = end.signal.aborted ? end.signal.reason : error;
-    call.emit('error', asStatus(toRpcError(cause)));
+    call.emit('error', asStatus(toRpcError(cause), trailerOf(inbound)));
   } finally {
     end.done();
   }
@@ -114,6 +124,7 @@ const streamHandler =
     void pump(
       pipeline.stream(inbound, () => decodeRequest(endpoint, call.request)),
       call,
+      inbound,
       end,
     );
   };
@@ -127,7 +138,7 @@ const duplexHandler =
       const received = call.iterator({ destroyOnReturn: false });
       for await (const bytes of received) yield decodeRequest(endpoint, bytes as Buffer);
     })();
-    void pump(pipeline.duplex(inbound, requests), call, end);
+    void pump(pipeline.duplex(inbound, requests), call, inbound, end);
   };
 
 const handlers = {

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DescService } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
-import { Code, RpcError } from '../database/errors.ts';
-import type { Lane } from '../database/pool.ts';
+import { Code, problemOf, RpcError } from '../database/errors.ts';
+import type { Database } from '../database/pool.ts';
 import {
   Health,
   type HealthCheckRequest,
@@ -10,30 +10,44 @@ import {
 } from '../gen/grpc/health/v1/health_pb.ts';
 import { type ControlCall, controlEndpoints, type Endpoint } from './endpoint.ts';
 
+/** From the start of a probe to the start of the next. */
 const PROBE_MS = 1_000;
 const PROBE_TIMEOUT_MS = 900;
 /** Probes that must agree before the status changes: one lost probe takes no pod out of service. */
 const FAILURES_TO_LEAVE = 3;
 const SUCCESSES_TO_RETURN = 2;
 
+/** What the database can be used for. */
+type Usability = 'writes' | 'reads' | 'nothing';
+
+const PROBE = `select current_setting('transaction_read_only')`;
+
+const SAID: Readonly<Record<Usability, string>> = {
+  writes: 'the database answers: SERVING',
+  reads: 'the database takes no writes, it is a standby or has been made read-only: NOT_SERVING but for reads',
+  nothing: 'the database does not answer: NOT_SERVING',
+};
+
 /** Whether calls can be served. Follows the database with hysteresis, on a connection that no call can take. */
 export class Readiness {
-  readonly #lane: Lane;
+  readonly #database: Database;
   readonly #log: Logger;
   readonly #stopped = new AbortController();
-  #serving = false;
+  #usable: Usability = 'nothing';
   #draining = false;
+  /** Probes in a row that found something else. */
   #streak = 0;
   #changed: PromiseWithResolvers<void> = Promise.withResolvers();
   #loop: Promise<void> | undefined;
 
-  constructor(lane: Lane, log: Logger) {
-    this.#lane = lane;
+  constructor(database: Database, log: Logger) {
+    this.#database = database;
     this.#log = log;
   }
 
-  get serving(): boolean {
-    return this.#serving && !this.#draining;
+  /** True while calls are served, writes among them or not. */
+  serves(writes: boolean): boolean {
+    return !this.#draining && (this.#usable === 'writes' || (this.#usable === 'reads' && !writes));
   }
 
   /** Settles at the next change. */
@@ -41,9 +55,9 @@ export class Readiness {
     return this.#changed.promise;
   }
 
-  /** Starts probing; the caller has just reached the database. */
-  start(): void {
-    this.#set(true);
+  /** Starts probing; settles after the first probe. */
+  async start(): Promise<void> {
+    this.#set(await this.#probe());
     this.#loop = this.#watch();
   }
 
@@ -60,35 +74,44 @@ export class Readiness {
 
   async #watch(): Promise<void> {
     const { signal } = this.#stopped;
+    const pause = (ms: number): Promise<unknown> => sleep(ms, undefined, { signal, ref: false }).catch(() => {});
+    await pause(PROBE_MS);
     while (!signal.aborted) {
-      await sleep(PROBE_MS, undefined, { signal, ref: false }).catch(() => {});
-      if (signal.aborted) return;
+      const next = performance.now() + PROBE_MS;
       this.#count(await this.#probe());
+      await pause(Math.max(0, next - performance.now()));
     }
   }
 
-  async #probe(): Promise<boolean> {
+  async #probe(): Promise<Usability> {
+    const timeout = AbortSignal.any([AbortSignal.timeout(PROBE_TIMEOUT_MS), this.#stopped.signal]);
     try {
-      const timeout = AbortSignal.timeout(PROBE_TIMEOUT_MS);
-      await this.#lane.use(timeout, (connection) => connection.command('select 1', undefined, timeout));
-      return true;
+      return await this.#database.reserve.use(timeout, async (connection) => {
+        const { rows } = await connection.command(PROBE, timeout);
+        if (rows[0]?.[0] !== 'on') return 'writes';
+        // A failover is followed by connecting anew.
+        connection.leave();
+        return 'reads';
+      });
     } catch (error) {
-      this.#log.debug({ problem: (error as Error).message }, 'health probe failed');
-      return false;
+      this.#log.debug({ problem: problemOf(error) }, 'health probe failed');
+      return 'nothing';
     }
   }
 
-  #count(healthy: boolean): void {
-    this.#streak = healthy === this.#serving ? 0 : this.#streak + 1;
-    if (this.#streak < (this.#serving ? FAILURES_TO_LEAVE : SUCCESSES_TO_RETURN)) return;
+  #count(found: Usability): void {
+    this.#streak = found === this.#usable ? 0 : this.#streak + 1;
+    if (this.#streak < (this.#usable === 'nothing' ? SUCCESSES_TO_RETURN : FAILURES_TO_LEAVE)) return;
     this.#streak = 0;
-    this.#set(healthy);
-    if (healthy) this.#log.info('the database answers again: SERVING');
-    else this.#log.error('the database does not answer: NOT_SERVING');
+    // Nobody knows which of the connections outlive an outage.
+    if (found === 'nothing') this.#database.refresh(new Error('the database did not answer'));
+    this.#set(found);
   }
 
-  #set(serving: boolean): void {
-    this.#serving = serving;
+  #set(usable: Usability): void {
+    if (usable === this.#usable) return;
+    this.#usable = usable;
+    this.#log[usable === 'writes' ? 'info' : 'error'](SAID[usable]);
     this.#announce();
   }
 
@@ -98,21 +121,27 @@ export class Readiness {
   }
 }
 
-/** `grpc.health.v1` for the server as a whole and for each service; needs no token. */
+/**
+ * `grpc.health.v1` for the server as a whole and for each service; needs no token. Where the database takes no writes,
+ * only services that never write are SERVING.
+ *
+ * @param services with whether one writes.
+ */
 export const healthEndpoints = (
   readiness: Readiness,
-  services: readonly DescService[],
+  services: readonly { readonly service: DescService; readonly writes: boolean }[],
   closing: AbortSignal,
 ): Endpoint[] => {
-  const known = new Set(['', ...services.map(({ typeName }) => typeName)]);
-  const status = (): Status => (readiness.serving ? Status.SERVING : Status.NOT_SERVING);
+  const known = new Map([['', true], ...services.map(({ service, writes }) => [service.typeName, writes] as const)]);
+  const status = (service: string): Status =>
+    readiness.serves(known.get(service)!) ? Status.SERVING : Status.NOT_SERVING;
   return controlEndpoints(
     Health,
     {
       check: {
         handle: ({ service }: HealthCheckRequest) => {
           if (!known.has(service)) throw new RpcError(Code.NOT_FOUND, 'SERVICE_UNKNOWN', 'there is no such service');
-          return { status: status() };
+          return { status: status(service) };
         },
       },
       watch: {
@@ -125,8 +154,8 @@ export const healthEndpoints = (
           let sent: Status | undefined;
           while (!signal.aborted && !closing.aborted) {
             const { changed } = readiness;
-            if (status() !== sent) {
-              sent = status();
+            if (status(service) !== sent) {
+              sent = status(service);
               yield { status: sent };
             } else {
               await Promise.race([changed, ended(signal, closing)]);

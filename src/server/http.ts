@@ -11,10 +11,11 @@ import {
 } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { Code, RpcError, toRpcError } from '../database/errors.ts';
+import { CallNotes } from '../database/notes.ts';
 import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Listener } from './grpc.ts';
-import type { Inbound, Pipeline } from './pipeline.ts';
+import { INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
 import { errorDetails } from './status.ts';
 
 const peerKey = createContextKey('', { description: 'address of the caller' });
@@ -37,15 +38,21 @@ const inboundOf = (endpoint: Endpoint, context: HandlerContext, signal: AbortSig
   peer: context.values.get(peerKey),
   header: (name) => context.requestHeader.get(name) ?? undefined,
   signal,
+  notes: new CallNotes(),
 });
 
-/** The call as the pipeline sees it; `end` stops listening to its deadline. */
-const receive = (endpoint: Endpoint, context: HandlerContext): { inbound: Inbound; end: CallEnd } => {
+/** The call as the pipeline sees it; `done` writes the trailer and stops listening to its deadline. */
+const receive = (endpoint: Endpoint, context: HandlerContext): { inbound: Inbound; end: CallEnd; done: () => void } => {
   received.add(context.signal);
   const end = new CallEnd(context.timeoutMs());
   if (context.signal.aborted) end.leave();
   else context.signal.addEventListener('abort', () => end.leave(), { once: true });
-  return { inbound: inboundOf(endpoint, context, end.signal), end };
+  const inbound = inboundOf(endpoint, context, end.signal);
+  const done = (): void => {
+    if (inbound.notes.text !== undefined) context.responseTrailer.set(INEXACT, inbound.notes.text);
+    end.done();
+  };
+  return { inbound, end, done };
 };
 
 /** What a request that the library cannot read is refused with. */
@@ -83,44 +90,45 @@ const watch = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerContext):
  * Responses on their way to a reader. An error that comes back from one is of the reader's connection, so it must not
  * reach the pipeline, which would take it for the database's: `yield*` would hand it on.
  */
-async function* delivered(responses: AsyncIterable<Message>, end: CallEnd): AsyncGenerator<Message> {
+async function* delivered(responses: AsyncIterable<Message>, end: CallEnd, done: () => void): AsyncGenerator<Message> {
   try {
     for await (const response of responses) yield response;
   } catch (error) {
     throw asConnectError(toRpcError(end.signal.aborted ? end.signal.reason : error));
   } finally {
-    end.done();
+    done();
   }
 }
 
 const unary =
   (pipeline: Pipeline, endpoint: Endpoint) =>
   async (request: Message, context: HandlerContext): Promise<Message> => {
-    const { inbound, end } = receive(endpoint, context);
+    const { inbound, done } = receive(endpoint, context);
     try {
       return await pipeline.unary(inbound, () => request);
     } catch (error) {
       throw asConnectError(toRpcError(error));
     } finally {
-      end.done();
+      done();
     }
   };
 
 const stream =
   (pipeline: Pipeline, endpoint: Endpoint) =>
   (request: Message, context: HandlerContext): AsyncIterable<Message> => {
-    const { inbound, end } = receive(endpoint, context);
+    const { inbound, end, done } = receive(endpoint, context);
     return delivered(
       pipeline.stream(inbound, () => request),
       end,
+      done,
     );
   };
 
 const duplex =
   (pipeline: Pipeline, endpoint: Endpoint) =>
   (requests: AsyncIterable<Message>, context: HandlerContext): AsyncIterable<Message> => {
-    const { inbound, end } = receive(endpoint, context);
-    return delivered(pipeline.duplex(inbound, requests), end);
+    const { inbound, end, done } = receive(endpoint, context);
+    return delivered(pipeline.duplex(inbound, requests), end, done);
   };
 
 const handlers = {

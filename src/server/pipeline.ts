@@ -1,10 +1,11 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
-import { Code, codeName, invalidArgument, isServerError, RpcError, toRpcError } from '../database/errors.ts';
+import { Code, codeName, invalidArgument, isServerError, problemOf, RpcError, toRpcError } from '../database/errors.ts';
+import { type CallNotes, noting } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import { runOnce } from '../database/requests.ts';
-import { AutoCommitSession, type Session } from '../database/session.ts';
+import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
 import { READ_COMMITTED, singleUse } from '../database/single-use.ts';
 import type { TransactionRegistry } from '../database/transactions.ts';
 import type { Endpoint } from './endpoint.ts';
@@ -19,7 +20,12 @@ export interface Inbound {
   readonly header: (name: string) => string | undefined;
   /** Fires with an RpcError when the call's deadline passes or the caller goes away. */
   readonly signal: AbortSignal;
+  /** Stored values of the answer that were not carried exactly; the listener sends them as {@link INEXACT}. */
+  readonly notes: CallNotes;
 }
+
+/** Trailer that names them. */
+export const INEXACT = 'inexact-values';
 
 const transactionRequired = (): RpcError =>
   new RpcError(
@@ -160,7 +166,8 @@ export class Pipeline {
     const { output } = endpoint.method;
     const call = { ...inbound, caller: caller! };
     if (endpoint.control) return created(output, await endpoint.control(request as never, call));
-    const run = async (db: Session): Promise<Message> => created(output, await endpoint.run!(db, request, call));
+    const run = async (db: Session): Promise<Message> =>
+      created(output, await endpoint.run!(noting(db, inbound.notes), request, call));
     const scope = readScope(inbound);
     switch (scope.kind) {
       case 'leased':
@@ -221,13 +228,13 @@ export class Pipeline {
     const { endpoint, signal } = inbound;
     const call = { ...inbound, caller: caller! };
     if (endpoint.control) return endpoint.control(request as never, call) as AsyncIterable<object>;
-    const run = (db: Session): AsyncIterable<object> =>
-      endpoint.run!(db, request, call) as unknown as AsyncIterable<object>;
+    const run = (db: StreamingSession): AsyncIterable<object> =>
+      endpoint.run!(noting(db, inbound.notes), request, call) as unknown as AsyncIterable<object>;
     const scope = readScope(inbound);
     if (scope.kind === 'leased') {
       return this.#transactions.find(scope.id, call.caller).stream(endpoint.name, signal, run);
     }
-    return run(new AutoCommitSession(this.#database, signal));
+    return this.#transactions.reading({ caller: call.caller, method: endpoint.name }, signal, run);
   }
 
   #fail(entry: Entry, error: unknown): RpcError {
@@ -238,7 +245,7 @@ export class Pipeline {
 
   /** One line a call: no payload, no SQL. */
   #note({ inbound, startedAt, caller, transaction: named }: Entry, failure?: RpcError): void {
-    const { endpoint, peer, header } = inbound;
+    const { endpoint, peer, header, notes } = inbound;
     const serious = failure?.code === Code.INTERNAL || failure?.code === Code.DATA_LOSS;
     const level = serious ? 'error' : endpoint.quiet && !failure ? 'debug' : 'info';
     if (!this.#log.isLevelEnabled(level)) return;
@@ -255,6 +262,7 @@ export class Pipeline {
         ...(caller === undefined ? {} : { caller }),
         // Enough to tell transactions apart, not enough to use one.
         ...(transaction === undefined ? {} : { transaction: transaction.slice(0, 10) }),
+        ...(notes.text === undefined ? {} : { inexact: notes.text }),
         ...causeOf(failure),
       },
       'call',
@@ -273,5 +281,5 @@ const causeOf = (failure: RpcError | undefined): object => {
     return { database: { sqlstate: code, schema, table, column, constraint, routine } };
   }
   if (!(cause instanceof Error)) return { cause: String(cause) };
-  return { cause: failure?.code === Code.INTERNAL ? cause.stack : cause.message };
+  return { cause: failure?.code === Code.INTERNAL ? cause.stack : problemOf(cause) };
 };

@@ -1,7 +1,12 @@
+import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
+import { problemOf } from '../database/errors.ts';
+import { prune } from '../database/outcomes.ts';
 import { openDatabase } from '../database/pool.ts';
-import { pruneRequests, transactionIdKey } from '../database/requests.ts';
+import { transactionIdKey } from '../database/requests.ts';
+import { readTarget } from '../database/target.ts';
 import { TransactionIds } from '../database/transaction-id.ts';
 import { TransactionRegistry } from '../database/transactions.ts';
 import { drivers as driversFor } from '../drivers/index.ts';
@@ -29,8 +34,10 @@ export interface Sidecar {
 
 /** How often stored answers past their retention are deleted. */
 const PRUNE_MS = 600_000;
-/** What calls under way get at least after the transactions have ended. */
-const LAST_CALLS_MS = 300;
+/** What is left to do gets so long after the drain time: rolling back, the last calls, the last commands to the database. */
+const ROLL_BACK_MS = 200;
+const LAST_CALLS_MS = 200;
+const LAST_COMMANDS_MS = 100;
 
 /**
  * Connects to a migrated database and serves all drivers on both listeners.
@@ -41,7 +48,10 @@ export const startServer = async (
   config: Config,
   { url, log }: { readonly url: string; readonly log: Logger },
 ): Promise<Sidecar> => {
-  const database = openDatabase(url, {
+  const database = openDatabase(readTarget(url), {
+    pooler: config.pooler,
+    statementMs: config.callTimeoutMs,
+    lockMs: config.lockTimeoutMs,
     calls: { max: config.poolMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
     transactions: { max: config.transactionsMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
   });
@@ -51,7 +61,7 @@ export const startServer = async (
     log.warn({ layer, problem }, 'a layer of suggestions could not do its part');
   });
   try {
-    const ids = new TransactionIds(await transactionIdKey(database.reserve));
+    const ids = new TransactionIds(await transactionIdKey(database.reserve), `${hostname()}/${process.pid}`);
     const limits = {
       idleLeaseMs: config.transactionIdleLeaseMs,
       idleLeaseMaxMs: config.transactionIdleLeaseMaxMs,
@@ -62,14 +72,22 @@ export const startServer = async (
     const transactions = new TransactionRegistry(database, ids, limits, ({ id, caller, label, lastMethod }, how) => {
       log.warn({ transaction: id.slice(0, 10), caller, label, lastMethod, how }, 'transaction ended by the sidecar');
     });
-    const readiness = new Readiness(database.reserve, log);
+    const readiness = new Readiness(database, log);
     const drivers = driversFor(providers);
     const services = [...drivers.map(({ service }) => service), TransactionService, Health];
+    const served = [
+      ...drivers.map(({ service, rpcs }) => ({
+        service,
+        writes: Object.values(rpcs).some(({ kind }) => kind === 'write'),
+      })),
+      { service: TransactionService, writes: true },
+      { service: Health, writes: false },
+    ];
     const ofDrivers = drivers.flatMap(driverEndpoints);
     const endpoints = [
       ...ofDrivers,
       ...transactionEndpoints(database, transactions, ofDrivers, closing.signal),
-      ...healthEndpoints(readiness, services, closing.signal),
+      ...healthEndpoints(readiness, served, closing.signal),
       ...(config.reflection ? reflectionEndpoints(services) : []),
     ];
     const pipeline = new Pipeline(database, transactions, identity, log);
@@ -81,10 +99,10 @@ export const startServer = async (
           throw error;
         })
       : undefined;
-    readiness.start();
-    const prune = setInterval(() => {
-      pruneRequests(database.reserve, config.requestRetentionMs).catch((error: Error) => {
-        log.warn({ problem: error.message }, 'stored answers could not be pruned');
+    await readiness.start();
+    const pruning = setInterval(() => {
+      prune(database.reserve, config.requestRetentionMs).catch((error: unknown) => {
+        log.warn({ problem: problemOf(error) }, 'stored answers could not be pruned');
       });
     }, PRUNE_MS).unref();
     return {
@@ -93,21 +111,24 @@ export const startServer = async (
       stop: async () => {
         const deadline = Date.now() + config.drainTimeoutMs;
         readiness.drain();
-        await transactions.drain(config.drainTimeoutMs);
+        // A database that does not answer rolls back by itself when it sees that its connections are gone.
+        await Promise.race([
+          transactions.drain(config.drainTimeoutMs),
+          sleep(config.drainTimeoutMs + ROLL_BACK_MS, undefined, { ref: false }),
+        ]);
         closing.abort();
         const rest = Math.max(LAST_CALLS_MS, deadline - Date.now());
-        await Promise.all([grpc.close(rest), http?.close(rest)]);
-        clearInterval(prune);
-        await readiness.stop();
+        await Promise.all([grpc.close(rest), http?.close(rest), readiness.stop()]);
+        clearInterval(pruning);
         identity.close();
         providers.close();
-        await database.end();
+        await database.end(LAST_COMMANDS_MS);
       },
     };
   } catch (error) {
     identity.close();
     providers.close();
-    await database.end();
+    await database.end(LAST_COMMANDS_MS);
     throw error;
   }
 };

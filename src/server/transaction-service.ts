@@ -1,11 +1,12 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Duration, durationFromMs, durationMs, timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { Code, invalidArgument, RpcError } from '../database/errors.ts';
+import { invalidArgument } from '../database/errors.ts';
+import { outcomeOf } from '../database/outcomes.ts';
 import type { Database } from '../database/pool.ts';
-import { requestOutcome, transactionStatus } from '../database/requests.ts';
+import { requestOutcome } from '../database/requests.ts';
 import type { Session } from '../database/session.ts';
 import { TransactionSession } from '../database/session.ts';
-import type { Transaction, TransactionRegistry } from '../database/transactions.ts';
+import { elsewhere, type Transaction, type TransactionRegistry } from '../database/transactions.ts';
 import { between, canonicalUuid, maxLength, nested, type Rule, required, unchecked, uuid } from '../drivers/rules.ts';
 import {
   type BeginRequest,
@@ -37,6 +38,23 @@ const STATE = {
   lost: TransactionState.LOST,
   unknown: TransactionState.UNKNOWN,
 } as const;
+
+/** States of which memory alone knows that nothing was written. */
+const ROLLED_BACK: ReadonlySet<string> = new Set(['rolled back', 'expired', 'lost']);
+
+const OUTCOME = {
+  committed: Outcome.COMMITTED,
+  aborted: Outcome.ABORTED,
+  'in progress': Outcome.IN_PROGRESS,
+  unknown: Outcome.UNKNOWN,
+} as const;
+
+/** How a transaction that another sidecar held is told to have ended. */
+const ENDED_ELSEWHERE: ReadonlyMap<Outcome, TransactionState> = new Map([
+  [Outcome.COMMITTED, TransactionState.COMMITTED],
+  [Outcome.ABORTED, TransactionState.ROLLED_BACK],
+  [Outcome.UNKNOWN, TransactionState.UNKNOWN],
+]);
 
 const describe = (transaction: Transaction, caller: string): MessageInitShape<typeof TransactionSchema> => {
   const now = Date.now();
@@ -132,29 +150,18 @@ export const transactionEndpoints = (
   };
 
   /** Statements about transactions, on connections that open ones cannot take. */
-  const reserve = <T>(work: (db: Session) => Promise<T>): Promise<T> =>
-    database.reserve.use(undefined, (connection) => work(new TransactionSession(connection, undefined)));
+  const reserve = <T>(signal: AbortSignal, work: (db: Session) => Promise<T>): Promise<T> =>
+    database.reserve.use(signal, (connection) => work(new TransactionSession(connection, signal)));
 
-  const outcomeOfTransaction = async (id: string, caller: string): Promise<Outcome> => {
-    const xid = transactions.xidOf(id, caller);
-    await transactions.remembered(id, caller)?.settled;
-    if (xid === undefined) {
-      return transactions.isOpen(id) ? Outcome.IN_PROGRESS : Outcome.ABORTED;
-    }
-    switch (await reserve((db) => transactionStatus(db, xid))) {
-      case 'committed':
-        return Outcome.COMMITTED;
-      case 'aborted':
-        return Outcome.ABORTED;
-      case 'in progress':
-        return Outcome.IN_PROGRESS;
-      default:
-        throw new RpcError(
-          Code.FAILED_PRECONDITION,
-          'OUTCOME_FORGOTTEN',
-          'the database no longer knows how so old a transaction ended',
-        );
-    }
+  /** What memory knows first, where that is all there is to know; else what the database bears out. */
+  const outcomeOfTransaction = async (id: string, { caller, signal }: ControlCall): Promise<Outcome> => {
+    const { key, beganAt } = transactions.factsOf(id, caller);
+    if (transactions.isOpen(id)) return Outcome.IN_PROGRESS;
+    const ended = transactions.remembered(id, caller);
+    await ended?.settled;
+    if (ended && ROLLED_BACK.has(ended.state)) return Outcome.ABORTED;
+    if (ended?.state === 'committed' && !ended.wrote) return Outcome.COMMITTED;
+    return OUTCOME[await reserve(signal, (db) => outcomeOf(db, key, beganAt))];
   };
 
   return controlEndpoints(TransactionService, {
@@ -183,10 +190,9 @@ export const transactionEndpoints = (
           await ended.settled;
           return { state: STATE[ended.state] };
         }
-        const outcome = await outcomeOfTransaction(id, call.caller);
-        return {
-          state: outcome === Outcome.COMMITTED ? TransactionState.COMMITTED : TransactionState.ROLLED_BACK,
-        };
+        const state = ENDED_ELSEWHERE.get(await outcomeOfTransaction(id, call));
+        if (state === undefined) throw elsewhere(transactions.factsOf(id, call.caller).holder);
+        return { state };
       },
     },
     savepoint: {
@@ -249,10 +255,10 @@ export const transactionEndpoints = (
         refuseHeader(call);
         switch (subject.case) {
           case 'transactionId':
-            return { outcome: await outcomeOfTransaction(subject.value, call.caller) };
+            return { outcome: await outcomeOfTransaction(subject.value, call) };
           case 'requestId': {
             const id = canonicalUuid(subject.value);
-            const committed = await reserve((db) => requestOutcome(db, call.caller, id));
+            const committed = await reserve(call.signal, (db) => requestOutcome(db, call.caller, id));
             if (committed === undefined) return { outcome: Outcome.IN_PROGRESS };
             return { outcome: committed ? Outcome.COMMITTED : Outcome.ABORTED };
           }

@@ -319,7 +319,9 @@ const plansOf = async (
   const statements = await statementsOf(() => sidecar.grpc.unary(method, request as never, headers));
   const plans = [];
   for (const table of tables) {
-    const readers = statements.filter((text) => new RegExp(`\\b(from|join) ${table}\\b`).test(text));
+    const readers = statements.filter((text) =>
+      new RegExp(`\\b(from|join) ${table}\\b`).test(text.replaceAll('"', '')),
+    );
     expect(readers, table).not.toEqual([]);
     for (const reader of readers) plans.push({ table, reader, plan: await genericPlan(reader) });
   }

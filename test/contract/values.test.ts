@@ -1,10 +1,19 @@
 import { randomUUID } from 'node:crypto';
+import { create } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Code, type RpcError } from '../../src/database/errors.ts';
+import { CallNotes } from '../../src/database/notes.ts';
+import { projection } from '../../src/database/projection.ts';
 import { jsonToValue, valueToJson } from '../../src/database/values.ts';
-import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
-import { PolicyGraphService } from '../../src/gen/hoc/cus/policies/v1/policy_graph_pb.ts';
-import { refusal } from '../support/client.ts';
+import { Evaluation } from '../../src/entities/evaluation.ts';
+import type { Operation } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
+import { EvaluationSchema, PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { LimitScope, PolicyGraphService } from '../../src/gen/hoc/cus/policies/v1/policy_graph_pb.ts';
+import { PolicyReadService } from '../../src/gen/hoc/cus/policies/v1/policy_read_pb.ts';
+import { PolicyRulesService, RetireRuleRequestSchema } from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { type CallInit, collect, refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
 const rpc = PolicyEngineService.method;
@@ -157,18 +166,6 @@ describe.each(['grpc', 'connect'] as const)('round trips over %s', (listener) =>
     expect(error).toMatchObject({ code: 'INVALID_ARGUMENT', fields: [field] });
   });
 
-  test('a stored NULL in a text list is not dropped in silence', async () => {
-    const id = randomUUID();
-    await sidecar.sql(
-      `insert into policy.evaluations (id, action_type, decision, rules_matched) values ($1, 'x', 'allow', '{a,NULL}')`,
-      [id],
-    );
-    expect(await refusal(caller().unary(rpc.fetchEvaluationById, { evaluationId: id }))).toMatchObject({
-      code: 'DATA_LOSS',
-      reason: 'UNREPRESENTABLE_VALUE',
-    });
-  });
-
   test.each([
     '{00000000-0000-0000-0000-0000000000Ab}',
     '000000000000000000000000000000AB',
@@ -189,6 +186,248 @@ describe.each(['grpc', 'connect'] as const)('round trips over %s', (listener) =>
   ])('the text %j is no UUID', async (evaluationId) => {
     const error = await refusal(caller().unary(rpc.fetchEvaluationById, { evaluationId }));
     expect(error).toMatchObject({ code: 'INVALID_ARGUMENT', fields: ['evaluation_id'] });
+  });
+});
+
+describe.each(['grpc', 'connect'] as const)('stored values that a field cannot hold, over %s', (listener) => {
+  const caller = () => sidecar[listener];
+  /** Answer of a call, and what its trailer says of values that were not carried exactly. */
+  const noted = async <T>(call: (init: CallInit) => Promise<T>) => {
+    let inexact: string | undefined;
+    const answer = await call({
+      onTrailer: (trailer) => {
+        inexact = trailer('inexact-values');
+      },
+    });
+    return { answer, inexact };
+  };
+  const evaluationOf = async (column: string, sql: string) => {
+    const id = randomUUID();
+    await sidecar.sql(
+      `insert into policy.evaluations (id, action_type, decision, ${column}) values ($1, 'x', 'allow', ${sql})`,
+      [id],
+    );
+    const { answer, inexact } = await noted((init) =>
+      caller().unary(rpc.fetchEvaluationById, { evaluationId: id }, init),
+    );
+    return { read: answer.evaluation!, inexact: inexact?.replaceAll(id, 'id') };
+  };
+
+  const FIRST = { seconds: -62_135_596_800n, nanos: 0 };
+  const LAST = { seconds: 253_402_300_799n, nanos: 999_999_000 };
+
+  test.each([
+    [`'infinity'`, LAST, 'latest'],
+    [`'-infinity'`, FIRST, 'earliest'],
+    [`'0044-03-15 BC'`, FIRST, 'earliest'],
+    [`'4713-01-01 BC'`, FIRST, 'earliest'],
+    [`'0001-12-31 23:59:59.999999+00 BC'`, FIRST, 'earliest'],
+    [`'10000-01-01'`, LAST, 'latest'],
+    [`'294276-12-31 23:59:59.999999'`, LAST, 'latest'],
+    [`'0001-01-01'`, FIRST, undefined],
+    [`'9999-12-31 23:59:59.999999'`, LAST, undefined],
+  ])('the instant %s', async (sql, expected, how) => {
+    const { read, inexact } = await evaluationOf('evaluated_at', sql);
+    expect(read.evaluatedAt).toMatchObject(expected);
+    expect(inexact).toBe(how && `policy.evaluations.evaluated_at[id]=${how}`);
+  });
+
+  const place = 'policy.evaluations.rules_matched[id]';
+  test.each([
+    [`'{a,NULL,b}'`, ['a', '', 'b'], `${place}=null-as-empty`],
+    [`'{NULL}'`, [''], `${place}=null-as-empty`],
+    [`'{{a,b},{c,d}}'`, ['a', 'b', 'c', 'd'], `${place}=flattened`],
+    [`array[array[array['"','\\']],array[array['{,}',' ']]]`, ['"', '\\', '{,}', ' '], `${place}=flattened`],
+    [`'{{"NULL",NULL},{"",a}}'`, ['NULL', '', '', 'a'], `${place}=flattened, ${place}=null-as-empty`],
+    [`'[2:3]={a,b}'`, ['a', 'b'], undefined],
+    [`'[0:0][5:6]={{"[1:2]={",NULL}}'`, ['[1:2]={', ''], `${place}=flattened, ${place}=null-as-empty`],
+    [`'{}'`, [], undefined],
+  ])('the text array %s', async (sql, expected, how) => {
+    const { read, inexact } = await evaluationOf('rules_matched', sql);
+    expect(read.rulesMatched?.values).toEqual(expected);
+    expect(inexact).toBe(how);
+  });
+
+  test.each([
+    [`'NaN'`, Number.NaN],
+    [`'Infinity'`, Number.POSITIVE_INFINITY],
+    [`'-Infinity'`, Number.NEGATIVE_INFINITY],
+  ])('the double %s is one of the field', async (sql, expected) => {
+    const { read, inexact } = await evaluationOf('evaluation_ms', sql);
+    expect(read.evaluationMs).toBe(expected);
+    expect(inexact).toBeUndefined();
+  });
+
+  test('a document too deep to be read', async () => {
+    const { read, inexact } = await evaluationOf(
+      'request_context',
+      `(repeat('[', 4000) || '1e400' || repeat(']', 4000))::jsonb`,
+    );
+    const text = read.requestContext?.kind.value as string;
+    expect(text.length).toBe(4000 + 401 + 4000);
+    expect(inexact).toBe('policy.evaluations.request_context[id]=as-text');
+  });
+
+  test('a text that the enum does not know, a decimal that is no number, a key of any text', async () => {
+    await sidecar.sql('alter table public.limits drop constraint if exists ck_limits_scope');
+    await sidecar.sql('truncate public.limits cascade');
+    await sidecar.sql(
+      `insert into public.limits (id, tenant_id, name, limit_category, limit_type, scope, max_value)
+       values ($1, 't', 'n', 'RATE', 'X', 'GALAXY', 'NaN'), ('plain', 't', 'n', 'RATE', 'X', 'TENANT', 1)`,
+      ['a,=]\n\u{1f600}ü'.repeat(20)],
+    );
+    const { answer, inexact } = await noted((init) =>
+      caller().unary(PolicyGraphService.method.fetchAllLimits, { tenantId: 't' }, init),
+    );
+    expect(answer.limits.map(({ scope }) => scope)).toEqual([LimitScope.UNSPECIFIED, LimitScope.TENANT]);
+    expect(answer.limits.map(({ limitValue }) => limitValue)).toEqual(['NaN', '1.0000']);
+    expect(inexact).toMatch(/^public\.limits\.scope\[a%2C%3D%5D%0A%F0%9F%98%80%C3%BC[\w%]*\]=unspecified$/);
+    expect(inexact!.length).toBeLessThan(400);
+  });
+
+  test.each([
+    ['NaN', 0n, true],
+    ['999999.9999', 999_999n, false],
+  ])('a sum with %s', async (cost, total, isOdd) => {
+    await sidecar.sql('truncate public.proxy_calls');
+    await sidecar.sql(
+      `insert into public.proxy_calls (id, tenant_id, endpoint, model, request_hash, request_json, cost_cents)
+       values ('1', 't', 'e', 'm', 'h', '{}', $1)`,
+      [cost],
+    );
+    const { answer, inexact } = await noted((init) =>
+      caller().unary(PolicyReadService.method.getUsageSumSince, { tenantId: 't', since: FIRST }, init),
+    );
+    expect(answer.totalCents).toBe(total);
+    expect(inexact).toBe(isOdd ? 'GetUsageSumSinceResponse.total_cents=nearest' : undefined);
+  });
+
+  test('a list and a stream bring every row; names are bounded, the rest is counted', async () => {
+    await sidecar.sql('truncate policy.evaluations');
+    await sidecar.sql(
+      `insert into policy.evaluations (id, action_type, decision, evaluated_at, rules_matched)
+       select lpad(n::text, 32, '0')::uuid, 'x', 'allow', case when n <= 15 then 'infinity' else now() end, '{a}'
+       from generate_series(1, 1200) n`,
+    );
+    const list = await noted((init) => caller().unary(rpc.fetchEvaluations, { limit: 2000 }, init));
+    expect(list.answer.evaluations).toHaveLength(1200);
+    const stream = await noted((init) => collect(caller().stream(rpc.streamEvaluations, {}, init)));
+    expect(stream.answer).toHaveLength(1200);
+    const inexact = [
+      ...Array.from({ length: 10 }, (_, index) => {
+        const key = `00000000-0000-0000-0000-${String(15 - index).padStart(12, '0')}`;
+        return `policy.evaluations.evaluated_at[${key}]=latest`;
+      }),
+      '+5',
+    ].join(', ');
+    expect(list.inexact).toBe(inexact);
+    expect(stream.inexact).toBe(inexact);
+    const lines = sidecar.log().filter(({ inexact: names }) => names === inexact);
+    expect(lines.map(({ method, code }) => `${method} ${code}`)).toEqual(
+      expect.arrayContaining(['PolicyEngineService/FetchEvaluations OK', 'PolicyEngineService/StreamEvaluations OK']),
+    );
+  });
+
+  test('inside a transaction, and in the answer of a write', async () => {
+    await sidecar.sql('truncate public.policy_rules cascade');
+    await sidecar.sql(
+      `insert into public.policy_rules (id, tenant_id, name, created_at) values ('r', 't', 'n', '-infinity')`,
+    );
+    const begun = await caller().unary(TransactionService.method.begin, {});
+    const id = begun.transaction!.id!;
+    const retired = await noted((init) =>
+      caller().unary(
+        PolicyRulesService.method.retireRule,
+        { tenantId: 't', ruleId: 'r' },
+        { ...init, transaction: id },
+      ),
+    );
+    expect(retired.inexact).toBe('public.policy_rules.created_at[r]=earliest');
+    await caller().unary(TransactionService.method.rollback, { transactionId: id });
+    const request: Operation['request'] = {
+      case: 'retireRule',
+      value: create(RetireRuleRequestSchema, { tenantId: 't', ruleId: 'r' }),
+    };
+    const executed = await noted((init) =>
+      caller().unary(TransactionService.method.execute, { operations: [{ request }] }, init),
+    );
+    expect(executed.inexact).toBe('public.policy_rules.created_at[r]=earliest');
+  });
+
+  test('no stored value fails a list', async () => {
+    const year = fc.integer({ min: 1, max: 294_275 });
+    const instant = fc.oneof(
+      fc.constantFrom('infinity', '-infinity', '4713-11-24 00:00:00+00 BC'),
+      fc.date({ noInvalidDate: true, min: new Date(0), max: new Date(4e12) }).map((date) => date.toISOString()),
+      year.map((each) => `${String(each).padStart(4, '0')}-02-28 23:59:59.5+00`),
+      fc.integer({ min: 1, max: 4712 }).map((each) => `${String(each).padStart(4, '0')}-06-01 00:00:00+00 BC`),
+    );
+    const cell = fc.option(text);
+    const array = fc.oneof(
+      fc.array(cell),
+      fc.integer({ min: 1, max: 3 }).chain((width) => fc.array(fc.array(cell, { minLength: width, maxLength: width }))),
+    );
+    const number = fc.oneof(
+      fc.double().map(String),
+      fc.tuple(fc.maxSafeInteger(), fc.nat(400)).map(([digits, power]) => `${digits}e${power}`),
+    );
+    const json = fc.oneof(
+      fc.json({ noUnicodeString: true }).filter((each) => !/\\u(0000|d)/.test(each)),
+      number.filter((each) => /^-?[\d.e+-]+$/.test(each)),
+      fc.nat(3000).map((depth) => '[{"a":'.repeat(depth) + 1 + '}]'.repeat(depth)),
+    );
+    const row = fc.tuple(instant, array, json, fc.double().map(String), fc.constantFrom('NaN', '-12345.6789', '0'));
+    await fc.assert(
+      fc.asyncProperty(fc.array(row, { minLength: 1, maxLength: 20 }), async (rows) => {
+        await sidecar.sql('truncate policy.evaluations; truncate public.limits cascade');
+        for (const [at, rules, document, double, decimal] of rows) {
+          await sidecar.sql(
+            `insert into policy.evaluations (action_type, decision, evaluated_at, rules_matched, request_context, evaluation_ms)
+             values ('x', 'allow', $1, $2, $3, $4)`,
+            [at, rules, document, double],
+          );
+          await sidecar.sql(
+            `insert into public.limits (id, tenant_id, name, limit_category, limit_type, max_value, created_at)
+             values (gen_random_uuid()::text, 't', 'n', 'RATE', 'X', $1, $2)`,
+            [decimal, at],
+          );
+        }
+        const { answer, inexact } = await noted((init) => caller().unary(rpc.fetchEvaluations, {}, init));
+        expect(answer.evaluations).toHaveLength(rows.length);
+        const isOdd = rows.some(
+          ([at, rules]) => /infinity|BC|^\d{5}/.test(at) || rules.some((each) => each === null || Array.isArray(each)),
+        );
+        if (isOdd) expect(inexact).toBeDefined();
+        const limits = await caller().unary(PolicyGraphService.method.fetchAllLimits, { tenantId: 't' });
+        expect(limits.limits).toHaveLength(rows.length);
+      }),
+      { numRuns: 25 },
+    );
+  });
+});
+
+test('what no form comes near is DATA_LOSS that names its place', () => {
+  const { map } = projection(EvaluationSchema, Evaluation);
+  const cells = EvaluationSchema.fields.map(({ name }) => {
+    if (name === 'id') return '00000000-0000-0000-0000-0000000000ab';
+    return name === 'evaluated_at' ? '2026-11-23 14:11:26+02' : null;
+  });
+  const error = (() => {
+    try {
+      map(cells, new CallNotes());
+    } catch (thrown) {
+      return thrown as RpcError;
+    }
+  })();
+  expect(error).toMatchObject({
+    code: Code.DATA_LOSS,
+    reason: 'UNREPRESENTABLE_VALUE',
+    message: 'a stored value cannot be represented: an instant that is not in UTC',
+    metadata: {
+      table: 'policy.evaluations',
+      column: 'evaluated_at',
+      key: '00000000-0000-0000-0000-0000000000ab',
+    },
   });
 });
 

@@ -176,7 +176,7 @@ describe('adopting a database of the original shape', () => {
     });
     const first = await state();
     await client.query('delete from policy_sidecar.migrations');
-    expect(await migrateUp(old.url)).toHaveLength(5);
+    expect(await migrateUp(old.url)).toHaveLength(6);
     expect(await state()).toEqual(first);
     expect(await migrateUp(old.url)).toEqual([]);
   });

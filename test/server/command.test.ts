@@ -322,7 +322,7 @@ describe('an older schema', () => {
     const { code, err, out } = await finish([], { DATABASE_URL: database.url });
     expect({ code, out }).toEqual({ code: 2, out: '' });
     expect(err).toMatch(
-      /^policy-sidecar: the database lacks 5 migration\(s\): run `.*migrate up`.*SIDECAR_MIGRATE=up\n$/,
+      /^policy-sidecar: the database lacks 6 migration\(s\): run `.*migrate up`.*SIDECAR_MIGRATE=up\n$/,
     );
     expect(await query(database.url, `select from pg_namespace where nspname = 'policy_sidecar'`)).toHaveLength(0);
     await database.drop();
@@ -345,7 +345,7 @@ describe('migrate', () => {
     const env = { DATABASE_URL: database.url };
     const before = await finish(['migrate', 'status'], env);
     expect(before.code).toBe(0);
-    expect(before.out.match(/^pending {2}Migration\w+$/gm)).toHaveLength(5);
+    expect(before.out.match(/^pending {2}Migration\w+$/gm)).toHaveLength(6);
     const both = await Promise.all([finish(['migrate', 'up'], env), finish(['migrate', 'up'], env)]);
     expect(both.map(({ code }) => code)).toEqual([0, 0]);
     expect(both.flatMap(({ out }) => out.split('\n').filter(Boolean)).sort()).toEqual([
@@ -354,10 +354,11 @@ describe('migrate', () => {
       'applied Migration20261123000300_resolvers_recovery',
       'applied Migration20261123000400_sidecar',
       'applied Migration20261123000500_list_indexes',
+      'applied Migration20261125000100_outcomes',
       'nothing to apply',
     ]);
     const after = await finish(['migrate', 'status'], env);
-    expect(after.out.match(/^applied {2}Migration\w+ {2}\d{4}-/gm)).toHaveLength(5);
+    expect(after.out.match(/^applied {2}Migration\w+ {2}\d{4}-/gm)).toHaveLength(6);
     expect(after.out).not.toContain('pending');
     await database.drop();
   });
@@ -380,7 +381,7 @@ describe('migrate', () => {
     const url = `postgresql://${username}@${pathname}?host=${hostname}&port=${port}&password=${password}`;
     const { code, out, err } = await finish(['migrate', 'up'], { DATABASE_URL: url });
     expect({ code, err }).toEqual({ code: 0, err: '' });
-    expect(out.match(/^applied /gm)).toHaveLength(5);
+    expect(out.match(/^applied /gm)).toHaveLength(6);
     await database.drop();
   });
 });
@@ -408,9 +409,13 @@ describe('one clear line and exit code 2', () => {
     ['DATABASE_URL', 'postgresql://u:p@secret@127.0.0.1:1/d', /u@127\.0\.0\.1:1\/d cannot be used/],
     ['DATABASE_URL', 'postgresql://u:secret@127.0.0.1:5432x/d', /DATABASE_URL must have a port/],
     ['DATABASE_URL', 'postgresql://u:secret@no-such-host.invalid/d', /u@no-such-host\.invalid:5432\/d cannot be used/],
-    ['DATABASE_URL', 'postgresql://127.0.0.1/d?sslmode=verify-full&sslrootcert=/no/file', /names \/no\/file, .*ENOENT/],
-    ['DATABASE_URL', 'postgresql://127.0.0.1/d?sslmode=require&sslcert=/no/file', /names \/no\/file, .*ENOENT/],
-    ['DATABASE_URL', 'postgresql://127.0.0.1/d?sslmode=require&sslkey=/no/file', /names \/no\/file, .*ENOENT/],
+    [
+      'DATABASE_URL',
+      'postgresql://127.0.0.1/d?sslmode=verify-full&sslrootcert=/no/file',
+      /\/no\/file cannot be read: ENOENT/,
+    ],
+    ['DATABASE_URL', 'postgresql://127.0.0.1/d?sslmode=require&sslcert=/no/file', /\/no\/file cannot be read: ENOENT/],
+    ['DATABASE_URL', 'postgresql://127.0.0.1/d?sslmode=require&sslkey=/no/file', /\/no\/file cannot be read: ENOENT/],
     ['SIDECAR_DATA_DIR', '/dev/null', /\/dev\/null/],
     ['SIDECAR_DRAIN_TIMEOUT', '10', /SIDECAR_DRAIN_TIMEOUT must be a duration such as/],
     ['SIDECAR_DRAIN_TIMEOUT', '0s', /SIDECAR_DRAIN_TIMEOUT must be between 1ms and/],

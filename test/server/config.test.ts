@@ -28,6 +28,9 @@ test('the defaults', () => {
     transactionTotalLeaseMaxMs: 3_600_000,
     requestRetentionMs: 86_400_000,
     drainTimeoutMs: 10_000,
+    callTimeoutMs: 60_000,
+    lockTimeoutMs: 5_000,
+    pooler: 'auto',
     maxMessageBytes: 33_554_432,
     reflection: true,
     logLevel: 'info',
@@ -182,13 +185,13 @@ describe('a DATABASE_URL that means nothing is told by its reason, and never by 
     ['postgresql://host:0/cret', /^DATABASE_URL must have a port from 1 to 65535$/],
     ['postgresql:///cret?host=/tmp&port=abc', /^DATABASE_URL must have a port from 1 to 65535$/],
     ['mysql://cret@host/db', /^DATABASE_URL must be a postgresql:\/\/ URL$/],
-    ['postgresql://cret[', /^DATABASE_URL must be a postgresql:\/\/ URL$/],
+    ['postgresql://cret[', /^DATABASE_URL must be a postgresql:\/\/ URL/],
     [
       'postgresql://u:cret@h/db?sslmode=verify-full&sslrootcert=/no/root.crt',
-      /^DATABASE_URL names \/no\/root\.crt, which cannot be read \(ENOENT\)$/,
+      /^DATABASE_URL sslrootcert \/no\/root\.crt cannot be read: ENOENT$/,
     ],
-    ['postgresql://u:cret@h/db?sslmode=require&sslcert=/no/a.crt', /^DATABASE_URL names \/no\/a\.crt, /],
-    ['postgresql://u:cret@h/db?sslmode=require&sslkey=/no/a.key', /^DATABASE_URL names \/no\/a\.key, /],
+    ['postgresql://u:cret@h/db?sslmode=require&sslcert=/no/a.crt', /^DATABASE_URL ssl\w+ \/no\/a\.crt cannot be read/],
+    ['postgresql://u:cret@h/db?sslmode=require&sslkey=/no/a.key', /^DATABASE_URL ssl\w+ \/no\/a\.key cannot be read/],
   ])('%s', (url, line) => {
     const message = problem([], { DATABASE_URL: url });
     expect(message).toMatch(line);

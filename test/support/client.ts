@@ -31,6 +31,8 @@ export interface CallInit {
   readonly headers?: Readonly<Record<string, string>>;
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
+  /** Told the value of a trailer when the answer or the stream has ended. */
+  readonly onTrailer?: (trailer: (name: string) => string | undefined) => void;
 }
 
 /** A refused call, the same from either listener. */
@@ -134,6 +136,7 @@ export const grpcCaller = (address: string): Caller => {
           options,
           (error, response) => (error ? reject(fromServiceError(error)) : resolve(response as never)),
         );
+        call.on('status', ({ metadata: trailer }) => init.onTrailer?.((name) => trailer.get(name)[0]?.toString()));
         init.signal?.addEventListener('abort', () => call.cancel(), { once: true });
       });
     },
@@ -147,6 +150,7 @@ export const grpcCaller = (address: string): Caller => {
         metadata,
         options,
       );
+      call.on('status', ({ metadata: trailer }) => init.onTrailer?.((name) => trailer.get(name)[0]?.toString()));
       init.signal?.addEventListener('abort', () => call.cancel(), { once: true });
       try {
         for await (const response of call) yield response as never;
@@ -171,6 +175,7 @@ export const connectCaller = (address: string, useBinaryFormat = true): Caller =
     headers: headersOf(init),
     ...(init.timeoutMs === undefined ? {} : { timeoutMs: init.timeoutMs }),
     ...(init.signal ? { signal: init.signal } : {}),
+    ...(init.onTrailer ? { onTrailer: (trailer) => init.onTrailer?.((name) => trailer.get(name) ?? undefined) } : {}),
   });
   return {
     name: 'connect',

@@ -19,7 +19,11 @@ import { fits, mask } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
-const activeRows = <D extends DescMessage>(name: string, entity: Table, message: D): Statement<MessageShape<D>> => {
+const activeRows = <D extends DescMessage>(
+  name: string,
+  entity: Table<'id' | 'is_active'>,
+  message: D,
+): Statement<MessageShape<D>> => {
   const { columns, map } = projection(message, entity);
   return statement(
     `policy_engine.${name}`,

@@ -1,4 +1,4 @@
-import { column, projection, table } from '../../database/projection.ts';
+import { type ColumnOf, column, columnList, projection, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { PolicyConflict } from '../../entities/policy-conflict.ts';
 import {
@@ -13,7 +13,7 @@ import { fits, required } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
-const of = (name: string): string => column(PolicyConflict, name);
+const of = (name: ColumnOf<typeof PolicyConflict>): string => column(PolicyConflict, name);
 const from = table(PolicyConflict);
 const conflict = projection(PolicyConflictSchema, PolicyConflict);
 const unresolved = projection(UnresolvedConflictSchema, PolicyConflict);
@@ -46,9 +46,7 @@ const resolveConflict = statement(
 
 const insertConflict = statement(
   'policy_engine.insert_conflict',
-  `insert into ${from} (${['policy_a', 'policy_b', 'conflict_type', 'severity', 'description', 'affected_action_types']
-    .map(of)
-    .join(', ')})
+  `insert into ${from} (${columnList(PolicyConflict, ['policy_a', 'policy_b', 'conflict_type', 'severity', 'description', 'affected_action_types'])})
   values ($1, $2, $3, $4, $5, $6)
   returning ${conflict.columns}`,
   conflict.map,
@@ -86,14 +84,14 @@ export const conflictRpcs = {
       description: required(),
     },
     async (db, request) => ({
-      conflict: (await db.row(insertConflict, [
+      conflict: await db.one(insertConflict, [
         request.policyA,
         request.policyB,
         request.conflictType,
         request.severity ?? SEVERITY,
         request.description,
         request.affectedActionTypes?.values,
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

@@ -1,4 +1,4 @@
-import { column, firstText, projection, table } from '../../database/projection.ts';
+import { type ColumnOf, column, columnList, firstText, projection, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { PolicyDependency } from '../../entities/policy-dependency.ts';
 import {
@@ -11,7 +11,7 @@ import { fits, required } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
-const of = (name: string): string => column(PolicyDependency, name);
+const of = (name: ColumnOf<typeof PolicyDependency>): string => column(PolicyDependency, name);
 const from = table(PolicyDependency);
 const dependency = projection(PolicyDependencySchema, PolicyDependency);
 const edge = projection(DependencyEdgeSchema, PolicyDependency);
@@ -43,16 +43,14 @@ const typedEdges = statement(
 
 const insertDependency = statement(
   'policy_engine.insert_dependency',
-  `insert into ${from} (${[
+  `insert into ${from} (${columnList(PolicyDependency, [
     'source_policy',
     'target_policy',
     'dependency_type',
     'resolution_strategy',
     'priority',
     'description',
-  ]
-    .map(of)
-    .join(', ')})
+  ])})
   values ($1, $2, $3, $4, $5, $6)
   returning ${of('id')}`,
   firstText,
@@ -77,14 +75,14 @@ export const dependencyRpcs = {
       priority: required(),
     },
     async (db, request) => ({
-      dependencyId: (await db.row(insertDependency, [
+      dependencyId: await db.one(insertDependency, [
         request.sourcePolicy,
         request.targetPolicy,
         request.dependencyType,
         request.resolutionStrategy,
         request.priority,
         request.description,
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

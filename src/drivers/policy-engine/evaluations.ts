@@ -1,4 +1,4 @@
-import { column, firstText, projection, table } from '../../database/projection.ts';
+import { type ColumnOf, column, columnList, firstText, projection, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { jsonText, timestampToText } from '../../database/values.ts';
 import { Evaluation } from '../../entities/evaluation.ts';
@@ -13,12 +13,12 @@ import { fits, page, required } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
-const of = (name: string): string => column(Evaluation, name);
+const of = (name: ColumnOf<typeof Evaluation>): string => column(Evaluation, name);
 const evaluation = projection(EvaluationSchema, Evaluation);
 
 const insertEvaluation = statement(
   'policy_engine.insert_evaluation',
-  `insert into ${table(Evaluation)} (${[
+  `insert into ${table(Evaluation)} (${columnList(Evaluation, [
     'id',
     'action_type',
     'agent_id',
@@ -31,9 +31,7 @@ const insertEvaluation = statement(
     'policies_checked',
     'rules_matched',
     'evaluated_at',
-  ]
-    .map(of)
-    .join(', ')})
+  ])})
   values ($1::uuid, $2, $3, $4, $5::jsonb, $6, $7, $8::jsonb, $9, $10, $11, $12)
   returning ${of('id')}`,
   firstText,
@@ -84,7 +82,7 @@ export const evaluationRpcs = {
       evaluated_at: required(),
     },
     async (db, request) => ({
-      evaluationId: (await db.row(insertEvaluation, [
+      evaluationId: await db.one(insertEvaluation, [
         request.evaluationId,
         request.actionType,
         request.agentId,
@@ -97,7 +95,7 @@ export const evaluationRpcs = {
         request.policiesChecked,
         request.rulesMatched?.values,
         timestampToText(request.evaluatedAt!),
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

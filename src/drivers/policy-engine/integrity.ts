@@ -1,4 +1,4 @@
-import { column, projection, type Table, table } from '../../database/projection.ts';
+import { type ColumnOf, column, projection, type Table, table, tableName } from '../../database/projection.ts';
 import { type Statement, statement } from '../../database/statement.ts';
 import { BusinessRule } from '../../entities/business-rule.ts';
 import { EthicalConstraint } from '../../entities/ethical-constraint.ts';
@@ -17,12 +17,12 @@ import { read } from '../driver.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
-const active = (entity: Table): string =>
+const active = (entity: Table<'id' | 'is_active'>): string =>
   `from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'id')}`;
 
-const names = (entity: Table, name: string): Statement<string> =>
+const names = <E extends Table<'id' | 'is_active'>>(entity: E, name: ColumnOf<E>): Statement<string> =>
   statement(
-    `policy_engine.active_names.${table(entity)}`,
+    `policy_engine.active_names.${tableName(entity)}`,
     `select ${column(entity, name)} ${active(entity)}`,
     ([cell]) => cell!,
   );

@@ -1,4 +1,4 @@
-import { column, rowMapper, table } from '../../database/projection.ts';
+import { columnList, rowMapper, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { timestampToText } from '../../database/values.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
@@ -31,12 +31,12 @@ const DEFAULTS: Readonly<Record<string, string>> = {
   occurred_at: 'coalesce(new.occurred_at, now())',
 };
 
-const names = Object.keys(COLUMNS);
+const names = Object.keys(COLUMNS) as (keyof typeof COLUMNS)[];
 
 // One parameter whatever the number of events, so one prepared statement serves them all.
 const insertEvents = statement(
   'policy_engine.insert_temporal_metric_events',
-  `insert into ${table(TemporalMetricEvent)} (${names.map((name) => column(TemporalMetricEvent, name)).join(', ')})
+  `insert into ${table(TemporalMetricEvent)} (${columnList(TemporalMetricEvent, names)})
   select ${names.map((name) => DEFAULTS[name] ?? `new.${name}`).join(', ')}
   from jsonb_to_recordset($1::jsonb) as new (${Object.entries(COLUMNS)
     .map(([name, type]) => `${name} ${type}`)
@@ -77,8 +77,8 @@ const asJson = (event: NewTemporalMetricEvent): Readonly<Record<keyof typeof COL
 /** Recording what temporal policies measure. */
 export const metricEventRpcs = {
   recordTemporalMetricEvent: write({ event: required(), ...nested('event', eventRules) }, async (db, { event }) => {
-    const stored = await db.row(insertEvents, [JSON.stringify([asJson(event!)])]);
-    return { ...stored!, rowsAffected: 1n };
+    const stored = await db.one(insertEvents, [JSON.stringify([asJson(event!)])]);
+    return { ...stored, rowsAffected: 1n };
   }),
   recordTemporalMetricEvents: write({ events: notTooMany, ...nested('events', eventRules) }, async (db, { events }) => {
     if (events.length === 0) return { rowsAffected: 0n };

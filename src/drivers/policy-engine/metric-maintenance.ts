@@ -1,4 +1,4 @@
-import { column, rowMapper, table } from '../../database/projection.ts';
+import { type ColumnOf, column, columnList, rowMapper, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import { TemporalMetricWindow } from '../../entities/temporal-metric-window.ts';
@@ -13,8 +13,10 @@ import type { Part } from './contract.ts';
 
 const events = table(TemporalMetricEvent);
 const windows = table(TemporalMetricWindow);
-const event = (name: string, alias?: string): string => column(TemporalMetricEvent, name, alias);
-const window = (name: string, alias?: string): string => column(TemporalMetricWindow, name, alias);
+const event = (name: ColumnOf<typeof TemporalMetricEvent>, alias?: string): string =>
+  column(TemporalMetricEvent, name, alias);
+const window = (name: ColumnOf<typeof TemporalMetricWindow>, alias?: string): string =>
+  column(TemporalMetricWindow, name, alias);
 
 /** Hours whose distance from now every PostgreSQL timestamp can hold, either way. */
 const hours = required(between(-50_000_000, 50_000_000));
@@ -78,7 +80,7 @@ const compact = statement(
   ), keyed as (
     select grouped.*, coalesce((${EXISTING_KEY}), ${NEW_KEY}) as window_key from grouped
   ), written as (
-    insert into ${windows} as w (${[
+    insert into ${windows} as w (${columnList(TemporalMetricWindow, [
       'policy_id',
       'agent_id',
       'tenant_id',
@@ -89,9 +91,7 @@ const compact = statement(
       'window_start',
       'window_end',
       'updated_at',
-    ]
-      .map((name) => window(name))
-      .join(', ')})
+    ])})
     select policy_id, agent_id, tenant_id, window_key, total, number, greatest, hour, hour + interval '1 hour', now()
     from keyed order by window_key
     on conflict (${window('window_key')}) do update set
@@ -131,11 +131,11 @@ export const metricMaintenanceRpcs = {
   })),
   compactTemporalEvents: write(
     { compact_hours: hours, retention_hours: hours },
-    async (db, { compactHours, retentionHours }) => (await db.row(compact, [compactHours, retentionHours]))!,
+    async (db, { compactHours, retentionHours }) => await db.one(compact, [compactHours, retentionHours]),
   ),
   capTemporalEvents: write({}, async (db, { maxPerPolicy }) => ({
     rowsAffected: await db.execute(cap, [maxPerPolicy]),
   })),
-  fetchTemporalStats: read({}, async (db) => (await db.row(stats, []))!),
-  fetchTemporalStorageStats: read({}, async (db) => (await db.row(storageStats, []))!),
+  fetchTemporalStats: read({}, async (db) => await db.one(stats, [])),
+  fetchTemporalStorageStats: read({}, async (db) => await db.one(storageStats, [])),
 } satisfies Part;

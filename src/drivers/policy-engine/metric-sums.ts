@@ -1,4 +1,4 @@
-import { column, projection, rowMapper, table } from '../../database/projection.ts';
+import { type ColumnOf, column, projection, rowMapper, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { timestampToText } from '../../database/values.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
@@ -15,8 +15,8 @@ import { between, fits, page, required } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
-const event = (name: string): string => column(TemporalMetricEvent, name);
-const window = (name: string): string => column(TemporalMetricWindow, name);
+const event = (name: ColumnOf<typeof TemporalMetricEvent>): string => column(TemporalMetricEvent, name);
+const window = (name: ColumnOf<typeof TemporalMetricWindow>): string => column(TemporalMetricWindow, name);
 
 /** Seconds whose distance from now every PostgreSQL timestamp can hold, either way. */
 const windowSeconds = required(between(-200_000_000_000, 200_000_000_000));
@@ -31,7 +31,7 @@ const metricSum = statement(
 );
 
 /** $3 and $4 are an agent and a tenant, or null for all. */
-const owned = (of: (name: string) => string): string =>
+const owned = (of: (name: 'agent_id' | 'tenant_id') => string): string =>
   `($3::text is null or ${of('agent_id')} = $3) and ($4::text is null or ${of('tenant_id')} = $4)`;
 
 const metricTotal = statement(
@@ -84,17 +84,17 @@ const policyId = fits(TemporalMetricWindow, 'policy_id');
 /** What temporal policies have measured. */
 export const metricSumRpcs = {
   fetchTemporalMetricSum: read({ policy_id: policyId, window_seconds: windowSeconds }, async (db, request) => ({
-    total: (await db.row(metricSum, [request.policyId, request.windowSeconds]))!,
+    total: await db.one(metricSum, [request.policyId, request.windowSeconds]),
   })),
   fetchTemporalMetricTotal: read(
     { policy_id: policyId, window_seconds: windowSeconds },
     async (db, request) =>
-      (await db.row(metricTotal, [
+      await db.one(metricTotal, [
         request.policyId,
         request.windowSeconds,
         nonEmpty(request.agentId),
         nonEmpty(request.tenantId),
-      ]))!,
+      ]),
   ),
   fetchTemporalMetricWindows: read({ policy_id: policyId, limit: page }, async (db, request) => {
     const query = matching(request, request.limit ?? 100);

@@ -1,4 +1,4 @@
-import { column, firstText, projection, table } from '../../database/projection.ts';
+import { type ColumnOf, column, columnList, firstText, projection, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { PolicyProvenance } from '../../entities/policy-provenance.ts';
 import { ProvenanceEntrySchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
@@ -8,21 +8,19 @@ import { fits, page, required } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
-const of = (name: string): string => column(PolicyProvenance, name);
+const of = (name: ColumnOf<typeof PolicyProvenance>): string => column(PolicyProvenance, name);
 const entry = projection(ProvenanceEntrySchema, PolicyProvenance);
 
 const insertProvenance = statement(
   'policy_engine.insert_provenance',
-  `insert into ${table(PolicyProvenance)} (${[
+  `insert into ${table(PolicyProvenance)} (${columnList(PolicyProvenance, [
     'policy_id',
     'policy_type',
     'action',
     'changed_by',
     'policy_version',
     'reason',
-  ]
-    .map(of)
-    .join(', ')})
+  ])})
   values ($1::uuid, $2, $3, $4, $5, $6)
   returning ${of('id')}`,
   firstText,
@@ -46,14 +44,14 @@ export const provenanceRpcs = {
       policy_version: required(fits(PolicyProvenance, 'policy_version')),
     },
     async (db, request) => ({
-      provenanceId: (await db.row(insertProvenance, [
+      provenanceId: await db.one(insertProvenance, [
         request.policyId,
         request.policyType,
         request.action,
         request.changedBy,
         request.policyVersion,
         request.reason,
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

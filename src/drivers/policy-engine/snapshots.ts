@@ -1,4 +1,4 @@
-import { column, projection, table } from '../../database/projection.ts';
+import { type ColumnOf, column, columnList, projection, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { jsonText } from '../../database/values.ts';
 import { Snapshot } from '../../entities/snapshot.ts';
@@ -7,7 +7,7 @@ import { read, write } from '../driver.ts';
 import { required } from '../rules.ts';
 import type { Part } from './contract.ts';
 
-const of = (name: string): string => column(Snapshot, name);
+const of = (name: ColumnOf<typeof Snapshot>): string => column(Snapshot, name);
 const snapshot = projection(PolicySetSnapshotSchema, Snapshot);
 
 const snapshotById = statement(
@@ -19,7 +19,7 @@ const snapshotById = statement(
 
 const insertSnapshot = statement(
   'policy_engine.insert_snapshot',
-  `insert into ${table(Snapshot)} (${[
+  `insert into ${table(Snapshot)} (${columnList(Snapshot, [
     'snapshot_id',
     'tenant_id',
     'policies',
@@ -27,9 +27,7 @@ const insertSnapshot = statement(
     'policy_count',
     'integrity_hash',
     'created_at',
-  ]
-    .map(of)
-    .join(', ')})
+  ])})
   values ($1, $2, $3::jsonb, $4::jsonb, $5, $6, now())`,
 );
 

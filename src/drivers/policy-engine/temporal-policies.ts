@@ -1,4 +1,4 @@
-import { column, firstText, projection, table } from '../../database/projection.ts';
+import { type ColumnOf, column, columnList, firstText, projection, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { TemporalPolicy } from '../../entities/temporal-policy.ts';
 import {
@@ -13,7 +13,7 @@ import { fits, required } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
-const of = (name: string): string => column(TemporalPolicy, name);
+const of = (name: ColumnOf<typeof TemporalPolicy>): string => column(TemporalPolicy, name);
 const temporalPolicy = projection(TemporalPolicySchema, TemporalPolicy);
 const basis = projection(TemporalUtilizationBasisSchema, TemporalPolicy);
 
@@ -38,7 +38,7 @@ const utilizationBasis = statement(
 
 const insertTemporalPolicy = statement(
   'policy_engine.insert_temporal_policy',
-  `insert into ${table(TemporalPolicy)} (${[
+  `insert into ${table(TemporalPolicy)} (${columnList(TemporalPolicy, [
     'name',
     'description',
     'temporal_type',
@@ -47,9 +47,7 @@ const insertTemporalPolicy = statement(
     'window_seconds',
     'breach_action',
     'cooldown_on_breach',
-  ]
-    .map(of)
-    .join(', ')})
+  ])})
   values ($1, $2, $3, $4, $5, $6, $7, $8)
   returning ${of('id')}`,
   firstText,
@@ -82,7 +80,7 @@ export const temporalPolicyRpcs = {
       cooldown_on_breach: required(),
     },
     async (db, request) => ({
-      policyId: (await db.row(insertTemporalPolicy, [
+      policyId: await db.one(insertTemporalPolicy, [
         request.name,
         request.description,
         request.temporalType,
@@ -91,7 +89,7 @@ export const temporalPolicyRpcs = {
         request.windowSeconds,
         request.breachAction,
         request.cooldownOnBreach,
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

@@ -1,4 +1,4 @@
-import { column, firstText, projection, table } from '../../database/projection.ts';
+import { type ColumnOf, column, columnList, firstText, projection, table } from '../../database/projection.ts';
 import type { Session } from '../../database/session.ts';
 import { type Statement, statement } from '../../database/statement.ts';
 import { PolicySetVersion } from '../../entities/policy-set-version.ts';
@@ -13,7 +13,7 @@ import { read, write } from '../driver.ts';
 import { fits, page, required, uuid } from '../rules.ts';
 import type { Part } from './contract.ts';
 
-const of = (name: string, alias?: string): string => column(PolicySetVersion, name, alias);
+const of = (name: ColumnOf<typeof PolicySetVersion>, alias?: string): string => column(PolicySetVersion, name, alias);
 const from = table(PolicySetVersion);
 const NEWEST_FIRST = `${of('created_at')} desc, ${of('id')} desc`;
 
@@ -69,7 +69,7 @@ const deactivateAll = statement(
 
 const insertVersion = statement(
   'policy_engine.insert_policy_version',
-  `insert into ${from} (${['id', 'version', 'policy_hash', 'created_by', 'description', 'is_active'].map((name) => of(name)).join(', ')})
+  `insert into ${from} (${columnList(PolicySetVersion, ['id', 'version', 'policy_hash', 'created_by', 'description', 'is_active'])})
   values ($1::uuid, $2, $3, $4, $5, true)
   returning ${of('id')}`,
   firstText,
@@ -98,7 +98,7 @@ const lockVersions = statement('policy_engine.lock_versions', `lock table ${from
 const exclusively = (name: string, others: { readonly at: string; readonly by: string }): Statement<VersionMessage> =>
   statement(
     name,
-    `with present as materialized (select ${['id', 'version', 'created_at', 'is_active'].map((each) => of(each)).join(', ')} from ${from} for update),
+    `with present as materialized (select ${columnList(PolicySetVersion, ['id', 'version', 'created_at', 'is_active'])} from ${from} for update),
     target as (select ${of('id')} from present where ${TARGET_MATCH} order by ${TARGET_ORDER} limit 1),
     written as (
       update ${from} v set
@@ -165,13 +165,13 @@ export const versionRpcs = {
       created_by: required(fits(PolicySetVersion, 'created_by')),
     },
     async (db, request) => ({
-      versionId: (await db.row(insertVersion, [
+      versionId: await db.one(insertVersion, [
         request.versionId,
         request.version,
         request.policyHash,
         request.createdBy,
         request.description,
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

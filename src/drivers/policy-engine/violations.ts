@@ -1,4 +1,4 @@
-import { column, firstText, projection, table } from '../../database/projection.ts';
+import { type ColumnOf, column, columnList, firstText, projection, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { jsonText, timestampToText } from '../../database/values.ts';
 import { Violation } from '../../entities/violation.ts';
@@ -13,12 +13,12 @@ import { fits, page, required } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
-const of = (name: string): string => column(Violation, name);
+const of = (name: ColumnOf<typeof Violation>): string => column(Violation, name);
 const violation = projection(PolicyViolationSchema, Violation);
 
 const insertViolation = statement(
   'policy_engine.insert_violation',
-  `insert into ${table(Violation)} (${[
+  `insert into ${table(Violation)} (${columnList(Violation, [
     'id',
     'evaluation_id',
     'policy_name',
@@ -32,9 +32,7 @@ const insertViolation = statement(
     'routed_to_governor',
     'governor_action',
     'detected_at',
-  ]
-    .map(of)
-    .join(', ')})
+  ])})
   values ($1::uuid, $2::uuid, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12, $13)
   returning ${of('id')}`,
   firstText,
@@ -96,7 +94,7 @@ export const violationRpcs = {
       detected_at: required(),
     },
     async (db, request) => ({
-      violationId: (await db.row(insertViolation, [
+      violationId: await db.one(insertViolation, [
         request.violationId,
         request.evaluationId,
         request.policyName,
@@ -110,7 +108,7 @@ export const violationRpcs = {
         request.routedToGovernor,
         request.governorAction,
         timestampToText(request.detectedAt!),
-      ]))!,
+      ]),
       rowsAffected: 1n,
     }),
   ),

@@ -1,6 +1,16 @@
+import type { Value } from '@bufbuild/protobuf/wkt';
 import { Code, RpcError } from '../../database/errors.ts';
-import { column, lowerEnumText, projection, rowMapper, table } from '../../database/projection.ts';
-import { type Row, statement } from '../../database/statement.ts';
+import {
+  type ColumnOf,
+  column,
+  columnList,
+  document,
+  lowerEnumText,
+  projection,
+  rowMapper,
+  table,
+} from '../../database/projection.ts';
+import { statement } from '../../database/statement.ts';
 import { jsonToValue, parseJson } from '../../database/values.ts';
 import { RecoveryCandidate } from '../../entities/recovery-candidate.ts';
 import { RecoveryCandidateAudit } from '../../entities/recovery-candidate-audit.ts';
@@ -16,7 +26,7 @@ import { filteredCount, filteredList } from '../filters.ts';
 import { page } from '../rules.ts';
 import { each } from '../streams.ts';
 
-const of = (name: string): string => column(RecoveryCandidate, name);
+const of = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
 
 /** Status that does not filter. */
 const ALL = 'all';
@@ -40,20 +50,24 @@ const explanation = (stored: unknown): unknown => {
   return isNothing(json) ? {} : json;
 };
 
-const plain = projection(RecoveryCandidateSchema, RecoveryCandidate, { omit: ['explain'] });
-const explainAt = RecoveryCandidateSchema.fields.length - 1;
-const select = `${plain.columns}, ${of('explain')}`;
-
-const candidateOf = (row: Row) => {
-  const explain = row[explainAt] as string | null;
-  return { ...plain.map(row), explain: jsonToValue(explanation(explain === null ? null : parseJson(explain))) };
+const explained = (text: string): Value | undefined => {
+  try {
+    return jsonToValue(explanation(parseJson(text)));
+  } catch {
+    return undefined;
+  }
 };
 
+const candidate = projection(RecoveryCandidateSchema, RecoveryCandidate, {
+  expressions: { explain: `coalesce(${of('explain')}, 'null')` },
+  codecs: { explain: document(explained) },
+});
+
 const candidates = filteredList('recovery_matcher.candidates', {
-  select: `select ${select} from ${table(RecoveryCandidate)}`,
+  select: `select ${candidate.columns} from ${table(RecoveryCandidate)}`,
   filters: [`${of('decision')} = ?`],
   order: `${of('created_at')} desc, ${of('id')} desc`,
-  map: candidateOf,
+  map: candidate.map,
 });
 
 const candidateCount = filteredCount('recovery_matcher.count_candidates', {
@@ -70,9 +84,14 @@ const countByStatus = statement(
   rowMapper(CountByStatusResponseSchema),
 );
 
-const audit = ['candidate_id', 'action', 'actor', 'old_decision', 'new_decision', 'note'].map((name) =>
-  column(RecoveryCandidateAudit, name),
-);
+const audit = columnList(RecoveryCandidateAudit, [
+  'candidate_id',
+  'action',
+  'actor',
+  'old_decision',
+  'new_decision',
+  'note',
+]);
 
 // The row is locked before its decision is read, so that the trail of two deciders is in order.
 const decide = statement(
@@ -84,13 +103,13 @@ const decide = statement(
     update ${table(RecoveryCandidate)} set ${of('decision')} = $2::text, ${of('approved_by_human')} = $3::text,
       ${of('approved_at')} = now(), ${of('review_note')} = $4::text
     from found where ${of('id')} = found_id
-    returning ${select}
+    returning ${candidate.columns}
   ), recorded as (
-    insert into ${table(RecoveryCandidateAudit)} (${audit.join(', ')})
+    insert into ${table(RecoveryCandidateAudit)} (${audit})
     select found_id, $2::text, $3::text, old_decision, $2::text, $4::text from found
   )
   select * from decided`,
-  candidateOf,
+  candidate.map,
 );
 
 const ofStatus = (status: string | undefined): string | undefined => {
@@ -115,9 +134,9 @@ export const candidateRpcs = {
   }),
   countCandidates: read({}, async (db, { status }) => {
     const query = candidateCount([ofStatus(status)]);
-    return { count: (await db.row(query.statement, query.params))! };
+    return { count: await db.one(query.statement, query.params) };
   }),
-  countByStatus: read({}, async (db) => (await db.row(countByStatus, []))!),
+  countByStatus: read({}, async (db) => await db.one(countByStatus, [])),
   approveCandidate: write(
     {
       decision: (value) => (value === CandidateDecision.PENDING ? 'must be approved or rejected' : undefined),

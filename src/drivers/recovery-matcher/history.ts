@@ -1,5 +1,5 @@
-import { isConnectionError, isServerError } from '../../database/errors.ts';
-import { column, table } from '../../database/projection.ts';
+import { sqlstateOf } from '../../database/errors.ts';
+import { type ColumnOf, column, columnList, table } from '../../database/projection.ts';
 import type { Session } from '../../database/session.ts';
 import { statement } from '../../database/statement.ts';
 import { FailureCatalogEntry } from '../../entities/failure-catalog-entry.ts';
@@ -10,14 +10,14 @@ import type { KnownFailure } from './hybrid.ts';
 import type { Services } from './services.ts';
 import type { History, SimilarFailure } from './suggest.ts';
 
-const failure = (name: string): string => column(FailureMatch, name);
-const entry = (name: string): string => column(FailureCatalogEntry, name, 'entry');
+const failure = (name: ColumnOf<typeof FailureMatch>): string => column(FailureMatch, name);
+const entry = (name: ColumnOf<typeof FailureCatalogEntry>): string => column(FailureCatalogEntry, name, 'entry');
 
 const SIMILAR_FAILURES = 10;
 
 const similarFailures = statement(
   'recovery_matcher.similar_failures',
-  `select ${['id', 'error_code', 'recovery_suggestion', 'recovery_succeeded', 'category'].map(failure).join(', ')},
+  `select ${columnList(FailureMatch, ['id', 'error_code', 'recovery_suggestion', 'recovery_succeeded', 'category'])},
     to_json(${failure('created_at')}) #>> '{}'
   from ${table(FailureMatch)}
   where ${failure('error_code')} = $1 and ${failure('recovery_suggestion')} is not null
@@ -61,7 +61,7 @@ const store = statement(
 // Vectors of another length come from another model and cannot be compared. NaN is above every number.
 const mostSimilar = statement(
   'recovery_matcher.most_similar',
-  `select ${['id', 'error_code', 'error_pattern', 'recovery_action'].map(entry).join(', ')},
+  `select ${columnList(FailureCatalogEntry, ['id', 'error_code', 'error_pattern', 'recovery_action'], 'entry')},
     coalesce(${entry('success_rate')}, 0), angle.cosine
   from ${table(FailureCatalogEntry)} entry
   cross join lateral (
@@ -93,8 +93,9 @@ const dispensable = async <T>(
   try {
     return await attempt;
   } catch (error) {
-    if (!isServerError(error) || isConnectionError(error) || signal?.aborted) throw error;
-    services.warn(layer, `SQLSTATE ${error.code}`);
+    const sqlstate = sqlstateOf(error);
+    if (sqlstate === undefined || signal?.aborted) throw error;
+    services.warn(layer, `SQLSTATE ${sqlstate}`);
     return undefined;
   }
 };
@@ -102,7 +103,7 @@ const dispensable = async <T>(
 /** History in the database that the call runs on. */
 export const databaseHistory = (db: Session, call: CallContext, services: Services): History => ({
   similarFailures: (errorCode) => db.rows(similarFailures, [errorCode]),
-  occurrences: async (errorCode) => (await db.row(occurrences, [errorCode]))!,
+  occurrences: async (errorCode) => await db.one(occurrences, [errorCode]),
   store: async (candidate) => {
     if (candidate.failureMatchId === '') return null;
     const params = [

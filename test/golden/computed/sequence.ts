@@ -1,6 +1,7 @@
 import { Code } from '../../../src/database/errors.ts';
 import { type Database, openDatabase } from '../../../src/database/pool.ts';
 import { AutoCommitSession } from '../../../src/database/session.ts';
+import { readTarget } from '../../../src/database/target.ts';
 import { databaseHistory } from '../../../src/drivers/recovery-matcher/history.ts';
 import { RecoveryWriteService } from '../../../src/gen/hoc/cus/policies/v1/recovery_write_pb.ts';
 import { CallError } from '../../support/client.ts';
@@ -70,7 +71,13 @@ const storeCandidate: Step = async (args, subject) => {
   const refused: string[] = [];
   const services = { ...noServices, warn: (_layer: string, problem: string) => refused.push(problem) };
   const lane = { max: 1, queue: 1, waitMs: 10_000 };
-  const database: Database = openDatabase(subject.sidecar.url, { calls: lane, transactions: lane });
+  const database: Database = openDatabase(readTarget(subject.sidecar.url), {
+    calls: lane,
+    transactions: lane,
+    statementMs: 60_000,
+    lockMs: 5_000,
+    pooler: 'auto',
+  });
   try {
     const history = databaseHistory(
       new AutoCommitSession(database, undefined),
@@ -92,7 +99,7 @@ const storeCandidate: Step = async (args, subject) => {
     if (!/ (22...|23502|23514)$/.test(problem)) throw new Error(problem);
     return new CallError(Code.INVALID_ARGUMENT, problem, []);
   } finally {
-    await database.end();
+    await database.end(1_000);
   }
 };
 

@@ -1,0 +1,258 @@
+import { connect as connectTcp, type Socket } from 'node:net';
+import type { ConnectionOptions } from 'node:tls';
+import pg from 'pg';
+import { Code, RpcError } from './errors.ts';
+import type { Target } from './target.ts';
+
+/** What stands between this program and PostgreSQL: nothing that it need know of, or a pooler that shares sessions. */
+export type Pooler = 'none' | 'session' | 'transaction';
+
+/** What every connection of a process is to be. */
+export interface ClientOptions {
+  readonly target: Target;
+  /** `auto` looks: a backend whose number is not the one that the handshake named is behind a pooler. */
+  readonly pooler: Pooler | 'auto';
+  /** Longest wait for a connection to be made and set up, milliseconds. */
+  readonly connectMs: number;
+  /** Longest wait for a lock, milliseconds; undefined: as the server says. */
+  readonly lockMs: number | undefined;
+  readonly applicationName: string;
+}
+
+/** How long a request to stop a statement may take before the connection is given up, milliseconds. */
+export const CANCEL_MS = 150;
+
+interface Setting {
+  readonly value: string;
+  /** Other values that do as well, where another has set it. */
+  readonly accepted?: RegExp;
+  /** True where nothing of ours depends on it behind a pooler. */
+  readonly optional?: boolean;
+}
+
+/** What the text of a value, and what a statement sees, rest on. The user's own settings are made before, never after. */
+const REQUIRED: Readonly<Record<string, Setting>> = {
+  TimeZone: { value: 'UTC' },
+  DateStyle: { value: 'ISO, MDY', accepted: /^ISO,/ },
+  IntervalStyle: { value: 'postgres' },
+  bytea_output: { value: 'hex' },
+  extra_float_digits: { value: '1', accepted: /^[123]$/ },
+  standard_conforming_strings: { value: 'on' },
+  default_transaction_isolation: { value: 'read committed' },
+  default_transaction_deferrable: { value: 'off' },
+  // Our statements name every schema; triggers of an adopted database may not.
+  search_path: { value: 'pg_catalog, public', optional: true },
+};
+
+/** What is wanted of a session besides, where it is ours alone. */
+const WANTED: Readonly<Record<string, string>> = {
+  // A killed sidecar must not leave its statements running.
+  client_connection_check_interval: '2s',
+};
+
+const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
+
+/** A session that does not do what answers rest on. */
+const wrongSetting = (name: string, found: string, wanted: string): RpcError =>
+  new RpcError(
+    Code.FAILED_PRECONDITION,
+    'DATABASE_SETTINGS',
+    `the database's ${name} is "${found}" and must be "${wanted}": behind a pooler that shares sessions it cannot be set, so set it for the role (alter role … set ${name} = '${wanted}'), or tell SIDECAR_POOLER=session`,
+    { metadata: { setting: name } },
+  );
+
+/** The parts of `pg` that its types leave out. */
+interface Internals {
+  readonly processID: number;
+  readonly secretKey: number;
+  ssl: ConnectionOptions | false;
+  getStartupConf(): Record<string, string>;
+  readonly connection: pg.Connection & {
+    ssl: ConnectionOptions | false;
+    connect(port: number | string, host?: string): void;
+    requestSsl(): void;
+    cancel(pid: number, key: number): void;
+    attachListeners(stream: Socket): void;
+  };
+}
+
+const internals = (client: pg.Client): Internals => client as unknown as Internals;
+
+/** Asks whether the server has TLS, on a connection of its own: `pg` itself can only insist or do without. */
+const offersTls = ({ host, port }: pg.ClientConfig, ms: number): Promise<boolean> =>
+  new Promise((resolve, reject) => {
+    const socket = connectTcp({ host: host!, port: port! });
+    socket.setTimeout(ms, () => socket.destroy(new Error('the database does not answer')));
+    socket.once('error', reject);
+    socket.once('connect', () => socket.write(Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])));
+    socket.once('data', (answer) => {
+      resolve(answer[0] === 'S'.charCodeAt(0));
+      socket.destroy();
+    });
+    socket.once('close', () => reject(new Error('Connection terminated during the question for TLS')));
+  });
+
+/** Makes an exception in the reader of a stream an error of the stream: what a broken server sends must hit nobody else. */
+const guarded = (stream: Socket): Socket =>
+  Object.create(stream, {
+    on: {
+      value: (event: string, listener: (chunk: unknown) => void) =>
+        stream.on(event, (chunk: unknown) => {
+          try {
+            listener(chunk);
+          } catch (error) {
+            stream.destroy(error as Error);
+          }
+        }),
+    },
+  });
+
+/**
+ * One connection to PostgreSQL, from its first byte to its last. Its errors have an owner at every moment of its life,
+ * and it knows by itself whether it is lost.
+ */
+export class Client extends pg.Client {
+  readonly #options: ClientOptions;
+  #lost: Error | undefined;
+  #tls: ConnectionOptions | false = false;
+  #pooler: Pooler = 'none';
+  #statementTimeoutMs = 0;
+
+  /** Told once, when the connection is lost. */
+  onLost: ((error: Error) => void) | undefined;
+
+  constructor(options: ClientOptions) {
+    super({
+      ...options.target.config,
+      application_name: options.applicationName,
+      keepAlive: true,
+      keepAliveInitialDelayMillis: 10_000,
+    });
+    this.#options = options;
+    const { connection, getStartupConf } = internals(this);
+    // These two a pooler knows and keeps apart for each of its clients; the others are set afterwards.
+    internals(this).getStartupConf = () => {
+      const { options: _none, ...startup } = getStartupConf.call(this);
+      return { ...startup, TimeZone: REQUIRED['TimeZone']!.value, DateStyle: REQUIRED['DateStyle']!.value };
+    };
+    const attach = connection.attachListeners;
+    connection.attachListeners = (stream) => attach.call(connection, guarded(stream));
+    this.on('error', (error) => this.#lose(error));
+    this.on('end', () => this.#lose(new Error('Connection terminated')));
+  }
+
+  /** Why the connection is of no use any more; undefined while it is. */
+  get lost(): Error | undefined {
+    return this.#lost;
+  }
+
+  /** What stands in between. */
+  get pooler(): Pooler {
+    return this.#pooler;
+  }
+
+  /** The server's own limit of a statement, milliseconds; 0: none. */
+  get statementTimeoutMs(): number {
+    return this.#statementTimeoutMs;
+  }
+
+  #lose(error: Error): void {
+    if (this.#lost) return;
+    this.#lost = error;
+    this.onLost?.(error);
+  }
+
+  /** Ends it at once, whatever it does and whether or not the server hears of it. */
+  destroy(reason: Error): void {
+    this.#lose(reason);
+    this.connection.stream.destroy();
+  }
+
+  /** Connects, and makes the session what answers rest on. */
+  override connect(): Promise<pg.Client>;
+  override connect(callback: (error: Error | undefined) => void): void;
+  override connect(callback?: (error: Error | undefined) => void): Promise<pg.Client> | undefined {
+    const { connectMs } = this.#options;
+    const timer = setTimeout(() => this.destroy(new Error('the database does not answer')), connectMs);
+    const connected = this.#open()
+      .catch((error: unknown) => {
+        this.destroy(error as Error);
+        throw error;
+      })
+      .finally(() => clearTimeout(timer));
+    if (!callback) return connected.then(() => this);
+    connected.then(() => callback(undefined), callback);
+    return undefined;
+  }
+
+  async #open(): Promise<void> {
+    const { target, connectMs } = this.#options;
+    const { mode, options } = target.tls;
+    const wanted = mode === 'always' || (mode === 'prefer' && (await offersTls(target.config, connectMs)));
+    if (this.#lost) throw this.#lost;
+    this.#tls = wanted ? options : false;
+    internals(this).ssl = this.#tls;
+    internals(this).connection.ssl = this.#tls;
+    await super.connect();
+    await this.#setUp();
+  }
+
+  async #setUp(): Promise<void> {
+    const { pooler, target, lockMs } = this.#options;
+    const [pid] = await this.#row('select pg_backend_pid()');
+    const isAnother = Number(pid) !== internals(this).processID;
+    this.#pooler = pooler === 'auto' ? (isAnother ? 'transaction' : 'none') : pooler;
+    const shared = this.#pooler === 'transaction';
+    const required = Object.entries(REQUIRED);
+    if (!shared) {
+      const settings = [
+        ...Object.entries(WANTED),
+        ...(lockMs === undefined ? [] : [['lock_timeout', `${lockMs}ms`]]),
+        ...target.settings,
+        ...required.map(([name, { value }]) => [name, value]),
+      ] as readonly (readonly [string, string])[];
+      const calls = settings.map(([name, value]) => `set_config(${literal(name)}, ${literal(value)}, false)`);
+      await this.#row(`select ${calls.join(', ')}`);
+    }
+    const [timeout, ...found] = (await this.#row(
+      `select (select setting from pg_settings where name = 'statement_timeout'), ${required
+        .map(([name]) => `current_setting('${name}')`)
+        .join(', ')}`,
+    )) as string[];
+    for (const [index, [name, { value, accepted, optional }]] of required.entries()) {
+      const is = found[index]!;
+      if (is !== value && !accepted?.test(is) && !(shared && optional)) throw wrongSetting(name, is, value);
+    }
+    this.#statementTimeoutMs = Number(timeout);
+  }
+
+  async #row(text: string): Promise<unknown[]> {
+    const { rows } = await this.query({ text, rowMode: 'array' });
+    return rows[0]!;
+  }
+
+  /**
+   * Asks the server to stop what this connection runs, by the key that it was given for that, so that it reaches the
+   * right backend through any pooler. Settles within {@link CANCEL_MS}: true when the request has been taken.
+   */
+  cancel(): Promise<boolean> {
+    const { processID, secretKey } = internals(this);
+    const { host, port } = this;
+    return new Promise((resolve) => {
+      const connection = new pg.Connection({ ssl: this.#tls } as pg.ConnectionConfig) as Internals['connection'];
+      const timer = setTimeout(() => end(false), CANCEL_MS);
+      const end = (taken: boolean): void => {
+        clearTimeout(timer);
+        connection.stream.destroy();
+        resolve(taken);
+      };
+      const send = (): void => connection.cancel(processID, secretKey);
+      connection.on('error', () => end(false));
+      connection.on('end', () => end(true));
+      connection.on('connect', () => (this.#tls ? connection.requestSsl() : send()));
+      connection.on('sslconnect', send);
+      if (host.startsWith('/')) connection.connect(`${host}/.s.PGSQL.${port}`);
+      else connection.connect(port, host);
+    });
+  }
+}

@@ -1,0 +1,68 @@
+import { busy } from './errors.ts';
+
+/** How many may be inside at once, how many may wait, and for how long (milliseconds). */
+export interface GateOptions {
+  readonly slots: number;
+  readonly queue: number;
+  readonly waitMs: number;
+}
+
+/** Lets a bounded number of calls do something at once; the others wait in order, not for ever. */
+export class Gate {
+  readonly #name: string;
+  readonly #options: GateOptions;
+  readonly #waiting = new Set<() => void>();
+  #inside = 0;
+
+  constructor(name: string, options: GateOptions) {
+    this.#name = name;
+    this.#options = options;
+  }
+
+  /**
+   * Waits for a place; the answer gives it back.
+   *
+   * @throws RESOURCE_EXHAUSTED when the queue is full or the wait too long; the signal's reason when the call ends first.
+   */
+  async enter(signal: AbortSignal | undefined): Promise<() => void> {
+    signal?.throwIfAborted();
+    if (this.#inside >= this.#options.slots) await this.#turn(signal);
+    else this.#inside += 1;
+    let left = false;
+    return () => {
+      if (left) return;
+      left = true;
+      this.#leave();
+    };
+  }
+
+  /** The place of one who leaves goes to the first who waits. */
+  #leave(): void {
+    const [next] = this.#waiting;
+    if (next) next();
+    else this.#inside -= 1;
+  }
+
+  #turn(signal: AbortSignal | undefined): Promise<void> {
+    const { queue, waitMs } = this.#options;
+    if (this.#waiting.size >= queue) {
+      throw busy('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
+    }
+    return new Promise((resolve, reject) => {
+      const settle = (outcome: () => void): void => {
+        this.#waiting.delete(enter);
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', onAbort);
+        outcome();
+      };
+      const enter = (): void => settle(resolve);
+      const onAbort = (): void => settle(() => reject(signal!.reason));
+      const timer = setTimeout(
+        () => settle(() => reject(busy('CONNECTION_WAIT_TIMEOUT', `no ${this.#name} connection came free in time`))),
+        waitMs,
+      );
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#waiting.add(enter);
+    });
+  }
+}

@@ -1,0 +1,7 @@
+import { defineTable, timestamptz, uuid } from './columns.ts';
+
+/** Evidence that a leased transaction committed: written in it, right before its commit. */
+export const Outcome = defineTable('policy_sidecar.outcomes', {
+  id: uuid().primary(),
+  committed_at: timestamptz().defaultRaw('clock_timestamp()'),
+});

@@ -1,0 +1,7 @@
+import { defineTable, text, timestamptz } from './columns.ts';
+
+/** Until when the rows of a table that is pruned may be missing. */
+export const PrunedUntil = defineTable('policy_sidecar.pruned_until', {
+  name: text().primary(),
+  until: timestamptz(),
+});

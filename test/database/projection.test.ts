@@ -1,0 +1,53 @@
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { column, columnList, columnNamed, quoted, table, tableName } from '../../src/database/projection.ts';
+import { defineTable, int, text } from '../../src/entities/columns.ts';
+import { Violation } from '../../src/entities/violation.ts';
+import { createDatabase } from '../support/postgres.ts';
+
+describe('names of an entity', () => {
+  test('a column that does not exist does not compile, and is refused when the module loads', () => {
+    // @ts-expect-error: a misspelt column
+    expect(() => column(Violation, 'nmae')).toThrow('policy.violations has no column nmae');
+    // @ts-expect-error: a misspelt column among others
+    expect(() => columnList(Violation, ['id', 'nmae'])).toThrow('policy.violations has no column nmae');
+    expect(() => columnNamed(Violation, 'nmae')).toThrow('policy.violations has no column nmae');
+    expect(() => columnNamed(Violation, 'toString')).toThrow('policy.violations has no column toString');
+  });
+
+  test('as they stand in SQL', () => {
+    expect(column(Violation, 'id')).toBe('"id"');
+    expect(column(Violation, 'id', 'v')).toBe('v."id"');
+    expect(columnList(Violation, ['id', 'severity'], 'v')).toBe('v."id", v."severity"');
+    expect(table(Violation)).toBe('"policy"."violations"');
+    expect(tableName(Violation)).toBe('policy.violations');
+    expect(quoted('a "b"')).toBe('"a ""b"""');
+  });
+});
+
+describe('words of PostgreSQL', () => {
+  let database: Awaited<ReturnType<typeof createDatabase>>;
+  let client: pg.Client;
+  beforeAll(async () => {
+    database = await createDatabase();
+    client = new pg.Client({ connectionString: database.url });
+    await client.connect();
+  });
+  afterAll(async () => {
+    await client?.end();
+    await database?.drop();
+  });
+
+  test('any of them may name a table and a column', async () => {
+    const { rows } = await client.query<{ word: string }>('select word from pg_get_keywords()');
+    expect(rows.length).toBeGreaterThan(400);
+    for (const { word } of rows) {
+      const entity = defineTable(`pg_temp.${word}`, { id: int().primary(), [word]: text() });
+      const name = columnNamed(entity, word, 'it');
+      await client.query('begin');
+      await client.query(`create temporary table ${quoted(word)} (id int, ${columnNamed(entity, word)} text)`);
+      await client.query(`select ${name} from ${table(entity)} it order by ${name}`);
+      await client.query('rollback');
+    }
+  });
+});

@@ -1,0 +1,33 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type Database, openDatabase } from '../../src/database/pool.ts';
+import { firstText } from '../../src/database/projection.ts';
+import { AutoCommitSession } from '../../src/database/session.ts';
+import { statement } from '../../src/database/statement.ts';
+import { readTarget } from '../../src/database/target.ts';
+import { createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
+
+let database: TestDatabase;
+let open: Database;
+beforeAll(async () => {
+  database = await createEmptyDatabase();
+  const lane = { max: 1, queue: 1, waitMs: 10_000 };
+  const clocks = { statementMs: 60_000, lockMs: 5_000 };
+  open = openDatabase(readTarget(database.url), { calls: lane, transactions: lane, ...clocks, pooler: 'auto' });
+});
+afterAll(async () => {
+  await open?.end(1_000);
+  await database?.drop();
+});
+
+const two = statement('session_test.two', `select * from (values ('a'), ('b')) as r order by 1`, firstText);
+const none = statement('session_test.none', `select 'a' where false`, firstText);
+const nothing = statement('session_test.nothing', 'select null', firstText);
+
+test('the row that a statement always has', async () => {
+  expect(await new AutoCommitSession(open, undefined).one(two, [])).toBe('a');
+});
+
+test.each([none, nothing])('no row where one must come is an error that names the statement', async (empty) => {
+  const db = new AutoCommitSession(open, undefined);
+  await expect(db.one(empty, [])).rejects.toThrow(`statement ${empty.name} brought no row`);
+});
