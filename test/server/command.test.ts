@@ -1,4 +1,4 @@
-import { type ChildProcess, execFileSync, type StdioOptions, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, constants, existsSync, openSync, readFileSync, readSync } from 'node:fs';
 import { chmod, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
@@ -12,30 +12,11 @@ import { migrationStatus } from '../../src/database/migrate.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { connectCaller, grpcCaller } from '../support/client.ts';
+import { type Command, endAll, type LaunchOptions, launch } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, createEmptyDatabase } from '../support/postgres.ts';
 
-const ROOT = join(import.meta.dirname, '..', '..');
-const LISTEN = { SIDECAR_GRPC_LISTEN: '127.0.0.1:0', SIDECAR_HTTP_LISTEN: '127.0.0.1:0' };
-
-/** What the tests' own environment sets must not reach the command. */
-const clean = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => name !== 'DATABASE_URL' && !name.startsWith('SIDECAR_')),
-);
-
-interface Command {
-  readonly child: ChildProcess;
-  /** What it has written so far. */
-  readonly out: () => string;
-  readonly err: () => string;
-  /** Exit code, or the signal's name. */
-  readonly ended: Promise<number | string>;
-  /** Waits for the call to try, the last thing a start prints; where it listens. */
-  serving(): Promise<{ grpc: string; http: string }>;
-}
-
 let folder: string;
-const running = new Set<ChildProcess>();
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-command-'));
@@ -43,53 +24,16 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
-  for (const child of running) {
-    child.kill('SIGTERM');
-    await once(child, 'close');
-  }
+  await endAll();
   await rm(folder, { recursive: true, force: true });
 });
 
-const launch = (
-  program: string,
+const command = (
   args: readonly string[],
-  env: Readonly<Record<string, string>>,
-  stdio: StdioOptions = ['ignore', 'pipe', 'pipe'],
-): Command => {
-  const child = spawn(program, args, {
-    cwd: ROOT,
-    env: { ...clean, SIDECAR_DATA_DIR: join(folder, 'data-dir'), ...LISTEN, ...env },
-    stdio,
-  });
-  running.add(child);
-  const text = { out: '', err: '' };
-  child.stdout?.on('data', (chunk) => {
-    text.out += chunk;
-  });
-  child.stderr?.on('data', (chunk) => {
-    text.err += chunk;
-  });
-  const ended = once(child, 'close').then(([code, signal]) => {
-    running.delete(child);
-    return code ?? signal;
-  });
-  return {
-    child,
-    out: () => text.out,
-    err: () => text.err,
-    ended,
-    serving: async () => {
-      await expect.poll(() => text.out + text.err, { timeout: 20_000 }).toMatch(/curl -H .*\n/);
-      return {
-        grpc: /^gRPC\s+(\S+)/m.exec(text.out)?.[1] ?? '',
-        http: /^HTTP\s+(\S+)/m.exec(text.out)?.[1] ?? '',
-      };
-    },
-  };
-};
-
-const command = (args: readonly string[], env: Readonly<Record<string, string>> = {}, stdio?: StdioOptions): Command =>
-  launch(process.execPath, ['src/main.ts', ...args], env, stdio);
+  env: Readonly<Record<string, string>> = {},
+  options: LaunchOptions = {},
+): Command =>
+  launch(process.execPath, ['src/start.js', ...args], { SIDECAR_DATA_DIR: join(folder, 'data-dir'), ...env }, options);
 
 /** Runs a command to its end. */
 const finish = async (args: readonly string[], env: Readonly<Record<string, string>> = {}) => {
@@ -154,7 +98,7 @@ describe('serve', () => {
   });
 
   test('`npm start` ends with 0 on SIGTERM and leaves nothing behind', async () => {
-    const npm = launch('npm', ['start'], {});
+    const npm = launch('npm', ['start'], { SIDECAR_DATA_DIR: join(folder, 'data-dir') });
     await npm.serving();
     const lock = join(folder, 'data-dir', 'data', 'postmaster.pid');
     expect(existsSync(lock)).toBe(true);
@@ -256,7 +200,7 @@ describe('nobody reads', () => {
   test.each(['a pipe', 'a socket'])('the log, %s whose reader has gone: calls and the exit go on', async (kind) => {
     const database = await createDatabase();
     const pipe = kind === 'a pipe' ? makePipe() : undefined;
-    const sidecar = command(withDrain, { DATABASE_URL: database.url }, ['ignore', 'pipe', pipe?.write ?? 'pipe']);
+    const sidecar = command(withDrain, { DATABASE_URL: database.url }, { stderr: pipe?.write });
     const { grpc } = await sidecar.serving();
     if (pipe) for (const end of [pipe.read, pipe.write]) closeSync(end);
     sidecar.child.stderr?.destroy();
@@ -268,7 +212,7 @@ describe('nobody reads', () => {
   test('the log, a pipe whose reader is stuck: calls and the exit go on, and what was dropped is told', async () => {
     const database = await createDatabase();
     const { read, write } = makePipe();
-    const sidecar = command(withDrain, { DATABASE_URL: database.url }, ['ignore', 'pipe', write]);
+    const sidecar = command(withDrain, { DATABASE_URL: database.url }, { stderr: write });
     closeSync(write);
     const { grpc } = await sidecar.serving();
     const times = 10_000;
