@@ -51,19 +51,23 @@ const explain = (error: unknown): number => {
 interface Source {
   readonly url: string;
   readonly description: string;
+  /** Settles when it has gone for good, with why. */
+  readonly failed: Promise<Error>;
   close(): Promise<void>;
 }
 
 /** The configured database, or the embedded one. */
-const openSource = async ({ databaseUrl, dataDir }: Config): Promise<Source> => {
+const openSource = async ({ databaseUrl, dataDir }: Config, report?: (event: string) => void): Promise<Source> => {
   if (databaseUrl !== undefined) {
-    return { url: databaseUrl, description: readTarget(databaseUrl).description, close: async () => {} };
+    const failed = new Promise<never>(() => {});
+    return { url: databaseUrl, description: readTarget(databaseUrl).description, failed, close: async () => {} };
   }
   const { startEmbedded } = await import('./database/embedded.ts');
-  const embedded = await startEmbedded({ dataDir });
+  const embedded = await startEmbedded({ dataDir, ...(report ? { report } : {}) });
   return {
     url: embedded.url,
     description: `embedded PostgreSQL in ${embedded.dataDir}`,
+    failed: embedded.failed,
     close: () => embedded.stop(),
   };
 };
@@ -105,7 +109,7 @@ const EXAMPLE = 'hoc.cus.policies.v1.PolicyEngineService/FetchRiskCeilings';
 const serve = async (config: Config): Promise<number> => {
   const log = createLog(config.logLevel, errors);
   exit.onSignal(config.drainTimeoutMs);
-  const source = await openSource(config);
+  const source = await openSource(config, (event) => log.warn(event));
   try {
     await ensureSchema(config, source.url);
     // A listener that cannot be bound is told in one line; this library would add a second.
@@ -120,11 +124,16 @@ const serve = async (config: Config): Promise<number> => {
     if (server.httpAddress) {
       say(`          curl ${token}-H 'content-type: application/json' -d '{}' http://${server.httpAddress}/${EXAMPLE}`);
     }
+    let problem: Error | undefined;
+    void source.failed.then((error) => {
+      problem = error;
+      exit.request();
+    });
     await exit.requested;
     log.info('draining');
     await server.stop();
     log.info('stopped');
-    return 0;
+    return problem ? complain(problem.message) : 0;
   } finally {
     await source.close();
   }

@@ -55,89 +55,127 @@ export interface Config {
 export class ConfigError extends Error {}
 
 /** Reads one setting's text. */
-type Parse = (text: string) => unknown;
+type Parse<T> = (text: string) => T;
 
-interface Setting {
-  readonly key: keyof Config;
+/** Numbers by what they count, told apart as long as they are parsed. */
+type Ms = number & { readonly counts: 'ms' };
+type Count = number & { readonly counts: 'things' };
+type Mode = number & { readonly counts: 'permissions' };
+
+/** What the parser of a setting must make. */
+type Parsed<K extends keyof Config> = Config[K] extends number
+  ? K extends `${string}Ms`
+    ? Ms
+    : K extends `${string}Mode`
+      ? Mode
+      : Count
+  : Config[K];
+
+interface Setting<T> {
   readonly variable: string;
   readonly fallback: string;
   readonly form: string;
   readonly meaning: string;
-  readonly parse: Parse;
+  readonly parse: Parse<T>;
 }
+
+/** A setting for every key, each with a parser for that key. */
+export type Settings = { readonly [K in keyof Config]: Setting<Parsed<K>> };
 
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** Past 2^31-1 milliseconds a timer fires at once, and so it does for nothing. */
 const LONGEST_DAYS = 24;
 
-const duration: Parse = (text) => {
+const duration: Parse<Ms> = (text) => {
   const [, amount, unit] = /^(\d{1,10})(ms|s|m|h|d)$/.exec(text) ?? [];
   if (!amount || !unit) throw new ConfigError('must be a duration such as 500ms, 30s, 5m, 24h or 7d');
   const ms = Number(amount) * UNITS[unit]!;
   if (ms < 1 || ms > LONGEST_DAYS * UNITS['d']!) throw new ConfigError(`must be between 1ms and ${LONGEST_DAYS}d`);
-  return ms;
+  return ms as Ms;
 };
 
 const LARGEST = 2_147_483_647;
 
 const wholeNumber =
-  (least: number): Parse =>
+  (least: number): Parse<Count> =>
   (text) => {
     if (!/^\d{1,10}$/.test(text) || Number(text) < least || Number(text) > LARGEST) {
       throw new ConfigError(`must be a whole number from ${least} to ${LARGEST}`);
     }
-    return Number(text);
+    return Number(text) as Count;
   };
 
 const oneOf =
-  <T>(choices: Readonly<Record<string, T>>): Parse =>
+  <T>(choices: Readonly<Record<string, T>>): Parse<T> =>
   (text) => {
     if (!Object.hasOwn(choices, text)) throw new ConfigError(`must be one of ${Object.keys(choices).join(', ')}`);
-    return choices[text];
+    return choices[text] as T;
   };
 
 const onOff = oneOf({ on: true, off: false });
 
 const HOST_PORT = /^(\[[\da-fA-F:.]+\]|[^:\s/]+):(\d{1,5})$/;
 
-const hostPort: Parse = (text) => {
+const hostPort: Parse<string> = (text) => {
   const [, , port] = HOST_PORT.exec(text) ?? [];
   if (port === undefined || Number(port) > 65_535) throw new ConfigError('must be host:port');
   return text;
 };
 
-const socketOrPort: Parse = (text) => (/^unix:\/.+/.test(text) ? text : hostPort(text));
+const socketOrPort: Parse<string> = (text) => (/^unix:\/.+/.test(text) ? text : hostPort(text));
 
-const fileMode: Parse = (text) => {
+const fileMode: Parse<Mode> = (text) => {
   if (!/^0?[0-7]{3}$/.test(text)) throw new ConfigError('must be an octal file mode such as 0660');
-  return Number.parseInt(text, 8);
+  return Number.parseInt(text, 8) as Mode;
 };
 
-const optional: Parse = (text) => (text === '' ? undefined : text);
+const optional: Parse<string | undefined> = (text) => (text === '' ? undefined : text);
 
-const folder: Parse = (text) => {
+const folder: Parse<string> = (text) => {
   if (text === '') throw new ConfigError('must name a folder');
   return text;
 };
 
-const databaseUrl: Parse = (text) => {
-  if (text === '') return undefined;
+const isPort = (text: string): boolean =>
+  text === '' || (/^\d{1,5}$/.test(text) && Number(text) > 0 && Number(text) < 65_536);
+
+const UNENCODED =
+  'has a user or password with a character that must be percent-encoded (# as %23, / as %2F, ? as %3F, @ as %40, % as %25)';
+
+const problemOf = (url: string): Error | undefined => {
   try {
-    if (!/^postgres(ql)?:\/\//.test(text)) throw new Error('not PostgreSQL');
-    readTarget(text).description;
-  } catch {
-    throw new ConfigError('must be a postgresql:// URL');
+    readTarget(url);
+    return undefined;
+  } catch (error) {
+    return error as Error;
   }
+};
+
+const databaseUrl: Parse<string | undefined> = (text) => {
+  if (text === '') return undefined;
+  if (!/^postgres(ql)?:\/\//.test(text)) throw new ConfigError('must be a postgresql:// URL');
+  const [, authority = '', path = '', query = ''] = /^[a-z]+:\/\/([^/?#]*)([^?#]*)\??(.*)$/s.exec(text) ?? [];
+  // A slash in a password ends it, and what was meant as the host is taken for the database.
+  if (/%(?![\da-fA-F]{2})/.test(authority) || (path.includes('@') && !authority.includes('@'))) {
+    throw new ConfigError(UNENCODED);
+  }
+  const problem = problemOf(text);
+  if (problem && text.includes('@') && !authority.includes('@')) throw new ConfigError(UNENCODED);
+  const port = /:([^:@\]]*)$/.exec(authority)?.[1] ?? '';
+  if (![port, new URLSearchParams(query).get('port') ?? ''].every(isPort)) {
+    throw new ConfigError('must have a port from 1 to 65535');
+  }
+  if (problem) throw new ConfigError(problem.message);
   return text;
 };
 
-const filled: Parse = (text) => {
+const filled: Parse<string> = (text) => {
   if (text === '') throw new ConfigError('must not be empty');
   return text;
 };
 
-const httpUrl: Parse = (text) => {
+const httpUrl: Parse<string> = (text) => {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (!url || !/^https?:$/.test(url.protocol) || url.username || url.password || url.search || url.hash) {
     throw new ConfigError('must be an http:// or https:// URL without credentials and query');
@@ -145,7 +183,7 @@ const httpUrl: Parse = (text) => {
   return text;
 };
 
-const redisUrl: Parse = (text) => {
+const redisUrl: Parse<string | undefined> = (text) => {
   if (text === '') return undefined;
   if (!URL.canParse(text) || !/^rediss?:$/.test(new URL(text).protocol)) {
     throw new ConfigError('must be a redis:// or rediss:// URL');
@@ -163,215 +201,179 @@ const SECRET: ReadonlySet<keyof Config> = new Set([
   'embeddingKey',
 ] as const);
 
-const setting = (
-  key: keyof Config,
+const setting = <T>(
   variable: string,
   fallback: string,
   form: string,
   meaning: string,
-  parse: Parse,
-): Setting => ({ key, variable, fallback, form, meaning, parse });
+  parse: Parse<T>,
+): Setting<T> => ({ variable, fallback, form, meaning, parse });
 
 /** All settings, in the order of `--help`. */
-export const SETTINGS: readonly Setting[] = [
-  setting(
-    'databaseUrl',
-    'DATABASE_URL',
-    '',
-    'postgresql://…',
-    'PostgreSQL to use; empty: an embedded one',
-    databaseUrl,
-  ),
-  setting(
-    'dataDir',
+export const SETTINGS: Settings = {
+  databaseUrl: setting('DATABASE_URL', '', 'postgresql://…', 'PostgreSQL to use; empty: an embedded one', databaseUrl),
+  dataDir: setting(
     'SIDECAR_DATA_DIR',
     '.sidecar',
     'folder',
     'data of the embedded PostgreSQL, kept between runs',
     folder,
   ),
-  setting(
-    'grpcListen',
+  grpcListen: setting(
     'SIDECAR_GRPC_LISTEN',
     '127.0.0.1:50051',
     'host:port | unix:/path',
     'where gRPC listens',
     socketOrPort,
   ),
-  setting(
-    'httpListen',
+  httpListen: setting(
     'SIDECAR_HTTP_LISTEN',
     '127.0.0.1:50052',
     'host:port | unix:/path | off',
     'where Connect, gRPC-Web and JSON listen',
     (text) => (text === 'off' ? undefined : socketOrPort(text)),
   ),
-  setting('socketMode', 'SIDECAR_SOCKET_MODE', '0660', 'octal', 'who may use socket files', fileMode),
-  setting(
-    'poolMax',
+  socketMode: setting('SIDECAR_SOCKET_MODE', '0660', 'octal', 'who may use socket files', fileMode),
+  poolMax: setting(
     'SIDECAR_POOL_MAX',
     '10',
     'number',
     'connections for calls outside open transactions',
     wholeNumber(1),
   ),
-  setting('poolQueue', 'SIDECAR_POOL_QUEUE', '256', 'number', 'calls that may wait for a connection', wholeNumber(0)),
-  setting('poolWaitMs', 'SIDECAR_POOL_WAIT', '2s', 'duration', 'longest wait for a connection', duration),
-  setting(
-    'transactionsMax',
+  poolQueue: setting('SIDECAR_POOL_QUEUE', '256', 'number', 'calls that may wait for a connection', wholeNumber(0)),
+  poolWaitMs: setting('SIDECAR_POOL_WAIT', '2s', 'duration', 'longest wait for a connection', duration),
+  transactionsMax: setting(
     'SIDECAR_TRANSACTIONS_MAX',
     '20',
     'number',
     'open transactions, each with a connection',
     wholeNumber(1),
   ),
-  setting(
-    'transactionQueue',
+  transactionQueue: setting(
     'SIDECAR_TRANSACTION_QUEUE',
     '64',
     'number',
     'calls that may wait inside one transaction',
     wholeNumber(1),
   ),
-  setting(
-    'transactionIdleLeaseMs',
+  transactionIdleLeaseMs: setting(
     'SIDECAR_TRANSACTION_IDLE_LEASE',
     '30s',
     'duration',
     'idle lease of a transaction that asks for none',
     duration,
   ),
-  setting(
-    'transactionIdleLeaseMaxMs',
+  transactionIdleLeaseMaxMs: setting(
     'SIDECAR_TRANSACTION_IDLE_LEASE_MAX',
     '5m',
     'duration',
     'longest idle lease granted',
     duration,
   ),
-  setting(
-    'transactionTotalLeaseMs',
+  transactionTotalLeaseMs: setting(
     'SIDECAR_TRANSACTION_TOTAL_LEASE',
     '5m',
     'duration',
     'total lease of a transaction that asks for none',
     duration,
   ),
-  setting(
-    'transactionTotalLeaseMaxMs',
+  transactionTotalLeaseMaxMs: setting(
     'SIDECAR_TRANSACTION_TOTAL_LEASE_MAX',
     '1h',
     'duration',
     'longest total lease granted',
     duration,
   ),
-  setting(
-    'callTimeoutMs',
+  callTimeoutMs: setting(
     'SIDECAR_CALL_TIMEOUT',
     '60s',
     'duration',
     'longest a call without a deadline, or a statement, may take',
     duration,
   ),
-  setting(
-    'lockTimeoutMs',
-    'SIDECAR_LOCK_TIMEOUT',
-    '5s',
-    'duration',
-    'longest wait for a lock in the database',
-    duration,
-  ),
-  setting(
-    'pooler',
+  lockTimeoutMs: setting('SIDECAR_LOCK_TIMEOUT', '5s', 'duration', 'longest wait for a lock in the database', duration),
+  pooler: setting(
     'SIDECAR_POOLER',
     'auto',
     'auto | none | session | transaction',
     'what stands before PostgreSQL; auto looks, and takes any pooler for one that shares sessions',
-    oneOf({ auto: 'auto', none: 'none', session: 'session', transaction: 'transaction' }),
+    oneOf<Config['pooler']>({ auto: 'auto', none: 'none', session: 'session', transaction: 'transaction' }),
   ),
-  setting(
-    'requestRetentionMs',
+  requestRetentionMs: setting(
     'SIDECAR_REQUEST_RETENTION',
     '24h',
     'duration',
     'how long outcomes and answers to a request-id are kept',
     duration,
   ),
-  setting(
-    'drainTimeoutMs',
+  drainTimeoutMs: setting(
     'SIDECAR_DRAIN_TIMEOUT',
     '10s',
     'duration',
     'what open transactions and calls get at shutdown',
     duration,
   ),
-  setting('maxMessageBytes', 'SIDECAR_MAX_MESSAGE_BYTES', '4194304', 'bytes', 'largest request', wholeNumber(1024)),
-  setting(
-    'maxRequestBytes',
+  maxMessageBytes: setting('SIDECAR_MAX_MESSAGE_BYTES', '4194304', 'bytes', 'largest request', wholeNumber(1024)),
+  maxRequestBytes: setting(
     'SIDECAR_MAX_REQUEST_BYTES',
     '67108864',
     'bytes',
     'what all requests under way may hold together',
     wholeNumber(1024),
   ),
-  setting('reflection', 'SIDECAR_REFLECTION', 'on', 'on | off', 'serve gRPC reflection', onOff),
-  setting(
-    'logLevel',
+  reflection: setting('SIDECAR_REFLECTION', 'on', 'on | off', 'serve gRPC reflection', onOff),
+  logLevel: setting(
     'SIDECAR_LOG_LEVEL',
     'info',
     LOG_LEVELS.join(' | '),
     'least serious log line written',
     oneOf(Object.fromEntries(LOG_LEVELS.map((level) => [level, level]))),
   ),
-  setting(
-    'tokensFile',
+  tokensFile: setting(
     'SIDECAR_TOKENS_FILE',
     '',
     'file',
     'bearer tokens, lines of `name: sha256-of-token`; empty: no tokens',
     optional,
   ),
-  setting(
-    'allowUnauthenticated',
+  allowUnauthenticated: setting(
     'SIDECAR_ALLOW_UNAUTHENTICATED',
     'off',
     'on | off',
     'allow listeners beyond loopback without tokens',
     onOff,
   ),
-  setting(
-    'migrate',
+  migrate: setting(
     'SIDECAR_MIGRATE',
     'off',
     'up | off',
     'bring an older schema up to date at the start',
     oneOf({ up: true, off: false }),
   ),
-  setting('redisUrl', 'REDIS_URL', '', 'redis://…', 'where suggestions are shared; empty: kept per process', redisUrl),
-  setting(
-    'anthropicApiKey',
+  redisUrl: setting('REDIS_URL', '', 'redis://…', 'where suggestions are shared; empty: kept per process', redisUrl),
+  anthropicApiKey: setting(
     'ANTHROPIC_API_KEY',
     '',
     'key',
     'key of the language model that advises on failures; empty: none does',
     optional,
   ),
-  setting('llmUrl', 'SIDECAR_LLM_URL', 'https://api.anthropic.com', 'http://…', 'base URL of that model', httpUrl),
-  setting('llmModel', 'SIDECAR_LLM_MODEL', 'claude-sonnet-4-20250514', 'name', 'its name', filled),
-  setting(
-    'embeddingUrl',
+  llmUrl: setting('SIDECAR_LLM_URL', 'https://api.anthropic.com', 'http://…', 'base URL of that model', httpUrl),
+  llmModel: setting('SIDECAR_LLM_MODEL', 'claude-sonnet-4-20250514', 'name', 'its name', filled),
+  embeddingUrl: setting(
     'SIDECAR_EMBEDDING_URL',
     '',
     'http://…',
     'base URL of an OpenAI-compatible endpoint for embeddings, …/v1; empty: known failures are not compared',
     (text) => (text === '' ? undefined : httpUrl(text)),
   ),
-  setting('embeddingKey', 'SIDECAR_EMBEDDING_KEY', '', 'key', 'its key; empty: none is sent', optional),
-  setting('embeddingModel', 'SIDECAR_EMBEDDING_MODEL', 'text-embedding-3-small', 'name', 'its model', filled),
-];
+  embeddingKey: setting('SIDECAR_EMBEDDING_KEY', '', 'key', 'its key; empty: none is sent', optional),
+  embeddingModel: setting('SIDECAR_EMBEDDING_MODEL', 'text-embedding-3-small', 'name', 'its model', filled),
+};
 
 /** `SIDECAR_POOL_MAX` -> `pool-max`. */
-const flagOf = ({ variable }: Setting): string =>
+const flagOf = ({ variable }: Pick<Setting<unknown>, 'variable'>): string =>
   variable
     .replace(/^SIDECAR_/, '')
     .toLowerCase()
@@ -397,33 +399,38 @@ const refuseOpenDoors = (config: Config): void => {
  * @throws ConfigError with one line that names the setting.
  */
 export const loadConfig = (argv: readonly string[], env: Readonly<Record<string, string | undefined>>): Config => {
-  const options = Object.fromEntries(SETTINGS.map((each) => [flagOf(each), { type: 'string' as const }]));
+  const options = Object.fromEntries(
+    Object.values(SETTINGS).map((each) => [flagOf(each), { type: 'string' as const }]),
+  );
   let flags: Record<string, unknown>;
   try {
     flags = parseArgs({ args: [...argv], options, strict: true, allowPositionals: false }).values;
   } catch (error) {
     throw new ConfigError((error as Error).message.split(/\. |\n/)[0]);
   }
-  const config = Object.fromEntries(
-    SETTINGS.map((each) => {
-      const flag = flags[flagOf(each)] as string | undefined;
-      const text = flag ?? (env[each.variable] || each.fallback);
-      try {
-        return [each.key, each.parse(text)];
-      } catch (error) {
-        const name = flag === undefined ? each.variable : `--${flagOf(each)}`;
-        const found = SECRET.has(each.key) ? '' : `, not "${text}"`;
-        throw new ConfigError(`${name} ${(error as Error).message}${found}`);
-      }
-    }),
-  ) as unknown as Config;
+  const read = (key: keyof Config): Config[keyof Config] => {
+    const each = SETTINGS[key];
+    const flag = flags[flagOf(each)] as string | undefined;
+    const text = flag ?? (env[each.variable] || each.fallback);
+    try {
+      return each.parse(text);
+    } catch (error) {
+      const name = flag === undefined ? each.variable : `--${flagOf(each)}`;
+      const found = SECRET.has(key) ? '' : `, not "${text}"`;
+      throw new ConfigError(`${name} ${(error as Error).message}${found}`);
+    }
+  };
+  const keys = Object.keys(SETTINGS) as (keyof Config)[];
+  const config = Object.fromEntries(keys.map((key) => [key, read(key)])) as { [K in keyof Config]: Config[K] };
   refuseOpenDoors(config);
   return config;
 };
 
 /** What `--help` says about settings. */
 export const settingsHelp = (): string =>
-  SETTINGS.map((each) => {
-    const fallback = each.fallback === '' ? 'none' : each.fallback;
-    return `  --${flagOf(each)} <${each.form}>\n      ${each.meaning} (${each.variable}; default ${fallback})`;
-  }).join('\n');
+  Object.values(SETTINGS)
+    .map((each) => {
+      const fallback = each.fallback === '' ? 'none' : each.fallback;
+      return `  --${flagOf(each)} <${each.form}>\n      ${each.meaning} (${each.variable}; default ${fallback})`;
+    })
+    .join('\n');

@@ -26,7 +26,7 @@ export class Exit {
     this.#beforeCut = beforeCut;
   }
 
-  /** Settles at the first SIGTERM, SIGINT or SIGHUP. */
+  /** Settles at the first SIGTERM, SIGINT or SIGHUP, or request. */
   get requested(): Promise<void> {
     return this.#requested.promise;
   }
@@ -40,6 +40,15 @@ export class Exit {
     for (const name of SIGNALS) process.on(name, (signal) => this.#received(signal));
   }
 
+  /** The wish of a signal, from within. */
+  request(signal: NodeJS.Signals = 'SIGTERM'): void {
+    if (this.#signal !== undefined) return;
+    this.#signal = signal;
+    this.#at = performance.now();
+    setTimeout(() => this.#cut(1), this.#drainMs + CLOSE_MS);
+    this.#requested.resolve();
+  }
+
   /** Ends the process with that code. */
   async leave(code: number): Promise<never> {
     // Looking up a name can take longer than anybody has given this process.
@@ -48,14 +57,8 @@ export class Exit {
   }
 
   #received(signal: NodeJS.Signals): void {
-    if (this.#signal !== undefined) {
-      if (performance.now() - this.#at > ECHO_MS) this.#cut(130);
-      return;
-    }
-    this.#signal = signal;
-    this.#at = performance.now();
-    setTimeout(() => this.#cut(1), this.#drainMs + CLOSE_MS);
-    this.#requested.resolve();
+    if (this.#signal === undefined) this.request(signal);
+    else if (performance.now() - this.#at > ECHO_MS) this.#cut(130);
   }
 
   #cut(code: number): never {

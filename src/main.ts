@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import { enableCompileCache } from 'node:module';
 
 // Stripping types from the generated code again at every start would cost more than the start itself.

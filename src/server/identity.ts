@@ -1,6 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import type { Logger } from 'pino';
+import { ConfigError } from '../config.ts';
 import { Code, RpcError } from '../database/errors.ts';
 
 /** Tells who calls. */
@@ -37,12 +38,22 @@ const unauthenticated = (): RpcError =>
 
 const WATCH_MS = 1_000;
 
+/** @throws ConfigError with one line that names the file. */
+const readTokens = (path: string): { name: string; hash: Buffer }[] => {
+  try {
+    return parseTokens(readFileSync(path, 'utf8'));
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw new ConfigError(`the tokens file ${path} ${code ? `cannot be read (${code})` : `is no good: ${message}`}`);
+  }
+};
+
 /** Callers are the names in a tokens file, which is read again when it changes; a bad new file changes nothing. */
 export const tokenIdentity = (path: string, log: Logger): Identity => {
-  let tokens = parseTokens(readFileSync(path, 'utf8'));
+  let tokens = readTokens(path);
   watchFile(path, { interval: WATCH_MS, persistent: false }, () => {
     try {
-      tokens = parseTokens(readFileSync(path, 'utf8'));
+      tokens = readTokens(path);
       log.info({ tokens: tokens.length }, 'tokens file read again');
     } catch (error) {
       log.error({ problem: (error as Error).message }, 'tokens file not usable, the tokens read before stay in force');

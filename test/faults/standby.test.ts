@@ -79,7 +79,7 @@ test('a standby serves reads, says that it takes no writes, and is followed when
   expect(await refusal(inside)).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'READ_ONLY_TRANSACTION' });
   await sidecar.grpc.unary(tx.rollback, { transactionId: transaction!.id! });
 
-  await ask(standby.url, 'select pg_promote()');
+  await ask(standby.adminUrl, 'select pg_promote()');
   await vi.waitFor(() => sidecar.grpc.unary(rpc.insertViolation, violation(), single), patient);
   await vi.waitFor(async () => expect(await check('')).toBe(SERVING), patient);
   await sidecar.grpc.unary(tx.execute, execute);
@@ -115,7 +115,7 @@ test('after a failover an outcome is what the new primary bears out', async () =
   const lostId = await commit(lost);
   expect(await outcome(lostId)).toBe(Outcome.COMMITTED);
   primary.crash();
-  await ask(standby.url, 'select pg_promote()');
+  await ask(standby.adminUrl, 'select pg_promote()');
   expect(await stored(standby.url, lost)).toEqual([]);
   network.redirect(standby.url);
   network.cut();

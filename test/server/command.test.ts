@@ -1,7 +1,7 @@
-import { type ChildProcess, execFileSync, type StdioOptions, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, constants, existsSync, openSync, readFileSync, readSync } from 'node:fs';
-import { chmod, mkdtemp, rm, stat } from 'node:fs/promises';
+import { chmod, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,30 +12,11 @@ import { migrationStatus } from '../../src/database/migrate.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { connectCaller, grpcCaller } from '../support/client.ts';
+import { type Command, endAll, type LaunchOptions, launch } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, createEmptyDatabase } from '../support/postgres.ts';
 
-const ROOT = join(import.meta.dirname, '..', '..');
-const LISTEN = { SIDECAR_GRPC_LISTEN: '127.0.0.1:0', SIDECAR_HTTP_LISTEN: '127.0.0.1:0' };
-
-/** What the tests' own environment sets must not reach the command. */
-const clean = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => name !== 'DATABASE_URL' && !name.startsWith('SIDECAR_')),
-);
-
-interface Command {
-  readonly child: ChildProcess;
-  /** What it has written so far. */
-  readonly out: () => string;
-  readonly err: () => string;
-  /** Exit code, or the signal's name. */
-  readonly ended: Promise<number | string>;
-  /** Waits for the call to try, the last thing a start prints; where it listens. */
-  serving(): Promise<{ grpc: string; http: string }>;
-}
-
 let folder: string;
-const running = new Set<ChildProcess>();
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-command-'));
@@ -43,53 +24,16 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
-  for (const child of running) {
-    child.kill('SIGTERM');
-    await once(child, 'close');
-  }
+  await endAll();
   await rm(folder, { recursive: true, force: true });
 });
 
-const launch = (
-  program: string,
+const command = (
   args: readonly string[],
-  env: Readonly<Record<string, string>>,
-  stdio: StdioOptions = ['ignore', 'pipe', 'pipe'],
-): Command => {
-  const child = spawn(program, args, {
-    cwd: ROOT,
-    env: { ...clean, SIDECAR_DATA_DIR: join(folder, 'data-dir'), ...LISTEN, ...env },
-    stdio,
-  });
-  running.add(child);
-  const text = { out: '', err: '' };
-  child.stdout?.on('data', (chunk) => {
-    text.out += chunk;
-  });
-  child.stderr?.on('data', (chunk) => {
-    text.err += chunk;
-  });
-  const ended = once(child, 'close').then(([code, signal]) => {
-    running.delete(child);
-    return code ?? signal;
-  });
-  return {
-    child,
-    out: () => text.out,
-    err: () => text.err,
-    ended,
-    serving: async () => {
-      await expect.poll(() => text.out + text.err, { timeout: 20_000 }).toMatch(/curl -H .*\n/);
-      return {
-        grpc: /^gRPC\s+(\S+)/m.exec(text.out)?.[1] ?? '',
-        http: /^HTTP\s+(\S+)/m.exec(text.out)?.[1] ?? '',
-      };
-    },
-  };
-};
-
-const command = (args: readonly string[], env: Readonly<Record<string, string>> = {}, stdio?: StdioOptions): Command =>
-  launch(process.execPath, ['src/main.ts', ...args], env, stdio);
+  env: Readonly<Record<string, string>> = {},
+  options: LaunchOptions = {},
+): Command =>
+  launch(process.execPath, ['src/start.js', ...args], { SIDECAR_DATA_DIR: join(folder, 'data-dir'), ...env }, options);
 
 /** Runs a command to its end. */
 const finish = async (args: readonly string[], env: Readonly<Record<string, string>> = {}) => {
@@ -126,8 +70,35 @@ describe('serve', () => {
     },
   );
 
+  const postmaster = (): number =>
+    Number(readFileSync(join(folder, 'data-dir', 'data', 'postmaster.pid'), 'utf8').split('\n')[0]);
+
+  test('an embedded database that is killed is started again, and calls are served again', async () => {
+    const sidecar = command([], { PGSSLMODE: 'require', PGOPTIONS: '-c no_such=1', PGUSER: 'nobody' });
+    const caller = grpcCaller((await sidecar.serving()).grpc);
+    process.kill(postmaster(), 'SIGKILL');
+    await expect.poll(sidecar.err, { timeout: 20_000 }).toMatch(/"level":40,.*PostgreSQL has been started again/);
+    const answers = () => caller.unary(PolicyEngineService.method.fetchRiskCeilings, {}).then(() => true);
+    await expect.poll(answers, { timeout: 20_000 }).toBe(true);
+    caller.close();
+    sidecar.child.kill('SIGTERM');
+    expect(await sidecar.ended).toBe(0);
+  });
+
+  test('an embedded database that cannot be started again ends the command, with a line that says why', async () => {
+    const sidecar = command(['--drain-timeout', '1s']);
+    await sidecar.serving();
+    await writeFile(join(folder, 'data-dir', 'data', 'PG_VERSION'), '12\n');
+    process.kill(postmaster(), 'SIGKILL');
+    expect(await sidecar.ended).toBe(2);
+    const last = sidecar.err().trimEnd().split('\n').at(-1);
+    expect(last).toMatch(
+      /^policy-sidecar: the embedded PostgreSQL ended and could not be started again: .*incompatible/,
+    );
+  });
+
   test('`npm start` ends with 0 on SIGTERM and leaves nothing behind', async () => {
-    const npm = launch('npm', ['start'], {});
+    const npm = launch('npm', ['start'], { SIDECAR_DATA_DIR: join(folder, 'data-dir') });
     await npm.serving();
     const lock = join(folder, 'data-dir', 'data', 'postmaster.pid');
     expect(existsSync(lock)).toBe(true);
@@ -229,7 +200,7 @@ describe('nobody reads', () => {
   test.each(['a pipe', 'a socket'])('the log, %s whose reader has gone: calls and the exit go on', async (kind) => {
     const database = await createDatabase();
     const pipe = kind === 'a pipe' ? makePipe() : undefined;
-    const sidecar = command(withDrain, { DATABASE_URL: database.url }, ['ignore', 'pipe', pipe?.write ?? 'pipe']);
+    const sidecar = command(withDrain, { DATABASE_URL: database.url }, { stderr: pipe?.write });
     const { grpc } = await sidecar.serving();
     if (pipe) for (const end of [pipe.read, pipe.write]) closeSync(end);
     sidecar.child.stderr?.destroy();
@@ -241,7 +212,7 @@ describe('nobody reads', () => {
   test('the log, a pipe whose reader is stuck: calls and the exit go on, and what was dropped is told', async () => {
     const database = await createDatabase();
     const { read, write } = makePipe();
-    const sidecar = command(withDrain, { DATABASE_URL: database.url }, ['ignore', 'pipe', write]);
+    const sidecar = command(withDrain, { DATABASE_URL: database.url }, { stderr: write });
     closeSync(write);
     const { grpc } = await sidecar.serving();
     const times = 10_000;
@@ -374,6 +345,59 @@ describe('one clear line and exit code 2', () => {
     expect(err).toMatch(line);
     expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
     expect(err).not.toContain('secret');
+  });
+
+  test.each([
+    ['DATABASE_URL', 'postgresql://u:p#secret@127.0.0.1/d', /DATABASE_URL has a user or password .* percent-encoded/],
+    ['DATABASE_URL', 'postgresql://u:p%zzsecret@127.0.0.1/d', /DATABASE_URL has a user or password .* percent-encoded/],
+    ['DATABASE_URL', 'postgresql://u:p@secret@127.0.0.1:1/d', /u@127\.0\.0\.1:1\/d cannot be used/],
+    ['DATABASE_URL', 'postgresql://u:secret@127.0.0.1:5432x/d', /DATABASE_URL must have a port/],
+    ['DATABASE_URL', 'postgresql://u:secret@no-such-host.invalid/d', /u@no-such-host\.invalid:5432\/d cannot be used/],
+    [
+      'DATABASE_URL',
+      'postgresql://127.0.0.1/d?sslmode=verify-full&sslrootcert=/no/file',
+      /\/no\/file cannot be read: ENOENT/,
+    ],
+    ['DATABASE_URL', 'postgresql://127.0.0.1/d?sslmode=require&sslcert=/no/file', /\/no\/file cannot be read: ENOENT/],
+    ['DATABASE_URL', 'postgresql://127.0.0.1/d?sslmode=require&sslkey=/no/file', /\/no\/file cannot be read: ENOENT/],
+    ['SIDECAR_DATA_DIR', '/dev/null', /\/dev\/null/],
+    ['SIDECAR_DRAIN_TIMEOUT', '10', /SIDECAR_DRAIN_TIMEOUT must be a duration such as/],
+    ['SIDECAR_DRAIN_TIMEOUT', '0s', /SIDECAR_DRAIN_TIMEOUT must be between 1ms and/],
+  ])('%s=%s', async (variable, value, line) => {
+    const { code, out, err } = await finish([], { [variable]: value });
+    expect({ code, out }).toEqual({ code: 2, out: '' });
+    expect(err).toMatch(line);
+    expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
+    expect(err).not.toContain('secret');
+  });
+
+  test.each([
+    ['that is missing', undefined, /tokens file .*tokens cannot be read \(ENOENT\)/],
+    ['with a bad line', `# comment\ngood: ${'a'.repeat(64)}\nbad: line\n`, /tokens file .*tokens is no good: line 3 /],
+  ])('a tokens file %s', async (_, text, line) => {
+    const database = await createDatabase();
+    const path = join(folder, 'tokens');
+    if (text !== undefined) await writeFile(path, text);
+    const { code, err } = await finish(['--tokens-file', path], { DATABASE_URL: database.url });
+    expect(code).toBe(2);
+    expect(err).toMatch(line);
+    expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
+    await database.drop();
+  });
+
+  test.each([
+    ['--grpc-listen', '192.0.2.1:50051'],
+    ['--http-listen', '192.0.2.1:50052'],
+    ['--grpc-listen', 'no-such-host.invalid:50051'],
+    ['--http-listen', 'no-such-host.invalid:50052'],
+    ['--grpc-listen', 'unix:/no/such/folder/socket'],
+  ])('%s %s, which is no address of this machine', async (flag, address) => {
+    const database = await createDatabase();
+    const args = [flag, address, '--allow-unauthenticated', 'on'];
+    const { code, err } = await finish(args, { DATABASE_URL: database.url });
+    expect(code).toBe(2);
+    expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
+    await database.drop();
   });
 
   test.each(['--grpc-listen', '--http-listen'])('%s on a port that is taken', async (flag) => {

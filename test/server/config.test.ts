@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { ConfigError, loadConfig, SETTINGS, settingsHelp } from '../../src/config.ts';
+import { ConfigError, loadConfig, SETTINGS, type Settings, settingsHelp } from '../../src/config.ts';
 
 const problem = (argv: string[], env: Record<string, string> = {}): string => {
   try {
@@ -59,13 +59,13 @@ test('a flag wins over the variable, the variable over the default', () => {
 });
 
 test('an empty variable is an unset one', () => {
-  const env = Object.fromEntries(SETTINGS.map(({ variable }) => [variable, '']));
+  const env = Object.fromEntries(Object.values(SETTINGS).map(({ variable }) => [variable, '']));
   expect(loadConfig([], env)).toEqual(loadConfig([], {}));
 });
 
 test('help names every setting, its variable and its default', () => {
   const help = settingsHelp();
-  for (const { variable, fallback, meaning } of SETTINGS) {
+  for (const { variable, fallback, meaning } of Object.values(SETTINGS)) {
     expect(help).toContain(`(${variable}; default ${fallback || 'none'})`);
     expect(help).toContain(meaning);
   }
@@ -155,5 +155,64 @@ describe('refused in one line that names the setting', () => {
       expect(problem([], { [variable]: text })).not.toContain('secret');
     }
     if (variable !== 'REDIS_URL') expect(problem([], { [variable]: 'http://u:secret@h' })).not.toContain('secret');
+  });
+});
+
+test('a setting that its parser does not fit is no program', () => {
+  const { poolMax, drainTimeoutMs, reflection, tokensFile, grpcListen } = SETTINGS;
+  // @ts-expect-error a duration is no number of connections
+  const counted: Settings['poolMax'] = drainTimeoutMs;
+  // @ts-expect-error a number is no duration
+  const timed: Settings['drainTimeoutMs'] = poolMax;
+  // @ts-expect-error a switch is no text
+  const text: Settings['grpcListen'] = reflection;
+  // @ts-expect-error what may be absent is no text that is always there
+  const present: Settings['grpcListen'] = tokensFile;
+  // @ts-expect-error a key without its setting
+  const lacking: Settings = { poolMax, drainTimeoutMs, reflection, tokensFile, grpcListen };
+  expect([counted, timed, text, present, lacking]).toHaveLength(5);
+});
+
+describe('a DATABASE_URL that means nothing is told by its reason, and never by its text', () => {
+  const encoded = /^DATABASE_URL has a user or password with a character that must be percent-encoded/;
+  test.each([
+    ['postgresql://user:se#cret@host/db', encoded],
+    ['postgresql://user:se/cret@host/db', encoded],
+    ['postgresql://user:se?cret@host/db', encoded],
+    ['postgresql://user:123/cret@host/db', encoded],
+    ['postgresql://user:se%zzcret@host/db', encoded],
+    ['postgresql://user:cret%@host/db', encoded],
+    ['postgresql://cret:pass@host:abc/db', /^DATABASE_URL must have a port from 1 to 65535$/],
+    ['postgresql://host:70000/cret', /^DATABASE_URL must have a port from 1 to 65535$/],
+    ['postgresql://host:0/cret', /^DATABASE_URL must have a port from 1 to 65535$/],
+    ['postgresql:///cret?host=/tmp&port=abc', /^DATABASE_URL must have a port from 1 to 65535$/],
+    ['mysql://cret@host/db', /^DATABASE_URL must be a postgresql:\/\/ URL$/],
+    ['postgresql://cret[', /^DATABASE_URL must be a postgresql:\/\/ URL/],
+    [
+      'postgresql://u:cret@h/db?sslmode=verify-full&sslrootcert=/no/root.crt',
+      /^DATABASE_URL sslrootcert \/no\/root\.crt cannot be read: ENOENT$/,
+    ],
+    ['postgresql://u:cret@h/db?sslmode=require&sslcert=/no/a.crt', /^DATABASE_URL ssl\w+ \/no\/a\.crt cannot be read/],
+    ['postgresql://u:cret@h/db?sslmode=require&sslkey=/no/a.key', /^DATABASE_URL ssl\w+ \/no\/a\.key cannot be read/],
+  ])('%s', (url, line) => {
+    const message = problem([], { DATABASE_URL: url });
+    expect(message).toMatch(line);
+    expect(message).not.toContain('cret');
+    expect(message).not.toContain('\n');
+  });
+
+  test.each([
+    'postgresql://user:p%23w@host/db',
+    'postgresql://user:p@ss@host/db',
+    'postgresql://user:p[s@host:5432/db',
+    'postgresql://host/db?user=a@b&password=p/w',
+    'postgresql://user:p%25@host/db',
+    'postgresql://[::1]:5432/db',
+    'postgresql://user@/db?host=/run/postgresql',
+    'postgresql://user@host:/db',
+    'postgresql://%2Frun%2Fpostgresql/db',
+    'postgres://host',
+  ])('%s is one', (url) => {
+    expect(loadConfig([], { DATABASE_URL: url }).databaseUrl).toBe(url);
   });
 });

@@ -9,12 +9,14 @@ import { migrateUp } from '../../src/database/migrate.ts';
 /** A PostgreSQL of a test's own, which can be stopped, crashed and started again. */
 export interface Cluster {
   readonly url: string;
+  /** The same database, as superuser. */
+  readonly adminUrl: string;
   /** Stops every process of it where it stands: it holds its connections and answers nothing. */
   freeze(): void;
   thaw(): void;
-  /** Kills every process of it. */
+  /** Kills every process of it. Sooner or later it is started again by whoever keeps it. */
   crash(): void;
-  /** Starts it again after a crash, on the same port and data. */
+  /** Starts it anew on the same port and data. */
   restart(): Promise<void>;
   /** A hot standby of it, made from its data while it is down for a moment, that follows it by way of a loopback port. */
   standby(by?: number): Promise<Cluster>;
@@ -49,6 +51,7 @@ const makeFolder = async (): Promise<string> => {
 const clusterIn = async (folder: string, settings: Readonly<Record<string, string>>): Promise<Cluster> => {
   let postgres: Embedded = await startEmbedded({ dataDir: folder, settings });
   const { url, dataDir } = postgres;
+  const admin = new URL(postgres.adminUrl);
   const { port } = new URL(url);
   const restart = async (): Promise<void> => {
     await postgres.stop();
@@ -65,6 +68,7 @@ const clusterIn = async (folder: string, settings: Readonly<Record<string, strin
   };
   return {
     url,
+    adminUrl: Object.assign(new URL(admin), { pathname: new URL(url).pathname }).href,
     freeze: () => signal('SIGSTOP'),
     thaw: () => signal('SIGCONT'),
     crash: () => signal('SIGKILL'),
@@ -76,8 +80,7 @@ const clusterIn = async (folder: string, settings: Readonly<Record<string, strin
       await cp(join(dataDir, 'password'), join(copy, 'password'));
       const { uid, gid } = await stat(join(dataDir, 'data'));
       await writeFile(join(copy, 'data', 'standby.signal'), '');
-      const primary = new URL(url);
-      const conninfo = `host=127.0.0.1 port=${by} user=${primary.username} password=${primary.password}`;
+      const conninfo = `host=127.0.0.1 port=${by} user=${admin.username} password=${admin.password}`;
       await appendFile(join(copy, 'data', 'postgresql.auto.conf'), `primary_conninfo = '${conninfo}'\n`);
       execFileSync('chown', ['-R', `${uid}:${gid}`, join(copy, 'data')]);
       await chmod(join(copy, 'data'), 0o700);

@@ -56,7 +56,7 @@ export default async (project: TestProject): Promise<() => Promise<void>> => {
         await removeFolder();
         throw error;
       });
-  const url = given ?? withDatabase(embedded!.url, 'postgres');
+  const url = given ?? embedded!.adminUrl;
   const tearDown = async (): Promise<void> => {
     await onServer(url, (client) => client.query(`drop database if exists ${TEMPLATE} with (force)`));
     await embedded?.stop();
