@@ -9,8 +9,10 @@ export interface Config {
   readonly dataDir: string;
   /** `host:port` or `unix:/path`. */
   readonly grpcListen: string;
-  /** `host:port`; undefined: no HTTP listener. */
+  /** `host:port` or `unix:/path`; undefined: no HTTP listener. */
   readonly httpListen: string | undefined;
+  /** Permission bits of socket files. */
+  readonly socketMode: number;
   readonly poolMax: number;
   readonly poolQueue: number;
   readonly poolWaitMs: number;
@@ -29,6 +31,8 @@ export interface Config {
   readonly requestRetentionMs: number;
   readonly drainTimeoutMs: number;
   readonly maxMessageBytes: number;
+  /** What the requests under way may hold together. */
+  readonly maxRequestBytes: number;
   readonly reflection: boolean;
   readonly logLevel: string;
   readonly tokensFile: string | undefined;
@@ -56,9 +60,16 @@ type Parse<T> = (text: string) => T;
 /** Numbers by what they count, told apart as long as they are parsed. */
 type Ms = number & { readonly counts: 'ms' };
 type Count = number & { readonly counts: 'things' };
+type FileMode = number & { readonly counts: 'permissions' };
 
 /** What the parser of a setting must make. */
-type Parsed<K extends keyof Config> = Config[K] extends number ? (K extends `${string}Ms` ? Ms : Count) : Config[K];
+type Parsed<K extends keyof Config> = Config[K] extends number
+  ? K extends `${string}Ms`
+    ? Ms
+    : K extends `${string}Mode`
+      ? FileMode
+      : Count
+  : Config[K];
 
 interface Setting<T> {
   readonly variable: string;
@@ -113,6 +124,11 @@ const hostPort: Parse<string> = (text) => {
 };
 
 const socketOrPort: Parse<string> = (text) => (/^unix:\/.+/.test(text) ? text : hostPort(text));
+
+const fileMode: Parse<FileMode> = (text) => {
+  if (!/^0?[0-7]{3}$/.test(text)) throw new ConfigError('must be an octal file mode such as 0660');
+  return Number.parseInt(text, 8) as FileMode;
+};
 
 const optional: Parse<string | undefined> = (text) => (text === '' ? undefined : text);
 
@@ -213,10 +229,11 @@ export const SETTINGS: Settings = {
   httpListen: setting(
     'SIDECAR_HTTP_LISTEN',
     '127.0.0.1:50052',
-    'host:port | off',
+    'host:port | unix:/path | off',
     'where Connect, gRPC-Web and JSON listen',
-    (text) => (text === 'off' ? undefined : hostPort(text)),
+    (text) => (text === 'off' ? undefined : socketOrPort(text)),
   ),
+  socketMode: setting('SIDECAR_SOCKET_MODE', '0660', 'octal', 'who may use socket files', fileMode),
   poolMax: setting(
     'SIDECAR_POOL_MAX',
     '10',
@@ -297,7 +314,14 @@ export const SETTINGS: Settings = {
     'what open transactions and calls get at shutdown',
     duration,
   ),
-  maxMessageBytes: setting('SIDECAR_MAX_MESSAGE_BYTES', '33554432', 'bytes', 'largest request', wholeNumber(1024)),
+  maxMessageBytes: setting('SIDECAR_MAX_MESSAGE_BYTES', '4194304', 'bytes', 'largest request', wholeNumber(1024)),
+  maxRequestBytes: setting(
+    'SIDECAR_MAX_REQUEST_BYTES',
+    '67108864',
+    'bytes',
+    'what all requests under way may hold together',
+    wholeNumber(1024),
+  ),
   reflection: setting('SIDECAR_REFLECTION', 'on', 'on | off', 'serve gRPC reflection', onOff),
   logLevel: setting(
     'SIDECAR_LOG_LEVEL',

@@ -20,8 +20,12 @@ export class CallEnd {
   readonly #endsAt: number;
   #over = false;
 
-  /** @param remainingMs time until the deadline; left out where there is none. */
-  constructor(remainingMs = Number.POSITIVE_INFINITY) {
+  /**
+   * @param deadlineMs time until the deadline; undefined or infinite where there is none.
+   * @param longestMs how long the call may take then.
+   */
+  constructor(deadlineMs: number | undefined, longestMs: number) {
+    const remainingMs = deadlineMs !== undefined && Number.isFinite(deadlineMs) ? deadlineMs : longestMs;
     this.#endsAt = performance.now() + remainingMs;
     if (remainingMs <= MAX_TIMER_MS) {
       this.#timer = setTimeout(() => this.#controller.abort(deadlineExceeded()), Math.max(0, remainingMs));

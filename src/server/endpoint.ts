@@ -13,6 +13,8 @@ export interface ControlCall extends CallContext {
   readonly header: (name: string) => string | undefined;
   /** Who is at the other end, for logs. */
   readonly peer: string;
+  /** Whether the listener notices within a minute that the caller's machine has vanished. */
+  readonly watched: boolean;
 }
 
 type ControlHandler = (request: never, call: ControlCall) => unknown;

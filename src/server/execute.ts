@@ -137,7 +137,7 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
             response = await run(db);
             return;
           }
-          const hash = digest('Execute', toBinary(ExecuteRequestSchema, request));
+          const hash = digest('Execute', ExecuteRequestSchema, request);
           const once = { caller: call.caller, requestId, method: 'TransactionService/Execute', hash };
           const bytes = await runOnce(db, once, async () => toBinary(ExecuteResponseSchema, await run(db)));
           response = fromBinary(ExecuteResponseSchema, bytes);

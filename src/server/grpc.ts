@@ -1,5 +1,6 @@
 import { type EventEmitter, once } from 'node:events';
-import { fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
+import { type Message, toBinary } from '@bufbuild/protobuf';
 import {
   Metadata,
   Server,
@@ -13,21 +14,27 @@ import {
 } from '@grpc/grpc-js';
 import { Code, RpcError, toRpcError } from '../database/errors.ts';
 import { CallNotes } from '../database/notes.ts';
+import { type BindOptions, bind } from './bind.ts';
+import type { ByteBudget } from './budget.ts';
+import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
 import { CallEnd } from './deadline.ts';
+import { decodeBinary } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
-import { INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
-import { statusBytes } from './status.ts';
+import { readHeaders, settleHeaders } from './headers.ts';
+import { type Admitted, type Arrival, INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
+import { statusBytes, wellFormed } from './status.ts';
 
 type AnyCall =
   | ServerUnaryCall<Buffer, Message>
   | ServerWritableStream<Buffer, Message>
   | ServerDuplexStream<Buffer, Message>;
 
-/** Options of the gRPC listener. */
-export interface GrpcOptions {
-  /** `host:port` or `unix:/path`. */
-  readonly listen: string;
+/** Options of a listener. */
+export interface ListenerOptions extends Pick<BindOptions, 'listen' | 'socketMode'> {
   readonly maxMessageBytes: number;
+  /** What requests under way hold, on all listeners together. */
+  readonly budget: ByteBudget;
+  readonly limits?: ConnectionLimits;
 }
 
 /** A listener that is up. */
@@ -48,45 +55,49 @@ const trailerOf = ({ notes }: Inbound): Metadata | undefined => {
 
 const asStatus = (error: RpcError, metadata = new Metadata()): Partial<StatusObject> => {
   metadata.set('grpc-status-details-bin', Buffer.from(statusBytes(error)));
-  return { code: error.code as number, details: error.message, metadata };
+  return { code: error.code as number, details: wellFormed(error.message), metadata };
 };
 
 const remainingMs = (deadline: Date | number): number =>
   (typeof deadline === 'number' ? deadline : deadline.getTime()) - Date.now();
 
-/** The call as the pipeline sees it; `end` stops listening to its deadline. */
-const receive = (endpoint: Endpoint, call: AnyCall): { inbound: Inbound; end: CallEnd } => {
-  const end = new CallEnd(remainingMs(call.getDeadline()));
-  (call as EventEmitter).on('cancelled', () => end.leave());
-  const inbound: Inbound = {
-    endpoint,
-    peer: call.getPeer(),
-    header: (name) => {
-      const [value] = call.metadata.get(name);
-      return value === undefined ? undefined : value.toString();
-    },
-    signal: end.signal,
-    notes: new CallNotes(),
-  };
-  return { inbound, end };
-};
+/** Calls that were let in and whose body is on its way. */
+class Arrivals {
+  /** Replaces whatever a caller may have sent under this name. */
+  static readonly HEADER = 'sidecar-call';
+  readonly #calls = new Map<string, Admitted>();
+  #last = 0;
 
-const decodeRequest = (endpoint: Endpoint, bytes: Buffer): Message => {
-  try {
-    return fromBinary(endpoint.method.input, bytes);
-  } catch (error) {
-    throw new RpcError(Code.INVALID_ARGUMENT, 'MALFORMED_REQUEST', 'the request is not a valid message', {
-      cause: error,
-    });
+  /** Leads from the headers that the library hands to a handler back to the call. */
+  add(call: Admitted, headers: IncomingHttpHeaders, stream: ServerHttp2Stream): void {
+    this.#last += 1;
+    const id = String(this.#last);
+    headers[Arrivals.HEADER] = id;
+    this.#calls.set(id, call);
+    stream.once('close', () => this.#calls.delete(id));
   }
+
+  /** The call of a handler; undefined when its stream has closed meanwhile. */
+  of(call: AnyCall): Admitted | undefined {
+    return this.#calls.get(String(call.metadata.get(Arrivals.HEADER)[0]));
+  }
+}
+
+/** The call as the pipeline sees it; `end` stops listening to its deadline. */
+const receive = (pipeline: Pipeline, admitted: Admitted, call: AnyCall): { inbound: Inbound; end: CallEnd } => {
+  const end = new CallEnd(remainingMs(call.getDeadline()), pipeline.longest(admitted.endpoint));
+  (call as EventEmitter).on('cancelled', () => end.leave());
+  return { inbound: { ...admitted, watched: true, signal: end.signal, notes: new CallNotes() }, end };
 };
 
 const unaryHandler =
-  (pipeline: Pipeline, endpoint: Endpoint) =>
+  (pipeline: Pipeline, arrivals: Arrivals) =>
   (call: ServerUnaryCall<Buffer, Message>, callback: sendUnaryData<Message>): void => {
-    const { inbound, end } = receive(endpoint, call);
+    const admitted = arrivals.of(call);
+    if (!admitted) return;
+    const { inbound, end } = receive(pipeline, admitted, call);
     pipeline
-      .unary(inbound, () => decodeRequest(endpoint, call.request))
+      .unary(inbound, () => decodeBinary(admitted.endpoint.method.input, call.request))
       .then(
         (response) => callback(null, response, trailerOf(inbound)),
         (error: unknown) => callback(asStatus(toRpcError(error))),
@@ -118,11 +129,13 @@ const pump = async (
 };
 
 const streamHandler =
-  (pipeline: Pipeline, endpoint: Endpoint) =>
+  (pipeline: Pipeline, arrivals: Arrivals) =>
   (call: ServerWritableStream<Buffer, Message>): void => {
-    const { inbound, end } = receive(endpoint, call);
+    const admitted = arrivals.of(call);
+    if (!admitted) return;
+    const { inbound, end } = receive(pipeline, admitted, call);
     void pump(
-      pipeline.stream(inbound, () => decodeRequest(endpoint, call.request)),
+      pipeline.stream(inbound, () => decodeBinary(admitted.endpoint.method.input, call.request)),
       call,
       inbound,
       end,
@@ -130,13 +143,15 @@ const streamHandler =
   };
 
 const duplexHandler =
-  (pipeline: Pipeline, endpoint: Endpoint) =>
+  (pipeline: Pipeline, arrivals: Arrivals) =>
   (call: ServerDuplexStream<Buffer, Message>): void => {
-    const { inbound, end } = receive(endpoint, call);
+    const admitted = arrivals.of(call);
+    if (!admitted) return;
+    const { inbound, end } = receive(pipeline, admitted, call);
     const requests = (async function* (): AsyncGenerator<Message> {
       // The default would destroy the call, and with it the answers, as soon as the caller has sent everything.
       const received = call.iterator({ destroyOnReturn: false });
-      for await (const bytes of received) yield decodeRequest(endpoint, bytes as Buffer);
+      for await (const bytes of received) yield decodeBinary(admitted.endpoint.method.input, bytes as Buffer);
     })();
     void pump(pipeline.duplex(inbound, requests), call, inbound, end);
   };
@@ -150,22 +165,55 @@ const handlers = {
 
 const identityBuffer = (bytes: Buffer): Buffer => bytes;
 
+/** Answers a call whose body is not wanted. */
+const refuse = (stream: ServerHttp2Stream, error: RpcError): void => {
+  if (stream.destroyed || stream.closed) return;
+  if (stream.headersSent) {
+    stream.close(constants.NGHTTP2_CANCEL);
+    return;
+  }
+  stream.respond(
+    {
+      ':status': 200,
+      'content-type': 'application/grpc+proto',
+      'grpc-status': error.code,
+      'grpc-message': encodeURIComponent(wellFormed(error.message)),
+      'grpc-status-details-bin': Buffer.from(statusBytes(error)).toString('base64'),
+    },
+    { endStream: true },
+  );
+  // The rest of the body would only be thrown away; a reset that went out with the answer would take its place.
+  stream.resume();
+  stream.once('finish', () => setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR)));
+};
+
+/** The server inside the library, which has no other way to be handed a stream instead of an address. */
+const streamHandlerOf = (server: Server): EventEmitter => {
+  server.createConnectionInjector(ServerCredentials.createInsecure());
+  const [inner] = (server as unknown as { http2Servers: Map<EventEmitter, unknown> }).http2Servers.keys();
+  if (!inner) throw new Error('this version of @grpc/grpc-js keeps its HTTP/2 server elsewhere');
+  return inner;
+};
+
+const requestTimeout = (ms: number): RpcError =>
+  new RpcError(Code.DEADLINE_EXCEEDED, 'REQUEST_TIMEOUT', `the request was not complete after ${ms} ms`);
+
 /** Serves the endpoints over gRPC. */
 export const listenGrpc = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
-  { listen, maxMessageBytes }: GrpcOptions,
+  { listen, socketMode, maxMessageBytes, budget, limits = CONNECTION_LIMITS }: ListenerOptions,
 ): Promise<Listener> => {
   const server = new Server({
     'grpc.max_receive_message_length': maxMessageBytes,
     'grpc.max_send_message_length': -1,
-    // Probes that open a connection a second must not pile up.
-    'grpc.max_connection_idle_ms': 300_000,
-    'grpc.keepalive_time_ms': 30_000,
-    'grpc.keepalive_timeout_ms': 10_000,
+    'grpc.enable_channelz': 0,
   });
+  const arrivals = new Arrivals();
+  const byPath = new Map<string | undefined, Endpoint>();
   for (const endpoint of endpoints) {
     const { method } = endpoint;
+    byPath.set(endpoint.path, endpoint);
     const definition: ServiceDefinition = {
       [method.localName]: {
         path: endpoint.path,
@@ -181,25 +229,64 @@ export const listenGrpc = async (
         responseDeserialize: identityBuffer,
       },
     };
-    server.addService(definition, { [method.localName]: handlers[method.methodKind]!(pipeline, endpoint) as never });
+    server.addService(definition, { [method.localName]: handlers[method.methodKind]!(pipeline, arrivals) as never });
   }
-  const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(listen, ServerCredentials.createInsecure(), (error, bound) =>
-      error ? reject(error) : resolve(bound),
-    );
+  const inner = streamHandlerOf(server);
+  const connections = new Connections(limits);
+
+  const arrive = (
+    endpoint: Endpoint,
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+    raw: readonly string[],
+  ): void => {
+    const socket = stream.session?.socket;
+    const peer = socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown';
+    const read = readHeaders(raw);
+    const arrival: Arrival = { ...read, endpoint, peer };
+    const admitted = pipeline.admit(arrival);
+    settleHeaders(headers, read);
+    arrivals.add(admitted, headers, stream);
+    const giveUp = (error: unknown): void => refuse(stream, pipeline.refuse(admitted, toRpcError(error)));
+    const reservation = budget.open(headers['grpc-encoding'] as string | undefined);
+    stream.on('data', (chunk: Buffer) => {
+      try {
+        reservation.add(chunk.length);
+      } catch (error) {
+        reservation.release();
+        giveUp(error);
+      }
+    });
+    stream.once('close', () => reservation.release());
+    if (endpoint.method.methodKind !== 'bidi_streaming') {
+      const late = setTimeout(() => giveUp(requestTimeout(limits.requestMs)), limits.requestMs);
+      stream.once('end', () => clearTimeout(late)).once('close', () => clearTimeout(late));
+    }
+  };
+
+  connections.http2.on('stream', (stream: ServerHttp2Stream, headers, flags, raw: unknown) => {
+    stream.on('error', () => {});
+    const endpoint = byPath.get(headers[':path']);
+    if (endpoint && /^application\/grpc/.test(headers['content-type'] ?? '')) {
+      try {
+        arrive(endpoint, stream, headers, raw as string[]);
+      } catch (error) {
+        refuse(stream, toRpcError(error));
+        return;
+      }
+    }
+    inner.emit('stream', stream, headers, flags);
+  });
+  const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {
+    connections.add(socket);
+    connections.handOver(socket);
+    connections.http2.emit('connection', socket);
   });
   return {
-    address: listen.startsWith('unix:') ? listen : `${listen.slice(0, listen.lastIndexOf(':'))}:${port}`,
-    close: (timeoutMs) =>
-      new Promise((resolve) => {
-        const force = setTimeout(() => {
-          server.forceShutdown();
-          resolve();
-        }, timeoutMs);
-        server.tryShutdown(() => {
-          clearTimeout(force);
-          resolve();
-        });
-      }),
+    address: bound.address,
+    close: async (timeoutMs) => {
+      await connections.close(timeoutMs, bound.close());
+      server.forceShutdown();
+    },
   };
 };

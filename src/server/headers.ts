@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { invalidArgument, type RpcError } from '../database/errors.ts';
+import { type DescField, type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
+import { type FieldViolation, invalidArgument, type RpcError } from '../database/errors.ts';
 import { canonicalUuid, uuid } from '../drivers/rules.ts';
 
 /** Value of the `transaction` header that makes a call its own transaction. */
@@ -9,9 +10,89 @@ export const SINGLE_USE = 'single-use';
 export const headerError = (header: string, description: string): RpcError =>
   invalidArgument([{ field: `header ${header}`, description }]);
 
-interface Headers {
+/** Headers that decide as whom, where and until when a call runs. */
+const DECISIVE = new Set([
+  'authorization',
+  'transaction',
+  'transaction-sequence',
+  'request-id',
+  'grpc-timeout',
+  'connect-timeout-ms',
+]);
+
+/** Headers of a call that this service looks at. */
+export interface Headers {
+  /** Value of a header that was sent. */
   readonly header: (name: string) => string | undefined;
 }
+
+/** Headers of a call, and those of them that were sent and cannot be read. */
+export interface ReadHeaders extends Headers {
+  readonly unreadable: readonly FieldViolation[];
+}
+
+/** ASCII without blanks at its ends: what every client, proxy and library on the way leaves as it is. */
+const VISIBLE = /^[!-~](?:[ -~]*[!-~])?$/;
+const GRPC_TIMEOUT = /^\d{1,8}[HMSmun]$/;
+const CONNECT_TIMEOUT = /^\d{1,10}$/;
+
+const headerProblem = (name: string, values: ReadonlySet<string>): string | undefined => {
+  if (values.size > 1) return 'has several values';
+  const [value = ''] = values;
+  // An empty token is a wrong one.
+  if (name === 'authorization' && value === '') return undefined;
+  if (!VISIBLE.test(value)) return 'must be visible ASCII without blanks at its ends';
+  if (name === 'grpc-timeout' && !GRPC_TIMEOUT.test(value)) return 'must be up to 8 digits and one of H, M, S, m, u, n';
+  if (name === 'connect-timeout-ms' && !CONNECT_TIMEOUT.test(value)) return 'must be up to 10 digits';
+  return undefined;
+};
+
+/**
+ * Reads the headers of a call as they were sent, before any library has dropped or joined some.
+ *
+ * @param raw names and values in turn, as Node has them.
+ */
+export const readHeaders = (raw: readonly string[]): ReadHeaders => {
+  const sent = new Map<string, Set<string>>();
+  for (let at = 0; at < raw.length; at += 2) {
+    const name = raw[at]!.toLowerCase();
+    if (!DECISIVE.has(name)) continue;
+    const values = sent.get(name);
+    if (values) values.add(raw[at + 1]!);
+    else sent.set(name, new Set([raw[at + 1]!]));
+  }
+  const unreadable: FieldViolation[] = [];
+  const read = new Map<string, string>();
+  for (const [name, values] of sent) {
+    const description = headerProblem(name, values);
+    if (description === undefined) read.set(name, [...values][0]!);
+    else unreadable.push({ field: `header ${name}`, description });
+  }
+  return { header: (name) => read.get(name), unreadable };
+};
+
+const UNIT_MS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };
+
+/** The longest delay that a Node timer keeps, in whole seconds: a deadline beyond it is as good as this one. */
+const LONGEST_S = 2_147_483;
+
+/**
+ * Gives the libraries the headers as they were read: one value each, and deadlines that their timers keep.
+ *
+ * @param headers as Node has parsed them; changed in place.
+ */
+export const settleHeaders = (headers: Record<string, unknown>, { header }: Headers): void => {
+  for (const name of DECISIVE) {
+    const value = header(name);
+    if (value !== undefined && name in headers) headers[name] = value;
+  }
+  const grpc = header('grpc-timeout');
+  if (grpc && Number(grpc.slice(0, -1)) * UNIT_MS[grpc.slice(-1)]! > LONGEST_S * 1_000) {
+    headers['grpc-timeout'] = `${LONGEST_S}S`;
+  }
+  const connect = header('connect-timeout-ms');
+  if (connect && Number(connect) > LONGEST_S * 1_000) headers['connect-timeout-ms'] = `${LONGEST_S}000`;
+};
 
 /** Canonical `request-id` of a call, if it has one. */
 export const requestIdOf = ({ header }: Headers): string | undefined => {
@@ -29,6 +110,40 @@ export const sequenceOf = ({ header }: Headers): bigint | undefined => {
   return BigInt(sequence);
 };
 
-/** SHA-256 (hex) that tells requests apart: the RPC and the encoded message. */
-export const digest = (path: string, request: Uint8Array): string =>
-  createHash('sha256').update(path).update(request).digest('hex');
+type Unknown = NonNullable<Message['$unknown']>[number];
+
+const byContent = (a: Unknown, b: Unknown): number => a.no - b.no || Buffer.compare(a.data, b.data);
+
+/** The same message with the entries of every map, and the fields this version does not know, in one order. */
+const ordered = (desc: DescMessage, message: Message): Message => {
+  const copy = Object.create(Object.getPrototypeOf(message) as object, Object.getOwnPropertyDescriptors(message));
+  if (message.$unknown) copy.$unknown = [...message.$unknown].sort(byContent);
+  const within = (field: DescField, value: unknown): unknown =>
+    field.message === undefined ? value : ordered(field.message, value as Message);
+  for (const field of desc.fields) {
+    const owner = field.oneof ? (copy[field.oneof.localName] as { case?: string; value?: unknown }) : undefined;
+    const value = owner ? (owner.case === field.localName ? owner.value : undefined) : copy[field.localName];
+    if (value === undefined) continue;
+    if (field.fieldKind === 'list' && field.listKind === 'message') {
+      copy[field.localName] = (value as unknown[]).map((each) => within(field, each));
+    } else if (field.fieldKind === 'map') {
+      const entries = Object.entries(value as object).sort(([a], [b]) => (a < b ? -1 : 1));
+      // `fromEntries` defines properties, so a key may be `__proto__`.
+      copy[field.localName] = Object.fromEntries(entries.map(([key, each]) => [key, within(field, each)]));
+    } else if (field.fieldKind === 'message') {
+      if (owner) copy[field.oneof!.localName] = { case: field.localName, value: within(field, value) };
+      else copy[field.localName] = within(field, value);
+    }
+  }
+  return copy as Message;
+};
+
+/**
+ * SHA-256 (hex) that tells requests apart: the RPC and the message. The order in which the entries of maps arrived, and
+ * fields that this version does not know, is no part of it: some clients choose it at random.
+ */
+export const digest = (path: string, desc: DescMessage, message: Message): string =>
+  createHash('sha256')
+    .update(path)
+    .update(toBinary(desc, ordered(desc, message)))
+    .digest('hex');

@@ -1,7 +1,12 @@
-import { createServer as createHttp1, type IncomingMessage } from 'node:http';
-import { createServer as createHttp2, type Http2ServerRequest, type ServerHttp2Session } from 'node:http2';
-import { type AddressInfo, createServer as createTcp, type Socket } from 'node:net';
-import type { Message } from '@bufbuild/protobuf';
+import { createServer as createHttp1, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
+import type { Socket } from 'node:net';
+import { create, createFileRegistry, type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
+import {
+  FieldDescriptorProto_Label,
+  FieldDescriptorProto_Type,
+  FileDescriptorProtoSchema,
+} from '@bufbuild/protobuf/wkt';
 import {
   type Code as ConnectCode,
   ConnectError,
@@ -12,51 +17,52 @@ import {
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { Code, RpcError, toRpcError } from '../database/errors.ts';
 import { CallNotes } from '../database/notes.ts';
+import { bind } from './bind.ts';
+import { CONNECTION_LIMITS, Connections } from './connections.ts';
 import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
+import { decodeBinary, decodeJson, malformed } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
-import type { Listener } from './grpc.ts';
-import { INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
-import { errorDetails } from './status.ts';
+import type { Listener, ListenerOptions } from './grpc.ts';
+import { type ReadHeaders, readHeaders, settleHeaders } from './headers.ts';
+import { type Admitted, INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
+import { errorDetails, wellFormed } from './status.ts';
 
-const peerKey = createContextKey('', { description: 'address of the caller' });
+type Request = IncomingMessage | Http2ServerRequest;
+type Response = ServerResponse | Http2ServerResponse;
 
-/** Options of the HTTP listener. */
-export interface HttpOptions {
-  /** `host:port`. */
-  readonly listen: string;
-  readonly maxMessageBytes: number;
+/** A request as this file and the library pass it to each other. */
+interface Call extends ReadHeaders {
+  readonly peer: string;
+  /** HTTP/2 asks whether the other side is there; HTTP/1.1 cannot. */
+  readonly watched: boolean;
+  admitted?: Admitted;
+  /** Its body has been read and is the pipeline's. */
+  received?: boolean;
 }
 
+const callKey = createContextKey<Call | undefined>(undefined, { description: 'the request' });
+
 const asConnectError = (error: RpcError): ConnectError =>
-  new ConnectError(error.message, error.code as number as ConnectCode, undefined, [...errorDetails(error)]);
-
-/** Signals of the calls that have been read and are the pipeline's; the library copies a context, not its signal. */
-const received = new WeakSet<AbortSignal>();
-
-const inboundOf = (endpoint: Endpoint, context: HandlerContext, signal: AbortSignal): Inbound => ({
-  endpoint,
-  peer: context.values.get(peerKey),
-  header: (name) => context.requestHeader.get(name) ?? undefined,
-  signal,
-  notes: new CallNotes(),
-});
+  new ConnectError(wellFormed(error.message), error.code as number as ConnectCode, undefined, [...errorDetails(error)]);
 
 /** The call as the pipeline sees it; `done` writes the trailer and stops listening to its deadline. */
-const receive = (endpoint: Endpoint, context: HandlerContext): { inbound: Inbound; end: CallEnd; done: () => void } => {
-  received.add(context.signal);
-  const end = new CallEnd(context.timeoutMs());
+const receive = (pipeline: Pipeline, context: HandlerContext): { inbound: Inbound; end: CallEnd; done: () => void } => {
+  const call = context.values.get(callKey)!;
+  call.received = true;
+  const end = new CallEnd(context.timeoutMs(), pipeline.longest(call.admitted!.endpoint));
   if (context.signal.aborted) end.leave();
   else context.signal.addEventListener('abort', () => end.leave(), { once: true });
-  const inbound = inboundOf(endpoint, context, end.signal);
+  const notes = new CallNotes();
   const done = (): void => {
-    if (inbound.notes.text !== undefined) context.responseTrailer.set(INEXACT, inbound.notes.text);
+    if (notes.text !== undefined) context.responseTrailer.set(INEXACT, notes.text);
     end.done();
   };
-  return { inbound, end, done };
+  return { inbound: { ...call.admitted!, watched: call.watched, signal: end.signal, notes }, end, done };
 };
 
 /** What a request that the library cannot read is refused with. */
-const unreadable = ({ code, rawMessage }: ConnectError): RpcError => {
+const unreadable = ({ code, rawMessage, cause }: ConnectError): RpcError => {
+  if (cause instanceof RpcError) return cause;
   switch (code as number) {
     case Code.CANCELLED:
     case Code.ABORTED:
@@ -68,20 +74,25 @@ const unreadable = ({ code, rawMessage }: ConnectError): RpcError => {
     case Code.UNIMPLEMENTED:
       return new RpcError(Code.UNIMPLEMENTED, 'UNSUPPORTED_REQUEST', rawMessage);
     default:
-      return new RpcError(Code.INVALID_ARGUMENT, 'MALFORMED_REQUEST', rawMessage);
+      return malformed(rawMessage);
   }
 };
 
 /**
- * Makes the pipeline refuse and note what the library cannot read. The library aborts the context of a call with the
- * very error that it is about to send, in every protocol: there it becomes ours.
+ * Lets a call in before its body is read, and makes the pipeline note what the library cannot read of it. The library
+ * aborts the context of a call with the very error that it is about to send, in every protocol: there it becomes ours.
  */
-const watch = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerContext): void => {
+const admit = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerContext): void => {
+  const call = context.values.get(callKey)!;
+  try {
+    call.admitted = pipeline.admit({ ...call, endpoint });
+  } catch (error) {
+    throw asConnectError(toRpcError(error));
+  }
   const onAbort = (): void => {
     const { reason } = context.signal;
-    if (received.has(context.signal) || !(reason instanceof ConnectError)) return;
-    const inbound = inboundOf(endpoint, context, context.signal);
-    Object.assign(reason, asConnectError(pipeline.refuse(inbound, unreadable(reason))));
+    if (call.received || !(reason instanceof ConnectError)) return;
+    Object.assign(reason, asConnectError(pipeline.refuse(call.admitted!, unreadable(reason))));
   };
   context.signal.addEventListener('abort', onAbort, { once: true });
 };
@@ -90,22 +101,68 @@ const watch = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerContext):
  * Responses on their way to a reader. An error that comes back from one is of the reader's connection, so it must not
  * reach the pipeline, which would take it for the database's: `yield*` would hand it on.
  */
-async function* delivered(responses: AsyncIterable<Message>, end: CallEnd, done: () => void): AsyncGenerator<Message> {
+async function* delivered(responses: AsyncGenerator<Message>, end: CallEnd, done: () => void): AsyncGenerator<Message> {
+  const { signal } = end;
+  // The write to a reader that stalls and then leaves never settles: nobody would ask for more, or give this back.
+  const giveBack = (): void => void responses.return(undefined).catch(() => {});
+  signal.addEventListener('abort', giveBack, { once: true });
   try {
     for await (const response of responses) yield response;
+    if (signal.aborted) throw signal.reason;
   } catch (error) {
-    throw asConnectError(toRpcError(end.signal.aborted ? end.signal.reason : error));
+    throw asConnectError(toRpcError(signal.aborted ? signal.reason : error));
   } finally {
+    signal.removeEventListener('abort', giveBack);
     done();
   }
 }
 
+/**
+ * What the library reads every request as: text for JSON, and otherwise nothing but fields that it does not know and
+ * keeps as they are. So a request is read in one place, the pipeline, whichever port it came by.
+ */
+const JSON_FIELD = 'json';
+const RawSchema: DescMessage = createFileRegistry(
+  create(FileDescriptorProtoSchema, {
+    name: 'raw.proto',
+    syntax: 'proto3',
+    package: 'sidecar',
+    messageType: [
+      {
+        name: 'Raw',
+        field: [
+          {
+            name: JSON_FIELD,
+            // The last number there is: no request has it.
+            number: 536_870_911,
+            label: FieldDescriptorProto_Label.OPTIONAL,
+            type: FieldDescriptorProto_Type.STRING,
+          },
+        ],
+      },
+    ],
+  }),
+  () => undefined,
+).getMessage('sidecar.Raw')!;
+
+const decode = ({ method }: Endpoint, raw: Message, { requestHeader }: HandlerContext): Message =>
+  /json/i.test(requestHeader.get('content-type') ?? '')
+    ? decodeJson(method.input, (raw as unknown as Record<string, string>)[JSON_FIELD]!)
+    : decodeBinary(method.input, toBinary(RawSchema, raw));
+
+/** Text that is no UTF-8 would be stored with U+FFFD in its place. */
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+const JSON_OPTIONS = {
+  textDecoder: { decode: (bytes: Uint8Array): string => JSON.stringify({ [JSON_FIELD]: utf8.decode(bytes) }) },
+} as object;
+
 const unary =
   (pipeline: Pipeline, endpoint: Endpoint) =>
-  async (request: Message, context: HandlerContext): Promise<Message> => {
-    const { inbound, done } = receive(endpoint, context);
+  async (raw: Message, context: HandlerContext): Promise<Message> => {
+    const { inbound, done } = receive(pipeline, context);
     try {
-      return await pipeline.unary(inbound, () => request);
+      return await pipeline.unary(inbound, () => decode(endpoint, raw, context));
     } catch (error) {
       throw asConnectError(toRpcError(error));
     } finally {
@@ -115,10 +172,10 @@ const unary =
 
 const stream =
   (pipeline: Pipeline, endpoint: Endpoint) =>
-  (request: Message, context: HandlerContext): AsyncIterable<Message> => {
-    const { inbound, end, done } = receive(endpoint, context);
+  (raw: Message, context: HandlerContext): AsyncIterable<Message> => {
+    const { inbound, end, done } = receive(pipeline, context);
     return delivered(
-      pipeline.stream(inbound, () => request),
+      pipeline.stream(inbound, () => decode(endpoint, raw, context)),
       end,
       done,
     );
@@ -126,8 +183,15 @@ const stream =
 
 const duplex =
   (pipeline: Pipeline, endpoint: Endpoint) =>
-  (requests: AsyncIterable<Message>, context: HandlerContext): AsyncIterable<Message> => {
-    const { inbound, end, done } = receive(endpoint, context);
+  (raws: AsyncIterable<Message>, context: HandlerContext): AsyncIterable<Message> => {
+    const { inbound, end, done } = receive(pipeline, context);
+    const requests = (async function* (): AsyncGenerator<Message> {
+      try {
+        for await (const raw of raws) yield decode(endpoint, raw, context);
+      } catch (error) {
+        throw error instanceof ConnectError ? unreadable(error) : error;
+      }
+    })();
     return delivered(pipeline.duplex(inbound, requests), end, done);
   };
 
@@ -138,74 +202,123 @@ const handlers = {
   bidi_streaming: duplex,
 } as const;
 
-/**
- * What JSON must be. An unknown field or enum name, dropped in silence, would become the default; text that is no UTF-8
- * would be stored with U+FFFD in its place. Both are refused.
- */
-const JSON_OPTIONS = { ignoreUnknownFields: false, textDecoder: new TextDecoder('utf-8', { fatal: true }) };
-
 /** How HTTP/2 with prior knowledge announces itself. */
 const HTTP2_PREFACE = Buffer.from('PRI');
+
+/** Waits until a connection has said enough to tell which protocol it speaks; nothing of that is lost. */
+const sniff = (socket: Socket, hand: (speaksHttp2: boolean) => void): void => {
+  let said = Buffer.alloc(0);
+  // Looked at and put back: HTTP/2 takes what is buffered, HTTP/1.1 what flows, so nothing may flow before.
+  const look = (): void => {
+    const more: Buffer | null = socket.read();
+    if (more) said = Buffer.concat([said, more]);
+    const preface = HTTP2_PREFACE.subarray(0, said.length);
+    if (said.subarray(0, preface.length).equals(preface) && preface.length < HTTP2_PREFACE.length) {
+      socket.once('readable', look);
+      return;
+    }
+    socket.unshift(said);
+    hand(preface.length === HTTP2_PREFACE.length && said.subarray(0, preface.length).equals(preface));
+  };
+  socket.once('readable', look);
+};
+
+const encodingOf = ({ headers }: Request): string | undefined =>
+  (headers['content-encoding'] ?? headers['connect-content-encoding'] ?? headers['grpc-encoding']) as
+    | string
+    | undefined;
 
 /** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 without TLS on the same port. */
 export const listenHttp = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
-  { listen, maxMessageBytes }: HttpOptions,
+  { listen, socketMode, maxMessageBytes, budget, limits = CONNECTION_LIMITS }: ListenerOptions,
 ): Promise<Listener> => {
+  const calls = new WeakMap<object, Call>();
   const adapter = connectNodeAdapter({
     routes: (router) => {
       for (const endpoint of endpoints) {
         const handler = handlers[endpoint.method.methodKind]!(pipeline, endpoint);
-        router.rpc(endpoint.method, handler as never, { requestGate: (context) => watch(pipeline, endpoint, context) });
+        const method = { ...endpoint.method, input: RawSchema } as Endpoint['method'];
+        router.rpc(method, handler as never, { requestGate: (context) => admit(pipeline, endpoint, context) });
       }
     },
     readMaxBytes: maxMessageBytes,
     jsonOptions: JSON_OPTIONS,
-    contextValues: (request: IncomingMessage | Http2ServerRequest) =>
-      createContextValues().set(peerKey, `${request.socket?.remoteAddress}:${request.socket?.remotePort}`),
+    contextValues: (request: Request) => createContextValues().set(callKey, calls.get(request)),
   });
-  const http1 = createHttp1(adapter);
-  const http2 = createHttp2(adapter);
-  const sockets = new Set<Socket>();
-  const sessions = new Set<ServerHttp2Session>();
-  http2.on('session', (session) => {
-    sessions.add(session);
-    session.on('close', () => sessions.delete(session));
-  });
-  const tcp = createTcp((socket) => {
-    sockets.add(socket);
-    socket.on('close', () => sockets.delete(socket));
-    socket.on('error', () => socket.destroy());
-    // Looked at and put back: HTTP/2 takes what is buffered, HTTP/1.1 what flows, so nothing may flow before.
-    socket.once('readable', () => {
-      const first: Buffer | null = socket.read();
-      if (first === null) return;
-      socket.unshift(first);
-      const server = first.subarray(0, 3).equals(HTTP2_PREFACE.subarray(0, first.length)) ? http2 : http1;
-      server.emit('connection', socket);
+
+  /** Counts the bytes of a body as the library reads them. */
+  const counted = (request: Request, response: Response): void => {
+    const reservation = budget.open(encodingOf(request));
+    response.once('close', () => reservation.release());
+    const original = request[Symbol.asyncIterator].bind(request) as () => AsyncIterableIterator<Buffer>;
+    Object.defineProperty(request, Symbol.asyncIterator, {
+      value: async function* () {
+        for await (const chunk of { [Symbol.asyncIterator]: original }) {
+          try {
+            reservation.add(chunk.length);
+          } catch (error) {
+            throw new ConnectError('', undefined, undefined, undefined, error);
+          }
+          yield chunk;
+        }
+      },
+    });
+  };
+
+  const serve = (request: Request, response: Response): void => {
+    const { socket } = request;
+    const read = readHeaders(request.rawHeaders);
+    settleHeaders(request.headers, read);
+    calls.set(request, {
+      ...read,
+      peer: socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown',
+      watched: 'stream' in request,
+    });
+    counted(request, response);
+    if ('stream' in request) {
+      const late = setTimeout(() => request.stream.close(8), limits.requestMs);
+      request.stream.once('end', () => clearTimeout(late)).once('close', () => clearTimeout(late));
+    }
+    try {
+      adapter(request as never, response as never);
+    } catch {
+      // The library takes the address of a request for one that can be read.
+      response.statusCode = 400;
+      response.end();
+    }
+  };
+
+  const http1 = createHttp1(
+    {
+      headersTimeout: limits.requestMs,
+      requestTimeout: limits.requestMs,
+      keepAliveTimeout: limits.idleMs,
+      connectionsCheckingInterval: limits.checkMs,
+    },
+    serve,
+  );
+  // It looks for late requests from when it listens, and it never does: it is handed its connections.
+  http1.emit('listening');
+  const connections = new Connections(limits);
+  connections.http2.on('request', serve);
+  const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {
+    connections.add(socket);
+    sniff(socket, (speaksHttp2) => {
+      connections.handOver(socket);
+      (speaksHttp2 ? connections.http2 : http1).emit('connection', socket);
     });
   });
-  const separator = listen.lastIndexOf(':');
-  const host = listen.slice(0, separator).replace(/^\[|\]$/g, '');
-  await new Promise<void>((resolve, reject) => {
-    tcp.once('error', reject);
-    tcp.listen(Number(listen.slice(separator + 1)), host, resolve);
-  });
   return {
-    address: `${listen.slice(0, separator)}:${(tcp.address() as AddressInfo).port}`,
+    address: bound.address,
     close: async (timeoutMs) => {
-      const closed = new Promise<void>((resolve) => tcp.close(() => resolve()));
-      for (const session of sessions) session.close();
       http1.closeIdleConnections();
-      const force = setTimeout(() => {
-        for (const socket of sockets) socket.destroy();
-      }, timeoutMs);
       // Idle keep-alive connections end as soon as they have nothing under way.
       const sweep = setInterval(() => http1.closeIdleConnections(), 50);
-      await closed;
-      clearTimeout(force);
+      await connections.close(timeoutMs, bound.close());
       clearInterval(sweep);
+      http1.close();
     },
   };
 };

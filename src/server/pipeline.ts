@@ -9,15 +9,27 @@ import { AutoCommitSession, type Session, type StreamingSession } from '../datab
 import { READ_COMMITTED, singleUse } from '../database/single-use.ts';
 import type { TransactionRegistry } from '../database/transactions.ts';
 import type { Endpoint } from './endpoint.ts';
-import { digest, headerError, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
+import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
 import type { Identity } from './identity.ts';
 
-/** A call as a listener hands it over. */
-export interface Inbound {
+/** A call that has arrived: nothing of its body has been looked at. */
+export interface Arrival extends ReadHeaders {
   readonly endpoint: Endpoint;
   /** Who is at the other end, for the log. */
   readonly peer: string;
-  readonly header: (name: string) => string | undefined;
+}
+
+/** A call whose caller is known and whose headers can be read. */
+export interface Admitted extends Headers {
+  readonly endpoint: Endpoint;
+  readonly peer: string;
+  readonly caller: string;
+}
+
+/** A call as a listener hands it over. */
+export interface Inbound extends Admitted {
+  /** Whether the listener notices within a minute that the caller's machine has vanished. */
+  readonly watched: boolean;
   /** Fires with an RpcError when the call's deadline passes or the caller goes away. */
   readonly signal: AbortSignal;
   /** Stored values of the answer that were not carried exactly; the listener sends them as {@link INEXACT}. */
@@ -57,10 +69,9 @@ const readScope = (inbound: Inbound): Scope => {
 };
 
 /** What the log line of a call says besides its outcome. */
-interface Entry {
-  readonly inbound: Inbound;
+interface Entry<C = Inbound> {
+  readonly inbound: C;
   readonly startedAt: number;
-  caller?: string;
   /** Transaction that a control RPC names in its request or begins. */
   transaction?: string | undefined;
 }
@@ -77,12 +88,26 @@ export class Pipeline {
   readonly #transactions: TransactionRegistry;
   readonly #identity: Identity;
   readonly #log: Logger;
+  readonly #callTimeoutMs: number;
 
-  constructor(database: Database, transactions: TransactionRegistry, identity: Identity, log: Logger) {
+  /** @param callTimeoutMs how long a call with one response may take that has no deadline. */
+  constructor(
+    database: Database,
+    transactions: TransactionRegistry,
+    identity: Identity,
+    log: Logger,
+    callTimeoutMs: number,
+  ) {
+    this.#callTimeoutMs = callTimeoutMs;
     this.#database = database;
     this.#transactions = transactions;
     this.#identity = identity;
     this.#log = log;
+  }
+
+  /** How long a call may take whose caller sets no deadline, milliseconds. A stream lasts as long as its lease. */
+  longest({ method }: Endpoint): number {
+    return method.methodKind === 'unary' ? this.#callTimeoutMs : Number.POSITIVE_INFINITY;
   }
 
   /** Runs a call with one response. */
@@ -109,11 +134,7 @@ export class Pipeline {
   /** Runs a call with a stream of requests and one of responses; only control RPCs are of that kind. */
   duplex(inbound: Inbound, requests: AsyncIterable<Message>): AsyncGenerator<Message> {
     const entry: Entry = { inbound, startedAt: performance.now() };
-    return this.#responses(entry, () => {
-      entry.caller = this.#caller(inbound);
-      const call = { ...inbound, caller: entry.caller };
-      return inbound.endpoint.control!(requests as never, call) as AsyncIterable<object>;
-    });
+    return this.#responses(entry, () => inbound.endpoint.control!(requests as never, inbound) as AsyncIterable<object>);
   }
 
   async *#responses(entry: Entry, source: () => AsyncIterable<object>): AsyncGenerator<Message> {
@@ -136,24 +157,32 @@ export class Pipeline {
     }
   }
 
-  /** Refuses a call whose request a listener cannot read. */
-  refuse(inbound: Inbound, error: RpcError): RpcError {
-    const entry: Entry = { inbound, startedAt: performance.now() };
+  /**
+   * Lets a call in, before its body costs anything.
+   *
+   * @throws UNAUTHENTICATED without a valid token, INVALID_ARGUMENT when a header that was sent cannot be read.
+   */
+  admit(arrival: Arrival): Admitted {
+    const { endpoint, peer, header, unreadable } = arrival;
     try {
-      entry.caller = this.#caller(inbound);
-      return this.#fail(entry, error);
-    } catch (refusal) {
-      return this.#fail(entry, refusal);
+      const broken = unreadable.filter(({ field }) => field === 'header authorization');
+      if (broken.length > 0) throw invalidArgument(broken);
+      const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'));
+      if (unreadable.length > 0) throw invalidArgument(unreadable);
+      return { endpoint, peer, header, caller };
+    } catch (error) {
+      throw this.refuse(arrival, toRpcError(error));
     }
   }
 
-  #caller({ endpoint, header }: Inbound): string {
-    return endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'));
+  /** Refuses a call that a listener cannot take. */
+  refuse(inbound: Arrival | Admitted, error: RpcError): RpcError {
+    this.#note({ inbound, startedAt: performance.now() }, error);
+    return error;
   }
 
   #admit(entry: Entry, decode: () => Message): Message {
     const { inbound } = entry;
-    entry.caller = this.#caller(inbound);
     const request = decode();
     if (inbound.endpoint.kind === 'control') entry.transaction = transactionOf(request);
     const problems = inbound.endpoint.check(request);
@@ -161,19 +190,18 @@ export class Pipeline {
     return request;
   }
 
-  async #answer({ inbound, caller }: Entry, request: Message): Promise<Message> {
+  async #answer({ inbound }: Entry, request: Message): Promise<Message> {
     const { endpoint, signal } = inbound;
     const { output } = endpoint.method;
-    const call = { ...inbound, caller: caller! };
-    if (endpoint.control) return created(output, await endpoint.control(request as never, call));
+    if (endpoint.control) return created(output, await endpoint.control(request as never, inbound));
     const run = async (db: Session): Promise<Message> =>
-      created(output, await endpoint.run!(noting(db, inbound.notes), request, call));
+      created(output, await endpoint.run!(noting(db, inbound.notes), request, inbound));
     const scope = readScope(inbound);
     switch (scope.kind) {
       case 'leased':
-        return this.#inLeased(inbound, scope, call.caller, request, run);
+        return this.#inLeased(inbound, scope, request, run);
       case 'single-use':
-        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, scope.requestId, call.caller, request, run);
+        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, scope.requestId, request, run);
         break;
       case 'none':
         if (endpoint.kind === 'write') throw transactionRequired();
@@ -182,9 +210,8 @@ export class Pipeline {
   }
 
   #inLeased(
-    { endpoint, signal }: Inbound,
+    { endpoint, signal, caller }: Inbound,
     { id, sequence }: Scope & { kind: 'leased' },
-    caller: string,
     request: Message,
     run: (db: Session) => Promise<Message>,
   ): Promise<Message> {
@@ -193,16 +220,15 @@ export class Pipeline {
     if (sequence === undefined) return transaction.run(endpoint.name, signal, run);
     const { output } = endpoint.method;
     return transaction
-      .once(sequence, digest(endpoint.path, toBinary(endpoint.method.input, request)), () =>
+      .once(sequence, digest(endpoint.path, endpoint.method.input, request), () =>
         transaction.run(endpoint.name, signal, async (db) => toBinary(output, await run(db))),
       )
       .then((bytes) => fromBinary(output, bytes));
   }
 
   async #inSingleUse(
-    { endpoint, signal }: Inbound,
+    { endpoint, signal, caller }: Inbound,
     requestId: string | undefined,
-    caller: string,
     request: Message,
     run: (db: Session) => Promise<Message>,
   ): Promise<Message> {
@@ -217,24 +243,23 @@ export class Pipeline {
         caller,
         requestId,
         method: endpoint.name,
-        hash: digest(endpoint.path, toBinary(endpoint.method.input, request)),
+        hash: digest(endpoint.path, endpoint.method.input, request),
       };
       response = fromBinary(output, await runOnce(db, once, async () => toBinary(output, await run(db))));
     });
     return response!;
   }
 
-  #source({ inbound, caller }: Entry, request: Message): AsyncIterable<object> {
-    const { endpoint, signal } = inbound;
-    const call = { ...inbound, caller: caller! };
-    if (endpoint.control) return endpoint.control(request as never, call) as AsyncIterable<object>;
+  #source({ inbound }: Entry, request: Message): AsyncIterable<object> {
+    const { endpoint, signal, caller } = inbound;
+    if (endpoint.control) return endpoint.control(request as never, inbound) as AsyncIterable<object>;
     const run = (db: StreamingSession): AsyncIterable<object> =>
-      endpoint.run!(noting(db, inbound.notes), request, call) as unknown as AsyncIterable<object>;
+      endpoint.run!(noting(db, inbound.notes), request, inbound) as unknown as AsyncIterable<object>;
     const scope = readScope(inbound);
     if (scope.kind === 'leased') {
-      return this.#transactions.find(scope.id, call.caller).stream(endpoint.name, signal, run);
+      return this.#transactions.find(scope.id, caller).stream(endpoint.name, signal, run);
     }
-    return this.#transactions.reading({ caller: call.caller, method: endpoint.name }, signal, run);
+    return this.#transactions.reading({ caller, method: endpoint.name }, signal, run);
   }
 
   #fail(entry: Entry, error: unknown): RpcError {
@@ -244,8 +269,9 @@ export class Pipeline {
   }
 
   /** One line a call: no payload, no SQL. */
-  #note({ inbound, startedAt, caller, transaction: named }: Entry, failure?: RpcError): void {
-    const { endpoint, peer, header, notes } = inbound;
+  #note({ inbound, startedAt, transaction: named }: Entry<Arrival | Admitted | Inbound>, failure?: RpcError): void {
+    const { endpoint, peer, header } = inbound;
+    const caller = 'caller' in inbound ? inbound.caller : undefined;
     const serious = failure?.code === Code.INTERNAL || failure?.code === Code.DATA_LOSS;
     const level = serious ? 'error' : endpoint.quiet && !failure ? 'debug' : 'info';
     if (!this.#log.isLevelEnabled(level)) return;
@@ -262,7 +288,7 @@ export class Pipeline {
         ...(caller === undefined ? {} : { caller }),
         // Enough to tell transactions apart, not enough to use one.
         ...(transaction === undefined ? {} : { transaction: transaction.slice(0, 10) }),
-        ...(notes.text === undefined ? {} : { inexact: notes.text }),
+        ...('notes' in inbound && inbound.notes.text !== undefined ? { inexact: inbound.notes.text } : {}),
         ...causeOf(failure),
       },
       'call',

@@ -13,6 +13,8 @@ import { drivers as driversFor } from '../drivers/index.ts';
 import { Health } from '../gen/grpc/health/v1/health_pb.ts';
 import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { createProviders } from '../providers/index.ts';
+import { ByteBudget } from './budget.ts';
+import { CONNECTION_LIMITS, type ConnectionLimits } from './connections.ts';
 import { driverEndpoints } from './endpoint.ts';
 import { listenGrpc } from './grpc.ts';
 import { healthEndpoints, Readiness } from './health.ts';
@@ -43,10 +45,15 @@ const LAST_COMMANDS_MS = 100;
  * Connects to a migrated database and serves all drivers on both listeners.
  *
  * @param url PostgreSQL connection string.
+ * @param limits how long connections may be silent, where that is not the default.
  */
 export const startServer = async (
   config: Config,
-  { url, log }: { readonly url: string; readonly log: Logger },
+  {
+    url,
+    log,
+    limits: connectionLimits,
+  }: { readonly url: string; readonly log: Logger; readonly limits?: ConnectionLimits },
 ): Promise<Sidecar> => {
   const database = openDatabase(readTarget(url), {
     pooler: config.pooler,
@@ -90,11 +97,17 @@ export const startServer = async (
       ...healthEndpoints(readiness, served, closing.signal),
       ...(config.reflection ? reflectionEndpoints(services) : []),
     ];
-    const pipeline = new Pipeline(database, transactions, identity, log);
-    const { maxMessageBytes } = config;
-    const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, maxMessageBytes });
+    const pipeline = new Pipeline(database, transactions, identity, log, config.callTimeoutMs);
+    const { maxMessageBytes, maxRequestBytes, socketMode } = config;
+    const shared = {
+      maxMessageBytes,
+      socketMode,
+      budget: new ByteBudget(maxRequestBytes, maxMessageBytes),
+      limits: connectionLimits ?? CONNECTION_LIMITS,
+    };
+    const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, ...shared });
     const http = config.httpListen
-      ? await listenHttp(pipeline, endpoints, { listen: config.httpListen, maxMessageBytes }).catch(async (error) => {
+      ? await listenHttp(pipeline, endpoints, { listen: config.httpListen, ...shared }).catch(async (error) => {
           await grpc.close(0);
           throw error;
         })

@@ -18,6 +18,9 @@ export interface Detail<D extends DescMessage = DescMessage> {
   readonly value: MessageInitShape<D>;
 }
 
+/** The text as every encoding carries it: half of a surrogate pair, which a caller's own key may hold, has none. */
+export const wellFormed = (text: string): string => text.toWellFormed();
+
 /** The details of an error: ErrorInfo always, the others where they say something. */
 export const errorDetails = (error: RpcError): Detail[] => {
   const details: Detail[] = [
@@ -30,7 +33,15 @@ export const errorDetails = (error: RpcError): Detail[] => {
     details.push({ desc: RetryInfoSchema, value: { retryDelay: durationFromMs(error.retryAfterMs) } } as Detail);
   }
   if (error.fields.length > 0) {
-    details.push({ desc: BadRequestSchema, value: { fieldViolations: [...error.fields] } } as Detail);
+    details.push({
+      desc: BadRequestSchema,
+      value: {
+        fieldViolations: error.fields.map(({ field, description }) => ({
+          field: wellFormed(field),
+          description: wellFormed(description),
+        })),
+      },
+    } as Detail);
   }
   if (error.preconditions.length > 0) {
     details.push({ desc: PreconditionFailureSchema, value: { violations: [...error.preconditions] } } as Detail);
@@ -44,7 +55,7 @@ export const statusBytes = (error: RpcError): Uint8Array =>
     StatusSchema,
     create(StatusSchema, {
       code: error.code,
-      message: error.message,
+      message: wellFormed(error.message),
       details: errorDetails(error).map(({ desc, value }) => anyPack(desc, create(desc, value))),
     }),
   );

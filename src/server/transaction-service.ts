@@ -97,6 +97,12 @@ const operationCount = unchecked(
   ),
 );
 
+/**
+ * The most that a held transaction may be idle where nobody notices that its holder's machine has vanished: over
+ * HTTP/1.1 a stream without news and one into the void look the same.
+ */
+const UNWATCHED_IDLE_MS = 40_000;
+
 const beginRules = { idle_lease: lease, total_lease: lease, label: maxLength(128) };
 
 /** The id a request names, in the field or in the header. */
@@ -118,6 +124,9 @@ const refuseHeader = ({ header }: ControlCall): void => {
   }
 };
 
+const heldIdleMs = ({ watched }: ControlCall, asked: number | undefined): number | 'none' =>
+  watched ? 'none' : Math.min(asked ?? UNWATCHED_IDLE_MS, UNWATCHED_IDLE_MS);
+
 /** The service behind the `transaction` header. */
 export const transactionEndpoints = (
   database: Database,
@@ -135,6 +144,7 @@ export const transactionEndpoints = (
     if (request.deferrable && !(request.readOnly && isolation === 'serializable')) {
       throw invalidArgument([{ field: 'deferrable', description: 'goes only with SERIALIZABLE and read_only' }]);
     }
+    const idleLeaseMs = request.idleLease && durationMs(request.idleLease);
     return transactions.begin(
       {
         caller: call.caller,
@@ -142,7 +152,7 @@ export const transactionEndpoints = (
         isolation,
         readOnly: request.readOnly,
         deferrable: request.deferrable,
-        idleLeaseMs: held ? 'none' : request.idleLease && durationMs(request.idleLease),
+        idleLeaseMs: held ? heldIdleMs(call, idleLeaseMs) : idleLeaseMs,
         totalLeaseMs: request.totalLease && durationMs(request.totalLease),
       },
       call.signal,

@@ -10,7 +10,7 @@ const rpc = SymbolTableService.method;
 
 let sidecar: TestSidecar;
 beforeAll(async () => {
-  sidecar = await startTestSidecar();
+  sidecar = await startTestSidecar({ maxMessageBytes: 33_554_432 });
 });
 afterAll(() => sidecar?.stop());
 

@@ -69,7 +69,7 @@ describe('JSON over HTTP', () => {
 
   test.each([
     ['no JSON', '{'],
-    ['a wrong type', '{"limit": "many"}'],
+    ['a wrong type', '{"agentId": 5}'],
     ['a list', '[]'],
     ['a field of another kind', '{"severityMin": {}}'],
     ['an unknown field', '{"sevreityMin": 0.5}'],

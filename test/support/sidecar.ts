@@ -1,5 +1,6 @@
 import { type Config, loadConfig } from '../../src/config.ts';
 import { createLog } from '../../src/log.ts';
+import type { ConnectionLimits } from '../../src/server/connections.ts';
 import { type Sidecar, startServer } from '../../src/server/sidecar.ts';
 import { type Caller, connectCaller, grpcCaller } from './client.ts';
 import { createDatabase, openPool } from './postgres.ts';
@@ -22,7 +23,11 @@ export interface TestSidecar {
 }
 
 /** Starts a server on a fresh, migrated database, or on one that another test server owns. */
-export const startTestSidecar = async (overrides: Partial<Config> = {}, url?: string): Promise<TestSidecar> => {
+export const startTestSidecar = async (
+  overrides: Partial<Config> = {},
+  url?: string,
+  limits?: ConnectionLimits,
+): Promise<TestSidecar> => {
   const database = url === undefined ? await createDatabase() : { url, drop: async () => {} };
   const config: Config = {
     ...loadConfig([], {}),
@@ -33,7 +38,7 @@ export const startTestSidecar = async (overrides: Partial<Config> = {}, url?: st
   };
   const lines: string[] = [];
   const log = createLog(config.logLevel, { write: (line) => lines.push(line) });
-  const server = await startServer(config, { url: database.url, log });
+  const server = await startServer(config, { url: database.url, log, ...(limits ? { limits } : {}) });
   const grpc = grpcCaller(server.grpcAddress);
   const connect = connectCaller(server.httpAddress!);
   const pool = openPool(database.url, 4);

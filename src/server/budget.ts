@@ -1,0 +1,73 @@
+import { busy } from '../database/errors.ts';
+
+/** The most that a byte of gzip or deflate can unfold to, by their format. */
+const DEFLATE_RATIO = 1_032;
+
+/** Bytes that requests under way hold, all of the process together. */
+export class ByteBudget {
+  readonly #max: number;
+  readonly #maxMessage: number;
+  #used = 0;
+
+  /**
+   * @param max bytes that requests may hold together.
+   * @param maxMessage bytes of the largest message.
+   */
+  constructor(max: number, maxMessage: number) {
+    this.#max = max;
+    this.#maxMessage = maxMessage;
+  }
+
+  get used(): number {
+    return this.#used;
+  }
+
+  /** Counts for one request. @param encoding how its body is compressed, if it is. */
+  open(encoding: string | undefined): Reservation {
+    return new Reservation(
+      (bytes) => {
+        if (this.#used + bytes > this.#max) return false;
+        this.#used += bytes;
+        return true;
+      },
+      encoding === undefined || encoding === 'identity'
+        ? () => 0
+        : (bytes) => (encoding === 'br' ? this.#maxMessage : Math.min(bytes * DEFLATE_RATIO, this.#maxMessage)),
+    );
+  }
+}
+
+/** What one request holds until it has ended. */
+export class Reservation {
+  readonly #take: (bytes: number) => boolean;
+  readonly #unfolded: (bytes: number) => number;
+  #received = 0;
+  #held = 0;
+  #released = false;
+
+  constructor(take: (bytes: number) => boolean, unfolded: (bytes: number) => number) {
+    this.#take = take;
+    this.#unfolded = unfolded;
+  }
+
+  /**
+   * Counts bytes that have arrived, and what they may unfold to.
+   *
+   * @throws RESOURCE_EXHAUSTED with RetryInfo when there is no room for them.
+   */
+  add(bytes: number): void {
+    if (this.#released) return;
+    this.#received += bytes;
+    const held = this.#received + this.#unfolded(this.#received);
+    if (!this.#take(held - this.#held)) {
+      throw busy('REQUEST_BYTES_EXHAUSTED', 'the requests under way hold as many bytes as they may');
+    }
+    this.#held = held;
+  }
+
+  release(): void {
+    this.#released = true;
+    this.#take(-this.#held);
+    this.#held = 0;
+  }
+}

@@ -1,0 +1,132 @@
+import { createServer, type Http2Server, type ServerHttp2Session } from 'node:http2';
+import type { Socket } from 'node:net';
+
+/** What the connections of a listener may take and how long they may be silent. Times are milliseconds. */
+export interface ConnectionLimits {
+  /** Until a new connection has said in which protocol it speaks. */
+  readonly handshakeMs: number;
+  /** From the first byte of a request to its last. */
+  readonly requestMs: number;
+  /** Without a call, until the connection is closed. */
+  readonly idleMs: number;
+  /** Between two questions whether the other side is there. */
+  readonly pingMs: number;
+  /** Until such a question must be answered. */
+  readonly pingTimeoutMs: number;
+  /** How often requests that are late are looked for. */
+  readonly checkMs: number;
+}
+
+/** A caller whose machine vanishes is noticed within 30 s. */
+export const CONNECTION_LIMITS: ConnectionLimits = {
+  handshakeMs: 10_000,
+  requestMs: 60_000,
+  idleMs: 300_000,
+  pingMs: 20_000,
+  pingTimeoutMs: 10_000,
+  checkMs: 5_000,
+};
+
+/** Calls under way on one HTTP/2 connection; a client keeps back what goes beyond. */
+const STREAMS = 256;
+
+/**
+ * Resets that one connection may send: at once, and every second for ever. As many as all its calls ended by deadlines
+ * of 52 ms, one after the other. Resets beyond that cost more than they say, so the connection is closed.
+ */
+const RESET_BURST = 20_000;
+const RESETS_A_SECOND = 5_000;
+
+/** Closes a session that does not begin, does not answer, or is not used. */
+const attend = (session: ServerHttp2Session, limits: ConnectionLimits): void => {
+  const drop = (): void => session.destroy();
+  const handshake = setTimeout(drop, limits.handshakeMs);
+  session.once('remoteSettings', () => clearTimeout(handshake));
+
+  let answered: NodeJS.Timeout | undefined;
+  const ping = setInterval(() => {
+    if (session.destroyed || answered) return;
+    answered = setTimeout(drop, limits.pingTimeoutMs);
+    const sent = session.ping((error) => {
+      clearTimeout(answered);
+      answered = undefined;
+      if (error) drop();
+    });
+    if (!sent) drop();
+  }, limits.pingMs);
+
+  let streams = 0;
+  const idle = setTimeout(() => {
+    if (streams === 0) session.close();
+  }, limits.idleMs);
+  session.on('stream', (stream) => {
+    streams += 1;
+    stream.once('close', () => {
+      streams -= 1;
+      idle.refresh();
+    });
+  });
+
+  session.once('close', () => {
+    for (const timer of [handshake, ping, answered, idle]) clearTimeout(timer);
+  });
+};
+
+/** The connections of one listener: all are known, so that all can be ended. */
+export class Connections {
+  /** Takes sockets that speak HTTP/2, by `connection` events. */
+  readonly http2: Http2Server;
+  readonly #sockets = new Set<Socket>();
+  readonly #sessions = new Set<ServerHttp2Session>();
+  /** Sockets that have not said anything yet. */
+  readonly #silent = new Map<Socket, NodeJS.Timeout>();
+  readonly #limits: ConnectionLimits;
+
+  constructor(limits: ConnectionLimits) {
+    this.#limits = limits;
+    this.http2 = createServer({
+      settings: { maxConcurrentStreams: STREAMS },
+      streamResetBurst: RESET_BURST,
+      streamResetRate: RESETS_A_SECOND,
+      // Streams and their windows bound what a session holds; where Node enforces a number it stalls instead.
+      maxSessionMemory: Number.MAX_SAFE_INTEGER,
+      maxSendHeaderBlockLength: Number.MAX_SAFE_INTEGER,
+      // A padded value would be dropped before anybody can refuse it.
+      strictFieldWhitespaceValidation: false,
+    });
+    this.http2.on('session', (session) => {
+      this.#sessions.add(session);
+      session.once('close', () => this.#sessions.delete(session));
+      attend(session, limits);
+    });
+  }
+
+  /** Owns a new socket from now on; it must be handed over in time. */
+  add(socket: Socket): void {
+    this.#sockets.add(socket);
+    const late = setTimeout(() => socket.destroy(), this.#limits.handshakeMs);
+    this.#silent.set(socket, late);
+    socket.on('error', () => socket.destroy());
+    socket.once('close', () => {
+      this.#sockets.delete(socket);
+      this.handOver(socket);
+    });
+  }
+
+  /** It has said in which protocol it speaks: whoever serves that watches it now. */
+  handOver(socket: Socket): void {
+    clearTimeout(this.#silent.get(socket));
+    this.#silent.delete(socket);
+  }
+
+  /** Lets calls under way end for at most that long, milliseconds, and then cuts them off. */
+  async close(timeoutMs: number, closed: Promise<void>): Promise<void> {
+    for (const socket of this.#silent.keys()) socket.destroy();
+    for (const session of this.#sessions) session.close();
+    const force = setTimeout(() => {
+      for (const socket of this.#sockets) socket.destroy();
+    }, timeoutMs);
+    await closed;
+    clearTimeout(force);
+  }
+}
