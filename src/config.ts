@@ -60,14 +60,14 @@ type Parse<T> = (text: string) => T;
 /** Numbers by what they count, told apart as long as they are parsed. */
 type Ms = number & { readonly counts: 'ms' };
 type Count = number & { readonly counts: 'things' };
-type FileMode = number & { readonly counts: 'permissions' };
+type Mode = number & { readonly counts: 'permissions' };
 
 /** What the parser of a setting must make. */
 type Parsed<K extends keyof Config> = Config[K] extends number
   ? K extends `${string}Ms`
     ? Ms
     : K extends `${string}Mode`
-      ? FileMode
+      ? Mode
       : Count
   : Config[K];
 
@@ -125,9 +125,9 @@ const hostPort: Parse<string> = (text) => {
 
 const socketOrPort: Parse<string> = (text) => (/^unix:\/.+/.test(text) ? text : hostPort(text));
 
-const fileMode: Parse<FileMode> = (text) => {
+const fileMode: Parse<Mode> = (text) => {
   if (!/^0?[0-7]{3}$/.test(text)) throw new ConfigError('must be an octal file mode such as 0660');
-  return Number.parseInt(text, 8) as FileMode;
+  return Number.parseInt(text, 8) as Mode;
 };
 
 const optional: Parse<string | undefined> = (text) => (text === '' ? undefined : text);

@@ -20,12 +20,18 @@ import { fits, page, type Rule } from './rules.ts';
 import { each } from './streams.ts';
 
 const feedbackIds = column(PolicyProposal, 'triggering_feedback_ids');
+const createdAt = column(PolicyProposal, 'created_at');
 const expressions = {
   proposed_rule: documentOr('{}', column(PolicyProposal, 'proposed_rule')),
   triggering_feedback_ids: documentOr('[]', feedbackIds),
   triggering_feedback_count: elementsOf(feedbackIds),
   provenance_count: elementsOf(feedbackIds),
-  days_pending: `floor(extract(epoch from statement_timestamp() - ${column(PolicyProposal, 'created_at')}) / 86400)`,
+  // Not every PostgreSQL takes an infinite instant from another.
+  days_pending: `case
+    when isfinite(${createdAt}) then floor(extract(epoch from statement_timestamp() - ${createdAt}) / 86400)::double precision
+    when ${createdAt} > statement_timestamp() then '-Infinity'
+    else 'Infinity'
+  end`,
 };
 const forReview = projection(ProposalForReviewSchema, PolicyProposal, { expressions });
 const reviewed = projection(ReviewedProposalSchema, PolicyProposal, { expressions });

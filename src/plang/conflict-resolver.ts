@@ -204,7 +204,10 @@ const best = <T extends number | bigint>(
   return winner;
 };
 
-/** Settles one conflict; returns how, or undefined when it cannot be. A PRIORITY conflict changes the module. */
+/**
+ * Settles one conflict; returns how, or undefined when it cannot be: nobody prevails, or one without a name. A PRIORITY
+ * conflict changes the module.
+ */
 const settle = (
   module: PolicyModule,
   { kind, policies }: Conflict,
@@ -216,9 +219,7 @@ const settle = (
         const ranks = policy ? actionsOf(policy).map(actionPrecedence) : [];
         return ranks.length === 0 ? undefined : Math.max(...ranks);
       });
-      return winner === undefined
-        ? undefined
-        : { resolution: `Using most restrictive action from '${winner}'`, winner };
+      return winner ? { resolution: `Using most restrictive action from '${winner}'`, winner } : undefined;
     }
     case 'PRIORITY':
       for (const [offset, name] of [...policies].sort(byCodePoint).entries()) {
@@ -231,18 +232,14 @@ const settle = (
         const governance = module.get(name)?.governance;
         return governance && categoryPriority(governance.category);
       });
-      return winner === undefined
-        ? undefined
-        : { resolution: `Higher category policy '${winner}' takes precedence`, winner };
+      return winner ? { resolution: `Higher category policy '${winner}' takes precedence`, winner } : undefined;
     }
     case 'CIRCULAR': {
       const winner = best(policies, (name) => {
         const governance = module.get(name)?.governance;
         return governance && -governance.priority;
       });
-      return winner === undefined
-        ? undefined
-        : { resolution: `Breaking cycle at lowest priority policy '${winner}'`, winner };
+      return winner ? { resolution: `Breaking cycle at lowest priority policy '${winner}'`, winner } : undefined;
     }
   }
 };

@@ -27,12 +27,17 @@ export const CONNECTION_LIMITS: ConnectionLimits = {
   checkMs: 5_000,
 };
 
-/** Calls under way on one HTTP/2 connection; a client keeps back what goes beyond. */
-const STREAMS = 256;
+/**
+ * Calls under way on one HTTP/2 connection; a client keeps back what goes beyond. Node counts a call that was reset until
+ * its next turn, so this is twice what a caller may end and begin anew at one moment.
+ */
+const STREAMS = 1_000;
+/** Calls beyond that in one go after which the connection is closed: a client that has read the limit sends none. */
+const REJECTED_STREAMS = 10_000;
 
 /**
- * Resets that one connection may send: at once, and every second for ever. As many as all its calls ended by deadlines
- * of 52 ms, one after the other. Resets beyond that cost more than they say, so the connection is closed.
+ * Resets that one connection may send: at once, and every second for ever. As many as 500 calls at a time that all end by
+ * deadlines of 100 ms. A call that is reset sooner costs more than it says, so the connection is closed beyond that.
  */
 const RESET_BURST = 20_000;
 const RESETS_A_SECOND = 5_000;
@@ -88,6 +93,7 @@ export class Connections {
       settings: { maxConcurrentStreams: STREAMS },
       streamResetBurst: RESET_BURST,
       streamResetRate: RESETS_A_SECOND,
+      maxSessionRejectedStreams: REJECTED_STREAMS,
       // Streams and their windows bound what a session holds; where Node enforces a number it stalls instead.
       maxSessionMemory: Number.MAX_SAFE_INTEGER,
       maxSendHeaderBlockLength: Number.MAX_SAFE_INTEGER,

@@ -1,5 +1,5 @@
 import { createServer as createHttp1, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
+import { constants, type Http2ServerRequest, type Http2ServerResponse } from 'node:http2';
 import type { Socket } from 'node:net';
 import { create, createFileRegistry, type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
 import {
@@ -278,8 +278,11 @@ export const listenHttp = async (
     });
     counted(request, response);
     if ('stream' in request) {
-      const late = setTimeout(() => request.stream.close(8), limits.requestMs);
-      request.stream.once('end', () => clearTimeout(late)).once('close', () => clearTimeout(late));
+      const { stream } = request;
+      const late = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), limits.requestMs);
+      stream.once('end', () => clearTimeout(late)).once('close', () => clearTimeout(late));
+      // What is left of a body that has been answered would keep the stream open; nobody else takes it any more.
+      stream.once('finish', () => stream.removeAllListeners('data').resume());
     }
     try {
       adapter(request as never, response as never);

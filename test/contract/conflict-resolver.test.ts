@@ -57,6 +57,48 @@ describe.each(['grpc', 'connect'] as const)('conflicts over %s', (listener) => {
     expect(resolutionLog).toEqual(["Resolved ACTION conflict: Using most restrictive action from 'p_deny'"]);
   });
 
+  test('a function without a name takes part, and wins nothing', async () => {
+    const { conflicts, resolutionLog, prioritiesAfter } = await resolve([
+      policy('', [load, act(ActionType.DENY)], PolicyCategory.SAFETY, 10n),
+      policy('a', [load, act(ActionType.ALLOW)], PolicyCategory.CUSTOM, 50n),
+      policy('b', [act(ActionType.ROUTE, 'c')], PolicyCategory.CUSTOM, 60n),
+      policy('c', [act(ActionType.ROUTE, 'b')], PolicyCategory.CUSTOM, 70n),
+    ]);
+    expect(
+      conflicts.map(({ conflictType, policies, resolved, winner, resolution }) => ({
+        conflictType,
+        policies,
+        resolved,
+        winner,
+        resolution,
+      })),
+    ).toEqual([
+      { conflictType: IrConflictType.ACTION, policies: ['', 'a'], resolved: false },
+      { conflictType: IrConflictType.CATEGORY, policies: ['a', ''], resolved: false },
+      {
+        conflictType: IrConflictType.CIRCULAR,
+        policies: ['b', 'c', 'b'],
+        resolved: true,
+        winner: 'b',
+        resolution: "Breaking cycle at lowest priority policy 'b'",
+      },
+    ]);
+    expect(resolutionLog).toEqual(["Resolved CIRCULAR conflict: Breaking cycle at lowest priority policy 'b'"]);
+    expect(prioritiesAfter.map(({ priority }) => priority)).toEqual([10n, 50n, 60n, 70n]);
+  });
+
+  test('a nameless way into a circle is cut nowhere', async () => {
+    const { conflicts, resolutionLog } = await resolve([
+      policy('', [act(ActionType.ROUTE, 'a')], PolicyCategory.CUSTOM, 1n),
+      policy('a', [act(ActionType.ROUTE, 'a')], PolicyCategory.PRIVACY, 5n),
+    ]);
+    expect(conflicts).toMatchObject([
+      { conflictType: IrConflictType.CIRCULAR, policies: ['', 'a', 'a'], resolved: false },
+    ]);
+    expect(conflicts[0]?.winner).toBeUndefined();
+    expect(resolutionLog).toEqual([]);
+  });
+
   test('equal priorities are spread by name, in the module too', async () => {
     const same = (name: string) => policy(name, [load], PolicyCategory.PRIVACY);
     const { conflicts, prioritiesAfter, module } = await resolve([

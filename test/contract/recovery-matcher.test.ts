@@ -487,6 +487,8 @@ describe('layers of the hybrid', () => {
     await know('near', [0.95, 0.1, 0], { action: 'restart', rate: 0.5 });
     await know('other-model', [1, 0], { action: 'wrong' });
     await know('zero', [0, 0, 0], { action: 'wrong' });
+    await know('huge', [1e308, 1e308, 0], { action: 'wrong' });
+    await know('tiny', [5e-324, 1e-300, 1e-300], { action: 'wrong' });
     const found = await ask('EMBEDDED');
     const similarity = 0.95 / Math.hypot(0.95, 0.1);
     expect(found.suggestedRecovery).toBe('restart');

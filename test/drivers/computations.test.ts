@@ -206,6 +206,12 @@ describe('confidence', () => {
     expect([basic(1, 3), basic(2, 3)]).toEqual([0.3333, 0.6667]);
   });
 
+  test('less than no occurrences: the weighted score is the basic one', () => {
+    const { confidence, explain } = computeConfidence([at('2026-01-31T12:00:00Z')], -4, false, now);
+    expect(confidence).toBe(0);
+    expect(explain).toMatchObject({ occurrences: -4, score_basic: -0.25, score_weighted: -0.25, confidence: 0 });
+  });
+
   test('times with an offset of any kind, none without', () => {
     const of = (createdAt: string) => computeConfidence([at(createdAt)], 10, false, now).confidence;
     expect(of('2026-01-24T12:00:00Z')).toBe(of('2026-01-24T14:30:00.000000+02:30'));

@@ -5,8 +5,8 @@ import fc from 'fast-check';
 const mostly = <T>(plausible: fc.Arbitrary<T>, ...hostile: fc.Arbitrary<T>[]): fc.Arbitrary<T> =>
   fc.oneof({ weight: 12 * hostile.length, arbitrary: plausible }, ...hostile);
 
-const KEYS = ['5b0c2b1e-0000-4000-8000-000000000001', '5B0C2B1E-0000-4000-8000-000000000002'];
-const WORDS = ['t1', 'a', 'COST', 'GLOBAL', 'execute', 'strict', '0.5'];
+export const KEYS = ['5b0c2b1e-0000-4000-8000-000000000001', '5B0C2B1E-0000-4000-8000-000000000002'];
+export const WORDS = ['t1', 'a', 'COST', 'GLOBAL', 'execute', 'strict', '0.5'];
 const ODD = [
   '',
   ' ',

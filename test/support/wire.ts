@@ -21,7 +21,11 @@ export const framed = <M extends DescMethod>(method: M, request: MessageInitShap
 
 /** A connection with prior knowledge of HTTP/2, without a client library that would mend what is sent. */
 export const openH2 = (address: string, options: object = {}): ClientHttp2Session => {
-  const session = connect(`http://${address}`, { strictFieldWhitespaceValidation: false, ...options } as object);
+  const session = connect(`http://${address}`, {
+    strictFieldWhitespaceValidation: false,
+    maxSessionMemory: 1_000,
+    ...options,
+  } as object);
   session.on('error', () => {});
   return session;
 };

@@ -9,6 +9,7 @@ import {
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { read, write } from '../driver.ts';
 import { between, required } from '../rules.ts';
+import { sumOf } from '../sums.ts';
 import type { Part } from './contract.ts';
 
 const events = table(TemporalMetricEvent);
@@ -75,7 +76,7 @@ const compact = statement(
     returning ${event('policy_id', 'e')}, ${event('agent_id', 'e')}, ${event('tenant_id', 'e')}, ${event('value', 'e')},
       date_trunc('hour', ${event('occurred_at', 'e')}, 'UTC') as hour
   ), grouped as (
-    select policy_id, agent_id, tenant_id, hour, sum(value) as total, count(*) as number, max(value) as greatest
+    select policy_id, agent_id, tenant_id, hour, ${sumOf('value')} as total, count(*) as number, max(value) as greatest
     from moved group by policy_id, agent_id, tenant_id, hour
   ), keyed as (
     select grouped.*, coalesce((${EXISTING_KEY}), ${NEW_KEY}) as window_key from grouped
@@ -95,7 +96,9 @@ const compact = statement(
     select policy_id, agent_id, tenant_id, window_key, total, number, greatest, hour, hour + interval '1 hour', now()
     from keyed order by window_key
     on conflict (${window('window_key')}) do update set
-      ${window('current_sum')} = ${window('current_sum', 'w')} + ${window('current_sum', 'excluded')},
+      ${window('current_sum')} = (
+        select ${sumOf('part')} from (values (${window('current_sum', 'w')}), (${window('current_sum', 'excluded')})) as parts (part)
+      ),
       ${window('current_count')} = ${window('current_count', 'w')} + ${window('current_count', 'excluded')},
       ${window('current_max')} = greatest(${window('current_max', 'w')}, ${window('current_max', 'excluded')}),
       ${window('updated_at')} = ${window('updated_at', 'excluded')}

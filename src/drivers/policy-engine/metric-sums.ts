@@ -13,6 +13,7 @@ import { read } from '../driver.ts';
 import { filteredList, nonEmpty } from '../filters.ts';
 import { between, fits, page, required } from '../rules.ts';
 import { each } from '../streams.ts';
+import { sumOf } from '../sums.ts';
 import type { Part } from './contract.ts';
 
 const event = (name: ColumnOf<typeof TemporalMetricEvent>): string => column(TemporalMetricEvent, name);
@@ -25,7 +26,7 @@ const CUTOFF = `(now() - $2::bigint * interval '1 second')`;
 
 const metricSum = statement(
   'policy_engine.temporal_metric_sum',
-  `select coalesce(sum(${event('value')}), 0) from ${table(TemporalMetricEvent)}
+  `select ${sumOf(event('value'))} from ${table(TemporalMetricEvent)}
   where ${event('policy_id')} = $1::uuid and ${event('occurred_at')} > ${CUTOFF}`,
   ([sum]) => Number(sum),
 );
@@ -34,21 +35,28 @@ const metricSum = statement(
 const owned = (of: (name: 'agent_id' | 'tenant_id') => string): string =>
   `($3::text is null or ${of('agent_id')} = $3) and ($4::text is null or ${of('tenant_id')} = $4)`;
 
+const totalParts = rowMapper(
+  FetchTemporalMetricTotalResponseSchema,
+  FetchTemporalMetricTotalResponseSchema.fields.filter(({ name }) => name !== 'total'),
+);
+
 const metricTotal = statement(
   'policy_engine.temporal_metric_total',
-  `select events.total + windows.whole + windows.part, events.total, windows.whole, windows.part,
-    events.number + windows.number
+  `select events.total, windows.whole, windows.part, events.number + windows.number
   from (
-    select coalesce(sum(${event('value')}), 0) as total, count(*) as number from ${table(TemporalMetricEvent)}
+    select ${sumOf(event('value'))} as total, count(*) as number from ${table(TemporalMetricEvent)}
     where ${event('policy_id')} = $1::uuid and ${event('occurred_at')} > ${CUTOFF} and ${owned(event)}
   ) events, (
-    select coalesce(sum(${window('current_sum')}) filter (where ${window('window_start')} > ${CUTOFF}), 0) as whole,
-      coalesce(sum(${window('current_sum')}) filter (where ${window('window_start')} <= ${CUTOFF}), 0) as part,
+    select ${sumOf(window('current_sum'), `${window('window_start')} > ${CUTOFF}`)} as whole,
+      ${sumOf(window('current_sum'), `${window('window_start')} <= ${CUTOFF}`)} as part,
       coalesce(sum(${window('current_count')}), 0) as number
     from ${table(TemporalMetricWindow)}
     where ${window('policy_id')} = $1::uuid and ${window('window_end')} > ${CUTOFF} and ${owned(window)}
   ) windows`,
-  rowMapper(FetchTemporalMetricTotalResponseSchema),
+  (row, notes) => {
+    const parts = totalParts(row, notes);
+    return { ...parts, total: parts.eventSum + parts.windowSum + parts.partialWindowSum };
+  },
 );
 
 const metricWindow = projection(TemporalMetricWindowSchema, TemporalMetricWindow);

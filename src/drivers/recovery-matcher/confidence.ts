@@ -85,7 +85,7 @@ export const computeConfidence = (
   }
   const basic = Math.min(1, matches.length / occurrences);
   const weight = matches.reduce((sum, match) => sum + weightOf(match, now), 0);
-  const weighted = weight / (occurrences * timeWeight(OCCURRENCE_AGE_DAYS));
+  const weighted = occurrences > 0 ? weight / (occurrences * timeWeight(OCCURRENCE_AGE_DAYS)) : basic;
   const confidence = Math.min(1, Math.max(0, ALPHA * weighted + (1 - ALPHA) * basic));
   return {
     confidence,

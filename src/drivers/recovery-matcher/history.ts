@@ -58,6 +58,10 @@ const store = statement(
   (row) => Number(row[0]),
 );
 
+/** SQL: an element of a vector whose products neither overflow nor underflow, for which PostgreSQL has errors. */
+const bounded = (element: string): string =>
+  `case when abs(${element}) > 1e70 then 'NaN' when abs(${element}) < 1e-70 then 0 else ${element} end`;
+
 // Vectors of another length come from another model and cannot be compared. NaN is above every number.
 const mostSimilar = statement(
   'recovery_matcher.most_similar',
@@ -66,7 +70,8 @@ const mostSimilar = statement(
   from ${table(FailureCatalogEntry)} entry
   cross join lateral (
     select sum(x * y) / nullif(sqrt(sum(x * x)) * sqrt(sum(y * y)), 0) as cosine
-    from unnest(${entry('embedding')}, $1::double precision[]) as pair (x, y)
+    from unnest(${entry('embedding')}, $1::double precision[]) as pair (stored, asked)
+    cross join lateral (select ${bounded('stored')} as x, ${bounded('asked')} as y) as bounded
   ) angle
   where cardinality(${entry('embedding')}) = cardinality($1::double precision[]) and angle.cosine < 'NaN'
   order by angle.cosine desc, ${entry('id')} limit 1`,

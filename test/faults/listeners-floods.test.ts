@@ -1,0 +1,290 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { gzipSync } from 'node:zlib';
+import { create, toBinary } from '@bufbuild/protobuf';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { answerOf, envelope, framed, openCall, openH2, openTcp, pathOf, rawCall } from '../support/wire.ts';
+
+const MAIN = join(import.meta.dirname, '../../src/main.ts');
+const READ = PolicyEngineService.method.fetchRiskCeilings;
+const WRITE = PolicyEngineService.method.resetRiskCeiling;
+const INSERT = PolicyEngineService.method.insertViolation;
+const TOKEN = 'secret';
+const SHA256 = '2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b';
+const MIB = 1024 * 1024;
+
+let database: TestDatabase;
+let client: pg.Client;
+let child: ChildProcess;
+const address: Record<'grpc' | 'http', string> = { grpc: '', http: '' };
+
+// A process of its own, so that its memory can be told.
+beforeAll(async () => {
+  database = await createDatabase();
+  client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+  const tokens = join(import.meta.dirname, '..', 'support', 'tokens');
+  child = spawn(
+    process.execPath,
+    [MAIN, 'serve', '--grpc-listen', '127.0.0.1:0', '--http-listen', '127.0.0.1:0', '--tokens-file', tokens],
+    {
+      env: { PATH: process.env['PATH'], DATABASE_URL: database.url, SIDECAR_LOG_LEVEL: 'silent' },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
+  for await (const line of createInterface({ input: child.stdout! })) {
+    const [, name, at] = /^(gRPC|HTTP) +(\S+)/.exec(line) ?? [];
+    if (name) address[name.toLowerCase() as 'grpc' | 'http'] = at!;
+    if (address.http) break;
+  }
+  child.stdout!.resume();
+}, 120_000);
+afterAll(async () => {
+  if (child?.exitCode === null) {
+    child.kill('SIGTERM');
+    await once(child, 'exit');
+  }
+  await client?.end();
+  await database?.drop();
+});
+
+const bearer = { authorization: `Bearer ${TOKEN}` };
+
+/** Resident memory of the server, bytes. */
+const resident = (): number =>
+  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))![1]) * 1024;
+
+/** The most resident memory that was seen while work ran, beyond what there was before. */
+const growth = async (work: () => Promise<unknown>): Promise<number> => {
+  const before = resident();
+  let most = before;
+  const watch = setInterval(() => {
+    most = Math.max(most, resident());
+  }, 20);
+  await work().finally(() => clearInterval(watch));
+  return Math.max(most, resident()) - before;
+};
+
+describe.each(['grpc', 'http'] as const)('resets on the %s port', (port) => {
+  // nghttp2 by itself closes a connection that sends 1,000 resets at once, or 33 a second.
+  test('ordinary deadlines during a slow query leave the connection alone', async () => {
+    const { rows } = await client.query('select id from policy.risk_ceilings limit 1');
+    await client.query('begin');
+    await client.query('select from policy.risk_ceilings for update');
+    const session = openH2(address[port]);
+    let resets = 0;
+    const one = async (): Promise<void> => {
+      const stream = openCall(session, pathOf(WRITE), { ...bearer, transaction: 'single-use' });
+      stream.end(framed(WRITE, { ceilingId: rows[0].id }));
+      setTimeout(() => stream.close(8), 60);
+      await new Promise((resolve) => stream.once('close', resolve));
+      resets += 1;
+    };
+    for (let round = 0; round < 20; round += 1) await Promise.all(Array.from({ length: 400 }, one));
+    expect(resets).toBe(8_000);
+    await client.query('rollback');
+    expect(session.closed || session.destroyed).toBe(false);
+    // What those calls left in the queue for the database is gone soon.
+    await vi.waitFor(async () => expect(await rawCall(session, READ, {}, bearer)).toMatchObject({ status: 0 }), 5_000);
+    session.close();
+  }, 60_000);
+
+  test('an attack by rapid resets ends its connection, and others do not notice', async () => {
+    const session = openH2(address[port]);
+    await once(session, 'connect');
+    let goaway: number | undefined;
+    session.on('goaway', (code) => {
+      goaway = code;
+    });
+    const other = openH2(address[port]);
+    for (let sent = 0; sent < 60_000 && !session.destroyed; sent += 200) {
+      for (let each = 0; each < 200 && !session.closed && !session.destroyed; each += 1) {
+        const stream = openCall(session, pathOf(READ), bearer);
+        stream.close(8);
+      }
+      await new Promise(setImmediate);
+    }
+    await vi.waitFor(() => expect(session.destroyed).toBe(true), { timeout: 20_000 });
+    expect(goaway).toBeGreaterThan(0);
+    expect(await rawCall(other, READ, {}, bearer)).toMatchObject({ status: 0 });
+    other.close();
+  }, 60_000);
+});
+
+describe.each(['grpc', 'http'] as const)('memory on the %s port', (port) => {
+  // They cost 825 MB, which stayed.
+  test('bombs of callers without a token are not unpacked', async () => {
+    const bomb = gzipSync(Buffer.alloc(200 * MIB));
+    const grown = await growth(async () => {
+      const session = openH2(address[port]);
+      const answers = await Promise.all(
+        Array.from({ length: 20 }, () => {
+          const stream = openCall(session, pathOf(INSERT), { 'grpc-encoding': 'gzip' });
+          const answer = answerOf(stream);
+          stream.end(envelope(bomb, 1));
+          return answer;
+        }),
+      );
+      session.close();
+      for (const { status } of answers) expect(status).toBe(16);
+    });
+    expect(grown).toBeLessThan(60 * MIB);
+  }, 60_000);
+
+  test('bombs of a caller with a token stay within the budget', async () => {
+    const bomb = gzipSync(Buffer.alloc(200 * MIB));
+    const grown = await growth(async () => {
+      const session = openH2(address[port]);
+      const answers = await Promise.all(
+        Array.from({ length: 100 }, () => {
+          const stream = openCall(session, pathOf(INSERT), { ...bearer, 'grpc-encoding': 'gzip' });
+          const answer = answerOf(stream);
+          stream.end(envelope(bomb, 1));
+          return answer;
+        }),
+      );
+      session.close();
+      for (const { status } of answers) expect(status).toBe(8);
+      expect(answers.map(({ reason }) => reason)).toContain('REQUEST_BYTES_EXHAUSTED');
+      expect(await rawCall(openH2(address[port]), READ, {}, bearer)).toMatchObject({ status: 0 });
+    });
+    expect(grown).toBeLessThan(200 * MIB);
+  }, 60_000);
+
+  // They cost 700 MB and 15 s of silence.
+  test('10,000 streams that one connection wants to open', async () => {
+    let refused = 0;
+    const grown = await growth(async () => {
+      const session = openH2(address[port], { peerMaxConcurrentStreams: 100_000 });
+      await once(session, 'remoteSettings');
+      expect(session.remoteSettings.maxConcurrentStreams).toBe(1_000);
+      const streams = Array.from({ length: 10_000 }, () => {
+        const stream = openCall(session, pathOf(READ), bearer);
+        stream.on('close', () => {
+          if (stream.rstCode === 7) refused += 1;
+        });
+        return stream;
+      });
+      const other = openH2(address[port]);
+      const started = performance.now();
+      expect(await rawCall(other, READ, {}, bearer)).toMatchObject({ status: 0 });
+      expect(performance.now() - started).toBeLessThan(3_000);
+      other.close();
+      session.destroy();
+      expect(streams).toHaveLength(10_000);
+    });
+    expect(grown).toBeLessThan(100 * MIB);
+    expect(refused).toBeLessThanOrEqual(10_000);
+  }, 60_000);
+});
+
+describe('what a request costs is known before it is paid', () => {
+  /** The longest time in which nobody else was answered, milliseconds. */
+  const silence = async (work: () => Promise<unknown>): Promise<number> => {
+    const session = openH2(address.grpc);
+    let longest = 0;
+    let over = false;
+    const watching = (async () => {
+      while (!over) {
+        const started = performance.now();
+        await rawCall(session, Health.method.check, {});
+        longest = Math.max(longest, performance.now() - started);
+      }
+    })();
+    await work();
+    over = true;
+    await watching;
+    session.close();
+    return longest;
+  };
+
+  const key = (index: number): string => index.toString(36);
+
+  // It blocked everybody for 6 s.
+  test('a document of very many keys in JSON', async () => {
+    const keys = Array.from({ length: 380_000 }, (_, index) => `"${key(index)}":1`).join();
+    const body = `{"evidence":{${keys}}}`;
+    expect(body.length).toBeLessThan(4 * MIB);
+    const longest = await silence(async () => {
+      const response = await fetch(`http://${address.http}${pathOf(INSERT)}`, {
+        method: 'POST',
+        headers: { ...bearer, 'content-type': 'application/json', transaction: 'single-use' },
+        body,
+      });
+      expect(response.status).toBe(429);
+      expect(await response.json()).toMatchObject({ details: [{ debug: { reason: 'REQUEST_TOO_COMPLEX' } }] });
+    });
+    expect(longest).toBeLessThan(3_000);
+  });
+
+  test.each(['grpc', 'http'] as const)('a document of very many keys in protobuf: %s', async (port) => {
+    const fields = Object.fromEntries(
+      Array.from({ length: 230_000 }, (_, index) => [
+        key(index),
+        { kind: { case: 'boolValue' as const, value: true } },
+      ]),
+    );
+    const message = create(INSERT.input, { evidence: { kind: { case: 'structValue', value: { fields } } } });
+    const bytes = envelope(toBinary(INSERT.input, message));
+    expect(bytes.length).toBeLessThan(4 * MIB);
+    const longest = await silence(async () => {
+      const session = openH2(address[port]);
+      const stream = openCall(session, pathOf(INSERT), { ...bearer, transaction: 'single-use' });
+      const answer = answerOf(stream);
+      stream.end(bytes);
+      expect(await answer).toMatchObject({ status: 8, reason: 'REQUEST_TOO_COMPLEX' });
+      session.close();
+    });
+    expect(longest).toBeLessThan(3_000);
+  });
+
+  test('what is just within the limit is taken without keeping others waiting', async () => {
+    const keys = Array.from({ length: 99_000 }, (_, index) => `"${key(index)}":1`).join();
+    const longest = await silence(async () => {
+      const response = await fetch(`http://${address.http}${pathOf(INSERT)}`, {
+        method: 'POST',
+        headers: { ...bearer, 'content-type': 'application/json', transaction: 'single-use' },
+        body: `{"violationId":"5b0c2b1e-0000-4000-8000-000000000001","violationType":"x","severity":0.5,"description":"d",
+          "routedToGovernor":false,"detectedAt":"2026-01-01T00:00:00Z","evidence":{${keys}}}`,
+      });
+      expect(await response.json()).toMatchObject({ rowsAffected: '1' });
+      expect(response.status).toBe(200);
+    });
+    console.log(`a document of 99,000 keys keeps others waiting for ${longest.toFixed(0)} ms`);
+    expect(longest).toBeLessThan(3_000);
+  });
+
+  test('a request of more than 4 MiB is refused', async () => {
+    const session = openH2(address.grpc);
+    const answer = await rawCall(
+      session,
+      PolicyEngineService.method.fetchViolations,
+      { agentId: 'x'.repeat(5 * MIB) },
+      bearer,
+    );
+    expect(answer.status).toBe(8);
+    session.close();
+  });
+});
+
+test('an upload that is never finished holds no more than its window', async () => {
+  const sockets = Array.from({ length: 50 }, () => openTcp(address.http));
+  const grown = await growth(async () => {
+    for (const socket of sockets) {
+      socket.write(
+        `POST ${pathOf(INSERT)} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4000000\r\n\r\n{`,
+      );
+      socket.write(Buffer.alloc(3 * MIB, 0x20));
+    }
+    await vi.waitFor(() => expect(sockets.every(({ bytesRead }) => bytesRead > 0)).toBe(true), { timeout: 10_000 });
+  });
+  expect(grown).toBeLessThan(100 * MIB);
+  for (const socket of sockets) socket.destroy();
+});

@@ -1,0 +1,106 @@
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { CallError } from '../support/client.ts';
+import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+
+const rpc = PolicyEngineService.method;
+const tx = TransactionService.method;
+
+let sidecar: TestSidecar;
+let length = 4_000;
+beforeAll(async () => {
+  sidecar = await startTestSidecar({ poolMax: 4, transactionsMax: 4 });
+});
+afterAll(() => sidecar?.stop());
+
+const read = (init = {}) => sidecar.grpc.unary(rpc.fetchPolicyVersions, {}, init);
+const begin = async () => (await sidecar.grpc.unary(tx.begin, {})).transaction!.id!;
+const leased = async () => {
+  const transactionId = await begin();
+  try {
+    await read({ transaction: transactionId });
+  } finally {
+    await sidecar.grpc.unary(tx.rollback, { transactionId });
+  }
+};
+const execute = (maxAttempts: number) =>
+  sidecar.grpc.unary(tx.execute, {
+    operations: [{ request: { case: 'fetchPolicyVersions' as const, value: {} } }],
+    maxAttempts,
+  });
+
+/** Runs calls one after the other; returns the reasons of those that were refused. */
+const refusals = async (times: number, call: () => Promise<unknown>): Promise<(string | undefined)[]> => {
+  const reasons: (string | undefined)[] = [];
+  for (let time = 0; time < times; time += 1) {
+    try {
+      await call();
+    } catch (error) {
+      if (!(error instanceof CallError)) throw error;
+      reasons.push(error.reason);
+    }
+  }
+  return reasons;
+};
+
+const all = (count: number, call: () => Promise<unknown>): Promise<unknown> =>
+  Promise.all(Array.from({ length: count }, call));
+
+/** Every connection of both lanes has prepared the statement. */
+const prepareEverywhere = async (): Promise<void> => {
+  const open = await Promise.all(Array.from({ length: 4 }, begin));
+  await Promise.all(open.map((transaction) => read({ transaction })));
+  await Promise.all(open.map((transactionId) => sidecar.grpc.unary(tx.rollback, { transactionId })));
+  await all(12, () => read());
+  await all(12, () => execute(1));
+};
+
+const change = async (): Promise<void> => {
+  length += 1;
+  await sidecar.sql(`alter table policy.policy_versions alter column description type varchar(${length})`);
+};
+
+beforeEach(async () => {
+  await prepareEverywhere();
+  await change();
+});
+
+// Story: after a column had been widened, leased transactions and `Execute` answered ABORTED `SCHEMA_CHANGED` for ever, 147
+// of 147 tries in 180 s: the connection with the old plan went back into its pool, since whether it was of any use was
+// judged from an error that had been wrapped on its way.
+test('transactions meet an old plan once at most, wherever they run next', async () => {
+  const reasons = await refusals(20, leased);
+  expect(reasons.length).toBeLessThanOrEqual(1);
+  expect(reasons.filter((reason) => reason !== 'SCHEMA_CHANGED')).toEqual([]);
+});
+
+test('a list of operations meets it once at most, and not at all with a second attempt', async () => {
+  expect((await refusals(20, () => execute(2))).length).toBe(0);
+  await prepareEverywhere();
+  await change();
+  expect((await refusals(20, () => execute(1))).length).toBeLessThanOrEqual(1);
+});
+
+test('lone reads never meet it', async () => {
+  expect(await refusals(20, () => read())).toEqual([]);
+  await prepareEverywhere();
+  await change();
+  await all(20, () => read());
+});
+
+test('a transaction that is open while the schema changes goes on', async () => {
+  const transaction = await begin();
+  // Until now it has looked at nothing of the table, so that it can be changed.
+  await change();
+  const reasons = await refusals(2, () => read({ transaction }));
+  expect(reasons.length).toBeLessThanOrEqual(2);
+  await sidecar.grpc.unary(tx.rollback, { transactionId: transaction });
+  expect(await refusals(20, leased)).toEqual([]);
+});
+
+test('what else PostgreSQL does not support is not taken for a change of the schema', async () => {
+  expect(await refusals(3, () => sidecar.grpc.unary(tx.begin, { deferrable: true }))).toEqual(
+    Array(3).fill('INVALID_REQUEST'),
+  );
+});

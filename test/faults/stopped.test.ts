@@ -1,0 +1,152 @@
+import { randomUUID } from 'node:crypto';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { jsonToValue } from '../../src/database/values.ts';
+import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { refusal } from '../support/client.ts';
+import { type Cluster, startCluster } from '../support/cluster.ts';
+import { type Network, startNetwork } from '../support/network.ts';
+import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+
+const rpc = PolicyEngineService.method;
+const tx = TransactionService.method;
+
+const SERVING = 1;
+const NOT_SERVING = 2;
+const CALL_TIMEOUT_MS = 3_000;
+const DRAIN_MS = 1_000;
+/** What an answer may take beyond its deadline, and beyond what this process has been kept from doing anything at all. */
+const GRACE_MS = 250;
+const lag = monitorEventLoopDelay({ resolution: 10 });
+const graceMs = (): number => GRACE_MS + 2 * Math.round(lag.max / 1e6);
+
+let cluster: Cluster;
+let network: Network;
+beforeAll(async () => {
+  cluster = await startCluster();
+  network = await startNetwork(cluster.url);
+});
+afterAll(async () => {
+  await network?.close();
+  await cluster?.stop();
+});
+
+const kinds = [
+  { name: 'PostgreSQL stands still', break: () => cluster.freeze(), mend: () => cluster.thaw() },
+  { name: 'its packets are swallowed', break: () => network.swallow(), mend: () => network.heal() },
+];
+
+const start = (): Promise<TestSidecar> =>
+  startTestSidecar({ callTimeoutMs: CALL_TIMEOUT_MS, drainTimeoutMs: DRAIN_MS, poolWaitMs: 1_000 }, network.url);
+
+const violation = () => ({
+  violationId: randomUUID(),
+  violationType: 'x',
+  severity: 0.5,
+  description: 'd',
+  evidence: jsonToValue({}),
+  routedToGovernor: false,
+  detectedAt: { seconds: 1n, nanos: 0 },
+});
+
+/** The sidecar's own word on how long a call took: the client of this test shares a busy processor with everybody. */
+const tookMs = (sidecar: TestSidecar, method: string): number[] =>
+  sidecar
+    .log()
+    .filter((line) => line['method'] === method && line['code'] !== 'OK')
+    .map((line) => line['ms'] as number);
+
+// Story: with every process of PostgreSQL stopped, or its packets dropped, health said SERVING for as long as it lasted, a
+// call with a deadline of 1 s was answered after 6 s or never, and SIGTERM did not end the process: every wait asked for a
+// cancel and then waited for the query all the same.
+describe.each(kinds)('while $name', (kind) => {
+  test('health tells, every call ends by its clock, and all of it heals', async () => {
+    const sidecar = await start();
+    const caller = sidecar.grpc;
+    const begin = async () => (await caller.unary(tx.begin, {})).transaction!.id!;
+    const insert = (transaction: string, timeoutMs?: number) =>
+      caller.unary(rpc.insertViolation, violation(), { transaction, ...(timeoutMs ? { timeoutMs } : {}) });
+    const check = async (service = '') => (await caller.unary(Health.method.check, { service })).status;
+
+    await Promise.all(Array.from({ length: 12 }, () => caller.unary(rpc.fetchRiskCeilings, {})));
+    const [used, committing, idle] = [await begin(), await begin(), await begin()];
+    for (const id of [used, committing]) await insert(id);
+    const told: number[] = [];
+    const watching = new AbortController();
+    const watched = (async () => {
+      for await (const { status } of caller.stream(Health.method.watch, {}, { signal: watching.signal }))
+        told.push(status);
+    })().catch(() => {});
+    await vi.waitFor(() => expect(told).toEqual([SERVING]));
+
+    lag.reset();
+    lag.enable();
+    kind.break();
+    try {
+      const broken = performance.now();
+      const calls = [
+        ...Array.from({ length: 12 }, () => refusal(caller.unary(rpc.fetchRiskCeilings, {}, { timeoutMs: 1_000 }))),
+        refusal(insert('single-use', 1_000)),
+        refusal(insert(used, 1_000)),
+      ];
+      const commit = refusal(caller.unary(tx.commit, { transactionId: committing }, { timeoutMs: 1_000 }));
+      const unlimited = refusal(caller.unary(rpc.fetchRiskCeilings, {}));
+      // Those behind them wait for a connection that nobody gives back.
+      const codes = ['DEADLINE_EXCEEDED', 'UNAVAILABLE', 'RESOURCE_EXHAUSTED'];
+      for (const { code } of await Promise.all([...calls, commit, unlimited])) expect(codes).toContain(code);
+      await vi.waitFor(async () => expect(await check()).toBe(NOT_SERVING), { timeout: 10_000, interval: 50 });
+      await vi.waitFor(() => expect(told).toEqual([SERVING, NOT_SERVING]));
+      const unusable = sidecar.log().find(({ msg }) => String(msg).includes('NOT_SERVING'))!;
+      expect(Date.parse(unusable['time'] as string) - (performance.timeOrigin + broken)).toBeLessThan(
+        5_000 + graceMs(),
+      );
+      expect(await check('hoc.cus.policies.v1.PolicyEngineService')).toBe(NOT_SERVING);
+      expect(Math.max(...tookMs(sidecar, 'PolicyEngineService/InsertViolation'))).toBeLessThan(1_000 + graceMs());
+      expect(Math.max(...tookMs(sidecar, 'TransactionService/Commit'))).toBeLessThan(1_000 + graceMs());
+      expect(Math.max(...tookMs(sidecar, 'PolicyEngineService/FetchRiskCeilings'))).toBeLessThan(
+        CALL_TIMEOUT_MS + GRACE_MS,
+      );
+      // One that lay idle is not known to be lost yet: its next call is told, and so is everybody who rolls back.
+      const rollback = caller.unary(tx.rollback, { transactionId: idle }, { timeoutMs: 5_000 });
+      await rollback;
+    } finally {
+      kind.mend();
+    }
+
+    await vi.waitFor(async () => expect(await check()).toBe(SERVING), { timeout: 10_000, interval: 50 });
+    await vi.waitFor(() => expect(told.at(-1)).toBe(SERVING));
+    watching.abort();
+    await watched;
+    // No slot is lost: all of them can be had at once.
+    const again = await Promise.all(Array.from({ length: 20 }, begin));
+    await Promise.all(again.map((id) => insert(id)));
+    await Promise.all(again.map((transactionId) => caller.unary(tx.rollback, { transactionId })));
+    await Promise.all(Array.from({ length: 30 }, () => caller.unary(rpc.fetchRiskCeilings, {})));
+    await Promise.all(Array.from({ length: 30 }, () => insert('single-use')));
+    await vi.waitFor(async () => expect((await caller.unary(tx.list, {})).transactions).toEqual([]));
+    expect(sidecar.log().filter(({ code }) => code === 'INTERNAL')).toEqual([]);
+    await sidecar.stop();
+  }, 60_000);
+
+  test('the sidecar ends within its drain time', async () => {
+    const sidecar = await start();
+    const id = (await sidecar.grpc.unary(tx.begin, {})).transaction!.id!;
+    await sidecar.grpc.unary(rpc.insertViolation, violation(), { transaction: id });
+    const hung = [
+      refusal(sidecar.grpc.unary(rpc.fetchRiskCeilings, {})),
+      refusal(sidecar.grpc.unary(rpc.insertViolation, violation(), { transaction: 'single-use' })),
+    ];
+    kind.break();
+    try {
+      const began = performance.now();
+      await sidecar.server.stop();
+      expect(performance.now() - began).toBeLessThan(DRAIN_MS + 1_000);
+      await Promise.all(hung.map((call) => call.catch(() => {})));
+    } finally {
+      kind.mend();
+    }
+    await sidecar.discard();
+  }, 60_000);
+});
