@@ -97,6 +97,21 @@ describe('serve', () => {
     );
   });
 
+  test('an embedded database that has stopped answering does not hold the exit', async () => {
+    const sidecar = command(['--drain-timeout', '1s']);
+    await sidecar.serving();
+    const server = postmaster();
+    const backends = readFileSync(`/proc/${server}/task/${server}/children`, 'utf8').trim().split(' ').map(Number);
+    for (const pid of [server, ...backends]) process.kill(pid, 'SIGSTOP');
+    const began = performance.now();
+    sidecar.child.kill('SIGTERM');
+    expect(await sidecar.ended).toBe(1);
+    expect(performance.now() - began).toBeLessThan(2_000);
+    expect(sidecar.err()).toMatch(/^policy-sidecar: cut off/m);
+    for (const pid of [...backends, server]) process.kill(pid, 'SIGCONT');
+    await expect.poll(() => existsSync(`/proc/${server}`), { timeout: 10_000 }).toBe(false);
+  });
+
   test('`npm start` ends with 0 on SIGTERM and leaves nothing behind', async () => {
     const npm = launch('npm', ['start'], { SIDECAR_DATA_DIR: join(folder, 'data-dir') });
     await npm.serving();
