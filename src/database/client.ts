@@ -117,6 +117,10 @@ export class Client extends pg.Client {
   #tls: ConnectionOptions | false = false;
   #pooler: Pooler = 'none';
   #statementTimeoutMs = 0;
+  #ready = false;
+
+  /** When it was begun, by the clock of `performance.now()`. */
+  readonly bornAt = performance.now();
 
   /** Told once, when the connection is lost. */
   onLost: ((error: Error) => void) | undefined;
@@ -144,6 +148,11 @@ export class Client extends pg.Client {
   /** Why the connection is of no use any more; undefined while it is. */
   get lost(): Error | undefined {
     return this.#lost;
+  }
+
+  /** True once it is made and set up. */
+  get ready(): boolean {
+    return this.#ready;
   }
 
   /** What stands in between. */
@@ -224,6 +233,7 @@ export class Client extends pg.Client {
       if (is !== value && !accepted?.test(is) && !(shared && optional)) throw wrongSetting(name, is, value);
     }
     this.#statementTimeoutMs = Number(timeout);
+    this.#ready = true;
   }
 
   async #row(text: string): Promise<unknown[]> {

@@ -34,6 +34,10 @@ export interface Shared {
   generation: number;
   /** False once the server turned out not to keep prepared statements for a connection. */
   named: boolean;
+  /** When a server last turned out to have forgotten a prepared statement, by the clock of `performance.now()`. */
+  forgotAt: number;
+  /** Connections made before are used no more, for nobody knows what they are by now; the same clock. */
+  trustedSince: number;
   /** Longest time a statement may take, milliseconds, whoever waits for it. */
   readonly statementMs: number;
   /** Longest wait for a lock, milliseconds, where it cannot be set for the session. */
@@ -51,6 +55,9 @@ const bound = (param: Param): unknown => (Object.is(param, -0) ? '-0' : param);
 const STALE_PLAN = 'RevalidateCachedQuery';
 const UNKNOWN_STATEMENT = '26000';
 const DUPLICATE_STATEMENT = '42P05';
+
+/** A server that forgets statements twice within this time, on new connections, keeps none; milliseconds. */
+const FORGETFUL_MS = 60_000;
 
 /** SQL that begins a transaction. Whether it may write where nobody has said, the server decides: it may be short of disk. */
 const beginText = ({ isolation, readOnly, deferrable }: TransactionMode): string =>
@@ -244,8 +251,7 @@ export class Connection {
       return databaseError(error, { stalePlan: true });
     }
     if (code === UNKNOWN_STATEMENT || code === DUPLICATE_STATEMENT) {
-      this.#shared.named = false;
-      this.#unusable = true;
+      this.#noteForgotten();
       return databaseError(error, { stalePlan: true });
     }
     const readOnlyDatabase = code === '25006' && !this.#mode?.readOnly;
@@ -257,6 +263,17 @@ export class Connection {
       readOnlyDatabase,
       ownLimit: statementTimeoutMs > 0 && tookMs >= statementTimeoutMs,
     });
+  }
+
+  /** Whoever makes a session forget its statements (`discard all`) makes it forget its settings, too, and others with it. */
+  #noteForgotten(): void {
+    const shared = this.#shared;
+    const now = performance.now();
+    if (this.#client.bornAt > shared.forgotAt && now - shared.forgotAt < FORGETFUL_MS) shared.named = false;
+    // Of those that find out together, one is enough.
+    if (this.#client.bornAt < shared.trustedSince) return;
+    shared.forgotAt = now;
+    shared.trustedSince = now;
   }
 
   /** The database turned out to be read-only although nobody asked for that: it is left, so that a failover is followed. */
@@ -271,7 +288,8 @@ export class Connection {
     this.#released = true;
     this.#client.onLost = undefined;
     const isIdle = this.#mode === undefined && this.#client.getTransactionStatus() === 'I';
-    const clean = isIdle && !lost && !this.#unusable;
+    const trusted = this.#client.bornAt >= this.#shared.trustedSince;
+    const clean = isIdle && !lost && trusted && !this.#unusable;
     this.#giveBack(!clean);
     return lost;
   }

@@ -78,15 +78,20 @@ export class Lane {
    * UNAVAILABLE; an ended call gets its signal's reason.
    */
   async acquire(signal?: AbortSignal): Promise<Connection> {
-    signal?.throwIfAborted();
-    if (this.#pool.waitingCount >= this.#options.queue) {
-      throw busy('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
+    for (;;) {
+      signal?.throwIfAborted();
+      if (this.#pool.waitingCount >= this.#options.queue) {
+        throw busy('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
+      }
+      const lent = this.#pool.connect();
+      const found = await (signal ? raceAbort(lent, signal) : lent).catch((error: unknown) => {
+        throw signal?.aborted ? signal.reason : this.#explain(error);
+      });
+      const client = found as unknown as Client & pg.PoolClient;
+      if (client.bornAt >= this.#shared.trustedSince) return this.#lend(client);
+      client.release(true);
+      client.destroy(new Error('left'));
     }
-    const lent = this.#pool.connect();
-    const client = await (signal ? raceAbort(lent, signal) : lent).catch((error: unknown) => {
-      throw signal?.aborted ? signal.reason : this.#explain(error);
-    });
-    return this.#lend(client as unknown as Client & pg.PoolClient);
   }
 
   #lend(client: Client & pg.PoolClient): Connection {
@@ -139,9 +144,9 @@ export class Lane {
     return result;
   }
 
-  /** Closes what lies idle: after an outage nobody knows which of it still reaches the server. */
+  /** Closes what lies idle. */
   refresh(reason: Error): void {
-    for (const client of this.#clients) if (!this.#lent.has(client)) client.destroy(reason);
+    for (const client of this.#clients) if (client.ready && !this.#lent.has(client)) client.destroy(reason);
   }
 
   /** Lends nothing any more; settles when everything has come back. */
@@ -187,7 +192,10 @@ export interface Database {
   readonly transactions: Lane;
   /** Health and outcomes. */
   readonly reserve: Lane;
-  /** Closes every idle connection: after an outage nobody knows which still reach the server. */
+  /**
+   * Leaves every connection, at once or when it comes back: after an outage nobody knows which still reach the server,
+   * and after a failover, which server.
+   */
   refresh(reason: Error): void;
   /** Lends nothing any more and waits for what is lent, at most so long (milliseconds); then cuts it off. */
   end(patienceMs: number): Promise<void>;
@@ -215,7 +223,15 @@ const READ_SHARE = 0.3;
 /** Opens the lanes; connections are made when they are first needed. */
 export const openDatabase = (target: Target, options: DatabaseOptions): Database => {
   const { lockMs, statementMs, pooler } = options;
-  const shared: Shared = { generation: 0, named: true, statementMs, lockMs, overdue: new Map() };
+  const shared: Shared = {
+    generation: 0,
+    named: true,
+    forgotAt: Number.NEGATIVE_INFINITY,
+    trustedSince: 0,
+    statementMs,
+    lockMs,
+    overdue: new Map(),
+  };
   const client = { target, pooler, lockMs };
   const reserve = new Lane('reserve', client, shared, RESERVE);
   const calls = new Lane('call', client, shared, options.calls);
@@ -233,6 +249,7 @@ export const openDatabase = (target: Target, options: DatabaseOptions): Database
     transactions,
     reserve,
     refresh: (reason) => {
+      shared.trustedSince = performance.now();
       for (const lane of lanes) lane.refresh(reason);
     },
     end: async (patienceMs) => {

@@ -103,8 +103,8 @@ export class Readiness {
     this.#streak = found === this.#usable ? 0 : this.#streak + 1;
     if (this.#streak < (this.#usable === 'nothing' ? SUCCESSES_TO_RETURN : FAILURES_TO_LEAVE)) return;
     this.#streak = 0;
-    // Nobody knows which of the connections outlive an outage.
-    if (found === 'nothing') this.#database.refresh(new Error('the database did not answer'));
+    // Which connections outlive an outage, and which can write now, nobody knows.
+    if (found !== 'reads') this.#database.refresh(new Error(SAID[found]));
     this.#set(found);
   }
 
