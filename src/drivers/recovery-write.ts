@@ -177,6 +177,7 @@ const failurePatch = patchUpdate(
   FailureMatchPatchSchema,
   'failure_match_id',
   {},
+  ['is_retryable', 'recovery_attempted', 'recovery_succeeded'],
 );
 
 const catalogColumns = ['id', 'error_code', 'error_pattern', 'recovery_action', 'success_rate', 'embedding'].map(
@@ -265,7 +266,7 @@ export const recoveryWrite = driver(RecoveryWriteService, {
       const values = patchParams(RecoveryCandidatePatchSchema, updates, updateMask!.paths, lowerEnumText);
       return { rowsAffected: await db.execute(updateCandidate, [candidateId, ...values]) };
     },
-    patchCheck(RecoveryCandidatePatchSchema, { confidence: rate }, notNull(RecoveryCandidate)),
+    patchCheck(RecoveryCandidatePatchSchema, { confidence: rate }, notNull(RecoveryCandidate, ['decision'])),
   ),
   insertSuggestionProvenance: write({ suggestion_id: given, details_json: required() }, async (db, request) => ({
     provenanceId: (await db.row(insertProvenance, [
