@@ -1,6 +1,14 @@
 import { type Config, ConfigError, loadConfig, settingsHelp } from './config.ts';
 import { EmbeddedError } from './database/embedded.ts';
-import { migrateUp, migrationStatus, UnreachableError } from './database/migrate.ts';
+import {
+  BlockedError,
+  findingText,
+  migrateCheck,
+  migrateUp,
+  migrationStatus,
+  ObstacleError,
+  UnreachableError,
+} from './database/migrate.ts';
 import { describeDatabase } from './database/url.ts';
 import { createLog } from './log.ts';
 
@@ -9,6 +17,8 @@ const HELP = `policy-sidecar: the data access of policy engines as gRPC services
 Usage: policy-sidecar [serve] [settings]     serve until SIGINT or SIGTERM (default)
        policy-sidecar migrate up [settings]      bring the database's schema up to date
        policy-sidecar migrate status [settings]  show what is applied and what is pending
+       policy-sidecar migrate check [settings]   show what would stop or change it, changing nothing; exits with 1 where
+                                                 something would stop it
        policy-sidecar --help | -h
 
 Settings, as flag or environment variable (a flag wins):
@@ -19,14 +29,19 @@ const say = (line: string): void => {
   process.stdout.write(`${line}\n`);
 };
 
+/** News of what takes long, apart from what came of it. */
+const tell = (line: string): void => {
+  process.stderr.write(`${line}\n`);
+};
+
 const complain = (line: string): number => {
   process.stderr.write(`policy-sidecar: ${line}\n`);
   return 2;
 };
 
-const USER_ERRORS = [ConfigError, EmbeddedError, UnreachableError];
+const USER_ERRORS = [BlockedError, ConfigError, EmbeddedError, ObstacleError, UnreachableError];
 
-/** A problem that one line explains; anything else keeps its stack. */
+/** A problem that a few lines explain; anything else keeps its stack. */
 const explain = (error: unknown): number => {
   if (USER_ERRORS.some((type) => error instanceof type)) return complain((error as Error).message);
   const { code, message, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number };
@@ -57,14 +72,21 @@ const openSource = async ({ databaseUrl, dataDir }: Config): Promise<Source> => 
 };
 
 const migrate = async (action: string | undefined, config: Config): Promise<number> => {
-  if (action !== 'up' && action !== 'status') return complain('migrate takes `up` or `status`');
+  if (action !== 'up' && action !== 'status' && action !== 'check') {
+    return complain('migrate takes `up`, `status` or `check`');
+  }
   const source = await openSource(config);
   try {
     if (action === 'up') {
-      const applied = await migrateUp(source.url);
-      for (const name of applied) say(`applied ${name}`);
+      const applied = await migrateUp(source.url, { say: tell, onApplied: (name) => say(`applied ${name}`) });
       if (applied.length === 0) say('nothing to apply');
       return 0;
+    }
+    if (action === 'check') {
+      const findings = await migrateCheck(source.url);
+      for (const finding of findings) say(findingText(finding));
+      if (findings.length === 0) say('nothing to change');
+      return findings.some(({ level }) => level === 'stop') ? 1 : 0;
     }
     const { executed, pending, unknown } = await migrationStatus(source.url);
     for (const { name, at } of executed) say(`applied  ${name}  ${at}`);
@@ -85,7 +107,7 @@ const ensureSchema = async (config: Config, url: string): Promise<void> => {
       `the database lacks ${pending.length} migration(s): run \`policy-sidecar migrate up\`, or set SIDECAR_MIGRATE=up`,
     );
   }
-  await migrateUp(url);
+  await migrateUp(url, { say: tell });
 };
 
 /** npm passes a Ctrl-C on to a process that the terminal has signalled already: so close together is no second wish. */
@@ -137,7 +159,7 @@ const serve = async (config: Config): Promise<number> => {
 /**
  * Runs the command.
  *
- * @returns the exit code: 0, or 2 with one line on standard error.
+ * @returns the exit code: 0, 1 for a check that something does not pass, or 2 with the reason on standard error.
  */
 export const main = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> => {
   if (argv.includes('--help') || argv.includes('-h')) {
