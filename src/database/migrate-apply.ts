@@ -7,6 +7,7 @@ import {
   type LiveConstraint,
   type LiveIndex,
   type LiveTable,
+  oidOf,
   quote,
   spellConstraint,
   spellForeignKey,
@@ -145,7 +146,7 @@ export const triggersOf = async (
 ): Promise<{ name: string; definition: string }[]> => {
   const found = await rows(
     `select tgname as name, pg_get_triggerdef(t.oid) as definition from pg_trigger t join pg_proc p on p.oid = tgfoid
-     where tgrelid = to_regclass($1) and not tgisinternal and (tgname = $2 or position($3 in prosrc) > 0) order by 1`,
+     where tgrelid = ${oidOf('$1')} and not tgisinternal and (tgname = $2 or position($3 in prosrc) > 0) order by 1`,
     [table, name ?? null, mention ?? null],
   );
   return found.map((row) => ({ name: row['name']!, definition: row['definition']! }));
@@ -176,7 +177,7 @@ export const droppable = async (
   name: string,
 ): Promise<{ readonly table: string; readonly bytes: number } | undefined> => {
   const [found] = await rows(
-    `select indrelid::regclass::text as table, pg_relation_size(indrelid) as bytes from pg_index where indexrelid = to_regclass($1)
+    `select indrelid::regclass::text as table, pg_relation_size(indrelid) as bytes from pg_index where indexrelid = ${oidOf('$1')}
        and not exists (select from pg_constraint where conindid = indexrelid)`,
     [name],
   );
@@ -194,7 +195,7 @@ const dropIndex = async (migrating: Migrating, { name }: Of<'dropIndex'>): Promi
 export const checksOn = async ({ rows }: Tx, { table, columns }: Of<'dropChecks'>): Promise<string[]> => {
   const found = await rows(
     `select distinct conname as name from pg_constraint join pg_attribute on attrelid = conrelid and attnum = any (conkey)
-     where contype = 'c' and conrelid = to_regclass($1) and attname = any ($2) order by 1`,
+     where contype = 'c' and conrelid = ${oidOf('$1')} and attname = any ($2) order by 1`,
     [table, columns],
   );
   return found.map(({ name }) => name!);

@@ -22,12 +22,20 @@ export interface LiveTable {
   readonly rows: number;
 }
 
+/** SQL: the relation `c` in the schema `n` that a qualified name means. `to_regclass` would ask for rights on the schema. */
+export const namedBy = (parameter: string): string =>
+  `nspname = split_part(${parameter}, '.', 1) and relname = split_part(${parameter}, '.', 2)`;
+
+/** SQL: the oid of what a qualified name means, or NULL. */
+export const oidOf = (parameter: string): string =>
+  `(select c.oid from pg_class c join pg_namespace n on n.oid = relnamespace where ${namedBy(parameter)})`;
+
 /** Looks a table up. */
 export const findTable = async ({ rows }: Tx, name: string): Promise<LiveTable | undefined> => {
   const [found] = await rows(
     `select c.oid, format('%I.%I', nspname, relname) as name, nspname as schema, relkind as kind,
        case when relkind in ('r', 'm') then pg_table_size(c.oid) else 0 end as bytes, greatest(reltuples, 0) as rows
-     from pg_class c join pg_namespace n on n.oid = relnamespace where c.oid = to_regclass($1)`,
+     from pg_class c join pg_namespace n on n.oid = relnamespace where ${namedBy('$1')}`,
     [name],
   );
   return (

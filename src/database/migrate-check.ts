@@ -150,7 +150,7 @@ const tableObstacles = async (tx: Tx, step: Of<'table'>): Promise<Finding[]> => 
   if (table.kind !== 'r') {
     return [{ level: 'stop', where: table.name, what: 'is no ordinary table', remedy: 'rename it out of the way' }];
   }
-  const found = await owned(tx, table);
+  const found: Finding[] = [];
   for (const name of plan.impossible) {
     found.push({
       level: 'stop',
@@ -319,9 +319,25 @@ const platform = async (tx: Tx, steps: readonly Step[]): Promise<Finding[]> => {
   return [];
 };
 
+/** Rights that the role lacks; without them there is nothing more to see. */
+const missingRights = async (look: Look, steps: readonly Step[]): Promise<Finding[]> => {
+  const found = await look((tx) => rights(tx, steps));
+  for (const step of of(steps, 'table')) {
+    found.push(
+      ...(await look(async (tx) => {
+        const table = await findTable(tx, step.table);
+        return table ? owned(tx, table) : [];
+      })),
+    );
+  }
+  return unique(found);
+};
+
 /** What would stop the steps. */
 export const obstacles = async (look: Look, steps: readonly Step[]): Promise<Finding[]> => {
-  const found = [...(await look((tx) => rights(tx, steps))), ...(await look((tx) => platform(tx, steps)))];
+  const denied = await missingRights(look, steps);
+  if (denied.length > 0) return denied;
+  const found = await look((tx) => platform(tx, steps));
   for (const step of of(steps, 'table')) found.push(...(await look((tx) => tableObstacles(tx, step))));
   // A rule can only be asked of rows once the columns are what it speaks of.
   for (const step of of(steps, 'constraint')) found.push(...(await look((tx) => constraintObstacles(tx, step))));
@@ -453,6 +469,7 @@ const objectOutlook = async (tx: Tx, step: Step): Promise<Finding[]> => {
 
 /** What the steps would change. */
 export const outlook = async (look: Look, steps: readonly Step[], smallBytes: number): Promise<Finding[]> => {
+  if ((await missingRights(look, steps)).length > 0) return [];
   const found: Finding[] = [];
   for (const step of steps) {
     found.push(

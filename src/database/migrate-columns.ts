@@ -79,6 +79,17 @@ const isTied = async ({ rows }: Tx, table: string, number: string): Promise<bool
   return found.length > 0;
 };
 
+/** True where a large materialized view reads the column: to make it again while the table is held takes too long. */
+const isMaterialized = async ({ rows }: Tx, table: string, number: string, smallBytes: number): Promise<boolean> => {
+  const found = await rows(
+    `select from pg_depend d join pg_rewrite r on r.oid = d.objid join pg_class c on c.oid = ev_class
+     where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = $1::oid
+       and d.refobjsubid = $2::int and relkind = 'm' and pg_table_size(c.oid) > $3::bigint`,
+    [table, number, smallBytes],
+  );
+  return found.length > 0;
+};
+
 const indexesOn = async ({ rows }: Tx, table: string, number: string): Promise<string[]> => {
   const found = await rows(
     `select distinct i.relname as name from pg_depend d join pg_class i on i.oid = d.objid and d.classid = 'pg_class'::regclass
@@ -102,7 +113,9 @@ const retype = async (
     (from === 'timestamp without time zone' &&
       to === 'timestamp with time zone' &&
       (await indexesOn(tx, table.oid, number)).length === 0);
-  const beside = !free && table.bytes > smallBytes && !(await isTied(tx, table.oid, number));
+  const large = !free && table.bytes > smallBytes;
+  const beside =
+    (large || (await isMaterialized(tx, table.oid, number, smallBytes))) && !(await isTied(tx, table.oid, number));
   return { name, number, from, to, required, fallback, free, beside };
 };
 
@@ -429,11 +442,13 @@ const swap = async (
   const alter = (tx: Tx, what: string): Promise<void> => tx.run(`alter table ${table.name} ${what}`);
   const indexName = (name: string): string => `${quote(table.schema)}.${quote(name)}`;
   await migrating.short(table.name, async (tx) => {
-    await tx.run(`lock table ${table.name} in access exclusive mode`);
     const numbers = retypes.map(({ number }) => number);
     const { down, later } = await splitViews(tx, await viewsOn(tx, table.oid, numbers));
     const indexes = await affectedIndexes(tx, table, retypes);
-    for (const each of retypes) for (const statement of await columnExtras(tx, table, each)) await tx.run(statement);
+    const extras: string[] = [];
+    for (const each of retypes) extras.push(...(await columnExtras(tx, table, each)));
+    await tx.run(`lock table ${table.name} in access exclusive mode`);
+    for (const statement of extras) await tx.run(statement);
     await takeDown(tx, down);
     await tx.run(`drop trigger ${TRIGGER} on ${table.name}`);
     await tx.run(`drop function ${functionOf(table)}()`);
