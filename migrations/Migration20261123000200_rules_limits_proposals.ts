@@ -4,7 +4,6 @@ import { CanonicalMigration } from './canonical.ts';
 export class Migration20261123000200_rules_limits_proposals extends CanonicalMigration {
   override up(): void {
     this.dropTrigger('public.policy_rules', 'trg_policy_rule_integrity_required');
-    this.dropForeignKeys('public.policy_rules', 'tenant_id', 'legacy_rule_id');
     this.dropChecks('public.policy_rules', 'rule_type');
     this.table(
       'public.policy_rules',
@@ -32,13 +31,13 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
         rule_type: "varchar(50) not null default 'SYSTEM'",
         actions: "jsonb default '{}'",
         priority: 'integer default 100',
-        is_active: 'boolean default true',
+        is_active: 'boolean',
         source_type: 'varchar(32)',
         source_pattern_id: 'varchar(64)',
         source_recovery_id: 'varchar(64)',
         source_incident_id: 'varchar(64)',
         generation_confidence: 'double precision',
-        mode: "varchar(32) default 'active'",
+        mode: 'varchar(32)',
         confirmations_required: 'integer default 0',
         confirmations_received: 'integer default 0',
         regret_count: 'integer default 0',
@@ -118,7 +117,6 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
     );
     this.index('public.policy_rule_integrity', 'ix_policy_rule_integrity_status', '(integrity_status)');
     this.index('public.policy_rule_integrity', 'ix_policy_rule_integrity_computed_at', '(computed_at)');
-    this.dropForeignKeys('public.policy_enforcements', 'tenant_id', 'run_id', 'incident_id');
     this.table(
       'public.policy_enforcements',
       {
@@ -148,7 +146,6 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
     this.index('public.policy_enforcements', 'ix_policy_enforcements_run_id', '(run_id)');
     this.index('public.policy_enforcements', 'ix_policy_enforcements_tenant_triggered_at', '(tenant_id, triggered_at)');
     this.dropTrigger('public.limits', 'trg_enforce_limit_integrity');
-    this.dropForeignKeys('public.limits', 'tenant_id');
     this.table(
       'public.limits',
       {
@@ -383,17 +380,17 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
         response_json: 'text',
         status_code: 'integer',
         error_code: 'varchar(50)',
-        input_tokens: 'integer not null default 0',
-        output_tokens: 'integer not null default 0',
-        cost_cents: 'numeric(10,4) not null default 0',
+        input_tokens: 'integer default 0',
+        output_tokens: 'integer default 0',
+        cost_cents: 'numeric(10,4) default 0',
         policy_decisions_json: 'text',
-        was_blocked: 'boolean not null default false',
+        was_blocked: 'boolean default false',
         block_reason: 'varchar(100)',
         latency_ms: 'integer',
         upstream_latency_ms: 'integer',
-        replay_eligible: 'boolean not null default true',
+        replay_eligible: 'boolean default true',
         replayed_from_id: 'varchar(100)',
-        created_at: 'timestamptz not null default now()',
+        created_at: 'timestamptz default now()',
       },
       { primaryKey: 'proxy_calls_pkey (id)' },
     );
@@ -415,18 +412,16 @@ export class Migration20261123000200_rules_limits_proposals extends CanonicalMig
         rule_type: 'varchar(50) not null',
         rule_config_json: 'text not null',
         action: 'varchar(50) not null',
-        is_enabled: 'boolean not null default true',
-        is_default: 'boolean not null default true',
-        priority: 'integer not null default 100',
-        version: "varchar(20) not null default 'v1'",
-        created_at: 'timestamptz not null default now()',
+        is_enabled: 'boolean default true',
+        is_default: 'boolean default true',
+        priority: 'integer default 100',
+        version: "varchar(20) default 'v1'",
+        created_at: 'timestamptz default now()',
       },
       { primaryKey: 'default_guardrails_pkey (id)' },
     );
     this.unique('public.default_guardrails', 'default_guardrails_name_key', '(name)');
     this.index('public.default_guardrails', 'ix_default_guardrails_priority', '(priority, id)');
-    this.dropRedundantIndexes('public.policy_proposals');
-    this.dropRedundantIndexes('public.tenants');
     this.seed(`insert into public.default_guardrails (id, name, description, category, rule_type, rule_config_json, action, priority) values
       ('dg-001', 'max_cost_per_request', 'Bounds what one request may cost', 'cost', 'max_value', '{"metric": "cost_cents", "max": 100}', 'block', 10),
       ('dg-002', 'max_tokens_per_request', 'Bounds the tokens of one request', 'cost', 'max_value', '{"metric": "max_tokens", "max": 16000}', 'block', 20),

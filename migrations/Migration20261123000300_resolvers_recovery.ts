@@ -113,9 +113,9 @@ export class Migration20261123000300_resolvers_recovery extends CanonicalMigrati
       },
       { primaryKey: 'policy_precedence_pkey (id)' },
     );
+    this.uniqueIndex('public.policy_precedence', 'uq_policy_precedence_tenant_policy', '(tenant_id, policy_id)');
     // The original made a policy id unique across tenants, so that two of them could not configure the same one.
     this.dropIndex('public.ix_policy_precedence_policy_id');
-    this.uniqueIndex('public.policy_precedence', 'uq_policy_precedence_tenant_policy', '(tenant_id, policy_id)');
     this.check(
       'public.policy_precedence',
       'ck_policy_precedence_strategy',
@@ -172,11 +172,11 @@ export class Migration20261123000300_resolvers_recovery extends CanonicalMigrati
         confidence_score: 'double precision not null default 0.0',
         category: 'text',
         severity: 'text',
-        is_retryable: 'boolean not null default false',
+        is_retryable: 'boolean default false',
         recovery_mode: 'text',
         recovery_suggestion: 'text',
-        recovery_attempted: 'boolean not null default false',
-        recovery_succeeded: 'boolean not null default false',
+        recovery_attempted: 'boolean default false',
+        recovery_succeeded: 'boolean default false',
         skill_id: 'text',
         step_index: 'integer',
         context_json: "jsonb default '{}'",
@@ -293,7 +293,7 @@ export class Migration20261123000300_resolvers_recovery extends CanonicalMigrati
         created_at: 'timestamptz not null default now()',
         approved_by_human: 'text',
         approved_at: 'timestamptz',
-        decision: "text not null default 'pending'",
+        decision: "text default 'pending'",
         review_note: 'text',
         occurrence_count: 'integer not null default 1',
         last_occurrence_at: 'timestamptz not null default now()',
@@ -316,11 +316,14 @@ export class Migration20261123000300_resolvers_recovery extends CanonicalMigrati
       },
       { primaryKey: 'recovery_candidates_pkey (id)' },
     );
-    // A second uniqueness rule over the same key made concurrent upserts fail and deadlock.
-    this.dropIndex('public.uq_rc_fmid_sig');
-    this.dropIndex('public.idx_rc_confidence_desc');
     this.unique('public.recovery_candidates', 'recovery_candidates_failure_match_id_key', '(failure_match_id)');
     this.unique('public.recovery_candidates', 'recovery_candidates_idempotency_key_key', '(idempotency_key)');
+    // Nothing can violate it that keeps the constraint above; a platform that shares the database asks for it by name.
+    this.uniqueIndex(
+      'public.recovery_candidates',
+      'uq_rc_fmid_sig',
+      '(failure_match_id, error_signature) where error_signature is not null',
+    );
     this.check('public.recovery_candidates', 'recovery_candidates_confidence_check', 'confidence between 0 and 1');
     this.check(
       'public.recovery_candidates',
@@ -463,13 +466,13 @@ export class Migration20261123000300_resolvers_recovery extends CanonicalMigrati
         candidate_id: 'integer not null',
         idempotency_key: 'uuid',
         method: "text not null default 'db_fallback'",
-        priority: 'integer not null default 0',
+        priority: 'integer default 0',
         queued_at: 'timestamptz not null default now()',
         claimed_at: 'timestamptz',
         claimed_by: 'text',
         processed_at: 'timestamptz',
         error_message: 'text',
-        retry_count: 'integer not null default 0',
+        retry_count: 'integer default 0',
         created_at: 'timestamptz not null default now()',
       },
       { primaryKey: 'work_queue_pkey (id)' },
@@ -489,20 +492,18 @@ export class Migration20261123000300_resolvers_recovery extends CanonicalMigrati
       'idx_wq_claimed',
       '(claimed_at) where processed_at is null and claimed_at is not null',
     );
-    this.dropRedundantIndexes('public.failure_matches');
-    this.dropRedundantIndexes('m10_recovery.suggestion_action');
     this.addSql(SET_UPDATED_AT);
     for (const table of ['failure_matches', 'recovery_candidates']) {
       this.trigger(`public.${table}`, `trg_${table}_updated_at`, 'before update', 'm10_recovery.set_updated_at()');
     }
     this.addSql(COUNT_ACTION_OUTCOME);
-    // An adopted database counts already; two counters would count twice.
-    this.dropTriggersMentioning('public.recovery_candidates', 'suggestion_action');
     this.trigger(
       'public.recovery_candidates',
       'trg_recovery_candidates_action_outcome',
       'after update of execution_status',
       'm10_recovery.count_action_outcome()',
+      // An adopted database counts already; two counters would count twice.
+      { replaces: 'suggestion_action' },
     );
     for (const definition of QUEUE_FUNCTIONS) this.addSql(definition);
     this.seed(SEED_ACTIONS);

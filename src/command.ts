@@ -1,6 +1,14 @@
 import { type Config, ConfigError, loadConfig, settingsHelp } from './config.ts';
 import { EmbeddedError } from './database/embedded.ts';
-import { migrateUp, migrationStatus, UnreachableError } from './database/migrate.ts';
+import {
+  BlockedError,
+  findingText,
+  migrateCheck,
+  migrateUp,
+  migrationStatus,
+  ObstacleError,
+  UnreachableError,
+} from './database/migrate.ts';
 import { readTarget } from './database/target.ts';
 import { Exit } from './exit.ts';
 import { createLog, standardError, standardOutput } from './log.ts';
@@ -10,6 +18,8 @@ const HELP = `policy-sidecar: the data access of policy engines as gRPC services
 Usage: policy-sidecar [serve] [settings]     serve until SIGINT or SIGTERM (default)
        policy-sidecar migrate up [settings]      bring the database's schema up to date
        policy-sidecar migrate status [settings]  show what is applied and what is pending
+       policy-sidecar migrate check [settings]   show what would stop or change it, changing nothing; exits with 1 where
+                                                 something would stop it
        policy-sidecar --help | -h
 
 Settings, as flag or environment variable (a flag wins):
@@ -25,12 +35,15 @@ const exit = new Exit(() => {
 
 const say = (line: string): void => output.write(`${line}\n`);
 
+/** News of what takes long, apart from what came of it. */
+const tell = (line: string): void => errors.write(`${line}\n`);
+
 const complain = (line: string): number => {
   errors.write(`policy-sidecar: ${line}\n`);
   return 2;
 };
 
-const USER_ERRORS = [ConfigError, EmbeddedError, UnreachableError];
+const USER_ERRORS = [BlockedError, ConfigError, EmbeddedError, ObstacleError, UnreachableError];
 
 const firstLine = (text: string): string => text.trim().split('\n')[0]!;
 
@@ -41,6 +54,8 @@ const explain = (error: unknown): number => {
   const { code, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number };
   if (code === 'EADDRINUSE' && address !== undefined)
     return complain(`${address}:${port} is in use by another process`);
+  // Each line of it is a finding of its own.
+  if (error instanceof ObstacleError) return complain(error.message);
   const message = firstLine(error.message || cause?.message || code || error.name);
   if (code !== undefined || USER_ERRORS.some((type) => error instanceof type)) return complain(message);
   if (/^No address added out of total/.test(message)) return complain(`the gRPC listener cannot be bound: ${message}`);
@@ -73,14 +88,21 @@ const openSource = async ({ databaseUrl, dataDir }: Config, report?: (event: str
 };
 
 const migrate = async (action: string | undefined, config: Config): Promise<number> => {
-  if (action !== 'up' && action !== 'status') return complain('migrate takes `up` or `status`');
+  if (action !== 'up' && action !== 'status' && action !== 'check') {
+    return complain('migrate takes `up`, `status` or `check`');
+  }
   const source = await openSource(config);
   try {
     if (action === 'up') {
-      const applied = await migrateUp(source.url);
-      for (const name of applied) say(`applied ${name}`);
+      const applied = await migrateUp(source.url, { say: tell, onApplied: (name) => say(`applied ${name}`) });
       if (applied.length === 0) say('nothing to apply');
       return 0;
+    }
+    if (action === 'check') {
+      const findings = await migrateCheck(source.url);
+      for (const finding of findings) say(findingText(finding));
+      if (findings.length === 0) say('nothing to change');
+      return findings.some(({ level }) => level === 'stop') ? 1 : 0;
     }
     const { executed, pending, unknown } = await migrationStatus(source.url);
     for (const { name, at } of executed) say(`applied  ${name}  ${at}`);
@@ -101,7 +123,7 @@ const ensureSchema = async (config: Config, url: string): Promise<void> => {
       `the database lacks ${pending.length} migration(s): run \`policy-sidecar migrate up\`, or set SIDECAR_MIGRATE=up`,
     );
   }
-  await migrateUp(url);
+  await migrateUp(url, { say: tell });
 };
 
 const EXAMPLE = 'hoc.cus.policies.v1.PolicyEngineService/FetchRiskCeilings';

@@ -17,6 +17,8 @@ export interface ClientOptions {
   /** Longest wait for a lock, milliseconds; undefined: as the server says. */
   readonly lockMs: number | undefined;
   readonly applicationName: string;
+  /** What becomes of the texts that PostgreSQL sends; undefined: as `pg` would have it. */
+  readonly types?: pg.CustomTypesConfig;
 }
 
 /** How long a request to stop a statement may take before the connection is given up, milliseconds. */
@@ -129,6 +131,7 @@ export class Client extends pg.Client {
     super({
       ...options.target.config,
       application_name: options.applicationName,
+      ...(options.types ? { types: options.types } : {}),
       keepAlive: true,
       keepAliveInitialDelayMillis: 10_000,
     });

@@ -1,13 +1,19 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import pg from 'pg';
-import { readTarget } from './target.ts';
+import { pathToFileURL } from 'node:url';
+import type pg from 'pg';
+import type { CanonicalMigration, Step } from '../../migrations/canonical.ts';
+import { applySteps } from './migrate-apply.ts';
+import { type Finding, findingText, obstacles, outlook } from './migrate-check.ts';
+import { type Migrating, type Say, TUNING, type Tuning, withClient, withLook, withTurn } from './migrate-connection.ts';
+
+export type { Finding } from './migrate-check.ts';
+export { findingText } from './migrate-check.ts';
+export { BlockedError, UnreachableError } from './migrate-connection.ts';
 
 const FOLDER = join(import.meta.dirname, '..', '..', 'migrations');
 const SCHEMA = 'policy_sidecar';
 const TABLE = 'migrations';
-/** Two processes that migrate the same database take turns on this advisory lock. */
-const LOCK = 7_215_046_101;
 
 /** Where a database stands against this program. */
 export interface MigrationStatus {
@@ -19,6 +25,13 @@ export interface MigrationStatus {
   readonly unknown: readonly string[];
 }
 
+/** Something in the database that a migration would stop at; nothing has been changed. The message has a line for each. */
+export class ObstacleError extends Error {
+  constructor(findings: readonly Finding[]) {
+    super(['the database cannot be migrated as it is', ...findings.map(findingText)].join('\n'));
+  }
+}
+
 /** Names of all migrations of this program, oldest first. */
 const known = (): string[] =>
   readdirSync(FOLDER)
@@ -26,30 +39,16 @@ const known = (): string[] =>
     .map((file) => file.replace(/\.ts$/, ''))
     .sort();
 
-/** A database that lets nobody in; the message is one line for the user. */
-export class UnreachableError extends Error {}
-
-const CONNECT_MS = 10_000;
-
-const withClient = async <T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> => {
-  const client = new pg.Client({
-    connectionString: url,
-    application_name: 'policy-sidecar migrate',
-    connectionTimeoutMillis: CONNECT_MS,
-  });
-  client.on('error', () => {});
-  await client.connect().catch((error: NodeJS.ErrnoException) => {
-    throw new UnreachableError(`${readTarget(url).description} cannot be used: ${error.message || error.code}`);
-  });
-  try {
-    return await work(client);
-  } finally {
-    await client.end();
-  }
+/** What a migration states. */
+const stepsOf = async (name: string): Promise<readonly Step[]> => {
+  const module = await import(pathToFileURL(join(FOLDER, `${name}.ts`)).href);
+  const migration: CanonicalMigration = new module[name]();
+  await migration.up();
+  return migration.steps;
 };
 
-const statusOf = async (client: pg.Client): Promise<MigrationStatus> => {
-  const { rows: found } = await client.query(`select to_regclass('${SCHEMA}.${TABLE}') is not null as there`);
+const statusOf = async (client: Pick<pg.Client, 'query'>): Promise<MigrationStatus> => {
+  const { rows: found } = await client.query(`select to_regclass('${SCHEMA}.${TABLE}') as there`);
   const { rows } = found[0].there
     ? await client.query(`select name, executed_at::text as at from ${SCHEMA}.${TABLE} order by id`)
     : { rows: [] };
@@ -65,34 +64,68 @@ const statusOf = async (client: pg.Client): Promise<MigrationStatus> => {
 /** Compares a database with the migrations of this program. */
 export const migrationStatus = (url: string): Promise<MigrationStatus> => withClient(url, statusOf);
 
+/** Whom a migration tells what. */
+export interface MigrateOptions {
+  /** What takes time, waits or is blocked. */
+  readonly say?: Say;
+  /** Each migration, once it has been applied. */
+  readonly onApplied?: (name: string) => void;
+  readonly tuning?: Partial<Tuning>;
+}
+
+/** The table in which MikroORM's migrator, too, keeps what has been applied. */
+const prepare = async (migrating: Migrating): Promise<void> => {
+  await applySteps(migrating, [{ kind: 'schema', name: SCHEMA }]);
+  await migrating.short('the list of migrations', async (tx) => {
+    const [there] = await tx.rows(`select to_regclass('${SCHEMA}.${TABLE}') as there`);
+    if (there!['there']) return;
+    await tx.run(`create table ${SCHEMA}.${TABLE}
+      (id serial primary key, name varchar(255), executed_at timestamptz default current_timestamp)`);
+  });
+};
+
 /**
- * Applies what is pending, each migration in a transaction of its own.
+ * Applies what is pending, each migration in many short transactions: a table is held for moments at a time, and what is
+ * interrupted is finished by the next call. Only one call at a time works on a database.
  *
  * @returns names of the migrations applied.
+ * @throws ObstacleError, with nothing changed, where something stored would stop it.
  */
-export const migrateUp = (url: string): Promise<readonly string[]> =>
-  withClient(url, async (client) => {
-    await client.query('select pg_advisory_lock($1)', [LOCK]);
-    const { pending } = await statusOf(client);
-    if (pending.length === 0) return [];
-    // The ORM is only loaded when there is something to migrate: a start with nothing pending should not pay for it.
-    const { MikroORM } = await import('@mikro-orm/postgresql');
-    const { Migrator } = await import('@mikro-orm/migrations');
-    const { entities } = await import('../entities/index.ts');
-    const orm = await MikroORM.init({
-      dbName: client.database,
-      // The ORM would read host, user and password from the URL and forget the rest: TLS, sockets, the PG* variables.
-      driverOptions: { connectionString: url },
-      entities,
-      extensions: [Migrator],
-      logger: () => {},
-      migrations: { path: FOLDER, glob: 'Migration*.ts', tableName: TABLE, schema: SCHEMA, snapshot: false },
-    } as never);
-    try {
-      await client.query(`create schema if not exists ${SCHEMA}`);
-      await (orm as unknown as { migrator: { up(): Promise<unknown> } }).migrator.up();
-    } finally {
-      await orm.close();
+export const migrateUp = async (
+  url: string,
+  { say = () => {}, onApplied = () => {}, tuning = {} }: MigrateOptions = {},
+): Promise<readonly string[]> => {
+  const applied: string[] = [];
+  if ((await migrationStatus(url)).pending.length === 0) return applied;
+  await withTurn(url, { say, tuning: { ...TUNING, ...tuning } }, async (migrating) => {
+    const { pending } = await migrating.look((tx) =>
+      statusOf({ query: async (text: string) => ({ rows: await tx.rows(text) }) } as never),
+    );
+    const migrations = await Promise.all(pending.map(async (name) => ({ name, steps: await stepsOf(name) })));
+    const found = await obstacles(
+      (task) => migrating.look(task),
+      migrations.flatMap(({ steps }) => steps),
+    );
+    if (found.length > 0) throw new ObstacleError(found);
+    await prepare(migrating);
+    for (const { name, steps } of migrations) {
+      await applySteps(migrating, steps);
+      await migrating.short('the list of migrations', (tx) =>
+        tx.run(`insert into ${SCHEMA}.${TABLE} (name) values ('${name}')`),
+      );
+      applied.push(name);
+      onApplied(name);
     }
-    return pending;
   });
+  return applied;
+};
+
+/** What {@link migrateUp} would meet and change, without a lock that anybody waits for, and without changing anything. */
+export const migrateCheck = async (url: string): Promise<readonly Finding[]> => {
+  const { pending } = await migrationStatus(url);
+  const steps = (await Promise.all(pending.map(stepsOf))).flat();
+  return withLook(url, async (look) => [
+    ...(await obstacles(look, steps)),
+    ...(await outlook(look, steps, TUNING.smallBytes)),
+  ]);
+};

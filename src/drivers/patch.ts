@@ -75,11 +75,15 @@ export const patchCheck = <P extends DescMessage>(
   };
 };
 
-/** Whether a column of the entity holds no NULL. */
+/**
+ * Whether a column of the entity holds no NULL.
+ *
+ * @param others columns that hold NULL only in rows that are older than this service: nobody makes them NULL.
+ */
 export const notNull =
-  (entity: Table) =>
+  (entity: Table, others: readonly string[] = []) =>
   (name: string): boolean =>
-    !(entity.meta.properties as Record<string, { nullable?: boolean }>)[name]!.nullable;
+    others.includes(name) || !(entity.meta.properties as Record<string, { nullable?: boolean }>)[name]!.nullable;
 
 /** The values that the paths name; the others have not been looked at. */
 export const namedValues = <P extends DescMessage>(
@@ -119,13 +123,14 @@ export const patchUpdate = <P extends DescMessage>(
   desc: P,
   idField: string,
   rules: Rules<P>,
+  neverNull: readonly string[] = [],
 ) => {
   const paths = desc.fields.map((field) => field.name);
   const update = statement(
     name,
     `update ${table(entity)} set ${patchAssignments(entity, desc, 2)} where id = $1::uuid`,
   );
-  const ofPatch = patchCheck(desc, rules, notNull(entity));
+  const ofPatch = patchCheck(desc, rules, notNull(entity, neverNull));
   const check = (id: string, request: PatchRequest<P>): FieldViolation[] => {
     const named = request.updateMask?.paths ?? [];
     if (named.length === 0) return [];

@@ -36,9 +36,10 @@ const ruleById = statement(
 
 const insertRule = statement(
   'policy_rules.insert_rule',
-  `insert into ${table(PolicyRule)} (${rule.columns})
-  values ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10, $11, $12, $13, $14, $15, $16::timestamptz, $17, $18, $19,
-          coalesce($20::timestamptz, statement_timestamp()), coalesce($21::timestamptz, statement_timestamp()))
+  `insert into ${table(PolicyRule)} (${rule.columns}, is_active, mode)
+  values ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9::text, $10, $11, $12, $13, $14, $15, $16::timestamptz, $17, $18, $19,
+          coalesce($20::timestamptz, statement_timestamp()), coalesce($21::timestamptz, statement_timestamp()),
+          case when $9::text = 'ACTIVE' then true end, case when $9::text = 'ACTIVE' then 'active' end)
   returning ${rule.columns}`,
   rule.map,
 );
@@ -53,9 +54,15 @@ const insertIntegrity = statement(
 
 const patchPaths = PolicyRulePatchSchema.fields.map(({ name }) => name);
 
+const status = `$${4 + patchPaths.indexOf('status')}::text`;
+const retires = `'status' = any($3::text[]) and ${status} = 'RETIRED'`;
+
+/** Other readers of the table look at these alone: a rule that is retired must not look active to them. */
+const DEACTIVATED = `is_active = case when ${retires} then null else is_active end, mode = case when ${retires} then null else mode end`;
+
 const updateRule = statement(
   'policy_rules.update_rule',
-  `update ${table(PolicyRule)} set ${patchAssignments(PolicyRule, PolicyRulePatchSchema, 3)}
+  `update ${table(PolicyRule)} set ${patchAssignments(PolicyRule, PolicyRulePatchSchema, 3)}, ${DEACTIVATED}
   where tenant_id = $1 and id = $2 returning ${rule.columns}`,
   rule.map,
 );
@@ -63,7 +70,7 @@ const updateRule = statement(
 const retireRule = statement(
   'policy_rules.retire_rule',
   `update ${table(PolicyRule)} set status = 'RETIRED', retired_at = statement_timestamp(), retired_by = $3, retirement_reason = $4,
-     superseded_by = $5, updated_at = statement_timestamp()
+     superseded_by = $5, updated_at = statement_timestamp(), is_active = null, mode = null
   where tenant_id = $1 and id = $2 returning ${rule.columns}`,
   rule.map,
 );

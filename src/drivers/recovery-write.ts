@@ -182,6 +182,7 @@ const failurePatch = patchUpdate(
   FailureMatchPatchSchema,
   'failure_match_id',
   {},
+  ['is_retryable', 'recovery_attempted', 'recovery_succeeded'],
 );
 
 const catalogColumns = (
@@ -269,7 +270,7 @@ export const recoveryWrite = driver(RecoveryWriteService, {
       const values = patchParams(RecoveryCandidatePatchSchema, updates, updateMask!.paths, lowerEnumText);
       return { rowsAffected: await db.execute(updateCandidate, [candidateId, ...values]) };
     },
-    patchCheck(RecoveryCandidatePatchSchema, { confidence: rate }, notNull(RecoveryCandidate)),
+    patchCheck(RecoveryCandidatePatchSchema, { confidence: rate }, notNull(RecoveryCandidate, ['decision'])),
   ),
   insertSuggestionProvenance: write({ suggestion_id: given, details_json: required() }, async (db, request) => ({
     provenanceId: await db.one(insertProvenance, [

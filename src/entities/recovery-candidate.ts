@@ -12,7 +12,7 @@ export const RecoveryCandidate = defineTable('public.recovery_candidates', {
   created_at: timestamptz().defaultRaw('now()'),
   approved_by_human: text().nullable(),
   approved_at: timestamptz().nullable(),
-  decision: text().defaultRaw("'pending'"),
+  decision: text().nullable().defaultRaw("'pending'"),
   review_note: text().nullable(),
   occurrence_count: int().defaultRaw('1'),
   last_occurrence_at: timestamptz().defaultRaw('now()'),

@@ -1,154 +1,294 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
 /**
- * Turns a migrated database back into the shape that existed before the sidecar: columns, types, defaults, keys, checks,
- * triggers, views and repeated indexes of the original, under names that the migrations cannot know.
+ * The platform's database as its own migrations leave it, for the tables of this domain: every column, constraint and index
+ * under the name it has there. A renamed table has kept the name of its key; the new one has `policy_rules_pkey1`.
  */
-export const ORIGINAL_SHAPE = `
-drop schema policy_sidecar cascade;
+interface OriginalTable {
+  readonly name: string;
+  readonly columns: readonly string[];
+  readonly constraints: Readonly<Record<string, string>>;
+  /** Indexes that keep no constraint. */
+  readonly indexes: readonly string[];
+  readonly triggers: readonly string[];
+  /** Foreign keys of tables that are not ours: constraint to table. */
+  readonly referencedBy: Readonly<Record<string, string>>;
+}
 
-alter table policy.risk_ceilings alter breach_action set default '''block''';
-alter table policy.ethical_constraints alter enforcement_level set default '''strict''',
-  alter violation_action set default '''block''', drop column applies_to, drop column tenant_id;
-alter table policy.policy_dependencies alter resolution_strategy set default '''source_wins''';
-alter table policy.temporal_policies alter breach_action set default '''block''';
-alter table policy.temporal_metric_windows alter window_key type varchar(255);
-alter table policy.violations drop column violation_kind;
-alter table policy.evaluations drop column policy_hash, drop column conflicts_detected;
-drop table policy.snapshots;
-drop index policy.ix_violations_detected_at_id;
-drop index policy.ix_provenance_version_changed_at;
+/** The catalog, as it was read from a real database. */
+export const ORIGINAL: { readonly tables: readonly OriginalTable[] } = JSON.parse(
+  readFileSync(join(import.meta.dirname, 'original-catalog.json'), 'utf8'),
+);
 
-create table policy_rules_legacy (id varchar(64) primary key);
-create table runs (id varchar primary key);
-create table incidents (id varchar primary key);
-alter table policy_rules alter enforcement_mode drop default, alter scope drop default, alter conditions type json,
-  alter tenant_id type varchar, alter rule_type type varchar(16),
-  drop column actions, drop column priority, drop column is_active, drop column source_type, drop column source_pattern_id,
-  drop column source_recovery_id, drop column source_incident_id, drop column generation_confidence, drop column mode,
-  drop column confirmations_required, drop column confirmations_received, drop column regret_count,
-  drop column shadow_evaluations, drop column shadow_would_block, drop column activated_at, drop column prevention_count,
-  drop column last_prevention_at, drop column is_synthetic, drop column synthetic_scenario_id,
-  add check (rule_type in ('SYSTEM', 'SAFETY', 'ETHICAL', 'TEMPORAL')),
-  add foreign key (legacy_rule_id) references policy_rules_legacy on delete set null;
-alter table policy_rules rename constraint ck_policy_rules_scope to policy_rules_scope_check;
-alter index ix_policy_rules_tenant_status rename to idx_policy_rules_tenant_status;
-alter table policy_enforcements alter details type json, alter tenant_id type varchar,
-  add foreign key (run_id) references runs on delete set null,
-  add foreign key (incident_id) references incidents on delete set null;
-alter table limits alter scope drop default, alter tenant_id type varchar;
-alter table tenants alter id type varchar(36), drop column budget_limit_cents, drop column budget_period;
-create index ix_tenants_slug on tenants (slug);
-alter table policy_rules add constraint any_name_1 foreign key (tenant_id) references tenants on delete cascade;
-alter table policy_enforcements add constraint any_name_2 foreign key (tenant_id) references tenants on delete cascade;
-alter table limits add constraint any_name_3 foreign key (tenant_id) references tenants on delete cascade;
+/** Tables whose rows others point to, before those. */
+const ordered = [...ORIGINAL.tables].sort(
+  (a, b) => Object.keys(b.referencedBy).length - Object.keys(a.referencedBy).length,
+);
 
-alter table policy_proposals alter triggering_feedback_ids drop default, alter status drop default,
-  alter created_at type timestamp using created_at at time zone 'UTC', alter reviewed_at type timestamp,
-  alter effective_from type timestamp, alter synthetic_scenario_id type varchar;
-create index ix_policy_proposals_proposal_type on policy_proposals (proposal_type);
-alter table policy_versions alter created_at type timestamp using created_at at time zone 'UTC';
-alter table pattern_feedback alter severity drop default, alter provenance drop default, alter occurrence_count drop default,
-  alter acknowledged drop default, alter detected_at type timestamp, alter created_at type timestamp,
-  alter acknowledged_at type timestamp;
-alter table proxy_calls alter tenant_id type varchar(100), alter input_tokens drop not null, alter input_tokens drop default,
-  alter output_tokens drop not null, alter output_tokens drop default, alter cost_cents drop not null,
-  alter cost_cents drop default, alter was_blocked drop not null, alter was_blocked drop default,
-  alter replay_eligible drop not null, alter replay_eligible drop default, alter created_at drop not null;
-alter table default_guardrails alter is_enabled drop not null, alter is_enabled drop default, alter is_default drop not null,
-  alter is_default drop default, alter priority drop not null, alter priority drop default, alter version drop not null,
-  alter version drop default, alter created_at drop not null;
-drop index ix_default_guardrails_priority;
+const isForeign = (definition: string): boolean => definition.startsWith('FOREIGN KEY');
 
-drop index uq_policy_precedence_tenant_policy;
-create unique index ix_policy_precedence_policy_id on policy_precedence (policy_id);
-alter table policy_precedence drop constraint ck_policy_precedence_failure_mode;
-drop index ix_policy_scopes_tenant_id, ix_policy_scopes_tenant_policy;
-create index ix_policy_scopes_tenant_id on policy_scopes (tenant_id);
-alter table failure_matches alter is_retryable drop not null, alter recovery_attempted drop not null,
-  alter recovery_succeeded drop not null, drop column semantic_owner;
-create index idx_fm_recent_misses on failure_matches (created_at desc) where catalog_entry_id is null;
-drop table failure_catalog;
-drop trigger trg_recovery_candidates_action_outcome on recovery_candidates;
-drop function m10_recovery.count_action_outcome();
-alter table recovery_candidates alter confidence type real, alter decision drop not null;
-create unique index uq_rc_fmid_sig on recovery_candidates (failure_match_id, error_signature) where error_signature is not null;
-create index idx_rc_confidence_desc on recovery_candidates (confidence desc nulls last);
-alter table m10_recovery.suggestion_action alter success_rate type real;
-create index idx_sa_action_code on m10_recovery.suggestion_action (action_code);
-alter table m10_recovery.suggestion_provenance alter confidence_before type real, alter confidence_after type real;
-alter table m10_recovery.suggestion_input alter confidence type real, alter weight type real;
-alter table m10_recovery.work_queue alter priority drop not null, alter retry_count drop not null;
+const tableSql = ({ name, columns, constraints, indexes }: OriginalTable): string[] => {
+  const sequences = columns.flatMap((column) => /nextval\('(.*?)'/.exec(column)?.[1] ?? []);
+  return [
+    ...sequences.map((sequence) => `create sequence ${sequence}`),
+    `create table ${name} (${columns.join(', ')})`,
+    ...sequences.map((sequence) => `alter sequence ${sequence} owned by ${name}.id`),
+    ...Object.entries(constraints)
+      .filter(([, definition]) => !isForeign(definition))
+      .map(([constraint, definition]) => `alter table ${name} add constraint ${constraint} ${definition}`),
+    ...indexes,
+  ];
+};
 
-create view recovery_candidates_with_context with (security_barrier = true) as
-  select c.id, c.confidence, f.error_message from recovery_candidates c left join failure_matches f on f.id = c.failure_match_id;
-comment on view recovery_candidates_with_context is 'candidates and what failed';
-grant select on recovery_candidates_with_context to pg_monitor;
-create view m10_recovery.suggestions_full_context as select id, confidence * 100 as percent from recovery_candidates_with_context;
+/** A table that is not ours, and points to one that is. */
+const foreignTable = (target: OriginalTable, constraint: string, table: string): string => {
+  const type = target.columns[0]!.replace(/^"id" /, '').replace(/ not null.*/, '');
+  return `create table if not exists ${table} (id serial primary key);
+    alter table ${table} add column "${constraint}_of" ${type};
+    alter table ${table} add constraint ${constraint} foreign key ("${constraint}_of") references ${target.name} (id) on delete cascade`;
+};
+
+const VIEWS = `
+create view public.failure_match_metrics as select error_code, count(*) as failures from public.failure_matches group by 1;
+create view public.failure_pattern_candidates as
+  select error_code, max(created_at) as last from public.failure_matches where not recovery_attempted group by 1 having count(*) > 2;
+create view public.recovery_candidates_with_context with (security_barrier = true) as
+  select c.id, c.confidence, c.decision, f.error_message from public.recovery_candidates c left join public.failure_matches f on f.id = c.failure_match_id;
+comment on view public.recovery_candidates_with_context is 'candidates and what failed';
+comment on column public.recovery_candidates_with_context.confidence is 'as ''stored''';
+alter view public.recovery_candidates_with_context alter column decision set default 'pending';
+grant select on public.recovery_candidates_with_context to pg_monitor;
+grant update (decision) on public.recovery_candidates_with_context to pg_monitor with grant option;
+create rule decide as on update to public.recovery_candidates_with_context
+  do instead update public.recovery_candidates set decision = new.decision where id = old.id and confidence >= 0;
+create view m10_recovery.suggestions_full_context as
+  select c.id, c.confidence * 100 as percent, a.success_rate, i.weight, p.confidence_before
+    from public.recovery_candidates_with_context c
+    join public.recovery_candidates r on r.id = c.id
+    left join m10_recovery.suggestion_action a on a.id = r.selected_action_id
+    left join m10_recovery.suggestion_input i on i.suggestion_id = r.id
+    left join m10_recovery.suggestion_provenance p on p.suggestion_id = r.id;
 create materialized view m10_recovery.mv_top_pending as
-  select id as candidate_id, confidence, occurrence_count from recovery_candidates where decision = 'pending';
+  select r.id as candidate_id, r.confidence, r.occurrence_count, a.success_rate, i.weight, 'confidence' as word
+    from public.recovery_candidates r
+    left join m10_recovery.suggestion_action a on a.id = r.selected_action_id
+    left join lateral (select max(weight) as weight from m10_recovery.suggestion_input i where i.suggestion_id = r.id) i on true
+   where r.decision = 'pending';
 create unique index mv_top_pending_key on m10_recovery.mv_top_pending (candidate_id);
+grant select on m10_recovery.mv_top_pending to pg_monitor;
+create view m10_recovery.top_of_top as select candidate_id from m10_recovery.mv_top_pending where confidence > 0.5;
+create view public.v_runs_o2 as select r.id, l.tenant_id, l.max_value from public.runs r, public.limits l;
 `;
 
-/** Triggers of the original. They come after the rows, as they would have refused or changed some of them. */
-export const ORIGINAL_TRIGGERS = `
-create function refuse_without_integrity() returns trigger language plpgsql as $$ begin
+const TRIGGERS = `
+create function public.refuse_without_integrity() returns trigger language plpgsql as $$ begin
   raise exception 'no integrity row';
 end $$;
-create trigger trg_policy_rule_integrity_required after insert or update of status on policy_rules
-  for each row execute function refuse_without_integrity();
-create trigger trg_enforce_limit_integrity after insert or update of status on limits
-  for each row execute function refuse_without_integrity();
+create constraint trigger trg_policy_rule_integrity_required after insert or update of status on public.policy_rules
+  deferrable initially deferred for each row execute function public.refuse_without_integrity();
+create constraint trigger trg_enforce_limit_integrity after insert or update of status on public.limits
+  deferrable initially deferred for each row execute function public.refuse_without_integrity();
+create function public.touch() returns trigger language plpgsql as $$ begin
+  new.updated_at := now();
+  return new;
+end $$;
+create trigger trg_failure_matches_updated_at before update on public.failure_matches for each row execute function public.touch();
+create trigger trg_recovery_candidates_updated_at before update on public.recovery_candidates for each row execute function public.touch();
 create function m10_recovery.record_outcome() returns trigger language plpgsql as $$ begin
   if new.execution_status is distinct from old.execution_status and new.execution_status in ('succeeded', 'failed') then
     update m10_recovery.suggestion_action set total_applications = total_applications + 1 where id = new.selected_action_id;
   end if;
   return new;
 end $$;
-create trigger any_name after update of execution_status on recovery_candidates
+create trigger trg_update_action_success after update on public.recovery_candidates
   for each row execute function m10_recovery.record_outcome();
+comment on column public.recovery_candidates.confidence is 'how ''sure''';
+grant select (confidence) on public.recovery_candidates to pg_monitor;
 `;
 
-/** Rows as the original left them: what its defaults, its missing constraints and its types allowed. */
-export const ORIGINAL_ROWS = `
-update policy.risk_ceilings set max_value = 77 where name = 'hourly_cost_ceiling';
-insert into policy.risk_ceilings (name, metric, max_value) values ('third party', 'cost_per_hour', 1);
-insert into policy.ethical_constraints (name, description, constraint_type) values ('third party', '-', 'transparency');
-insert into policy.temporal_policies (name, temporal_type, metric, max_value, window_seconds) values ('third party', 'burst_limit', 'cost', 1, 1);
-insert into policy.policy_dependencies (source_policy, target_policy, dependency_type) values ('a', 'b', 'requires');
-insert into policy.policies (name, category, created_at) values ('p', 'risk', '2024-02-29 23:59:59.999999+00');
-insert into policy.business_rules (name, rule_type, condition, "constraint") values ('b', 'pricing', '{}', '{"x": 1.50}');
-insert into policy.evaluations (action_type, decision, evaluated_at) values ('route', 'allow', '2024-01-01 00:00:00.000001+00');
-insert into policy.violations (violation_type, description, severity) values ('ethical_violation', 'v', 0.1);
-insert into policy.policy_provenance (policy_id, policy_type, action, changed_by, policy_version) values (gen_random_uuid(), 'policy', 'create', 'x', '1.0.0');
-insert into policy.policy_conflicts (policy_a, policy_b, conflict_type, description) values ('a', 'b', 'cascade_loop', 'c');
-insert into policy.temporal_metric_windows (policy_id, window_key, window_start, window_end) values (gen_random_uuid(), 'key', now(), now());
-insert into policy.temporal_metric_events (policy_id, metric, value) values (gen_random_uuid(), 'cost', 0.1);
+/** Statements that make the platform's tables, and the tables of others around them. */
+export const ORIGINAL_SHAPE: readonly string[] = [
+  'create schema policy',
+  'create schema m10_recovery',
+  'create table public.runs (id varchar primary key, note text)',
+  'create table public.incidents (id varchar primary key)',
+  'create table public.alembic_version (version_num varchar(32) primary key)',
+  `insert into public.alembic_version values ('135_last')`,
+  ...ordered.flatMap(tableSql),
+  ...ordered.flatMap(({ name, constraints }) =>
+    Object.entries(constraints)
+      .filter(([, definition]) => isForeign(definition))
+      .map(([constraint, definition]) => `alter table ${name} add constraint ${constraint} ${definition}`),
+  ),
+  ...ordered.flatMap((table) =>
+    Object.entries(table.referencedBy).map(([constraint, other]) => foreignTable(table, constraint, other)),
+  ),
+];
 
-insert into tenants (id, name, slug, created_at) values ('t', 'T', 't', '2024-06-01 12:00:00.123456+00');
-insert into runs values ('r');
-insert into policy_rules_legacy values ('l');
-insert into policy_rules (id, tenant_id, name, enforcement_mode, scope, conditions, legacy_rule_id, created_at)
-  values ('rule', 't', 'n', 'BLOCK', 'TENANT', '{"b": 1.10, "a": [null]}', 'l', '2024-06-01 12:00:00.654321+00');
-insert into policy_rule_integrity (id, rule_id, integrity_status, integrity_score, hash_root) values ('i', 'rule', 'VERIFIED', 9.999, 'h');
-insert into policy_enforcements (id, tenant_id, rule_id, run_id, action_taken, details) values ('e', 't', 'rule', 'r', 'WARNED', '{"k": 1}');
-insert into limits (id, tenant_id, name, limit_category, limit_type, scope, max_value) values ('l', 't', 'n', 'RATE', 'RUNS', 'TENANT', 1.2345);
-insert into limit_integrity (id, limit_id, integrity_status, integrity_score) values ('i', 'l', 'VERIFIED', 1);
-insert into policy_proposals (id, tenant_id, proposal_name, proposal_type, rationale, proposed_rule, triggering_feedback_ids, status, created_at, reviewed_at, effective_from)
-  values ('00000000-0000-4000-8000-000000000001', 't', 'n', 'cost_cap', 'r', 'null', '[]', 'draft',
-    '2024-03-10 02:30:00.123456', '2024-11-03 01:30:00.000001', '2024-12-31 23:59:59.999999');
-insert into policy_versions (proposal_id, version, rule_snapshot, created_at) values ('00000000-0000-4000-8000-000000000001', 1, '{}', '2024-03-10 02:30:00.111111');
-insert into pattern_feedback (tenant_id, pattern_type, severity, description, provenance, occurrence_count, acknowledged, detected_at, created_at, acknowledged_at)
-  values ('t', 'p', 'info', 'd', '[]', 1, false, '2024-03-10 02:30:00.222222', '2024-03-10 02:30:00.333333', '2024-03-10 02:30:00.444444');
-insert into proxy_calls (id, tenant_id, endpoint, model, request_hash, request_json, created_at) values ('c', 't', 'e', 'm', 'h', '{}', null);
-insert into default_guardrails (id, name, category, rule_type, rule_config_json, action) values ('g', 'n', 'c', 'r', '{}', 'block');
-insert into policy_precedence (policy_id, tenant_id) values ('p', 't');
-insert into policy_scopes (scope_id, policy_id, tenant_id) values ('s', 'p', 't');
-insert into failure_matches (id, run_id, error_code, is_retryable, updated_at) values ('00000000-0000-4000-8000-000000000002', 'r', 'TIMEOUT', null, '2024-01-01 00:00:00.000001+00');
-insert into recovery_candidates (id, failure_match_id, suggestion, confidence, decision, selected_action_id, updated_at)
-  values (1, '00000000-0000-4000-8000-000000000002', 's', 0.8123457, null, 1, '2024-01-01 00:00:00.000001+00');
-update m10_recovery.suggestion_action set success_rate = 0.4, total_applications = 5, successful_applications = 2 where id = 1;
-insert into recovery_candidates_audit (candidate_id, action) values (1, 'a');
-insert into m10_recovery.suggestion_provenance (suggestion_id, event_type, confidence_before) values (1, 'created', 0.1);
-insert into m10_recovery.suggestion_input (suggestion_id, input_type, raw_value, confidence) values (1, 'error_code', 'x', 0.3);
-insert into m10_recovery.work_queue (candidate_id, priority) values (1, null);
-refresh materialized view m10_recovery.mv_top_pending;
-`;
+/** Views and triggers. They come after the rows, as triggers would have refused or changed some of them. */
+export const ORIGINAL_REST: readonly string[] = [VIEWS, TRIGGERS];
+
+interface Column {
+  readonly name: string;
+  readonly type: string;
+  readonly required: boolean;
+  readonly fallback: boolean;
+}
+
+const columnOf = (definition: string): Column => {
+  const [, name, type, required, fallback] = /^"(.*?)" (.*?)( not null)?( default .*)?$/.exec(definition)!;
+  return { name: name!, type: type!, required: required !== undefined, fallback: fallback !== undefined };
+};
+
+const quoted = (text: string): string => `'${text.replaceAll("'", "''")}'`;
+
+/** Values that a CHECK allows, by column. */
+const allowed = (constraints: Readonly<Record<string, string>>): Map<string, string[]> =>
+  new Map(
+    Object.values(constraints).flatMap((definition) => {
+      const [, column, values] = /\(?(\w+)\)?(?:::text)? = ANY \(?\(?ARRAY\[(.*?)\]/.exec(definition) ?? [];
+      return column ? [[column, [...values!.matchAll(/'(.*?)'/g)].map(([, value]) => value!)] as const] : [];
+    }),
+  );
+
+const TEXTS = ['plain', 'ünï cödé 漢字 🜁', "it's 'quoted' \"here\"", '', ' \\ % _ \t', '\u2028é'];
+const INSTANTS = [
+  '2024-03-10 02:30:00.123456',
+  '2024-11-03 01:30:00.000001',
+  '1999-12-31 23:59:59.999999',
+  'infinity',
+  '-infinity',
+  '2024-02-29 00:00:00',
+];
+const DOCUMENTS = [
+  '{"b": 1.10, "a": [null, true, "ß"], "long": 12345678901234567890.5}',
+  '{"k": 1, "k": 2, "nested": {"x": 1, "x": [1]}}',
+  'null',
+  '[]',
+  '"text"',
+  '{"": {"\\u00fc": "\\\\u0000", "e": 1e3}}',
+];
+const SINGLES = ['0.1', '0.8123457', '0.4', '1', '0', '0.3333333'];
+
+const pick = (values: readonly string[], row: number, salt: number): string => values[(row + salt) % values.length]!;
+
+const uuid = (row: number): string => `00000000-0000-4000-8000-${String(row).padStart(12, '0')}`;
+
+/** SQL: a value of a type for row `row`; `salt` keeps the columns of a row apart. */
+const valueFor = (type: string, row: number, salt: number): string => {
+  const limit = /\((\d+)/.exec(type)?.[1];
+  if (type === 'uuid') return quoted(uuid(row * 100 + salt));
+  if (/\[\]$/.test(type)) return pick(["'{}'", `'{NULL,"a b",ü}'`, `'{"{}",NULL}'`, `'{x}'`], row, salt);
+  if (/^(character varying|text)/.test(type)) {
+    return quoted([...pick(TEXTS, row, salt)].slice(0, Number(limit ?? 99)).join(''));
+  }
+  if (/^timestamp with time/.test(type))
+    return quoted(`${pick(INSTANTS, row, salt)}${/inf/.test(pick(INSTANTS, row, salt)) ? '' : '+00'}`);
+  if (/^timestamp/.test(type)) return quoted(pick(INSTANTS, row, salt));
+  if (/^json/.test(type)) return quoted(pick(DOCUMENTS, row, salt));
+  if (type === 'boolean') return String((row + salt) % 2 === 0);
+  if (type === 'real' || /^numeric/.test(type)) return pick(SINGLES, row, salt);
+  if (type === 'double precision') return pick([...SINGLES, "'NaN'", "'Infinity'", '1e300'], row, salt);
+  return String((row * 7 + salt) % 100);
+};
+
+/** Columns that name a row, or only one row each. */
+const named: Readonly<Record<string, (row: number) => string>> = {
+  slug: (row) => quoted(`slug-${row}`),
+  clerk_org_id: (row) => quoted(`org-${row}`),
+  window_key: (row) => quoted(`window ${row}`),
+  scope_id: (row) => quoted(`scope-${row}`),
+  action_code: (row) => quoted(`action_${row}`),
+  idempotency_key: (row) => quoted(uuid(row)),
+  agent_ids_json: () => quoted('["a", "b"]'),
+  api_key_ids_json: () => quoted('["k"]'),
+  human_actor_ids_json: () => quoted('[]'),
+  rule_config_json: () => quoted('{"x": 1}'),
+  is_current: () => 'false',
+  failure_mode: (row) => pick(["'fail_closed'", "'fail_open'"], row, 0),
+  failure_match_id: (row) => quoted(uuid(row)),
+  confidence_score: (row) => pick(SINGLES, row, 0),
+  severity: (row) => pick(SINGLES, row, 0),
+};
+
+/** Columns that point to a row of another table, which has as many rows. */
+const POINTERS: Readonly<Record<string, (row: number) => string>> = {
+  'm10_recovery.suggestion_input.suggestion_id': String,
+  'm10_recovery.suggestion_provenance.suggestion_id': String,
+  'm10_recovery.suggestion_provenance.action_id': String,
+  'm10_recovery.work_queue.candidate_id': (row) => String(row + 10_000),
+  'public.recovery_candidates.selected_action_id': String,
+  'public.recovery_candidates_audit.candidate_id': String,
+  'public.policy_rule_integrity.rule_id': (row) => quoted(`policy_rules ${row}`),
+  'public.policy_enforcements.rule_id': (row) => quoted(`policy_rules ${row}`),
+  'public.policy_enforcements.run_id': (row) => quoted(`run ${row}`),
+  'public.policy_enforcements.incident_id': (row) => quoted(`incident ${row}`),
+  'public.policy_rules.parent_rule_id': (row) => quoted(`policy_rules ${row}`),
+  'public.policy_rules.superseded_by': (row) => quoted(`policy_rules ${row}`),
+  'public.policy_rules.legacy_rule_id': (row) => quoted(`policy_rules_legacy ${row}`),
+  'public.policy_versions.proposal_id': (row) => quoted(uuid(row)),
+  'public.limit_integrity.limit_id': (row) => quoted(`limits ${row}`),
+};
+
+const OWNED_BY_TENANT = ['public.policy_rules', 'public.policy_enforcements', 'public.limits'];
+
+const valueIn = (table: OriginalTable, column: Column, row: number, salt: number): string => {
+  const { name, type, required, fallback } = column;
+  const values = allowed(table.constraints).get(name);
+  if (name === 'id') {
+    if (type === 'integer') return String(row);
+    if (type === 'uuid') return quoted(uuid(row));
+    return quoted(`${table.name === 'public.tenants' ? 'tenant' : table.name.split('.')[1]} ${row}`);
+  }
+  if (!required && (row + salt) % 4 === 0) return 'null';
+  if (fallback && (row + salt) % 4 === 1) return 'default';
+  const pointer = POINTERS[`${table.name}.${name}`];
+  if (pointer) return pointer(row);
+  if (name === 'tenant_id' && OWNED_BY_TENANT.includes(table.name)) return quoted(`tenant ${row}`);
+  if (name === 'name') return quoted(`${pick(TEXTS, row, salt)} ${row}`);
+  if (values) return quoted(pick(values, row, salt));
+  if (name === 'policy_id' && type !== 'uuid') return quoted(`policy ${row}`);
+  if (name === 'scope_id' && table.name !== 'public.policy_scopes') return quoted(pick(TEXTS, row, salt));
+  if (named[name] && (name !== 'severity' || type === 'double precision')) return named[name](row);
+  return valueFor(type, row, salt);
+};
+
+/** Generated rows of every table: what its types, its defaults and its missing constraints allow. */
+export const originalRows = (count: number): string[] => {
+  const rows = Array.from({ length: count }, (_, index) => index + 1);
+  return [
+    `insert into public.runs select format('run %s', n) from generate_series(1, ${count}) n`,
+    `insert into public.incidents select format('incident %s', n) from generate_series(1, ${count}) n`,
+    ...insertOrder().map((table) => {
+      const columns = table.columns.map(columnOf);
+      const names = columns.map(({ name }) => `"${name}"`).join(', ');
+      const values = rows.map(
+        (row) => `(${columns.map((column, salt) => valueIn(table, column, row, salt)).join(', ')})`,
+      );
+      return `insert into ${table.name} (${names}) values ${values.join(', ')}`;
+    }),
+    ...ORIGINAL.tables
+      .filter(({ columns }) => columns[0]!.includes('nextval'))
+      .map(({ name }) => `select setval(pg_get_serial_sequence('${name}', 'id'), ${count})`),
+  ];
+};
+
+/** Tables after those that they point to. */
+const insertOrder = (): OriginalTable[] => {
+  const placed: OriginalTable[] = [];
+  const names = new Set(ORIGINAL.tables.map(({ name }) => name));
+  const targets = ({ constraints, name }: OriginalTable): string[] =>
+    Object.values(constraints)
+      .flatMap((definition) => /REFERENCES ([\w.]+)/.exec(definition)?.[1] ?? [])
+      .map((target) => (target.includes('.') ? target : `public.${target}`))
+      .filter((target) => target !== name && names.has(target));
+  while (placed.length < ORIGINAL.tables.length) {
+    const next = ORIGINAL.tables.filter(
+      (table) =>
+        !placed.includes(table) && targets(table).every((target) => placed.some(({ name }) => name === target)),
+    );
+    placed.push(...next);
+  }
+  return placed;
+};

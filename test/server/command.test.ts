@@ -314,6 +314,7 @@ describe('migrate', () => {
       'applied Migration20261123000400_sidecar',
       'applied Migration20261123000500_list_indexes',
       'applied Migration20261125000100_outcomes',
+      'applied Migration20261126000600_neutral_columns',
       'nothing to apply',
     ]);
     const after = await finish(['migrate', 'status'], env);
@@ -350,8 +351,8 @@ describe('one clear line and exit code 2', () => {
     [['--no-such-flag'], /--no-such-flag/],
     [['--pool-max', 'many'], /--pool-max must be a whole number/],
     [['frobnicate'], /unknown command: frobnicate/],
-    [['migrate'], /`up` or `status`/],
-    [['migrate', 'down'], /`up` or `status`/],
+    [['migrate'], /`up`, `status` or `check`/],
+    [['migrate', 'down'], /`up`, `status` or `check`/],
     [['--grpc-listen', '0.0.0.0:0'], /SIDECAR_TOKENS_FILE/],
     [['--database-url', 'postgresql://someone:secret@127.0.0.1:1/d'], /someone@127\.0\.0\.1:1\/d cannot be used/],
   ])('%j', async (args, line) => {
