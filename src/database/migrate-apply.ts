@@ -9,6 +9,7 @@ import {
   type LiveTable,
   oidOf,
   quote,
+  sameConstraint,
   spellConstraint,
   spellForeignKey,
   spellIndex,
@@ -96,7 +97,7 @@ const applyUnique = async (
   indexes: readonly LiveIndex[],
   wanted: string,
 ): Promise<void> => {
-  if (live.some((each) => each.definition === wanted)) return;
+  if (live.some((each) => sameConstraint(each.definition, wanted))) return;
   const tail = definition.replace(/^unique /, '');
   const body = await migrating.look((tx) => spellIndex(tx, table.name, tail));
   if (servingIndex(indexes, body, true)) return;
@@ -116,10 +117,12 @@ const applyChecked = async (
 ): Promise<void> => {
   const alter = (what: string): Promise<void> =>
     migrating.short(table.name, (tx) => tx.run(`alter table ${table.name} ${what}`));
-  const outdated = live.find((each) => each.name === name && each.type === type && each.definition !== wanted);
+  const outdated = live.find(
+    (each) => each.name === name && each.type === type && !sameConstraint(each.definition, wanted),
+  );
   const replacing = type === 'c' && outdated !== undefined;
   const aside = suffixed(name, ADOPTING);
-  let equal = live.find((each) => each.type === type && each.definition === wanted);
+  let equal = live.find((each) => each.type === type && sameConstraint(each.definition, wanted));
   if (!equal) {
     const called = replacing ? aside : await migrating.look((tx) => freeName(tx, table.schema, name, table.oid));
     const empty = table.bytes === 0 && !replacing;
