@@ -18,7 +18,7 @@ import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
 const active = (entity: Table): string =>
-  `from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'id')}`;
+  `from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'created_at')}, ${column(entity, 'id')}`;
 
 const names = (entity: Table, name: string): Statement<string> =>
   statement(
