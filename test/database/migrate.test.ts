@@ -18,7 +18,7 @@ const MIGRATIONS = 7;
 const BESIDE = { smallBytes: -1 };
 
 // Several whole migrations in a test, on a machine that does other things, too.
-vi.setConfig({ testTimeout: 120_000 });
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 let database: TestDatabase;
 
@@ -220,6 +220,35 @@ test('large tables change while each table is read, and nobody waits for long', 
       ).rows,
   );
   expect(types).toEqual([{ confidence: 'double precision', details: 'jsonb' }]);
+});
+
+test('a name that something else has gets a number, and nothing of others is touched', async () => {
+  await connected(database.url, (client) =>
+    client.query(`
+      create table public.ix_policy_rules_parent (id integer);
+      create sequence public.failure_catalog_pkey;
+      create view public.ix_policy_rules_superseded_by as select 1 as one;
+      create index uq_policy_precedence_tenant_policy on public.runs (note);
+      alter table public.policy_precedence add constraint ck_policy_precedence_failure_mode unique (id, bind_at)`),
+  );
+  expect(await migrateUp(database.url)).toHaveLength(MIGRATIONS);
+  const { rows } = await connected(database.url, (client) =>
+    client.query(`select relname as name, relkind as kind from pg_class where relname ~
+      '^(ix_policy_rules_parent|failure_catalog_pkey|ix_policy_rules_superseded_by|uq_policy_precedence_tenant_policy)1?$'
+      union all select conname, contype from pg_constraint where conname ~ '^ck_policy_precedence_failure_mode' order by 1`),
+  );
+  expect(rows.map(({ name, kind }) => `${name} ${kind}`)).toEqual([
+    'ck_policy_precedence_failure_mode u',
+    'ck_policy_precedence_failure_mode1 c',
+    'failure_catalog_pkey S',
+    'failure_catalog_pkey1 i',
+    'ix_policy_rules_parent r',
+    'ix_policy_rules_parent1 i',
+    'ix_policy_rules_superseded_by v',
+    'ix_policy_rules_superseded_by1 i',
+    'uq_policy_precedence_tenant_policy i',
+    'uq_policy_precedence_tenant_policy1 i',
+  ]);
 });
 
 test('a checkout in a folder of any name applies what it says', async () => {
