@@ -62,7 +62,7 @@ export const createTable = (
   ].join(', ')})`;
 
 /** What a step is on a database that holds nothing. */
-const plainly = (step: Step): readonly string[] => {
+export const plainly = (step: Step): readonly string[] => {
   switch (step.kind) {
     case 'sql':
       return [step.sql];

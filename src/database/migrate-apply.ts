@@ -1,4 +1,4 @@
-import type { Step } from '../../migrations/canonical.ts';
+import { createTable, plainly, type Step } from '../../migrations/canonical.ts';
 import {
   constraintsOf,
   findTable,
@@ -9,6 +9,7 @@ import {
   type LiveTable,
   oidOf,
   quote,
+  sameConstraint,
   spellConstraint,
   spellForeignKey,
   spellIndex,
@@ -96,7 +97,7 @@ const applyUnique = async (
   indexes: readonly LiveIndex[],
   wanted: string,
 ): Promise<void> => {
-  if (live.some((each) => each.definition === wanted)) return;
+  if (live.some((each) => sameConstraint(each.definition, wanted))) return;
   const tail = definition.replace(/^unique /, '');
   const body = await migrating.look((tx) => spellIndex(tx, table.name, tail));
   if (servingIndex(indexes, body, true)) return;
@@ -116,10 +117,12 @@ const applyChecked = async (
 ): Promise<void> => {
   const alter = (what: string): Promise<void> =>
     migrating.short(table.name, (tx) => tx.run(`alter table ${table.name} ${what}`));
-  const outdated = live.find((each) => each.name === name && each.type === type && each.definition !== wanted);
+  const outdated = live.find(
+    (each) => each.name === name && each.type === type && !sameConstraint(each.definition, wanted),
+  );
   const replacing = type === 'c' && outdated !== undefined;
   const aside = suffixed(name, ADOPTING);
-  let equal = live.find((each) => each.type === type && each.definition === wanted);
+  let equal = live.find((each) => each.type === type && sameConstraint(each.definition, wanted));
   if (!equal) {
     const called = replacing ? aside : await migrating.look((tx) => freeName(tx, table.schema, name, table.oid));
     const empty = table.bytes === 0 && !replacing;
@@ -237,31 +240,63 @@ const applyStep = async (migrating: Migrating, step: Step): Promise<void> => {
   }
 };
 
-const plain = (step: Step): string | undefined => {
-  if (step.kind === 'index') {
-    return `create ${step.unique ? 'unique ' : ''}index ${step.name} on ${step.table} ${step.tail}`;
-  }
-  if (step.kind === 'constraint') return `alter table ${step.table} add constraint ${step.name} ${step.definition}`;
-  return undefined;
+/** A step on a table that is new: a name that is taken is an error, not taken for ours. */
+const onNewTable = (step: Step): readonly string[] => {
+  if (step.kind === 'table') return [createTable(step)];
+  return plainly(step).map((sql) => (step.kind === 'index' ? sql.replace(' if not exists', '') : sql));
 };
 
-/** Brings a database to what the steps state, each in short transactions of its own. */
-export const applySteps = async (migrating: Migrating, steps: readonly Step[]): Promise<void> => {
-  /** Tables that these steps have made: nothing there can be in the way of anything. */
-  const made = new Set<string>();
-  for (const step of steps) {
-    if (step.kind === 'table' && !(await migrating.look((tx) => findTable(tx, step.table)))) made.add(step.table);
-    const sql = 'table' in step && made.has(step.table) ? plain(step) : undefined;
-    if (sql === undefined) {
-      await applyStep(migrating, step);
-      continue;
-    }
+/** The given tables and schemas that are there. */
+const present = async ({ rows }: Tx, steps: readonly Step[]): Promise<Set<string>> => {
+  const names = steps.flatMap((step) => ('table' in step ? [step.table] : step.kind === 'schema' ? [step.name] : []));
+  const found = await rows(
+    `select nspname || '.' || relname as name from pg_class c join pg_namespace n on n.oid = relnamespace
+      where nspname || '.' || relname = any ($1) union all select nspname from pg_namespace where nspname = any ($1)`,
+    [names],
+  );
+  return new Set(found.map(({ name }) => name!));
+};
+
+/**
+ * Brings a database to what the steps state, each in short transactions of its own; what concerns only tables that are new
+ * goes together: nobody can be in their way, and a fresh database is soon ready.
+ *
+ * @param made tables that have been made so far, by these steps or by others before.
+ */
+export const applySteps = async (migrating: Migrating, steps: readonly Step[], made: Set<string>): Promise<void> => {
+  const there = await migrating.look((tx) => present(tx, steps));
+  let together: Step[] = [];
+  const flush = async (): Promise<void> => {
+    const group = together;
+    together = [];
+    if (group.length === 0) return;
     try {
-      await migrating.short(step.kind, (tx) => tx.run(sql));
+      await migrating.short('new tables', async (tx) => {
+        for (const sql of group.flatMap(onNewTable)) await tx.run(sql);
+      });
     } catch (error) {
+      // A name is taken by something else.
       const { code } = error as { code?: string };
       if (code !== DUPLICATE_TABLE && code !== DUPLICATE_OBJECT) throw error;
+      for (const step of group) await applyStep(migrating, step);
+    }
+  };
+  const isNew = (step: Step): boolean => {
+    if (step.kind === 'schema') return !there.has(step.name);
+    if (step.kind === 'sql') return together.length > 0;
+    if (step.kind === 'dropIndex') return false;
+    return made.has(step.table) || !there.has(step.table);
+  };
+  for (const step of steps) {
+    // Of a table that was made before, a migration that came later may state something else.
+    const restated = step.kind === 'table' && there.has(step.table);
+    if (isNew(step) && !restated) {
+      if (step.kind === 'table') made.add(step.table);
+      together.push(step);
+    } else {
+      await flush();
       await applyStep(migrating, step);
     }
   }
+  await flush();
 };

@@ -18,8 +18,6 @@ export interface LiveTable {
   readonly schema: string;
   readonly kind: string;
   readonly bytes: number;
-  /** The planner's estimate. */
-  readonly rows: number;
 }
 
 /** SQL: the relation `c` in the schema `n` that a qualified name means. `to_regclass` would ask for rights on the schema. */
@@ -34,7 +32,7 @@ export const oidOf = (parameter: string): string =>
 export const findTable = async ({ rows }: Tx, name: string): Promise<LiveTable | undefined> => {
   const [found] = await rows(
     `select c.oid, format('%I.%I', nspname, relname) as name, nspname as schema, relkind as kind,
-       case when relkind in ('r', 'm') then pg_table_size(c.oid) else 0 end as bytes, greatest(reltuples, 0) as rows
+       case when relkind in ('r', 'm') then pg_table_size(c.oid) else 0 end as bytes
      from pg_class c join pg_namespace n on n.oid = relnamespace where ${namedBy('$1')}`,
     [name],
   );
@@ -45,7 +43,6 @@ export const findTable = async ({ rows }: Tx, name: string): Promise<LiveTable |
       schema: found['schema']!,
       kind: found['kind']!,
       bytes: Number(found['bytes']),
-      rows: Number(found['rows']),
     }
   );
 };
@@ -194,6 +191,19 @@ export const constraintsOf = async ({ rows }: Tx, table: string): Promise<LiveCo
     definition: row['definition']!,
     valid: row['valid'] === 't',
   }));
+};
+
+/** A constraint apart from its spelling: PostgreSQL writes the casts of a check that was written in its own words elsewhere. */
+export const sameConstraint = (left: string, right: string): boolean => {
+  const plain = (text: string): string => {
+    let shorter = text.replace(/::(?:character varying|text)(?:\[\])?/g, '');
+    for (let before = ''; before !== shorter; ) {
+      before = shorter;
+      shorter = shorter.replace(/\((\w+|'(?:[^']|'')*'|ARRAY\[[^[\]]*\])\)/g, '$1');
+    }
+    return shorter;
+  };
+  return plain(left) === plain(right);
 };
 
 /** A foreign key as PostgreSQL spells it; its shadow would lock the other table. */

@@ -7,6 +7,7 @@ import {
   indexesOf,
   type LiveTable,
   quote,
+  sameConstraint,
   spellIndex,
 } from './migrate-catalog.ts';
 import { type ColumnPlan, countRows, obstaclesOf, planColumns, type Retype } from './migrate-columns.ts';
@@ -214,7 +215,8 @@ const constraintObstacles = async (tx: Tx, step: Of<'constraint'>): Promise<Find
   const local = step.type === 'c' ? step.definition : step.definition.replace(/ references .*/, '');
   if (!(await hasColumns(tx, table, local.replace(/^(check|foreign key) /, '')))) return [];
   const wanted = await spelled(tx, table, step);
-  if ((await constraintsOf(tx, table.oid)).some(({ definition, valid }) => valid && definition === wanted)) return [];
+  if ((await constraintsOf(tx, table.oid)).some(({ definition, valid }) => valid && sameConstraint(definition, wanted)))
+    return [];
   if (step.type === 'c') {
     const condition = step.definition.replace(/^check /, '');
     const rows = await countRows(tx, table, `not ${condition}`);
@@ -428,7 +430,9 @@ const tableOutlook = async (tx: Tx, step: Of<'table'>, smallBytes: number): Prom
 const objectOutlook = async (tx: Tx, step: Step): Promise<Finding[]> => {
   if (step.kind === 'dropIndex') {
     const there = await droppable(tx, step.name);
-    return there ? [{ level: 'change', where: there.table, what: `index ${step.name} goes: another covers it` }] : [];
+    return there
+      ? [{ level: 'change', where: there.table, what: `index ${step.name} goes (DIFFERENCES.md says why)` }]
+      : [];
   }
   if (!('table' in step) || step.kind === 'table') return [];
   const table = await findTable(tx, step.table);
@@ -443,14 +447,14 @@ const objectOutlook = async (tx: Tx, step: Step): Promise<Finding[]> => {
       }
       const body = await spellIndex(tx, table.name, step.tail);
       if (servingIndex(await indexesOf(tx, table.oid), body, step.unique)) return [];
-      return change(`index ${step.name} is built beside readers and writers`, table.rows);
+      return change(`index ${step.name} is built beside readers and writers`, await countRows(tx, table, 'true'));
     }
     case 'constraint': {
       const local = step.definition.replace(/ references .*/, '').replace(/^(check|foreign key|unique) /, '');
       if (!(await hasColumns(tx, table, local))) return change(`constraint ${step.name} is added`);
       const wanted = await spelled(tx, table, step);
-      const equal = (await constraintsOf(tx, table.oid)).some(({ definition }) => definition === wanted);
-      return equal ? [] : change(`constraint ${step.name} is added, then checked`, table.rows);
+      const equal = (await constraintsOf(tx, table.oid)).some(({ definition }) => sameConstraint(definition, wanted));
+      return equal ? [] : change(`constraint ${step.name} is added, then checked`, await countRows(tx, table, 'true'));
     }
     case 'dropTrigger': {
       const there = await triggersOf(tx, step.table, { name: step.name });

@@ -246,6 +246,8 @@ const requireValue = async (migrating: Migrating, table: LiveTable, name: string
 
 const SIDE = '__adopting';
 const BEFORE = '__before';
+/** Marks a column that nobody but a materialized view reads any more. */
+const REPLACED = 'replaced by policy-sidecar';
 /** It has to see what the table's own triggers have made of a row: they fire by name. */
 const TRIGGER = 'zzz_policy_sidecar_adopt';
 
@@ -461,6 +463,7 @@ const swap = async (
         const old = suffixed(name, BEFORE);
         await alter(tx, `rename column ${quote(name)} to ${quote(old)}`);
         await alter(tx, `alter column ${quote(old)} drop default, alter column ${quote(old)} drop not null`);
+        await tx.run(`comment on column ${table.name}.${quote(old)} is '${REPLACED}'`);
       }
       if (required) {
         await alter(tx, `alter column ${quote(side(name))} set not null, drop constraint ${quote(notNull(name))}`);
@@ -508,7 +511,14 @@ const splitViews = async (tx: Tx, views: readonly View[]): Promise<{ down: View[
 
 /** Makes the materialized views anew that still read the old columns of a table; then those can go. */
 const replaceMaterialized = async (migrating: Migrating, table: LiveTable): Promise<void> => {
-  const old = (await migrating.look((tx) => columnsOf(tx, table.oid))).filter(({ name }) => name.endsWith(BEFORE));
+  const old = await migrating.look(async (tx) => {
+    const marked = await tx.rows(
+      'select objsubid from pg_description where classoid = $1::regclass and objoid = $2::oid and description = $3',
+      ['pg_class', table.oid, REPLACED],
+    );
+    const numbers = new Set(marked.map(({ objsubid }) => objsubid));
+    return (await columnsOf(tx, table.oid)).filter(({ name, number }) => name.endsWith(BEFORE) && numbers.has(number));
+  });
   if (old.length === 0) return;
   const names = new Map(old.map(({ name }) => [name, name.slice(0, -BEFORE.length)]));
   const numbers = old.map(({ number }) => number);

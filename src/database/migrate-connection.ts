@@ -38,6 +38,8 @@ const CONNECT_MS = 10_000;
 const LOCK = 7_215_046_101;
 /** How often an operator hears of what goes on. */
 const NEWS_MS = 5_000;
+/** A backend looks once a second whether its client is there still. */
+const WATCHED = 'client_connection_check_interval = 1000';
 const LOCK_TIMEOUT = '55P03';
 const DEADLOCK = '40P01';
 
@@ -100,19 +102,19 @@ export class Migrating {
   #lost = false;
   /** The worker's backend, while it is in a transaction. */
   #pid: string | undefined;
-  readonly #version: number;
+  readonly #watched: boolean;
   readonly tuning: Tuning;
 
   constructor(
     { worker, guard, watcher }: Readonly<Record<'worker' | 'guard' | 'watcher', pg.Client>>,
-    version: number,
+    watched: boolean,
     say: Say,
     tuning: Tuning,
   ) {
     this.#worker = worker;
     this.#watcher = watcher;
     this.#say = say;
-    this.#version = version;
+    this.#watched = watched;
     this.tuning = tuning;
     guard.on('end', () => {
       this.#lost = true;
@@ -127,7 +129,7 @@ export class Migrating {
       // Definitions are read and written with every name in full.
       'set local search_path = pg_catalog',
       // A killed migration leaves no backend that goes on and blocks.
-      ...(version >= 14_00_00 ? ['set local client_connection_check_interval = 1000'] : []),
+      ...(watched ? [`set local ${WATCHED}`] : []),
       'select pg_backend_pid() as pid',
     ].join('; ');
   }
@@ -172,7 +174,7 @@ export class Migrating {
   /** A statement that stands outside of every transaction. It keeps no reader and no writer waiting. */
   async alone(what: string, sql: string): Promise<void> {
     // Behind a pooler this may reach another connection than the statement: it harms none.
-    if (this.#version >= 14_00_00) await this.#worker.query('set client_connection_check_interval = 1000');
+    if (this.#watched) await this.#worker.query(`set ${WATCHED}`);
     if (this.#lost) throw new UnreachableError('the connection that holds the turn to migrate is gone');
     await this.#withNews(what, async () => {
       await this.#worker.query(sql);
@@ -298,8 +300,12 @@ export const withTurn = (
     withClient(url, (worker) =>
       withClient(url, async (watcher) => {
         await takeTurn(guard, say);
-        const { rows } = await watcher.query(`select current_setting('server_version_num') as version`);
-        await work(new Migrating({ worker, guard, watcher }, Number(rows[0].version), say, tuning));
+        // Before version 14, and on some systems, a server cannot tell that its client is gone while it works.
+        const watched = await watcher.query(`set ${WATCHED}`).then(
+          () => true,
+          () => false,
+        );
+        await work(new Migrating({ worker, guard, watcher }, watched, say, tuning));
         await guard.query('commit');
       }),
     ),

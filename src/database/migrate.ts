@@ -75,7 +75,7 @@ export interface MigrateOptions {
 
 /** The table in which MikroORM's migrator, too, keeps what has been applied. */
 const prepare = async (migrating: Migrating): Promise<void> => {
-  await applySteps(migrating, [{ kind: 'schema', name: SCHEMA }]);
+  await applySteps(migrating, [{ kind: 'schema', name: SCHEMA }], new Set());
   await migrating.short('the list of migrations', async (tx) => {
     const [there] = await tx.rows(`select to_regclass('${SCHEMA}.${TABLE}') as there`);
     if (there!['there']) return;
@@ -108,8 +108,9 @@ export const migrateUp = async (
     );
     if (found.length > 0) throw new ObstacleError(found);
     await prepare(migrating);
+    const made = new Set<string>();
     for (const { name, steps } of migrations) {
-      await applySteps(migrating, steps);
+      await applySteps(migrating, steps, made);
       await migrating.short('the list of migrations', (tx) =>
         tx.run(`insert into ${SCHEMA}.${TABLE} (name) values ('${name}')`),
       );

@@ -27,7 +27,7 @@ const unacknowledged = filteredList('policy_proposal_read.feedback', {
   select: `select ${feedback.columns} from ${table(PatternFeedback)}`,
   base: ['not acknowledged'],
   filters: ['tenant_id = ?', 'pattern_type = ?'],
-  order: 'id',
+  order: 'created_at, id',
   map: feedback.map,
 });
 

@@ -251,6 +251,24 @@ describe.each(['grpc', 'connect'] as const)('rules and verdicts over %s', (liste
     expect((await retire({ tenantId: 'other' })).rule).toBeUndefined();
   });
 
+  test('who looks at the older columns alone takes no retired rule for active', async () => {
+    await create({ id: 'active' });
+    await create({ id: 'born retired', status: RuleStatus.RETIRED });
+    await create({ id: 'retired' });
+    await create({ id: 'updated' });
+    await caller().unary(rpc.retireRule, { tenantId: 't', ruleId: 'retired' }, single);
+    const update = { updates: { status: RuleStatus.RETIRED }, updateMask: { paths: ['status'] } };
+    await caller().unary(rpc.updateRule, { tenantId: 't', ruleId: 'updated', ...update }, single);
+    const renamed = { updates: { name: 'other' }, updateMask: { paths: ['name'] } };
+    await caller().unary(rpc.updateRule, { tenantId: 't', ruleId: 'active', ...renamed }, single);
+    expect(await sidecar.sql('select id, is_active, mode from policy_rules order by id')).toEqual([
+      { id: 'active', is_active: true, mode: 'active' },
+      { id: 'born retired', is_active: null, mode: null },
+      { id: 'retired', is_active: null, mode: null },
+      { id: 'updated', is_active: null, mode: null },
+    ]);
+  });
+
   test.each([
     ['addRule', { rule: { id: 'r' } }],
     ['createRule', { id: 'r', tenantId: 't', name: 'n' }],

@@ -18,7 +18,7 @@ const MIGRATIONS = 7;
 const BESIDE = { smallBytes: -1 };
 
 // Several whole migrations in a test, on a machine that does other things, too.
-vi.setConfig({ testTimeout: 120_000 });
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 let database: TestDatabase;
 
@@ -157,6 +157,98 @@ describe('a migration among others', () => {
       }
     },
   );
+});
+
+/** Rows of a large table; a million shows how long its readers wait, this many that they do not. */
+const LARGE = Number(process.env['ROWS'] ?? 100_000);
+
+/** What a conversion must leave as it is, of each row of the large tables. */
+const DIGESTS = `select
+  (select md5(string_agg(id || ' ' || confidence::text || ' ' || updated_at::text, ' ' order by id)) from public.recovery_candidates) as candidates,
+  (select md5(string_agg(id || ' ' || details::jsonb::text, ' ' order by id)) from public.policy_enforcements) as enforcements`;
+
+test('large tables change while each table is read, and nobody waits for long', async () => {
+  await connected(database.url, async (client) => {
+    await client.query(`set session_replication_role = 'replica'`);
+    await client.query(`insert into public.recovery_candidates (failure_match_id, suggestion, confidence, decision, error_code, selected_action_id)
+      select gen_random_uuid(), 'x', n % 997 / 997.0, case n % 3 when 0 then 'pending' when 1 then 'approved' end, 'E' || n % 50, n % 30 + 1
+        from generate_series(1, ${LARGE}) n`);
+    await client.query(`insert into public.policy_enforcements (id, tenant_id, rule_id, action_taken, details)
+      select 'large ' || n, 'tenant 1', 'policy_rules 1', 'WARNED', '{"b": [1, 2.50], "a": null}' from generate_series(1, ${LARGE}) n`);
+    await client.query('refresh materialized view m10_recovery.mv_top_pending');
+  });
+  const digests = async () => connected(database.url, async (client) => (await client.query(DIGESTS)).rows);
+  const before = await digests();
+  const { names, readers } = await connected(database.url, async (client) => {
+    const { rows } = await client.query(
+      `select format('%I.%I', nspname, relname) as name from pg_class c join pg_namespace n on n.oid = relnamespace
+       where nspname in ('public', 'policy', 'm10_recovery') and relkind in ('r', 'm') order by 1`,
+    );
+    return {
+      names: rows.map(({ name }) => name as string),
+      readers: await Promise.all(rows.map(() => other('reader'))),
+    };
+  });
+  const longest = new Map(names.map((name) => [name, 0]));
+  let reading = true;
+  const reads = names.map(async (name, index) => {
+    while (reading) {
+      const began = performance.now();
+      await readers[index]!.query(`select * from ${name} limit 1`);
+      longest.set(name, Math.max(longest.get(name)!, performance.now() - began));
+      await sleep(20);
+    }
+  });
+  const lines: string[] = [];
+  try {
+    await migrateUp(database.url, { say: (line) => lines.push(line) });
+  } finally {
+    reading = false;
+    await Promise.all(reads);
+    await Promise.all(readers.map((reader) => reader.end()));
+  }
+  const [worst] = [...longest].sort((a, b) => b[1] - a[1]);
+  if (process.env['ROWS']) process.stdout.write(`longest wait of a reader: ${worst![0]} ${Math.round(worst![1])} ms\n`);
+  expect(worst![1]).toBeLessThan(2_000);
+  expect(await digests()).toEqual(before);
+  const types = await connected(
+    database.url,
+    async (client) =>
+      (
+        await client.query(`select confidence, details from (select pg_typeof(confidence)::text as confidence from public.recovery_candidates limit 1) as c,
+      (select pg_typeof(details)::text as details from public.policy_enforcements where details is not null limit 1) as d`)
+      ).rows,
+  );
+  expect(types).toEqual([{ confidence: 'double precision', details: 'jsonb' }]);
+});
+
+test('a name that something else has gets a number, and nothing of others is touched', async () => {
+  await connected(database.url, (client) =>
+    client.query(`
+      create table public.ix_policy_rules_parent (id integer);
+      create sequence public.failure_catalog_pkey;
+      create view public.ix_policy_rules_superseded_by as select 1 as one;
+      create index uq_policy_precedence_tenant_policy on public.runs (note);
+      alter table public.policy_precedence add constraint ck_policy_precedence_failure_mode unique (id, bind_at)`),
+  );
+  expect(await migrateUp(database.url)).toHaveLength(MIGRATIONS);
+  const { rows } = await connected(database.url, (client) =>
+    client.query(`select relname as name, relkind as kind from pg_class where relname ~
+      '^(ix_policy_rules_parent|failure_catalog_pkey|ix_policy_rules_superseded_by|uq_policy_precedence_tenant_policy)1?$'
+      union all select conname, contype from pg_constraint where conname ~ '^ck_policy_precedence_failure_mode' order by 1`),
+  );
+  expect(rows.map(({ name, kind }) => `${name} ${kind}`)).toEqual([
+    'ck_policy_precedence_failure_mode u',
+    'ck_policy_precedence_failure_mode1 c',
+    'failure_catalog_pkey S',
+    'failure_catalog_pkey1 i',
+    'ix_policy_rules_parent r',
+    'ix_policy_rules_parent1 i',
+    'ix_policy_rules_superseded_by v',
+    'ix_policy_rules_superseded_by1 i',
+    'uq_policy_precedence_tenant_policy i',
+    'uq_policy_precedence_tenant_policy1 i',
+  ]);
 });
 
 test('a checkout in a folder of any name applies what it says', async () => {

@@ -76,6 +76,24 @@ test('a stranger is told of each right that it lacks', async () => {
   expect(stops.map(({ what }) => what)).toContainEqual(expect.stringMatching(/^belongs to platform_owner_/));
 });
 
+test('a view of somebody else’s, and rows that are hidden, are told before', async () => {
+  await asAdministrator(`create view public.watched as select confidence from public.recovery_candidates;
+    alter table public.limits enable row level security; alter table public.limits force row level security`);
+  const told = async () =>
+    (await migrateCheck(urlAs('policy_migrator')))
+      .filter(({ level }) => level === 'stop')
+      .map(({ where, what }) => `${where} ${what}`);
+  expect(await told()).toEqual(['public.limits row security hides rows from the role that migrates']);
+  await asAdministrator('alter table public.limits no force row level security');
+  expect(await told()).toEqual([
+    expect.stringMatching(
+      /^public\.watched reads a column of public\.recovery_candidates that changes its type, and belongs to /,
+    ),
+  ]);
+  await asAdministrator('drop view public.watched; alter table public.limits disable row level security');
+  expect(await told()).toEqual([]);
+});
+
 test('the role that migrates is no superuser, and every row is kept', async () => {
   expect(await migrateUp(urlAs('policy_migrator'), { tuning: { smallBytes: -1 } })).not.toEqual([]);
   expectKept(before, await allRows(database.url, Object.keys(before)));

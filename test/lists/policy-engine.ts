@@ -30,7 +30,7 @@ const one = <T>(value: T): Arbitrary<T> => fc.constant(value);
 
 /** Rows of a table whose names are unique. */
 const namedRows = (columns: Record<string, Arbitrary<unknown>>): Arbitrary<StoredRow[]> =>
-  rowsOf({ id: fc.uuid(), is_active: fc.boolean(), ...columns }).map((rows) =>
+  rowsOf({ id: fc.uuid(), is_active: fc.boolean(), created_at: instants, ...columns }).map((rows) =>
     rows.map((row) => ({ ...row, name: `n-${row['id']}` })),
   );
 
@@ -50,7 +50,7 @@ const configured = (operation: DescMethodUnary, table: string): ListModel =>
     world: only(`policy.${table}`, namedRows(configuration[table]!)),
     request: nothing,
     chosen: isActive,
-    order: ascending('id'),
+    order: inOrder(ascending('created_at'), ascending('id')),
   });
 
 const versionRows = rowsOf({
@@ -69,6 +69,7 @@ const dependencyRows = rowsOf({
   target_policy: names,
   dependency_type: names,
   is_active: fc.boolean(),
+  created_at: instants,
 });
 const dependencies = only('policy.policy_dependencies', dependencyRows);
 const bySource = {
@@ -86,6 +87,7 @@ const conflicts = only(
     description: fc.uuid(),
     severity,
     resolved: fc.boolean(),
+    detected_at: instants,
   }),
 );
 
@@ -101,7 +103,7 @@ const integrity = (table: IntegrityTable, stored: string, rows: Arbitrary<Stored
     world: only(stored, rows),
     request: one({ table }),
     chosen: isActive,
-    order: ascending('id'),
+    order: inOrder(ascending('created_at'), ascending('id')),
     keyOfRow: (row) => row[name],
     keyOfItem: (item) => item,
   });
@@ -207,14 +209,14 @@ export const policyEngineLists: readonly ListModel[] = [
     world: dependencies,
     request: nothing,
     chosen: () => true,
-    order: ascending('id'),
+    order: inOrder(ascending('created_at'), ascending('id')),
   }),
   list(method.fetchDependencyEdges, {
     table: 'policy.policy_dependencies',
     world: dependencies,
     request: optional({ activeOnly: fc.boolean() }),
     chosen: (row, { activeOnly = true }) => !activeOnly || isActive(row),
-    order: ascending('id'),
+    order: inOrder(ascending('created_at'), ascending('id')),
     ...bySource,
   }),
   list(method.fetchDependencyEdgesWithType, {
@@ -222,7 +224,7 @@ export const policyEngineLists: readonly ListModel[] = [
     world: dependencies,
     request: nothing,
     chosen: isActive,
-    order: ascending('id'),
+    order: inOrder(ascending('created_at'), ascending('id')),
     ...bySource,
   }),
   list(method.fetchConflicts, {
@@ -231,14 +233,14 @@ export const policyEngineLists: readonly ListModel[] = [
     request: optional({ includeResolved: fc.boolean(), severityMin: severity }),
     chosen: (row, { includeResolved, severityMin }) =>
       (includeResolved || !row['resolved']) && reaches(row['severity'], severityMin),
-    order: ascending('id'),
+    order: inOrder(ascending('detected_at'), ascending('id')),
   }),
   list(method.fetchUnresolvedConflicts, {
     table: 'policy.policy_conflicts',
     world: conflicts,
     request: nothing,
     chosen: (row) => !row['resolved'],
-    order: ascending('id'),
+    order: inOrder(ascending('detected_at'), ascending('id')),
     keyOfRow: (row) => row['description'],
     keyOfItem: (item) => item['description'],
   }),
@@ -247,7 +249,7 @@ export const policyEngineLists: readonly ListModel[] = [
     world: temporalPolicies,
     request: optional({ metric: wanted, includeInactive: fc.boolean() }),
     chosen: (row, { metric, includeInactive }) => (includeInactive || isActive(row)) && matches(row['metric'], metric),
-    order: ascending('id'),
+    order: inOrder(ascending('created_at'), ascending('id')),
   }),
   list(method.fetchTemporalMetricWindows, {
     table: 'policy.temporal_metric_windows',
@@ -279,7 +281,7 @@ export const policyEngineLists: readonly ListModel[] = [
     world: temporalPolicies,
     request: nothing,
     chosen: isActive,
-    order: ascending('id'),
+    order: inOrder(ascending('created_at'), ascending('id')),
     ...byName,
   }),
   list(method.fetchEthicalConstraintsForIntegrity, {
@@ -287,7 +289,7 @@ export const policyEngineLists: readonly ListModel[] = [
     world: only('policy.ethical_constraints', namedRows(configuration['ethical_constraints']!)),
     request: nothing,
     chosen: isActive,
-    order: ascending('id'),
+    order: inOrder(ascending('created_at'), ascending('id')),
     ...byName,
   }),
   ...Object.entries(configuration).map(([table, columns]) =>

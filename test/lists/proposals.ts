@@ -76,12 +76,13 @@ export const proposalLists: readonly ListModel[] = [
         pattern_type: names,
         description: fc.constant('d'),
         acknowledged: fc.boolean(),
+        created_at: instants,
       }),
     ),
     request: optional({ tenantId: wanted, feedbackType: wanted }),
     chosen: (row, { tenantId, feedbackType }) =>
       !row['acknowledged'] && matches(row['tenant_id'], tenantId) && matches(row['pattern_type'], feedbackType),
-    order: ascending('id'),
+    order: inOrder(ascending('created_at'), ascending('id')),
   }),
   list(read.fetchProposals, {
     table: TABLE,

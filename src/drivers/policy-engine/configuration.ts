@@ -27,7 +27,7 @@ const activeRows = <D extends DescMessage>(
   const { columns, map } = projection(message, entity);
   return statement(
     `policy_engine.${name}`,
-    `select ${columns} from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'id')}`,
+    `select ${columns} from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'created_at')}, ${column(entity, 'id')}`,
     map,
   );
 };

@@ -24,7 +24,7 @@ const conflicts = (name: string, ...base: string[]) =>
     select: `select ${conflict.columns} from ${from}`,
     base,
     filters: [`${of('severity')} >= ?`],
-    order: of('id'),
+    order: `${of('detected_at')}, ${of('id')}`,
     map: conflict.map,
   });
 
@@ -33,7 +33,7 @@ const openConflicts = conflicts('open_conflicts', `not ${of('resolved')}`);
 
 const unresolvedConflicts = statement(
   'policy_engine.unresolved_conflicts',
-  `select ${unresolved.columns} from ${from} where not ${of('resolved')} order by ${of('id')}`,
+  `select ${unresolved.columns} from ${from} where not ${of('resolved')} order by ${of('detected_at')}, ${of('id')}`,
   unresolved.map,
 );
 

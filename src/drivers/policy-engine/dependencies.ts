@@ -19,25 +19,25 @@ const typedEdge = projection(TypedDependencyEdgeSchema, PolicyDependency);
 
 const dependencies = statement(
   'policy_engine.dependencies',
-  `select ${dependency.columns} from ${from} order by ${of('id')}`,
+  `select ${dependency.columns} from ${from} order by ${of('created_at')}, ${of('id')}`,
   dependency.map,
 );
 
 const allEdges = statement(
   'policy_engine.dependency_edges',
-  `select ${edge.columns} from ${from} order by ${of('id')}`,
+  `select ${edge.columns} from ${from} order by ${of('created_at')}, ${of('id')}`,
   edge.map,
 );
 
 const activeEdges = statement(
   'policy_engine.active_dependency_edges',
-  `select ${edge.columns} from ${from} where ${of('is_active')} order by ${of('id')}`,
+  `select ${edge.columns} from ${from} where ${of('is_active')} order by ${of('created_at')}, ${of('id')}`,
   edge.map,
 );
 
 const typedEdges = statement(
   'policy_engine.dependency_edges_with_type',
-  `select ${typedEdge.columns} from ${from} where ${of('is_active')} order by ${of('id')}`,
+  `select ${typedEdge.columns} from ${from} where ${of('is_active')} order by ${of('created_at')}, ${of('id')}`,
   typedEdge.map,
 );
 

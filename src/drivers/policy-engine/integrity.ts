@@ -17,10 +17,10 @@ import { read } from '../driver.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
-const active = (entity: Table<'id' | 'is_active'>): string =>
-  `from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'id')}`;
+const active = (entity: Table<'id' | 'is_active' | 'created_at'>): string =>
+  `from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'created_at')}, ${column(entity, 'id')}`;
 
-const names = <E extends Table<'id' | 'is_active'>>(entity: E, name: ColumnOf<E>): Statement<string> =>
+const names = <E extends Table<'id' | 'is_active' | 'created_at'>>(entity: E, name: ColumnOf<E>): Statement<string> =>
   statement(
     `policy_engine.active_names.${tableName(entity)}`,
     `select ${column(entity, name)} ${active(entity)}`,

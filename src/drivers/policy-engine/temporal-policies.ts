@@ -23,7 +23,7 @@ const temporalPolicies = (name: string, ...base: string[]) =>
     select: `select ${temporalPolicy.columns} from ${table(TemporalPolicy)}`,
     base,
     filters: [`${of('metric')} = ?`],
-    order: of('id'),
+    order: `${of('created_at')}, ${of('id')}`,
     map: temporalPolicy.map,
   });
 
