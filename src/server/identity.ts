@@ -1,6 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import type { Logger } from 'pino';
+import { ConfigError } from '../config.ts';
 import { Code, RpcError } from '../database/errors.ts';
 
 /** Tells who calls. */
@@ -37,16 +38,39 @@ const unauthenticated = (): RpcError =>
 
 const WATCH_MS = 1_000;
 
-/** Callers are the names in a tokens file, which is read again when it changes; a bad new file changes nothing. */
-export const tokenIdentity = (path: string, log: Logger): Identity => {
-  let tokens = parseTokens(readFileSync(path, 'utf8'));
+const readTokens = (path: string): ReturnType<typeof parseTokens> => {
+  try {
+    return parseTokens(readFileSync(path, 'utf8'));
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw new ConfigError(code === undefined ? `${path}: ${message}` : `${path} cannot be read: ${code}`);
+  }
+};
+
+/**
+ * Callers are the names in a tokens file, which is read again when it changes; a bad new file, or none, changes nothing.
+ *
+ * @param onRemoved told the names that a new file no longer has.
+ * @throws ConfigError naming the file, and the line that is wrong.
+ */
+export const tokenIdentity = (
+  path: string,
+  log: Logger,
+  onRemoved: (callers: ReadonlySet<string>) => void = () => {},
+): Identity => {
+  let tokens = readTokens(path);
   watchFile(path, { interval: WATCH_MS, persistent: false }, () => {
+    const before = tokens;
     try {
-      tokens = parseTokens(readFileSync(path, 'utf8'));
-      log.info({ tokens: tokens.length }, 'tokens file read again');
+      tokens = readTokens(path);
     } catch (error) {
-      log.error({ problem: (error as Error).message }, 'tokens file not usable, the tokens read before stay in force');
+      log.warn({ problem: (error as Error).message }, 'tokens file not usable, the tokens read before stay in force');
+      return;
     }
+    log.info({ tokens: tokens.length }, 'tokens file read again');
+    const removed = new Set(before.map(({ name }) => name));
+    for (const { name } of tokens) removed.delete(name);
+    if (removed.size > 0) onRemoved(removed);
   });
   return {
     caller: (authorization) => {
