@@ -1,7 +1,8 @@
 import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
-import { linkSync, lstatSync, renameSync, type Stats, unlinkSync } from 'node:fs';
+import { linkSync, lstatSync, renameSync, type Stats, statSync, unlinkSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type ListenOptions, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
 import { ConfigError } from '../config.ts';
 
 /** Options of a bound address. */
@@ -83,6 +84,8 @@ const removeStale = async (path: string): Promise<void> => {
 };
 
 const listenOnFile = async (server: Server, path: string, mode: number): Promise<void> => {
+  // Listening would say that it is not permitted.
+  statSync(dirname(path));
   await removeStale(path);
   // The file is made within this very call: at no moment is it open to more than the mode allows.
   const before = process.umask(0o777 & ~mode);

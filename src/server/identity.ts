@@ -48,16 +48,30 @@ const readTokens = (path: string): { name: string; hash: Buffer }[] => {
   }
 };
 
-/** Callers are the names in a tokens file, which is read again when it changes; a bad new file changes nothing. */
-export const tokenIdentity = (path: string, log: Logger): Identity => {
+/**
+ * Callers are the names in a tokens file, which is read again when it changes; a bad new file, or none, changes nothing.
+ *
+ * @param onRemoved told the names that a new file no longer has.
+ * @throws ConfigError naming the file, and the line that is wrong.
+ */
+export const tokenIdentity = (
+  path: string,
+  log: Logger,
+  onRemoved: (callers: ReadonlySet<string>) => void = () => {},
+): Identity => {
   let tokens = readTokens(path);
   watchFile(path, { interval: WATCH_MS, persistent: false }, () => {
+    const before = tokens;
     try {
       tokens = readTokens(path);
-      log.info({ tokens: tokens.length }, 'tokens file read again');
     } catch (error) {
-      log.error({ problem: (error as Error).message }, 'tokens file not usable, the tokens read before stay in force');
+      log.warn({ problem: (error as Error).message }, 'tokens file not usable, the tokens read before stay in force');
+      return;
     }
+    log.info({ tokens: tokens.length }, 'tokens file read again');
+    const removed = new Set(before.map(({ name }) => name));
+    for (const { name } of tokens) removed.delete(name);
+    if (removed.size > 0) onRemoved(removed);
   });
   return {
     caller: (authorization) => {

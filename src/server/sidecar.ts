@@ -55,6 +55,10 @@ export const startServer = async (
     limits: connectionLimits,
   }: { readonly url: string; readonly log: Logger; readonly limits?: ConnectionLimits },
 ): Promise<Sidecar> => {
+  let onRemoved = (_callers: ReadonlySet<string>): void => {};
+  const identity = config.tokensFile
+    ? tokenIdentity(config.tokensFile, log, (callers) => onRemoved(callers))
+    : localIdentity;
   const database = openDatabase(readTarget(url), {
     pooler: config.pooler,
     statementMs: config.callTimeoutMs,
@@ -62,7 +66,6 @@ export const startServer = async (
     calls: { max: config.poolMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
     transactions: { max: config.transactionsMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
   });
-  const identity = config.tokensFile ? tokenIdentity(config.tokensFile, log) : localIdentity;
   const closing = new AbortController();
   const providers = createProviders(config, (layer, problem) => {
     log.warn({ layer, problem }, 'a layer of suggestions could not do its part');
@@ -79,6 +82,14 @@ export const startServer = async (
     const transactions = new TransactionRegistry(database, ids, limits, ({ id, caller, label, lastMethod }, how) => {
       log.warn({ transaction: id.slice(0, 10), caller, label, lastMethod, how }, 'transaction ended by the sidecar');
     });
+    onRemoved = (callers) => {
+      const how = 'its caller is no longer in the tokens file';
+      for (const transaction of transactions.list()) {
+        if (!callers.has(transaction.caller)) continue;
+        transactions.report(transaction, how);
+        void transaction.abandon(how);
+      }
+    };
     const readiness = new Readiness(database, log);
     const drivers = driversFor(providers);
     const services = [...drivers.map(({ service }) => service), TransactionService, Health];

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,7 +8,7 @@ import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { SymbolTableService } from '../../src/gen/hoc/cus/policies/v1/symbol_table_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
-import { parseTokens } from '../../src/server/identity.ts';
+import { parseTokens, tokenIdentity } from '../../src/server/identity.ts';
 import { refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
@@ -103,6 +104,44 @@ test('the file is read again when it changes; a bad file changes nothing', async
   await writeFile(tokensFile, 'not a token line\n');
   await writeFile(join(folder, 'other'), '');
   expect(await let_in('secret-c')).toBe(true);
+});
+
+test('the open transactions and holds of a removed caller end, with why', async () => {
+  const own = join(folder, 'own');
+  const both = `ann: ${hash('secret-a')}\nbob: ${hash('secret-b')}\n`;
+  await writeFile(own, both);
+  const server = await startTestSidecar({ tokensFile: own });
+  const { begin, hold, list } = TransactionService.method;
+  await server.grpc.unary(begin, { label: 'ann' }, bearer('secret-a'));
+  await server.grpc.unary(begin, { label: 'bob' }, bearer('secret-b'));
+  const states: (number | undefined)[] = [];
+  const holding = (async () => {
+    for await (const { transaction } of server.grpc.stream(hold, {}, bearer('secret-b')))
+      states.push(transaction?.state);
+  })();
+  await vi.waitFor(() => expect(states).toHaveLength(1));
+  await writeFile(own, `ann: ${hash('secret-a')}\n`);
+  const open = async () =>
+    (await server.grpc.unary(list, {}, bearer('secret-a'))).transactions.map(({ label }) => label);
+  await vi.waitFor(async () => expect(await open()).toEqual(['ann']), { timeout: 10_000 });
+  await holding;
+  // OPEN, then ROLLED_BACK
+  expect(states).toEqual([1, 4]);
+  const how = 'its caller is no longer in the tokens file';
+  expect(server.log().filter((line) => line['how'] === how)).toHaveLength(2);
+  await rm(own);
+  await vi.waitFor(
+    () => expect(server.log()).toContainEqual(expect.objectContaining({ problem: `${own} cannot be read: ENOENT` })),
+    { timeout: 10_000 },
+  );
+  expect(await open()).toEqual(['ann']);
+  await server.stop();
+}, 60_000);
+
+test('a start with a bad file names file and line', () => {
+  const path = join(folder, 'bad');
+  writeFileSync(path, `a: ${hash('x')}\nb: short\n`);
+  expect(() => tokenIdentity(path, undefined as never)).toThrow(`${path}: line 2 is not`);
 });
 
 test('a bad line is named', () => {

@@ -21,7 +21,7 @@ import type { Part } from './contract.ts';
 
 const activeRows = <D extends DescMessage>(
   name: string,
-  entity: Table<'id' | 'is_active'>,
+  entity: Table<'id' | 'is_active' | 'created_at'>,
   message: D,
 ): Statement<MessageShape<D>> => {
   const { columns, map } = projection(message, entity);

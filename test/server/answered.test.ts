@@ -1,0 +1,49 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ServerReflection } from '../../src/gen/grpc/reflection/v1/reflection_pb.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { answerOf, envelope, exchange, http1Request, openCall, openH2, pathOf, rawCall } from '../support/wire.ts';
+
+const READ = PolicyEngineService.method.fetchRiskCeilings;
+const REFLECT = ServerReflection.method.serverReflectionInfo;
+
+let sidecar: TestSidecar;
+beforeAll(async () => {
+  sidecar = await startTestSidecar();
+});
+afterAll(() => sidecar?.stop());
+
+describe.each(['grpcAddress', 'httpAddress'] as const)('%s', (port) => {
+  // Over HTTP it was INTERNAL.
+  test.each([
+    [Buffer.from([0xff, 0xff, 0xff]), 3],
+    [Buffer.from([0x0a, 0x02, 0xc3, 0x28]), 3],
+  ])('reflection refuses what is no message: %j', async (bytes, status) => {
+    const session = openH2(sidecar.server[port]!);
+    const stream = openCall(session, pathOf(REFLECT));
+    const answer = answerOf(stream);
+    stream.end(envelope(bytes));
+    expect(await answer).toMatchObject({ status, reason: 'MALFORMED_REQUEST' });
+    session.close();
+  });
+
+  // A timer beyond 2^31 ms fires at once.
+  test.each(['2147483648m', '99999999S', '99999999M', '99999999H'])(
+    'a deadline of %s is far away',
+    async (deadline) => {
+      const session = openH2(sidecar.server[port]!);
+      const short = deadline.replace('2147483648m', '2147484S');
+      expect(await rawCall(session, READ, {}, { 'grpc-timeout': short })).toMatchObject({ status: 0 });
+      session.close();
+    },
+  );
+});
+
+test.each(['2147483647', '2147483648', '9999999999'])('a deadline of %s ms is far away', async (ms) => {
+  const request = http1Request(
+    pathOf(READ),
+    ['content-type: application/json', `connect-timeout-ms: ${ms}`],
+    Buffer.from('{}'),
+  );
+  expect(await exchange(sidecar.server.httpAddress!, request)).toMatch(/^HTTP\/1.1 200/);
+});
