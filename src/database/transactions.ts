@@ -526,26 +526,29 @@ export class TransactionRegistry {
     const most = Math.max(1, Math.ceil(this.#database.transactions.max / 2));
     if (this.#streams >= most) throw busy('STREAM_LIMIT', `${most} streams outside transactions are open already`);
     this.#streams += 1;
-    try {
-      const transaction = await this.begin(
-        {
-          caller,
-          label: `stream ${method}`,
-          isolation: 'repeatable read',
-          readOnly: true,
-          deferrable: false,
-          idleLeaseMs: undefined,
-          totalLeaseMs: this.limits.totalLeaseMaxMs,
-        },
-        signal,
-      );
-      try {
-        yield* transaction.stream(method, signal, work);
-      } finally {
-        await transaction.abandon('its stream ended');
-      }
-    } finally {
+    const transaction = await this.begin(
+      {
+        caller,
+        label: `stream ${method}`,
+        isolation: 'repeatable read',
+        readOnly: true,
+        deferrable: false,
+        idleLeaseMs: undefined,
+        totalLeaseMs: this.limits.totalLeaseMaxMs,
+      },
+      signal,
+    ).catch((error: unknown) => {
       this.#streams -= 1;
+      throw error;
+    });
+    // A reader who does not read never lets this generator end, only its lease.
+    void transaction.ended.then(() => {
+      this.#streams -= 1;
+    });
+    try {
+      yield* transaction.stream(method, signal, work);
+    } finally {
+      await transaction.abandon('its stream ended');
     }
   }
 

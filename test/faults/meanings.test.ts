@@ -54,7 +54,7 @@ const locked = async (work: () => Promise<void>): Promise<void> => {
 };
 
 const waitingForLock = async (): Promise<number[]> => {
-  const { rows } = await person.query(
+  const rows = await sidecar.sql<{ pid: number }>(
     `select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
   );
   return rows.map(({ pid }) => pid);
