@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util';
-import { readTarget } from './database/target.ts';
+import { readTarget, TargetError } from './database/target.ts';
 import { LOG_LEVELS } from './log.ts';
 
 /** Everything that can be set, checked and complete. Times are milliseconds. */
@@ -123,11 +123,11 @@ const folder: Parse = (text) => {
 
 const databaseUrl: Parse = (text) => {
   if (text === '') return undefined;
+  if (!/^postgres(ql)?:\/\//.test(text)) throw new ConfigError('must be a postgresql:// URL');
   try {
-    if (!/^postgres(ql)?:\/\//.test(text)) throw new Error('not PostgreSQL');
-    readTarget(text).description;
-  } catch {
-    throw new ConfigError('must be a postgresql:// URL');
+    readTarget(text);
+  } catch (error) {
+    throw new ConfigError(error instanceof TargetError ? error.message : 'must be a postgresql:// URL');
   }
   return text;
 };
