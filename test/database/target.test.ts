@@ -80,8 +80,9 @@ describe.runIf(hasOpenssl)('TLS', () => {
     await place('localhost');
     server = await startEmbedded({
       dataDir: folder,
-      settings: { fsync: 'off', ssl: 'on', ssl_cert_file: inUse('crt'), ssl_key_file: inUse('key') },
+      settings: { fsync: 'off', ssl_cert_file: inUse('crt'), ssl_key_file: inUse('key') },
     });
+    await switchTls('on');
     await migrateUp(server.url);
   }, 120_000);
   afterAll(async () => {
@@ -99,6 +100,11 @@ describe.runIf(hasOpenssl)('TLS', () => {
       await chmod(inUse(kind), 0o600);
     }
   };
+  const switchTls = (to: 'on' | 'off'): Promise<unknown> =>
+    onDatabase(server.url, async (client) => {
+      await client.query(`alter system set ssl = ${to}`);
+      await client.query('select pg_reload_conf()');
+    });
   const serve = async (certificate: Certificate): Promise<void> => {
     await place(certificate);
     await onDatabase(server.url, (client) => client.query('select pg_reload_conf()'));
@@ -160,6 +166,42 @@ describe.runIf(hasOpenssl)('TLS', () => {
   test('without sslmode TLS is taken where the server has it', async () => {
     await serve('stranger');
     expect(await reach(server.url)).toBe('tls');
+  });
+
+  // Story: a certificate that had been replaced, and TLS that had been switched off, were INTERNAL for every call.
+  test.each<[string, change: () => Promise<unknown>, back: () => Promise<unknown>]>([
+    ['a certificate that is replaced', () => serve('stranger'), () => serve('address')],
+    ['TLS that is switched off', () => switchTls('off'), () => switchTls('on')],
+  ])('%s while serving is UNAVAILABLE, with its cause in the log, and heals', async (_name, change, back) => {
+    await serve('address');
+    const parameters = { sslmode: 'verify-full', sslrootcert: join(folder, 'root.crt') };
+    const sidecar = await vi.waitFor(() => startTestSidecar({}, withParameters(server.url, parameters, '127.0.0.1')), {
+      timeout: 8_000,
+    });
+    const read = () => sidecar.grpc.unary(rpc.fetchRiskCeilings, {});
+    const reconnect = () =>
+      onDatabase(server.url, (client) =>
+        client.query(`select pg_terminate_backend(pid, 5000) from pg_stat_activity
+          where application_name like 'policy-sidecar %'`),
+      );
+    try {
+      await read();
+      await change();
+      // The server reads its settings when it comes to it.
+      const error = await vi.waitFor(async () => {
+        await reconnect();
+        return refusal(read());
+      });
+      expect(error).toMatchObject({ code: 'UNAVAILABLE', reason: 'DATABASE_UNAVAILABLE' });
+      expect(error.retryAfterMs).toBeGreaterThan(0);
+      const line = sidecar.log().findLast(({ code }) => code === 'UNAVAILABLE');
+      expect(line?.['cause']).toMatch(/certificate|SSL/);
+      await back();
+      await vi.waitFor(read, { timeout: 8_000 });
+    } finally {
+      await back();
+      await sidecar.stop();
+    }
   });
 
   // Story: a cancel that did not speak TLS was dropped by the server, and the statement went on.
