@@ -37,6 +37,13 @@ const listen = async (onConnection: (socket: Socket) => void): Promise<{ server:
   return { server, port: (server.address() as AddressInfo).port };
 };
 
+/** What PostgreSQL says when it lets nobody in. */
+const fatal = (sqlstate: string): Buffer => {
+  const said = Buffer.from(`E\0\0\0\0SFATAL\0VFATAL\0C${sqlstate}\0Mno\0\0`);
+  said.writeUInt32BE(said.length - 1, 1);
+  return said;
+};
+
 /** What a connection that cannot be made is told as, and after how long. */
 const attempt = async (url: string) => {
   const lane = { max: 2, queue: 10, waitMs: WAIT_MS };
@@ -59,7 +66,7 @@ const attempt = async (url: string) => {
   }
 };
 
-const own = (parameters: Partial<Record<'password' | 'username' | 'pathname' | 'port' | 'search', string>>): string =>
+const own = (parameters: Partial<Record<'username' | 'pathname' | 'search', string>>): string =>
   Object.assign(new URL(inject('postgresUrl')), parameters).href;
 
 // Story: whatever kept the database from being reached, and was not one of a few errnos, was INTERNAL: a full table of
@@ -98,7 +105,15 @@ describe('a database that cannot be reached is UNAVAILABLE, and its cause is kno
       },
     ],
     ['has no TLS where it is required', () => own({ search: tls })],
-    ['knows another password', () => own({ password: 'wrong' })],
+    // Said by a server of the test's own: that of a run may let everybody in.
+    [
+      'knows another password',
+      () => serverThat((socket) => socket.once('data', () => socket.end(fatal('28P01'))), '?sslmode=disable'),
+    ],
+    [
+      'ends the connection for a reason of its own',
+      () => serverThat((socket) => socket.once('data', () => socket.end(fatal('XX000'))), '?sslmode=disable'),
+    ],
     ['knows no such role', () => own({ username: 'nobody_there' })],
     ['has no such database', () => own({ pathname: '/no_such_database' })],
     ['closes at once', () => serverThat((socket) => socket.destroy())],
