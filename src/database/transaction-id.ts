@@ -5,8 +5,9 @@ const RANDOM_BYTES = 16;
 const TIME_BYTES = 8;
 const MAC_BYTES = 8;
 const HEAD = RANDOM_BYTES + TIME_BYTES;
-/** What the name of a sidecar may take of an id. */
-const HOLDER_BYTES = 60;
+/** What the name of a sidecar may take of an id, without its mark. */
+const NAME_BYTES = 51;
+const MARK_BYTES = 4;
 
 /** What a transaction id says of itself. */
 export interface TransactionIdFacts {
@@ -32,13 +33,17 @@ export interface TransactionIdDraft {
  */
 export class TransactionIds {
   readonly #key: Uint8Array;
-  /** Name of this sidecar. */
+  /** Name of this sidecar, and a mark of this very run: of containers, several are process 1 of one host name. */
   readonly holder: string;
 
-  constructor(key: Uint8Array, holder: string) {
+  /** @param name tells a person where the sidecar is. */
+  constructor(key: Uint8Array, name: string) {
     this.#key = key;
-    const bytes = Buffer.from(holder).subarray(0, HOLDER_BYTES);
-    this.holder = bytes.toString().replace(/\uFFFD+$/, '');
+    const clipped = Buffer.from(name)
+      .subarray(0, NAME_BYTES)
+      .toString()
+      .replace(/\uFFFD+$/, '');
+    this.holder = `${clipped}#${randomBytes(MARK_BYTES).toString('hex')}`;
   }
 
   #seal(body: Uint8Array, caller: string): Buffer {

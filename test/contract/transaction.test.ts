@@ -555,7 +555,7 @@ test('a restarted sidecar knows its transactions, and how they ended', async () 
     expect(await outcome(committed!)).toBe(Outcome.COMMITTED);
     expect(await outcome(open!)).toBe(Outcome.IN_PROGRESS);
     const lost = await refusal(second.grpc.unary(tx.commit, { transactionId: open! }));
-    expect(lost).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TRANSACTION_LOST' });
+    expect(lost).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TRANSACTION_ELSEWHERE' });
     await first.grpc.unary(tx.rollback, { transactionId: open! });
     expect(await outcome(open!)).toBe(Outcome.ABORTED);
     expect(await second.grpc.unary(tx.rollback, { transactionId: open! })).toMatchObject({

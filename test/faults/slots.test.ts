@@ -92,37 +92,41 @@ describe.each(['grpc', 'connect'] as const)('streams outside transactions over %
     for (let next = await reader.next(); !next.done; next = await reader.next());
   };
 
-  test('are listed with a lease, leave half of the slots, and end when nobody reads them', async () => {
-    const leave = new AbortController();
-    const unread = [await open(leave.signal), await open(leave.signal)];
-    const listed = await list();
-    expect(listed).toHaveLength(2);
-    for (const transaction of listed) {
-      expect(transaction).toMatchObject({
-        label: 'stream PolicyEngineService/StreamConflicts',
-        readOnly: true,
-        state: TransactionState.OPEN,
-      });
-      expect(durationMs(transaction.idleLease!)).toBe(IDLE_LEASE_MS);
-      expect(transaction.expiresAt).toBeDefined();
-    }
-    const error = await refusal(open(leave.signal));
-    expect(error).toMatchObject({ code: 'RESOURCE_EXHAUSTED', reason: 'STREAM_LIMIT' });
-    expect(error.retryAfterMs).toBeGreaterThan(0);
-    const ids = await Promise.all(Array.from({ length: SLOTS / 2 }, () => begin()));
-    await Promise.all(ids.map(rollBack));
-    await vi.waitFor(async () => expect(await list()).toHaveLength(0), { timeout: 5_000 });
-    // Their readers have not come back, and others stream meanwhile.
-    const read = [await open(leave.signal), await open(leave.signal)];
-    expect(read).toHaveLength(2);
-    for (const reader of unread) {
-      expect(await refusal(drain(reader))).toMatchObject({
-        code: 'FAILED_PRECONDITION',
-        reason: 'TRANSACTION_EXPIRED',
-      });
-    }
-    leave.abort();
-  });
+  // The client of the other port reads ahead, so that none of its streams is ever unread.
+  test.runIf(listener === 'grpc')(
+    'are listed with a lease, leave half of the slots, and end when nobody reads them',
+    async () => {
+      const leave = new AbortController();
+      const unread = [await open(leave.signal), await open(leave.signal)];
+      const listed = await list();
+      expect(listed).toHaveLength(2);
+      for (const transaction of listed) {
+        expect(transaction).toMatchObject({
+          label: 'stream PolicyEngineService/StreamConflicts',
+          readOnly: true,
+          state: TransactionState.OPEN,
+        });
+        expect(durationMs(transaction.idleLease!)).toBe(IDLE_LEASE_MS);
+        expect(transaction.expiresAt).toBeDefined();
+      }
+      const error = await refusal(open(leave.signal));
+      expect(error).toMatchObject({ code: 'RESOURCE_EXHAUSTED', reason: 'STREAM_LIMIT' });
+      expect(error.retryAfterMs).toBeGreaterThan(0);
+      const ids = await Promise.all(Array.from({ length: SLOTS / 2 }, () => begin()));
+      await Promise.all(ids.map(rollBack));
+      await vi.waitFor(async () => expect(await list()).toHaveLength(0), { timeout: 5_000 });
+      // Their readers have not come back, and others stream meanwhile.
+      const read = [await open(leave.signal), await open(leave.signal)];
+      expect(read).toHaveLength(2);
+      for (const reader of unread) {
+        expect(await refusal(drain(reader))).toMatchObject({
+          code: 'FAILED_PRECONDITION',
+          reason: 'TRANSACTION_EXPIRED',
+        });
+      }
+      leave.abort();
+    },
+  );
 
   test('end at once when their reader leaves', async () => {
     const leave = new AbortController();
