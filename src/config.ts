@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util';
-import { readTarget, TargetError } from './database/target.ts';
+import { readTarget } from './database/target.ts';
 import { LOG_LEVELS } from './log.ts';
 
 /** Everything that can be set, checked and complete. Times are milliseconds. */

@@ -19,6 +19,8 @@ export interface ClientOptions {
   readonly applicationName: string;
   /** What becomes of the texts that PostgreSQL sends; undefined: as `pg` would have it. */
   readonly types?: pg.CustomTypesConfig;
+  /** True to leave the session as the server makes it: for who sets in each transaction what it rests on. */
+  readonly bare?: boolean;
 }
 
 /** How long a request to stop a statement may take before the connection is given up, milliseconds. */
@@ -140,6 +142,7 @@ export class Client extends pg.Client {
     // These two a pooler knows and keeps apart for each of its clients; the others are set afterwards.
     internals(this).getStartupConf = () => {
       const { options: _none, ...startup } = getStartupConf.call(this);
+      if (options.bare) return startup;
       return { ...startup, TimeZone: REQUIRED['TimeZone']!.value, DateStyle: REQUIRED['DateStyle']!.value };
     };
     const attach = connection.attachListeners;
@@ -206,7 +209,7 @@ export class Client extends pg.Client {
     internals(this).ssl = this.#tls;
     internals(this).connection.ssl = this.#tls;
     await super.connect();
-    await this.#setUp();
+    if (!this.#options.bare) await this.#setUp();
   }
 
   async #setUp(): Promise<void> {

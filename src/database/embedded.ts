@@ -585,6 +585,8 @@ export const startEmbedded = async ({
             await stopOrphan(data);
             server = await start();
             started = true;
+            // `stop` has released the one before it.
+            if (isStopping) return;
           } catch (error) {
             problem = (error as Error).message;
           }

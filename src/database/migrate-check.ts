@@ -62,7 +62,9 @@ const OURS_ALONE: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
-const NEW_TABLES = ['policy.snapshots', 'public.failure_catalog', 'policy_sidecar.requests', 'policy_sidecar.secrets'];
+const NEW_TABLES = ['policy.snapshots', 'public.failure_catalog'];
+
+const isOurs = (table: string): boolean => table.startsWith('policy_sidecar.') || NEW_TABLES.includes(table);
 
 /** Documents that jsonb refuses; most that look like one are asked one by one. */
 const SUSPECT = String.raw`'\\u0000|\\u[dD][89abAB][0-9a-fA-F]{2}|\\u[dD][c-fC-F][0-9a-fA-F]{2}|[0-9][eE][+]?[0-9]{4}'`;
@@ -304,7 +306,7 @@ const platform = async (tx: Tx, steps: readonly Step[]): Promise<Finding[]> => {
     const missing: string[] = [];
     for (const step of of(steps, 'table')) {
       const { table, additions } = await planOf(tx, step);
-      if (!table && !NEW_TABLES.includes(step.table)) missing.push(step.table);
+      if (!table && !isOurs(step.table)) missing.push(step.table);
       const later = additions.filter((column) => !OURS_ALONE[step.table]?.includes(column.name));
       missing.push(...(table ? later.map((column) => `${step.table}.${column.name}`) : []));
     }

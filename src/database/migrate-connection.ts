@@ -55,6 +55,7 @@ export const withClient = async <T>(url: string, work: (client: pg.Client) => Pr
     lockMs: undefined,
     applicationName: 'policy-sidecar migrate',
     types: TEXT,
+    bare: true,
   });
   await client.connect().catch((error: unknown) => {
     throw new UnreachableError(`${target.description} cannot be used: ${problemOf(error)}`);

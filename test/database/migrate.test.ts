@@ -13,7 +13,7 @@ import { connected, tables } from './catalog.ts';
 import { allRows, expectKept, makePlatform } from './platform.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
-const MIGRATIONS = 7;
+const MIGRATIONS = 8;
 /** Every table is one that is converted beside its readers and writers. */
 const BESIDE = { smallBytes: -1 };
 

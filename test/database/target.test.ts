@@ -101,13 +101,13 @@ describe.runIf(hasOpenssl)('TLS', () => {
     }
   };
   const switchTls = (to: 'on' | 'off'): Promise<unknown> =>
-    onDatabase(server.url, async (client) => {
+    onDatabase(server.adminUrl, async (client) => {
       await client.query(`alter system set ssl = ${to}`);
       await client.query('select pg_reload_conf()');
     });
   const serve = async (certificate: Certificate): Promise<void> => {
     await place(certificate);
-    await onDatabase(server.url, (client) => client.query('select pg_reload_conf()'));
+    await onDatabase(server.adminUrl, (client) => client.query('select pg_reload_conf()'));
   };
 
   /** Whether calls run over TLS, or why there are none. */
@@ -347,7 +347,7 @@ test('where the server has no TLS, prefer does without and require does not', as
 
 // Story: whatever was wrong with a URL, the answer was a stack, or that it must be a URL.
 test.each([
-  ['postgresql://u:secret@host:port/db', /percent-encoded|number/],
+  ['postgresql://u:secret@host:port/db', /percent-encoded|number|port from/],
   ['postgresql://u:secret/x@host/db', /percent-encoded/],
   ['postgresql://u:secret@host/db?sslmode=sometimes', /sslmode must be one of/],
   ['postgresql://u:secret@host/db?sslmode=verify-ca', /needs sslrootcert/],

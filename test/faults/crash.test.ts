@@ -61,8 +61,9 @@ test(
     for (let crash = 0; crash < CRASHES; crash += 1) {
       const attempts: Attempt[] = [];
       let written = 0;
+      let crashed = false;
       const work = async (): Promise<void> => {
-        for (;;) {
+        while (!crashed) {
           const { transaction } = await sidecar.grpc.unary(tx.begin, {});
           const attempt: Attempt = { id: transaction!.id!, row: randomUUID(), acknowledged: false };
           attempts.push(attempt);
@@ -80,16 +81,18 @@ test(
             { transaction: attempt.id },
           );
           written += 1;
-          if (written === WORK) cluster.crash();
+          if (written === WORK) {
+            crashed = true;
+            cluster.crash();
+          }
           await sidecar.grpc.unary(tx.commit, { transactionId: attempt.id });
           attempt.acknowledged = true;
         }
       };
       for (const end of await Promise.allSettled(Array.from({ length: CALLERS }, work))) {
-        expect((end as PromiseRejectedResult).reason).toBeInstanceOf(CallError);
+        if (end.status === 'rejected') expect(end.reason).toBeInstanceOf(CallError);
       }
-      await cluster.restart();
-      // Numbers of transactions are handed out again.
+      // The server is started again by whoever keeps it, and hands out the numbers of transactions again.
       await vi.waitFor(
         async () => {
           const { transaction } = await sidecar.grpc.unary(tx.begin, {});

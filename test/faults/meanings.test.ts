@@ -248,24 +248,34 @@ test('a write in a transaction begun as read-only is the fault of its caller', a
   await works();
 });
 
-// Story: a sum of what was stored did not fit, and the caller was told that its value cannot be stored.
+// Story: a sum of what was stored did not fit, and the caller was told that its value cannot be stored. No statement is
+// known any more that what is stored can break: here a view in the place of a table does.
 test('a read that cannot work with what is stored does not blame its request', async () => {
-  const policyId = randomUUID();
-  await person.query(
-    `insert into policy.temporal_metric_events (policy_id, metric, value)
-     select $1, 'm', 1.7e308 from generate_series(1, 2)`,
-    [policyId],
+  const { rows } = await person.query<{ name: string }>(
+    `select attname as name from pg_attribute where attrelid = 'policy.risk_ceilings'::regclass and attnum > 0 order by attnum`,
   );
-  const total = (init = {}) =>
-    sidecar.grpc.unary(rpc.fetchTemporalMetricSum, { policyId, windowSeconds: 3_600n }, init);
-  const error = await refusal(total());
-  expect(error).toMatchObject({
-    code: 'FAILED_PRECONDITION',
-    reason: 'UNUSABLE_VALUE',
-    metadata: { sqlstate: '22003' },
-  });
-  expect(error.message).not.toContain('cannot be stored');
-  expect(await inTransaction((transaction) => total({ transaction }))).toMatchObject({ reason: 'UNUSABLE_VALUE' });
+  const columns = rows.map(({ name }) =>
+    name === 'created_at' ? `now() + 1 / (length(id::text) * 0) * interval '1 s' as created_at` : `"${name}"`,
+  );
+  await person.query('alter table policy.risk_ceilings rename to real_risk_ceilings');
+  await person.query(
+    `create view policy.risk_ceilings as select ${columns.join(', ')} from policy.real_risk_ceilings`,
+  );
+  await person.query('grant select on policy.risk_ceilings to public');
+  try {
+    const read = (init = {}) => sidecar.grpc.unary(rpc.fetchRiskCeilings, {}, init);
+    const error = await refusal(read());
+    expect(error).toMatchObject({
+      code: 'FAILED_PRECONDITION',
+      reason: 'UNUSABLE_VALUE',
+      metadata: { sqlstate: '22012' },
+    });
+    expect(error.message).not.toContain('cannot be stored');
+    expect(await inTransaction((transaction) => read({ transaction }))).toMatchObject({ reason: 'UNUSABLE_VALUE' });
+  } finally {
+    await person.query('drop view policy.risk_ceilings');
+    await person.query('alter table policy.real_risk_ceilings rename to risk_ceilings');
+  }
 });
 
 /** A relay to PostgreSQL through which somebody else can speak on idle connections, unheard by their owner. */

@@ -281,7 +281,7 @@ describe('an older schema', () => {
     const { code, err, out } = await finish([], { DATABASE_URL: database.url });
     expect({ code, out }).toEqual({ code: 2, out: '' });
     expect(err).toMatch(
-      /^policy-sidecar: the database lacks 7 migration\(s\): run `.*migrate up`.*SIDECAR_MIGRATE=up\n$/,
+      /^policy-sidecar: the database lacks 8 migration\(s\): run `.*migrate up`.*SIDECAR_MIGRATE=up\n$/,
     );
     expect(await query(database.url, `select from pg_namespace where nspname = 'policy_sidecar'`)).toHaveLength(0);
     await database.drop();
@@ -304,7 +304,7 @@ describe('migrate', () => {
     const env = { DATABASE_URL: database.url };
     const before = await finish(['migrate', 'status'], env);
     expect(before.code).toBe(0);
-    expect(before.out.match(/^pending {2}Migration\w+$/gm)).toHaveLength(7);
+    expect(before.out.match(/^pending {2}Migration\w+$/gm)).toHaveLength(8);
     const both = await Promise.all([finish(['migrate', 'up'], env), finish(['migrate', 'up'], env)]);
     expect(both.map(({ code }) => code)).toEqual([0, 0]);
     expect(both.flatMap(({ out }) => out.split('\n').filter(Boolean)).sort()).toEqual([
@@ -319,7 +319,7 @@ describe('migrate', () => {
       'nothing to apply',
     ]);
     const after = await finish(['migrate', 'status'], env);
-    expect(after.out.match(/^applied {2}Migration\w+ {2}\d{4}-/gm)).toHaveLength(7);
+    expect(after.out.match(/^applied {2}Migration\w+ {2}\d{4}-/gm)).toHaveLength(8);
     expect(after.out).not.toContain('pending');
     await database.drop();
   });
@@ -342,7 +342,7 @@ describe('migrate', () => {
     const url = `postgresql://${username}@${pathname}?host=${hostname}&port=${port}&password=${password}`;
     const { code, out, err } = await finish(['migrate', 'up'], { DATABASE_URL: url });
     expect({ code, err }).toEqual({ code: 0, err: '' });
-    expect(out.match(/^applied /gm)).toHaveLength(7);
+    expect(out.match(/^applied /gm)).toHaveLength(8);
     await database.drop();
   });
 });

@@ -131,7 +131,10 @@ test('the open transactions and holds of a removed caller end, with why', async 
   expect(server.log().filter((line) => line['how'] === how)).toHaveLength(2);
   await rm(own);
   await vi.waitFor(
-    () => expect(server.log()).toContainEqual(expect.objectContaining({ problem: `${own} cannot be read: ENOENT` })),
+    () =>
+      expect(server.log()).toContainEqual(
+        expect.objectContaining({ problem: `the tokens file ${own} cannot be read (ENOENT)` }),
+      ),
     { timeout: 10_000 },
   );
   expect(await open()).toEqual(['ann']);
@@ -141,7 +144,7 @@ test('the open transactions and holds of a removed caller end, with why', async 
 test('a start with a bad file names file and line', () => {
   const path = join(folder, 'bad');
   writeFileSync(path, `a: ${hash('x')}\nb: short\n`);
-  expect(() => tokenIdentity(path, undefined as never)).toThrow(`${path}: line 2 is not`);
+  expect(() => tokenIdentity(path, undefined as never)).toThrow(`${path} is no good: line 2 is not`);
 });
 
 test('a bad line is named', () => {

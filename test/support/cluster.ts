@@ -56,7 +56,11 @@ const clusterIn = async (folder: string, settings: Readonly<Record<string, strin
   const restart = async (): Promise<void> => {
     await postgres.stop();
     postgres = await startEmbedded({ dataDir: folder, settings: { ...settings, port } });
+    keep();
   };
+  // Its keeper gives up on a server that ends again and again, as it does under a test.
+  const keep = (): void => void postgres.failed.then(restart);
+  keep();
   const signal = (name: NodeJS.Signals): void => {
     for (const pid of processesOf(port)) {
       try {
