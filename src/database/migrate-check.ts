@@ -69,7 +69,7 @@ const isOurs = (table: string): boolean => table.startsWith('policy_sidecar.') |
 /** Documents that jsonb refuses; most that look like one are asked one by one. */
 const SUSPECT = String.raw`'\\u0000|\\u[dD][89abAB][0-9a-fA-F]{2}|\\u[dD][c-fC-F][0-9a-fA-F]{2}|[0-9][eE][+]?[0-9]{4}'`;
 
-const CASTABLE = `create function pg_temp.castable(document json) returns boolean language plpgsql as $$
+const CASTABLE = `create or replace function pg_temp.castable(document json) returns boolean language plpgsql as $$
 begin
   perform document::jsonb;
   return true;
@@ -78,7 +78,7 @@ exception when others then
 end $$`;
 
 /** True for a document in which an object, at any depth, names a key twice. */
-const REPEATS = `create function pg_temp.repeats(document json) returns boolean language plpgsql as $$
+const REPEATS = `create or replace function pg_temp.repeats(document json) returns boolean language plpgsql as $$
 declare
   part json;
 begin
