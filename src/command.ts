@@ -144,7 +144,9 @@ const serve = async (config: Config): Promise<number> => {
     const token = config.tokensFile ? `-H 'authorization: Bearer <token>' ` : '';
     say(`try       grpcurl -plaintext ${token}${server.grpcAddress.replace(/^unix:/, '-unix ')} ${EXAMPLE}`);
     if (server.httpAddress) {
-      say(`          curl ${token}-H 'content-type: application/json' -d '{}' http://${server.httpAddress}/${EXAMPLE}`);
+      const [socket] = /(?<=^unix:).*/.exec(server.httpAddress) ?? [];
+      const where = socket ? `--unix-socket ${socket} http://localhost` : `http://${server.httpAddress}`;
+      say(`          curl ${token}-H 'content-type: application/json' -d '{}' ${where}/${EXAMPLE}`);
     }
     let problem: Error | undefined;
     void source.failed.then((error) => {

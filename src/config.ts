@@ -20,6 +20,7 @@ export interface Config {
   readonly transactionQueue: number;
   readonly transactionIdleLeaseMs: number;
   readonly transactionIdleLeaseMaxMs: number;
+  readonly transactionFirstUseMs: number;
   readonly transactionTotalLeaseMs: number;
   readonly transactionTotalLeaseMaxMs: number;
   /** Longest a call without a deadline, or a statement, may take. */
@@ -269,6 +270,13 @@ export const SETTINGS: Settings = {
     '5m',
     'duration',
     'longest idle lease granted',
+    duration,
+  ),
+  transactionFirstUseMs: setting(
+    'SIDECAR_TRANSACTION_FIRST_USE',
+    '10s',
+    'duration',
+    'longest idle lease before the first use, since the answer to its beginning may have been lost',
     duration,
   ),
   transactionTotalLeaseMs: setting(

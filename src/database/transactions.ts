@@ -15,6 +15,8 @@ export interface BeginOptions extends TransactionMode {
   readonly idleLeaseMs: number | 'none' | undefined;
   /** Milliseconds; undefined takes the configured default. */
   readonly totalLeaseMs: number | undefined;
+  /** True where a stream ties it to its caller, who then has heard of it. */
+  readonly held: boolean;
 }
 
 /** Where a transaction is in its life. */
@@ -24,6 +26,8 @@ export type TransactionState = 'open' | 'committing' | 'committed' | 'rolled bac
 export interface TransactionLimits {
   readonly idleLeaseMs: number;
   readonly idleLeaseMaxMs: number;
+  /** Longest idle lease before the first use: the answer to its beginning may have been lost. */
+  readonly firstUseMs: number;
   readonly totalLeaseMs: number;
   readonly totalLeaseMaxMs: number;
   /** Calls that may wait inside one transaction. */
@@ -104,6 +108,7 @@ export class Transaction {
   readonly #sequence = new Map<bigint, Remembered>();
   #sequenceBytes = 0;
   #sequenceForgotten = 0n;
+  #unused: boolean;
   #tail: Promise<unknown> = Promise.resolve();
   #waiting = 0;
   #idleTimer: NodeJS.Timeout | undefined;
@@ -136,6 +141,7 @@ export class Transaction {
     this.caller = options.caller;
     this.label = options.label;
     this.mode = options;
+    this.#unused = !options.held;
     this.totalLeaseMs = Math.min(options.totalLeaseMs ?? limits.totalLeaseMs, limits.totalLeaseMaxMs);
     this.idleLeaseMs =
       options.idleLeaseMs === 'none'
@@ -161,10 +167,16 @@ export class Transaction {
     return this.#waiting;
   }
 
+  /** The idle lease as it runs now, milliseconds: shorter until the first use, unless a stream holds the transaction. */
+  get leaseMs(): number {
+    return this.#unused ? Math.min(this.idleLeaseMs, this.#registry.limits.firstUseMs) : this.idleLeaseMs;
+  }
+
   #rest(): void {
     this.lastUsedAt = Date.now();
     clearTimeout(this.#idleTimer);
-    this.#idleTimer = setTimeout(() => this.#expire(`idle for ${this.idleLeaseMs} ms`), this.idleLeaseMs);
+    const { leaseMs } = this;
+    this.#idleTimer = setTimeout(() => this.#expire(`idle for ${leaseMs} ms`), leaseMs);
   }
 
   /** Ends an overdue transaction: whatever it runs is stopped and rolled back. A commit under way wins. */
@@ -183,6 +195,7 @@ export class Transaction {
       throw busy('TRANSACTION_QUEUE_FULL', 'too many calls wait inside this transaction');
     }
     this.#waiting += 1;
+    this.#unused = false;
     clearTimeout(this.#idleTimer);
     const before = this.#tail;
     const turn = (async () => {

@@ -75,6 +75,7 @@ export const startServer = async (
     const limits = {
       idleLeaseMs: config.transactionIdleLeaseMs,
       idleLeaseMaxMs: config.transactionIdleLeaseMaxMs,
+      firstUseMs: config.transactionFirstUseMs,
       totalLeaseMs: config.transactionTotalLeaseMs,
       totalLeaseMaxMs: config.transactionTotalLeaseMaxMs,
       queue: config.transactionQueue,

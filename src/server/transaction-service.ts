@@ -74,7 +74,7 @@ const describe = (transaction: Transaction, caller: string): MessageInitShape<ty
     expiresAt: timestampFromMs(
       Math.min(
         transaction.beganAt + transaction.totalLeaseMs,
-        (busy ? now : transaction.lastUsedAt) + transaction.idleLeaseMs,
+        (busy ? now : transaction.lastUsedAt) + transaction.leaseMs,
       ),
     ),
     age: durationFromMs(now - transaction.beganAt),
@@ -153,6 +153,7 @@ export const transactionEndpoints = (
         readOnly: request.readOnly,
         deferrable: request.deferrable,
         idleLeaseMs: held ? heldIdleMs(call, idleLeaseMs) : idleLeaseMs,
+        held,
         totalLeaseMs: request.totalLease && durationMs(request.totalLease),
       },
       call.signal,

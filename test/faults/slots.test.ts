@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { durationMs } from '@bufbuild/protobuf/wkt';
+import { durationFromMs, durationMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
@@ -217,4 +217,23 @@ test.each([
     for (const error of await Promise.all(stuck)) expect(error.code).toBe('CANCELLED');
   });
   expect((await reset(single)).rowsAffected).toBe(1n);
+});
+
+// Story: a Begin whose answer is lost is never told of to the sidecar: its slot was gone for the whole idle lease.
+test('a transaction that is never used costs its slot for a moment, one that is used has its lease', async () => {
+  const own = await startTestSidecar({ transactionFirstUseMs: 300 });
+  const lease = { idleLease: durationFromMs(60_000) };
+  const start = async () => (await own.grpc.unary(tx.begin, lease)).transaction!;
+  const [unused, used] = [await start(), await start()];
+  expect(durationMs(unused.idleLease!)).toBe(60_000);
+  expect(timestampMs(unused.expiresAt!) - timestampMs(unused.beganAt!)).toBeLessThan(1_000);
+  await own.grpc.unary(rpc.fetchRiskCeilings, {}, { transaction: used.id! });
+  const open = async () => (await own.grpc.unary(tx.list, {})).transactions;
+  await vi.waitFor(async () => expect(await open()).toHaveLength(1), { timeout: 5_000 });
+  const [rest] = await open();
+  expect(rest!.id).toBe(used.id);
+  expect(timestampMs(rest!.expiresAt!) - timestampMs(rest!.beganAt!)).toBeGreaterThan(50_000);
+  const late = own.grpc.unary(rpc.fetchRiskCeilings, {}, { transaction: unused.id! });
+  expect(await refusal(late)).toMatchObject({ reason: 'TRANSACTION_EXPIRED' });
+  await own.stop();
 });

@@ -25,6 +25,7 @@ test('the defaults', () => {
     transactionQueue: 64,
     transactionIdleLeaseMs: 30_000,
     transactionIdleLeaseMaxMs: 300_000,
+    transactionFirstUseMs: 10_000,
     transactionTotalLeaseMs: 300_000,
     transactionTotalLeaseMaxMs: 3_600_000,
     requestRetentionMs: 86_400_000,
