@@ -548,6 +548,7 @@ export class TransactionRegistry {
         deferrable: false,
         idleLeaseMs: undefined,
         totalLeaseMs: this.limits.totalLeaseMaxMs,
+        held: true,
       },
       signal,
     ).catch((error: unknown) => {
