@@ -5,7 +5,13 @@ import { create, type DescMethodUnary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest';
 import { migrateCheck, migrateUp } from '../../src/database/migrate.ts';
+import { prune } from '../../src/database/outcomes.ts';
+import { openDatabase } from '../../src/database/pool.ts';
+import { readTarget } from '../../src/database/target.ts';
+import { jsonToValue } from '../../src/database/values.ts';
 import { drivers as driversFor } from '../../src/drivers/index.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError } from '../support/client.ts';
 import { createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
 import { request } from '../support/requests.ts';
@@ -126,5 +132,37 @@ describe('the role that serves', () => {
       }),
       { numRuns: 12 },
     );
+  });
+
+  test('a transaction leaves evidence of its commit, and old evidence is deleted', async () => {
+    const tx = TransactionService.method;
+    const { transaction } = await sidecar.grpc.unary(tx.begin, {});
+    await sidecar.grpc.unary(
+      PolicyEngineService.method.insertViolation,
+      {
+        violationId: randomUUID(),
+        violationType: 'x',
+        severity: 0.5,
+        description: 'd',
+        evidence: jsonToValue({}),
+        routedToGovernor: false,
+        detectedAt: { seconds: 1n, nanos: 0 },
+      },
+      { transaction: transaction!.id! },
+    );
+    await sidecar.grpc.unary(tx.commit, { transactionId: transaction!.id! });
+    const subject = { case: 'transactionId' as const, value: transaction!.id! };
+    expect((await sidecar.grpc.unary(tx.getOutcome, { subject })).outcome).toBe(Outcome.COMMITTED);
+    const lane = { max: 1, queue: 1, waitMs: 10_000 };
+    const clocks = { statementMs: 60_000, lockMs: 5_000 };
+    const database = openDatabase(readTarget(urlAs('policy_runner')), {
+      calls: lane,
+      transactions: lane,
+      ...clocks,
+      pooler: 'auto',
+    });
+    await prune(database.reserve, 1);
+    await database.end(1_000);
+    expect((await sidecar.grpc.unary(tx.getOutcome, { subject })).outcome).toBe(Outcome.UNKNOWN);
   });
 });
