@@ -8,7 +8,6 @@ import { migrateCheck, migrateUp } from '../../src/database/migrate.ts';
 import { prune } from '../../src/database/outcomes.ts';
 import { openDatabase } from '../../src/database/pool.ts';
 import { readTarget } from '../../src/database/target.ts';
-import { jsonToValue } from '../../src/database/values.ts';
 import { drivers as driversFor } from '../../src/drivers/index.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
@@ -17,6 +16,7 @@ import { createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
 import { request } from '../support/requests.ts';
 import { noServices } from '../support/services.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { violation } from '../support/violation.ts';
 import { connected } from './catalog.ts';
 import { allRows, expectKept, makePlatform } from './platform.ts';
 
@@ -137,19 +137,9 @@ describe('the role that serves', () => {
   test('a transaction leaves evidence of its commit, and old evidence is deleted', async () => {
     const tx = TransactionService.method;
     const { transaction } = await sidecar.grpc.unary(tx.begin, {});
-    await sidecar.grpc.unary(
-      PolicyEngineService.method.insertViolation,
-      {
-        violationId: randomUUID(),
-        violationType: 'x',
-        severity: 0.5,
-        description: 'd',
-        evidence: jsonToValue({}),
-        routedToGovernor: false,
-        detectedAt: { seconds: 1n, nanos: 0 },
-      },
-      { transaction: transaction!.id! },
-    );
+    await sidecar.grpc.unary(PolicyEngineService.method.insertViolation, violation(), {
+      transaction: transaction!.id!,
+    });
     await sidecar.grpc.unary(tx.commit, { transactionId: transaction!.id! });
     const subject = { case: 'transactionId' as const, value: transaction!.id! };
     expect((await sidecar.grpc.unary(tx.getOutcome, { subject })).outcome).toBe(Outcome.COMMITTED);

@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
-import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError } from '../support/client.ts';
 import { type Cluster, startCluster } from '../support/cluster.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -67,19 +67,9 @@ test(
           const { transaction } = await sidecar.grpc.unary(tx.begin, {});
           const attempt: Attempt = { id: transaction!.id!, row: randomUUID(), acknowledged: false };
           attempts.push(attempt);
-          await sidecar.grpc.unary(
-            rpc.insertViolation,
-            {
-              violationId: attempt.row,
-              violationType: 'x',
-              severity: 0.5,
-              description: 'd',
-              evidence: jsonToValue({}),
-              routedToGovernor: false,
-              detectedAt: { seconds: 1n, nanos: 0 },
-            },
-            { transaction: attempt.id },
-          );
+          await sidecar.grpc.unary(rpc.insertViolation, violation(attempt.row), {
+            transaction: attempt.id,
+          });
           written += 1;
           if (written === WORK) {
             crashed = true;

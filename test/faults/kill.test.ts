@@ -9,19 +9,11 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError, grpcCaller } from '../support/client.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 
-const violation = (violationId: string) => ({
-  violationId,
-  violationType: 'x',
-  severity: 0.5,
-  description: 'd',
-  evidence: { kind: { case: 'nullValue' as const, value: 0 } },
-  routedToGovernor: false,
-  detectedAt: { seconds: 1n, nanos: 0 },
-});
 const MAIN = join(import.meta.dirname, '../../src/main.ts');
 const ROUNDS = 3;
 const WRITERS = 8;

@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { jsonToValue } from '../../src/database/values.ts';
 import { Health, HealthCheckResponse_ServingStatus as Status } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { PolicyReadService } from '../../src/gen/hoc/cus/policies/v1/policy_read_pb.ts';
@@ -10,6 +9,7 @@ import { ProposalsReadService } from '../../src/gen/hoc/cus/policies/v1/proposal
 import { Outcome, TransactionService, TransactionState } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type CallError, refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -225,16 +225,6 @@ test('a database that is made read-only takes no writes, says so to readiness, a
   );
   const ids = await Promise.all(Array.from({ length: 4 }, () => begin()));
   await Promise.all(ids.map((id) => rollBack(id)));
-});
-
-const violation = () => ({
-  violationId: randomUUID(),
-  violationType: 'x',
-  severity: 0.5,
-  description: 'w',
-  evidence: jsonToValue({}),
-  routedToGovernor: false,
-  detectedAt: { seconds: 1n, nanos: 0 },
 });
 
 const execution = () => ({

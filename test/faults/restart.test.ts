@@ -1,15 +1,14 @@
-import { randomUUID } from 'node:crypto';
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { type Embedded, startEmbedded } from '../../src/database/embedded.ts';
 import { migrateUp } from '../../src/database/migrate.ts';
-import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
+import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -29,20 +28,7 @@ afterAll(async () => {
 
 test('PostgreSQL restarts: nothing acknowledged is lost, nothing half-done is there, and the sidecar goes on', async () => {
   const sidecar = await startTestSidecar({}, postgres.url);
-  const insert = (transaction: string) =>
-    sidecar.grpc.unary(
-      rpc.insertViolation,
-      {
-        violationId: randomUUID(),
-        violationType: 'x',
-        severity: 0.5,
-        description: 'd',
-        evidence: jsonToValue({}),
-        routedToGovernor: false,
-        detectedAt: { seconds: 1n, nanos: 0 },
-      },
-      { transaction },
-    );
+  const insert = (transaction: string) => sidecar.grpc.unary(rpc.insertViolation, violation(), { transaction });
   const begin = async () => (await sidecar.grpc.unary(tx.begin, {})).transaction!.id!;
   const outcome = async (value: string) =>
     (await sidecar.grpc.unary(tx.getOutcome, { subject: { case: 'transactionId', value } })).outcome;

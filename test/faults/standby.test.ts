@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { afterEach, expect, test, vi } from 'vitest';
-import { jsonToValue } from '../../src/database/values.ts';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
@@ -9,6 +8,7 @@ import { refusal } from '../support/client.ts';
 import { startCluster } from '../support/cluster.ts';
 import { startNetwork } from '../support/network.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -22,16 +22,6 @@ const patient = { timeout: 20_000, interval: 100 };
 const endings: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
   for (const end of endings.splice(0).reverse()) await end();
-});
-
-const violation = (violationId: string = randomUUID()) => ({
-  violationId,
-  violationType: 'x',
-  severity: 0.5,
-  description: 'd',
-  evidence: jsonToValue({}),
-  routedToGovernor: false,
-  detectedAt: { seconds: 1n, nanos: 0 },
 });
 
 const ask = async (url: string, text: string): Promise<unknown[]> => {

@@ -1,7 +1,5 @@
-import { randomUUID } from 'node:crypto';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { jsonToValue } from '../../src/database/values.ts';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
@@ -9,6 +7,7 @@ import { refusal } from '../support/client.ts';
 import { type Cluster, startCluster } from '../support/cluster.ts';
 import { type Network, startNetwork } from '../support/network.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -40,16 +39,6 @@ const kinds = [
 
 const start = (): Promise<TestSidecar> =>
   startTestSidecar({ callTimeoutMs: CALL_TIMEOUT_MS, drainTimeoutMs: DRAIN_MS, poolWaitMs: 1_000 }, network.url);
-
-const violation = () => ({
-  violationId: randomUUID(),
-  violationType: 'x',
-  severity: 0.5,
-  description: 'd',
-  evidence: jsonToValue({}),
-  routedToGovernor: false,
-  detectedAt: { seconds: 1n, nanos: 0 },
-});
 
 /** The sidecar's own word on how long a call took: the client of this test shares a busy processor with everybody. */
 const tookMs = (sidecar: TestSidecar, method: string): number[] =>

@@ -4,12 +4,12 @@ import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest'
 import { prune } from '../../src/database/outcomes.ts';
 import { openDatabase } from '../../src/database/pool.ts';
 import { readTarget } from '../../src/database/target.ts';
-import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService, TransactionState } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -29,19 +29,7 @@ afterAll(async () => {
 const begin = async (on: TestSidecar, request: object = {}) =>
   (await on.grpc.unary(tx.begin, request)).transaction!.id!;
 const write = (on: TestSidecar, transaction: string) =>
-  on.grpc.unary(
-    rpc.insertViolation,
-    {
-      violationId: randomUUID(),
-      violationType: 'x',
-      severity: 0.5,
-      description: 'w',
-      evidence: jsonToValue({}),
-      routedToGovernor: false,
-      detectedAt: { seconds: 1n, nanos: 0 },
-    },
-    { transaction },
-  );
+  on.grpc.unary(rpc.insertViolation, violation(), { transaction });
 const read = (on: TestSidecar, transaction: string) => on.grpc.unary(rpc.fetchRiskCeilings, {}, { transaction });
 const commit = (on: TestSidecar, transactionId: string) => on.grpc.unary(tx.commit, { transactionId });
 const rollBack = (on: TestSidecar, transactionId: string) => on.grpc.unary(tx.rollback, { transactionId });
