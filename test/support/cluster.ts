@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { appendFile, chmod, cp, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Embedded, startEmbedded } from '../../src/database/embedded.ts';
 import { migrateUp } from '../../src/database/migrate.ts';
 
@@ -59,7 +60,13 @@ const clusterIn = async (folder: string, settings: Readonly<Record<string, strin
     keep();
   };
   // Its keeper gives up on a server that ends again and again, as it does under a test.
-  const keep = (): void => void postgres.failed.then(restart);
+  const again = (): Promise<void> =>
+    restart().catch(async () => {
+      // Processes that were killed may hold its memory for a moment.
+      await sleep(100);
+      await again();
+    });
+  const keep = (): void => void postgres.failed.then(again);
   keep();
   const signal = (name: NodeJS.Signals): void => {
     for (const pid of processesOf(port)) {

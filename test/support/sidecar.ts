@@ -3,6 +3,7 @@ import { createLog } from '../../src/log.ts';
 import type { ConnectionLimits } from '../../src/server/connections.ts';
 import { type Sidecar, startServer } from '../../src/server/sidecar.ts';
 import { type Caller, connectCaller, grpcCaller } from './client.ts';
+import { type PgBouncerOptions, startPgBouncer } from './pgbouncer.ts';
 import { createDatabase, openPool } from './postgres.ts';
 
 /** A server of this process on a database of its own. */
@@ -22,6 +23,9 @@ export interface TestSidecar {
   discard(): Promise<void>;
 }
 
+/** `session` or `transaction`: every server reaches its database through a pooler of its own in that mode. */
+const POOLER = process.env['TEST_POOLER'] as PgBouncerOptions['mode'] | undefined;
+
 /** Starts a server on a fresh, migrated database, or on one that another test server owns. */
 export const startTestSidecar = async (
   overrides: Partial<Config> = {},
@@ -38,7 +42,18 @@ export const startTestSidecar = async (
   };
   const lines: string[] = [];
   const log = createLog(config.logLevel, { write: (line) => lines.push(line) });
-  const server = await startServer(config, { url: database.url, log, ...(limits ? { limits } : {}) });
+  const pooler =
+    POOLER &&
+    (await startPgBouncer({
+      url: database.url,
+      mode: POOLER,
+      settings: { default_pool_size: 60, server_login_retry: 0.1 },
+    }));
+  const options = { url: pooler?.url ?? database.url, log, ...(limits ? { limits } : {}) };
+  const server = await startServer(config, options).catch(async (error: unknown) => {
+    await pooler?.stop();
+    throw error;
+  });
   const grpc = grpcCaller(server.grpcAddress);
   const connect = connectCaller(server.httpAddress!);
   const pool = openPool(database.url, 4);
@@ -46,6 +61,7 @@ export const startTestSidecar = async (
     grpc.close();
     connect.close();
     await pool.end();
+    await pooler?.stop();
     await database.drop();
   };
   return {
