@@ -3,6 +3,7 @@ import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
 import type { FieldViolation } from '../database/errors.ts';
 import { type ColumnOf, type Table, tableName } from '../database/projection.ts';
 import { isTimestampInRange, MAX_LEVELS } from '../database/values.ts';
+import { columnProperties } from '../statements/parameters.ts';
 
 /** A rule for a present value; returns what the value would have to be, or undefined when it is. */
 export type Rule = (value: unknown) => string | undefined;
@@ -79,20 +80,27 @@ const roundsInto =
 const isRoundedUp = (digits: string, precision: number): boolean =>
   digits.startsWith('9'.repeat(precision)) && (digits[precision] ?? '0') >= '5';
 
+/** As {@link fits}; undefined for a column that takes all that a text can be. */
+export const fitting = (entity: Table, name: string): Rule | undefined => {
+  const { columnType } = columnProperties(entity, name);
+  if (columnType === 'uuid') return uuid;
+  const numeric = /^numeric\((\d+),(\d+)\)$/.exec(columnType);
+  if (numeric) return all(decimal, roundsInto(Number(numeric[1]), Number(numeric[2])));
+  const length = /^character varying\((\d+)\)$/.exec(columnType)?.[1];
+  if (length === undefined) return undefined;
+  const atMost = maxLength(Number(length));
+  // Spaces at the end that are too many are cut by the column itself.
+  return (value) => atMost(value) && atMost(withoutSpacesAtEnd(value as string));
+};
+
 /**
  * What the column takes: a UUID for `uuid`, an exact decimal that there is room for in `numeric`, at most its length for
  * `varchar(n)`, not counting spaces at the end.
  */
 export const fits = <E extends Table>(entity: E, name: ColumnOf<E>): Rule => {
-  const { columnType } = (entity.meta.properties as Record<string, { columnType: string }>)[name]!;
-  if (columnType === 'uuid') return uuid;
-  const numeric = /^numeric\((\d+),(\d+)\)$/.exec(columnType);
-  if (numeric) return all(decimal, roundsInto(Number(numeric[1]), Number(numeric[2])));
-  const length = /^character varying\((\d+)\)$/.exec(columnType)?.[1];
-  if (length === undefined) throw new Error(`${tableName(entity)}.${name} has no rule to derive: ${columnType}`);
-  const atMost = maxLength(Number(length));
-  // Spaces at the end that are too many are cut by the column itself.
-  return (value) => atMost(value) && atMost(withoutSpacesAtEnd(value as string));
+  const rule = fitting(entity, name);
+  if (!rule) throw new Error(`${tableName(entity)}.${name} has no rule to derive`);
+  return rule;
 };
 
 /** A number, or int64, of at least that. */

@@ -5,18 +5,19 @@ import { type Notes, type Row, statement } from '../database/statement.ts';
 import { jsonToValue } from '../database/values.ts';
 import { PolicyScope } from '../entities/policy-scope.ts';
 import {
+  CreateScopeRequestSchema,
   type PolicyScopePatch,
   PolicyScopePatchSchema,
   PolicyScopeSchema,
   type RunContext,
   ScopeResolverService,
-  ScopeType,
   ScopeTypeSchema,
 } from '../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
+import { insert } from '../statements/insert.ts';
 import { compute, driver, read, write } from './driver.ts';
 import { filteredList, nonEmpty } from './filters.ts';
 import { byMask, namedValues, patchCheck } from './patch.ts';
-import { all, filled, fits, mask, page, required } from './rules.ts';
+import { all, filled, mask, page, required } from './rules.ts';
 import {
   idsJson,
   isoText,
@@ -75,23 +76,19 @@ const scopes = filteredList('scope_resolver.scopes', {
   map: scopeOf,
 });
 
-const insertScope = statement(
-  'scope_resolver.create_scope',
-  `insert into ${table(PolicyScope)} (${columnList(PolicyScope, [
-    'scope_id',
-    'policy_id',
-    'tenant_id',
-    'scope_type',
-    'agent_ids_json',
-    'api_key_ids_json',
-    'human_actor_ids_json',
-    'description',
-    'created_by',
-  ])})
-  values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-  returning ${stored.columns}`,
-  scopeOf,
-);
+const newScope = insert(PolicyScope, CreateScopeRequestSchema, {
+  columns: {
+    agent_ids: 'agent_ids_json',
+    api_key_ids: 'api_key_ids_json',
+    human_actor_ids: 'human_actor_ids_json',
+  },
+  binders: { agent_ids: idsJson, api_key_ids: idsJson, human_actor_ids: idsJson },
+  defaults: { scope_type: `'all_runs'` },
+  given: ['scope_id'],
+  textOf: lowerEnumText,
+});
+
+const insertScope = statement('scope_resolver.create_scope', `${newScope.text} returning ${stored.columns}`, scopeOf);
 
 const ofScope = `${of('tenant_id')} = $1 and ${of('scope_id')} = $2`;
 
@@ -181,26 +178,9 @@ export const scopeResolver = driver(ScopeResolverService, {
   getScopeForPolicy: read({}, async (db, { policyId, tenantId }) => ({
     scope: await db.row(scopeOfPolicy, [tenantId, policyId]),
   })),
-  createScope: write(
-    {
-      policy_id: fits(PolicyScope, 'policy_id'),
-      tenant_id: fits(PolicyScope, 'tenant_id'),
-      created_by: fits(PolicyScope, 'created_by'),
-    },
-    async (db, request) => ({
-      scope: await db.one(insertScope, [
-        newScopeId(),
-        request.policyId,
-        request.tenantId,
-        lowerEnumText(ScopeTypeSchema, request.scopeType ?? ScopeType.ALL_RUNS),
-        idsJson(request.agentIds),
-        idsJson(request.apiKeyIds),
-        idsJson(request.humanActorIds),
-        request.description,
-        request.createdBy,
-      ]),
-    }),
-  ),
+  createScope: write(newScope.rules, async (db, request) => ({
+    scope: await db.one(insertScope, newScope.params(request, { scope_id: newScopeId() })),
+  })),
   updateScope: write(
     {
       updates: byMask,

@@ -1,40 +1,28 @@
-import { type ColumnOf, column, columnList, firstText, projection, table } from '../../database/projection.ts';
+import { type ColumnOf, column, firstText, projection, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
-import { jsonText, timestampToText } from '../../database/values.ts';
+import { timestampToText } from '../../database/values.ts';
 import { Violation } from '../../entities/violation.ts';
 import {
   type FetchViolationsRequest,
+  InsertViolationRequestSchema,
   PolicyViolationSchema,
   type StreamViolationsRequest,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { insert } from '../../statements/insert.ts';
 import { read, write } from '../driver.ts';
 import { filteredList, nonEmpty } from '../filters.ts';
-import { fits, page, required } from '../rules.ts';
+import { fits, page } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
 const of = (name: ColumnOf<typeof Violation>): string => column(Violation, name);
 const violation = projection(PolicyViolationSchema, Violation);
 
+const newViolation = insert(Violation, InsertViolationRequestSchema, { columns: { violation_id: 'id' } });
+
 const insertViolation = statement(
   'policy_engine.insert_violation',
-  `insert into ${table(Violation)} (${columnList(Violation, [
-    'id',
-    'evaluation_id',
-    'policy_name',
-    'violation_type',
-    'severity',
-    'description',
-    'evidence',
-    'agent_id',
-    'tenant_id',
-    'action_attempted',
-    'routed_to_governor',
-    'governor_action',
-    'detected_at',
-  ])})
-  values ($1::uuid, $2::uuid, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12, $13)
-  returning ${of('id')}`,
+  `${newViolation.text} returning ${of('id')}`,
   firstText,
 );
 
@@ -77,41 +65,10 @@ const matching = (request: FetchViolationsRequest | StreamViolationsRequest, lim
 
 /** What evaluations found to be against a policy. */
 export const violationRpcs = {
-  insertViolation: write(
-    {
-      violation_id: fits(Violation, 'id'),
-      evaluation_id: fits(Violation, 'evaluation_id'),
-      policy_name: fits(Violation, 'policy_name'),
-      violation_type: required(fits(Violation, 'violation_type')),
-      severity: required(),
-      description: required(),
-      evidence: required(),
-      agent_id: fits(Violation, 'agent_id'),
-      tenant_id: fits(Violation, 'tenant_id'),
-      action_attempted: fits(Violation, 'action_attempted'),
-      routed_to_governor: required(),
-      governor_action: fits(Violation, 'governor_action'),
-      detected_at: required(),
-    },
-    async (db, request) => ({
-      violationId: await db.one(insertViolation, [
-        request.violationId,
-        request.evaluationId,
-        request.policyName,
-        request.violationType,
-        request.severity,
-        request.description,
-        jsonText(request.evidence),
-        request.agentId,
-        request.tenantId,
-        request.actionAttempted,
-        request.routedToGovernor,
-        request.governorAction,
-        timestampToText(request.detectedAt!),
-      ]),
-      rowsAffected: 1n,
-    }),
-  ),
+  insertViolation: write(newViolation.rules, async (db, request) => ({
+    violationId: await db.one(insertViolation, newViolation.params(request)),
+    rowsAffected: 1n,
+  })),
   fetchViolations: read({ limit: page }, async (db, request) => {
     const query = matching(request, request.limit ?? 100);
     return { violations: await db.rows(query.statement, query.params) };
