@@ -30,7 +30,7 @@ export const patchAssignments = (entity: Table, desc: DescMessage, mask: number)
 };
 
 /** Rule of `updates`: the mask says what of it is looked at, which {@link patchCheck} does. */
-export const byMask: Rule = unchecked(() => undefined);
+export const byMask: Rule<unknown> = unchecked(() => undefined);
 
 /**
  * Declares the check of what a patch's mask names: a value must satisfy the rules, and what is left unset must be able to

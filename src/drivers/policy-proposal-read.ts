@@ -5,6 +5,7 @@ import { PolicyProposal } from '../entities/policy-proposal.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
 import { ProposalVersion } from '../entities/proposal-version.ts';
 import {
+  type FetchProposalStatusRequestSchema,
   type FetchUnacknowledgedFeedbackRequest,
   PolicyProposalReadService,
   PolicyProposalSchema,
@@ -15,7 +16,7 @@ import {
 } from '../gen/hoc/cus/policies/v1/policy_proposal_read_pb.ts';
 import { driver, read } from './driver.ts';
 import { filteredList, nonEmpty } from './filters.ts';
-import { fits, page } from './rules.ts';
+import { fits, page, type Rules } from './rules.ts';
 import { each } from './streams.ts';
 
 const feedback = projection(UnacknowledgedFeedbackSchema, PatternFeedback);
@@ -71,7 +72,7 @@ const ruleById = statement(
 const openFeedback = (request: FetchUnacknowledgedFeedbackRequest | StreamUnacknowledgedFeedbackRequest) =>
   unacknowledged([nonEmpty(request.tenantId), nonEmpty(request.feedbackType)], null);
 
-const named = { proposal_id: fits(PolicyProposal, 'id') };
+const named: Rules<typeof FetchProposalStatusRequestSchema> = { proposal_id: fits(PolicyProposal, 'id') };
 
 /** `PolicyProposalReadDriver`: feedback, proposals, and the rules they may become. */
 export const policyProposalRead = driver(PolicyProposalReadService, {

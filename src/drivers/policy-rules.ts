@@ -13,7 +13,7 @@ import {
 import { insert } from '../statements/insert.ts';
 import { driver, read, write } from './driver.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
-import { all, filled, fits, mask, nested, required } from './rules.ts';
+import { all, filled, fits, mask, nested, type Rules, required } from './rules.ts';
 
 const rule = projection(PolicyRuleSchema, PolicyRule);
 const integrity = projection(PolicyRuleIntegritySchema, PolicyRuleIntegrity);
@@ -75,7 +75,7 @@ const retireRule = statement(
   rule.map,
 );
 
-const ruleFits = {
+const ruleFits: Rules<typeof PolicyRulePatchSchema> = {
   name: fits(PolicyRule, 'name'),
   rule_type: fits(PolicyRule, 'rule_type'),
 };

@@ -6,6 +6,7 @@ import { isTimestampInRange } from '../database/values.ts';
 import { PolicyProposal } from '../entities/policy-proposal.ts';
 import { ProposalVersion } from '../entities/proposal-version.ts';
 import {
+  type GetProposalDetailRequestSchema,
   ProposalDetailSchema,
   ProposalForReviewSchema,
   ProposalOnPageSchema,
@@ -16,7 +17,7 @@ import {
 import { driver, read } from './driver.ts';
 import { filteredCount, filteredList, nonEmpty } from './filters.ts';
 import { documentOr, elementsOf } from './json.ts';
-import { fits, page, type Rule } from './rules.ts';
+import { fits, page, type Rule, type Rules } from './rules.ts';
 import { each } from './streams.ts';
 
 const feedbackIds = column(PolicyProposal, 'triggering_feedback_ids');
@@ -115,13 +116,13 @@ const roundToTenth = (percent: number): number =>
   Number.isInteger(percent * 4) && (percent * 4) % 4 === 1 ? Math.floor(percent) + 0.2 : Number(percent.toFixed(1));
 
 /** Days that lead from now to an instant of the years 1 to 9999. */
-const age: Rule = (days) => {
-  const seconds = BigInt(Math.floor(Date.now() / 1000) - (days as number) * 86_400);
+const age: Rule<number> = (days) => {
+  const seconds = BigInt(Math.floor(Date.now() / 1000) - days * 86_400);
   const instant = create(TimestampSchema, { seconds });
   return isTimestampInRange(instant) ? undefined : 'must lead to an instant of the years 1 to 9999';
 };
 
-const named = { proposal_id: fits(PolicyProposal, 'id') };
+const named: Rules<typeof GetProposalDetailRequestSchema> = { proposal_id: fits(PolicyProposal, 'id') };
 
 /** `ProposalsReadDriver`: proposals and their versions for those who review them. */
 export const proposalsRead = driver(ProposalsReadService, {

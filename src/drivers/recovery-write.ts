@@ -187,7 +187,7 @@ const report = async (db: Session, request: UpsertRecoveryCandidateRequest) => {
 const rate = between(0, 1);
 
 /** The id of a row: 0 is what an unset field reads as, and no row has it. */
-const given: Rule = (value) => (value === 0 ? 'must be set' : undefined);
+const given: Rule<number> = (value) => (value === 0 ? 'must be set' : undefined);
 
 /** `RecoveryWriteService`: failures, the candidates they lead to, and the queue of those to evaluate. */
 export const recoveryWrite = driver(RecoveryWriteService, {

@@ -16,3 +16,26 @@ export type FieldsOf<M> = {
 
 /** Names of a message's fields in the contract. */
 export type FieldName<D extends DescMessage> = keyof FieldsOf<MessageShape<D>> & string;
+
+/** Messages of protobuf itself, whose fields no RPC names. */
+type WellKnown = { readonly $typeName: `google.protobuf.${string}` };
+
+type ElementOf<V> = V extends readonly (infer E)[] ? E : V;
+
+/** Levels of messages in messages that a path goes down. */
+type Levels = 4;
+
+type Paths<M, Before extends string, Depth extends readonly unknown[]> = Depth['length'] extends Levels
+  ? never
+  : {
+      [F in keyof FieldsOf<M> & string]:
+        | readonly [`${Before}${F}`, FieldsOf<M>[F]]
+        | (ElementOf<FieldsOf<M>[F]> extends infer E extends Message
+            ? E extends WellKnown
+              ? never
+              : Paths<E, `${Before}${F}.`, [...Depth, F]>
+            : never);
+    }[keyof FieldsOf<M> & string];
+
+/** Paths of a message's fields, and of those of the messages in it (`rule.id`), each with the type of its values. */
+export type PathOf<D extends DescMessage> = Paths<MessageShape<D>, '', []>;

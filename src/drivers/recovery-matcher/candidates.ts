@@ -139,7 +139,8 @@ export const candidateRpcs = {
   countByStatus: read({}, async (db) => await db.one(countByStatus, [])),
   approveCandidate: write(
     {
-      decision: (value) => (value === CandidateDecision.PENDING ? 'must be approved or rejected' : undefined),
+      decision: (value: CandidateDecision) =>
+        value === CandidateDecision.PENDING ? 'must be approved or rejected' : undefined,
     },
     async (db, { candidateId, approvedBy, decision = CandidateDecision.APPROVED, note = '' }) => {
       const decided = lowerEnumText(CandidateDecisionSchema, decision);
