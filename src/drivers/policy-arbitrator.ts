@@ -15,7 +15,7 @@ import {
 import { insert } from '../statements/insert.ts';
 import { type Arbitration, type ArbitrationInput, arbitrate, type Limit, type Strategy } from './arbitration.ts';
 import { driver, read, write } from './driver.ts';
-import { filteredList } from './filters.ts';
+import { filteredList, where } from './filters.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
 import { all, filled, mask, page, required } from './rules.ts';
 
@@ -64,8 +64,8 @@ const deletePrecedence = statement(
 
 const precedences = filteredList('policy_arbitrator.precedences', {
   select: `select ${precedence.columns} from ${table(PolicyPrecedence)}`,
-  base: [`${of('tenant_id')} = ?`],
-  filters: [`${of('policy_id')} = any(?::text[])`],
+  base: { tenantId: where.exactText(`${of('tenant_id')} = ?`) },
+  filters: { policyIds: where.texts(`${of('policy_id')} = any(?::text[])`) },
   order: `${of('policy_id')} collate "C"`,
   map: precedence.map,
 });
@@ -144,7 +144,7 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
   fetchPrecedences: read(
     { limit: page, offset: page },
     async (db, { tenantId, policyIds, limit = 100, offset = 0 }) => {
-      const query = precedences([policyIds.length === 0 ? undefined : policyIds], limit, offset, [tenantId]);
+      const query = precedences({ tenantId, policyIds }, { limit, offset });
       return { precedences: await db.rows(query.statement, query.params) };
     },
   ),

@@ -15,7 +15,7 @@ import {
   ReviewedProposalSchema,
 } from '../gen/hoc/cus/policies/v1/proposals_read_pb.ts';
 import { driver, read } from './driver.ts';
-import { filteredCount, filteredList, nonEmpty } from './filters.ts';
+import { filteredCount, filteredList, where } from './filters.ts';
 import { documentOr, elementsOf } from './json.ts';
 import { fits, page, type Rule, type Rules } from './rules.ts';
 import { each } from './streams.ts';
@@ -46,8 +46,15 @@ const newestFirst = 'created_at desc, id desc';
 
 const proposals = filteredList('proposals_read.proposals', {
   select: `select ${forReview.columns} from ${table(PolicyProposal)}`,
-  base: ['tenant_id = ?', 'status = ?', '(?::boolean or not is_synthetic)'],
-  filters: ['proposal_type = ?', 'created_at <= statement_timestamp() - make_interval(days => ?::integer)'],
+  base: {
+    tenantId: where.exactText('tenant_id = ?'),
+    status: where.exactText('status = ?'),
+    includeSynthetic: where.flag('(?::boolean or not is_synthetic)'),
+  },
+  filters: {
+    proposalType: where.text('proposal_type = ?'),
+    daysOld: where.number('created_at <= statement_timestamp() - make_interval(days => ?::integer)'),
+  },
   order: newestFirst,
   map: forReview.map,
 });
@@ -64,7 +71,11 @@ const proposalOfTenant = statement(
   reviewed.map,
 );
 
-const pageFilters = ['tenant_id = ?', 'status = ?', 'proposal_type = ?'];
+const pageFilters = {
+  tenantId: where.text('tenant_id = ?'),
+  status: where.text('status = ?'),
+  proposalType: where.text('proposal_type = ?'),
+};
 
 const pages = filteredList('proposals_read.pages', {
   select: `select ${onPage.columns} from ${table(PolicyProposal)}`,
@@ -128,10 +139,8 @@ const named: Rules<typeof GetProposalDetailRequestSchema> = { proposal_id: fits(
 export const proposalsRead = driver(ProposalsReadService, {
   fetchProposals: read({ days_old: age, limit: page, offset: page }, async (db, request) => {
     const query = proposals(
-      [nonEmpty(request.proposalType), request.daysOld || undefined],
-      request.limit ?? 50,
-      request.offset ?? 0,
-      [request.tenantId, request.status ?? 'draft', request.includeSynthetic],
+      { ...request, status: request.status ?? 'draft', daysOld: request.daysOld || undefined },
+      { limit: request.limit ?? 50, offset: request.offset },
     );
     return {
       items: await db.rows(query.statement, query.params),
@@ -143,9 +152,8 @@ export const proposalsRead = driver(ProposalsReadService, {
   })),
   countDraftProposals: read({}, async (db, { tenantId }) => ({ count: await db.one(drafts, [tenantId]) })),
   listProposalsPaginated: read({ limit: page, offset: page }, async (db, request) => {
-    const filters = [nonEmpty(request.tenantId), nonEmpty(request.status), nonEmpty(request.proposalType)];
-    const counted = total(filters);
-    const listed = pages(filters, request.limit ?? 50, request.offset ?? 0);
+    const counted = total(request);
+    const listed = pages(request, { limit: request.limit ?? 50, offset: request.offset });
     const items = await db.rows(listed.statement, listed.params);
     return {
       total: await db.one(counted.statement, counted.params),

@@ -15,7 +15,7 @@ import {
 } from '../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import { insert } from '../statements/insert.ts';
 import { compute, driver, read, write } from './driver.ts';
-import { filteredList, nonEmpty } from './filters.ts';
+import { filteredList, where } from './filters.ts';
 import { byMask, namedValues, patchCheck } from './patch.ts';
 import { all, filled, mask, page, required } from './rules.ts';
 import {
@@ -70,8 +70,8 @@ const scopeOfPolicy = statement(
 
 const scopes = filteredList('scope_resolver.scopes', {
   select: `select ${stored.columns} from ${table(PolicyScope)}`,
-  base: [`${of('tenant_id')} = ?`],
-  filters: [`${of('policy_id')} = ?`],
+  base: { tenantId: where.exactText(`${of('tenant_id')} = ?`) },
+  filters: { policyId: where.text(`${of('policy_id')} = ?`) },
   order: of('id'),
   map: scopeOf,
 });
@@ -197,7 +197,7 @@ export const scopeResolver = driver(ScopeResolverService, {
     rowsAffected: await db.execute(deleteScope, [tenantId, scopeId]),
   })),
   fetchScopes: read({ limit: page, offset: page }, async (db, { tenantId, policyId, limit = 100, offset = 0 }) => {
-    const query = scopes([nonEmpty(policyId)], limit, offset, [tenantId]);
+    const query = scopes({ tenantId, policyId }, { limit, offset });
     return { scopes: await db.rows(query.statement, query.params) };
   }),
 });

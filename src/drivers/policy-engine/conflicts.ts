@@ -10,7 +10,7 @@ import {
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { insert } from '../../statements/insert.ts';
 import { read, write } from '../driver.ts';
-import { filteredList } from '../filters.ts';
+import { filteredList, where } from '../filters.ts';
 import { fits } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
@@ -21,11 +21,11 @@ const conflict = projection(PolicyConflictSchema, PolicyConflict);
 const unresolved = projection(UnresolvedConflictSchema, PolicyConflict);
 
 // A constant condition lets PostgreSQL use the index of the rows that meet it, whatever the parameters.
-const conflicts = (name: string, ...base: string[]) =>
+const conflicts = (name: string, ...always: string[]) =>
   filteredList(`policy_engine.${name}`, {
     select: `select ${conflict.columns} from ${from}`,
-    base,
-    filters: [`${of('severity')} >= ?`],
+    always,
+    filters: { severityMin: where.number(`${of('severity')} >= ?`) },
     order: `${of('detected_at')}, ${of('id')}`,
     map: conflict.map,
   });
@@ -55,8 +55,8 @@ const insertConflict = statement(
   conflict.map,
 );
 
-const matching = ({ includeResolved, severityMin }: FetchConflictsRequest | StreamConflictsRequest) =>
-  (includeResolved ? allConflicts : openConflicts)([severityMin], null);
+const matching = (request: FetchConflictsRequest | StreamConflictsRequest) =>
+  (request.includeResolved ? allConflicts : openConflicts)(request);
 
 /** Conflicts between policies: found, listed, settled. */
 export const conflictRpcs = {

@@ -1,16 +1,10 @@
 import { type ColumnOf, column, firstText, projection, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
-import { timestampToText } from '../../database/values.ts';
 import { Evaluation } from '../../entities/evaluation.ts';
-import {
-  EvaluationSchema,
-  type FetchEvaluationsRequest,
-  InsertEvaluationRequestSchema,
-  type StreamEvaluationsRequest,
-} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { EvaluationSchema, InsertEvaluationRequestSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { insert } from '../../statements/insert.ts';
 import { read, write } from '../driver.ts';
-import { filteredList, nonEmpty } from '../filters.ts';
+import { filteredList, where } from '../filters.ts';
 import { fits, page } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
@@ -28,13 +22,13 @@ const insertEvaluation = statement(
 
 const evaluations = filteredList('policy_engine.evaluations', {
   select: `select ${evaluation.columns} from ${table(Evaluation)}`,
-  filters: [
-    `${of('action_type')} = ?`,
-    `${of('agent_id')} = ?`,
-    `${of('tenant_id')} = ?`,
-    `${of('decision')} = ?`,
-    `${of('evaluated_at')} >= ?::timestamptz`,
-  ],
+  filters: {
+    actionType: where.text(`${of('action_type')} = ?`),
+    agentId: where.text(`${of('agent_id')} = ?`),
+    tenantId: where.text(`${of('tenant_id')} = ?`),
+    decision: where.text(`${of('decision')} = ?`),
+    since: where.instant(`${of('evaluated_at')} >= ?::timestamptz`),
+  },
   order: `${of('evaluated_at')} desc, ${of('id')} desc`,
   map: evaluation.map,
 });
@@ -45,18 +39,6 @@ const evaluationById = statement(
   evaluation.map,
 );
 
-const matching = (request: FetchEvaluationsRequest | StreamEvaluationsRequest, limit: number | null) =>
-  evaluations(
-    [
-      nonEmpty(request.actionType),
-      nonEmpty(request.agentId),
-      nonEmpty(request.tenantId),
-      nonEmpty(request.decision),
-      request.since && timestampToText(request.since),
-    ],
-    limit,
-  );
-
 /** What was decided about actions. */
 export const evaluationRpcs = {
   insertEvaluation: write(newEvaluation.rules, async (db, request) => ({
@@ -64,11 +46,11 @@ export const evaluationRpcs = {
     rowsAffected: 1n,
   })),
   fetchEvaluations: read({ limit: page }, async (db, request) => {
-    const query = matching(request, request.limit ?? 100);
+    const query = evaluations(request, { limit: request.limit ?? 100 });
     return { evaluations: await db.rows(query.statement, query.params) };
   }),
   streamEvaluations: read({}, (db, request) => {
-    const query = matching(request, null);
+    const query = evaluations(request);
     return each(db.stream(query.statement, query.params), 'evaluation');
   }),
   fetchEvaluationById: read({ evaluation_id: fits(Evaluation, 'id') }, async (db, { evaluationId }) => ({

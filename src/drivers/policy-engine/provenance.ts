@@ -7,7 +7,7 @@ import {
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { insert } from '../../statements/insert.ts';
 import { read, write } from '../driver.ts';
-import { filteredList, nonEmpty } from '../filters.ts';
+import { filteredList, where } from '../filters.ts';
 import { page } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
@@ -25,7 +25,7 @@ const insertProvenance = statement(
 
 const provenance = filteredList('policy_engine.provenance', {
   select: `select ${entry.columns} from ${table(PolicyProvenance)}`,
-  filters: [`${of('policy_version')} = ?`],
+  filters: { policyVersion: where.text(`${of('policy_version')} = ?`) },
   order: `${of('changed_at')} desc, ${of('id')} desc`,
   map: entry.map,
 });
@@ -37,11 +37,11 @@ export const provenanceRpcs = {
     rowsAffected: 1n,
   })),
   fetchProvenance: read({ limit: page }, async (db, { policyVersion, limit = 50 }) => {
-    const query = provenance([nonEmpty(policyVersion)], limit);
+    const query = provenance({ policyVersion }, { limit });
     return { provenance: await db.rows(query.statement, query.params) };
   }),
   streamProvenance: read({}, (db, { policyVersion }) => {
-    const query = provenance([nonEmpty(policyVersion)], null);
+    const query = provenance({ policyVersion });
     return each(db.stream(query.statement, query.params), 'provenance');
   }),
 } satisfies Part;

@@ -10,7 +10,7 @@ import {
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { insert } from '../../statements/insert.ts';
 import { read, write } from '../driver.ts';
-import { filteredList, nonEmpty } from '../filters.ts';
+import { filteredList, where } from '../filters.ts';
 import { fits } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
@@ -20,11 +20,11 @@ const temporalPolicy = projection(TemporalPolicySchema, TemporalPolicy);
 const basis = projection(TemporalUtilizationBasisSchema, TemporalPolicy);
 
 // A constant condition lets PostgreSQL use the index of the rows that meet it, whatever the parameters.
-const temporalPolicies = (name: string, ...base: string[]) =>
+const temporalPolicies = (name: string, ...always: string[]) =>
   filteredList(`policy_engine.${name}`, {
     select: `select ${temporalPolicy.columns} from ${table(TemporalPolicy)}`,
-    base,
-    filters: [`${of('metric')} = ?`],
+    always,
+    filters: { metric: where.text(`${of('metric')} = ?`) },
     order: `${of('created_at')}, ${of('id')}`,
     map: temporalPolicy.map,
   });
@@ -46,8 +46,8 @@ const insertTemporalPolicy = statement(
   firstText,
 );
 
-const matching = ({ includeInactive, metric }: FetchTemporalPoliciesRequest | StreamTemporalPoliciesRequest) =>
-  (includeInactive ? allPolicies : activePolicies)([nonEmpty(metric)], null);
+const matching = (request: FetchTemporalPoliciesRequest | StreamTemporalPoliciesRequest) =>
+  (request.includeInactive ? allPolicies : activePolicies)(request);
 
 /** Bounds on a metric over time. */
 export const temporalPolicyRpcs = {

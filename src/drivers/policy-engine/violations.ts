@@ -1,16 +1,10 @@
 import { type ColumnOf, column, firstText, projection, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
-import { timestampToText } from '../../database/values.ts';
 import { Violation } from '../../entities/violation.ts';
-import {
-  type FetchViolationsRequest,
-  InsertViolationRequestSchema,
-  PolicyViolationSchema,
-  type StreamViolationsRequest,
-} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { InsertViolationRequestSchema, PolicyViolationSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { insert } from '../../statements/insert.ts';
 import { read, write } from '../driver.ts';
-import { filteredList, nonEmpty } from '../filters.ts';
+import { filteredList, where } from '../filters.ts';
 import { fits, page } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
@@ -28,13 +22,13 @@ const insertViolation = statement(
 
 const violations = filteredList('policy_engine.violations', {
   select: `select ${violation.columns} from ${table(Violation)}`,
-  filters: [
-    `${of('violation_type')} = ?`,
-    `${of('agent_id')} = ?`,
-    `${of('tenant_id')} = ?`,
-    `${of('severity')} >= ?`,
-    `${of('detected_at')} >= ?::timestamptz`,
-  ],
+  filters: {
+    violationType: where.text(`${of('violation_type')} = ?`),
+    agentId: where.text(`${of('agent_id')} = ?`),
+    tenantId: where.text(`${of('tenant_id')} = ?`),
+    severityMin: where.number(`${of('severity')} >= ?`),
+    since: where.instant(`${of('detected_at')} >= ?::timestamptz`),
+  },
   order: `${of('detected_at')} desc, ${of('id')} desc`,
   map: violation.map,
 });
@@ -51,18 +45,6 @@ const acknowledge = statement(
   where ${of('id')} = $1::uuid`,
 );
 
-const matching = (request: FetchViolationsRequest | StreamViolationsRequest, limit: number | null) =>
-  violations(
-    [
-      nonEmpty(request.violationType),
-      nonEmpty(request.agentId),
-      nonEmpty(request.tenantId),
-      request.severityMin,
-      request.since && timestampToText(request.since),
-    ],
-    limit,
-  );
-
 /** What evaluations found to be against a policy. */
 export const violationRpcs = {
   insertViolation: write(newViolation.rules, async (db, request) => ({
@@ -70,11 +52,11 @@ export const violationRpcs = {
     rowsAffected: 1n,
   })),
   fetchViolations: read({ limit: page }, async (db, request) => {
-    const query = matching(request, request.limit ?? 100);
+    const query = violations(request, { limit: request.limit ?? 100 });
     return { violations: await db.rows(query.statement, query.params) };
   }),
   streamViolations: read({}, (db, request) => {
-    const query = matching(request, null);
+    const query = violations(request);
     return each(db.stream(query.statement, query.params), 'violation');
   }),
   fetchViolationById: read({ violation_id: fits(Violation, 'id') }, async (db, { violationId }) => ({
