@@ -1,8 +1,8 @@
 import type { DescEnum } from '@bufbuild/protobuf';
 import type { Timestamp } from '@bufbuild/protobuf/wkt';
-import { count, enumText } from '../database/projection.ts';
+import { enumText } from '../database/projection.ts';
 import type { Param, RowMap, Statement } from '../database/statement.ts';
-import { statement } from '../database/statement.ts';
+import { count, statement } from '../database/statement.ts';
 import { timestampToText } from '../database/values.ts';
 
 /** A statement and its parameters. */
@@ -44,10 +44,12 @@ type Filters = Readonly<Record<string, Filter<never>>>;
 type None = Readonly<Record<never, never>>;
 type ValueOf<F> = F extends Filter<infer V> ? V : never;
 
+type Optional<F extends Filters> = { readonly [K in keyof F]?: ValueOf<F[K]> | undefined };
+
 /** Values of filters by name; one that a request may leave out is undefined there. */
-type Values<B extends Filters, F extends Filters> = { readonly [K in keyof B]: ValueOf<B[K]> } & {
-  readonly [K in keyof F]?: ValueOf<F[K]> | undefined;
-};
+type Values<B extends Filters, F extends Filters> = [keyof B] extends [never]
+  ? Optional<F>
+  : { readonly [K in keyof B]: ValueOf<B[K]> } & Optional<F>;
 
 interface Filtered<B extends Filters, F extends Filters, T> {
   /** `select … from …`. */

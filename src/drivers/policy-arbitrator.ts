@@ -12,8 +12,16 @@ import {
   PolicyPrecedencePatchSchema,
   PolicyPrecedenceSchema,
 } from '../gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
+import { cell, cells } from '../statements/cells.ts';
 import { insert } from '../statements/insert.ts';
-import { type Arbitration, type ArbitrationInput, arbitrate, type Limit, type Strategy } from './arbitration.ts';
+import {
+  type Arbitration,
+  type ArbitrationInput,
+  arbitrate,
+  type Limit,
+  type PrecedenceRow,
+  type Strategy,
+} from './arbitration.ts';
 import { driver, read, write } from './driver.ts';
 import { filteredList, where } from './filters.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
@@ -24,11 +32,17 @@ const precedence = projection(PolicyPrecedenceSchema, PolicyPrecedence, { key: [
 const ofPolicy = `${of('tenant_id')} = $1 and ${of('policy_id')} = $2`;
 
 // The strategy is read as text: only that of the policy that goes first has to be known.
+const row = cells<PrecedenceRow>({
+  policyId: cell.text(of('policy_id')),
+  precedence: cell.number(of('precedence')),
+  conflictStrategy: cell.text(of('conflict_strategy')),
+});
+
 const rowsOfPolicies = statement(
   'policy_arbitrator.rows_of_policies',
-  `select ${of('policy_id')}, ${of('precedence')}, ${of('conflict_strategy')} from ${table(PolicyPrecedence)}
+  `select ${row.columns} from ${table(PolicyPrecedence)}
   where ${of('tenant_id')} = $1 and ${of('policy_id')} = any($2::text[])`,
-  (row) => ({ policyId: row[0]!, precedence: Number(row[1]), conflictStrategy: row[2]! }),
+  row.map,
 );
 
 const newPrecedence = insert(PolicyPrecedence, CreatePrecedenceRequestSchema, {

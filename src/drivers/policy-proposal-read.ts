@@ -1,5 +1,5 @@
-import { count, firstText, projection, table } from '../database/projection.ts';
-import { statement } from '../database/statement.ts';
+import { projection, table } from '../database/projection.ts';
+import { count, firstFlag, firstText, statement } from '../database/statement.ts';
 import { PatternFeedback } from '../entities/pattern-feedback.ts';
 import { PolicyProposal } from '../entities/policy-proposal.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
@@ -58,7 +58,7 @@ const proposals = filteredList('policy_proposal_read.proposals', {
 const ruleExists = statement(
   'policy_proposal_read.rule_exists',
   `select exists (select from ${table(PolicyRule)} where id = $1)`,
-  (row) => row[0] === 't',
+  firstFlag,
 );
 
 const ruleById = statement(

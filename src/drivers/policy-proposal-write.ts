@@ -1,5 +1,5 @@
-import { firstText, table } from '../database/projection.ts';
-import { statement } from '../database/statement.ts';
+import { table } from '../database/projection.ts';
+import { firstText, statement } from '../database/statement.ts';
 import { timestampToText } from '../database/values.ts';
 import { PolicyProposal } from '../entities/policy-proposal.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';

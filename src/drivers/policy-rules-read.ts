@@ -1,5 +1,5 @@
-import { column, count, enumText, projection, table, tableName } from '../database/projection.ts';
-import { statement } from '../database/statement.ts';
+import { column, enumText, projection, table, tableName } from '../database/projection.ts';
+import { count, statement } from '../database/statement.ts';
 import { PolicyEnforcement } from '../entities/policy-enforcement.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
 import { PolicyRuleIntegrity } from '../entities/policy-rule-integrity.ts';

@@ -1,7 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { TimestampSchema } from '@bufbuild/protobuf/wkt';
-import { column, count, projection, table } from '../database/projection.ts';
-import { statement } from '../database/statement.ts';
+import { column, projection, table } from '../database/projection.ts';
+import { count, statement } from '../database/statement.ts';
 import { isTimestampInRange } from '../database/values.ts';
 import { PolicyProposal } from '../entities/policy-proposal.ts';
 import { ProposalVersion } from '../entities/proposal-version.ts';
@@ -14,6 +14,7 @@ import {
   ProposalVersionSchema,
   ReviewedProposalSchema,
 } from '../gen/hoc/cus/policies/v1/proposals_read_pb.ts';
+import { cell, cells } from '../statements/cells.ts';
 import { driver, read } from './driver.ts';
 import { filteredCount, filteredList, where } from './filters.ts';
 import { documentOr, elementsOf } from './json.ts';
@@ -89,11 +90,24 @@ const total = filteredCount('proposals_read.total', {
   filters: pageFilters,
 });
 
+/** Proposals of one status and type. */
+interface Group {
+  readonly status: string;
+  readonly proposalType: string;
+  readonly size: bigint;
+}
+
+const group = cells<Group>({
+  status: cell.text('status'),
+  proposalType: cell.text('proposal_type'),
+  size: cell.whole('count(*)'),
+});
+
 const groups = (name: string, where = '') =>
   statement(
     `proposals_read.${name}`,
-    `select status, proposal_type, count(*) from ${table(PolicyProposal)} ${where} group by status, proposal_type`,
-    ([status, type, size]) => ({ status: status!, proposalType: type!, size: BigInt(size!) }),
+    `select ${group.columns} from ${table(PolicyProposal)} ${where} group by status, proposal_type`,
+    group.map,
   );
 
 const allGroups = groups('groups');
@@ -164,7 +178,7 @@ export const proposalsRead = driver(ProposalsReadService, {
   }),
   getProposalStats: read({}, async (db, { tenantId }) => {
     const found = await (tenantId ? db.rows(groupsOfTenant, [tenantId]) : db.rows(allGroups, []));
-    const size = (group: (typeof found)[number]): bigint => group.size;
+    const size = ({ size: of }: Group): bigint => of;
     const byStatus = tally(found, ({ status }) => status, size);
     const { approved = 0n, rejected = 0n, draft = 0n } = byStatus;
     const decided = approved + rejected;

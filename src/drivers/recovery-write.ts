@@ -1,15 +1,7 @@
 import { Code, RpcError } from '../database/errors.ts';
-import {
-  type ColumnOf,
-  column,
-  firstText,
-  lowerEnumText,
-  projection,
-  rowMapper,
-  table,
-} from '../database/projection.ts';
+import { type ColumnOf, column, lowerEnumText, projection, rowMapper, table } from '../database/projection.ts';
 import type { Session } from '../database/session.ts';
-import { statement } from '../database/statement.ts';
+import { count, firstFlag, firstNumber, firstText, statement } from '../database/statement.ts';
 import { jsonText } from '../database/values.ts';
 import { FailureCatalogEntry } from '../entities/failure-catalog-entry.ts';
 import { FailureMatch } from '../entities/failure-match.ts';
@@ -66,7 +58,7 @@ const candidateByKey = statement(
 const enqueue = statement(
   'recovery_write.enqueue_work',
   `select m10_recovery.enqueue_work($1::integer, $2::uuid, $3::integer, 'db_fallback')`,
-  (row) => Number(row[0]),
+  firstNumber,
 );
 
 const claim = statement(
@@ -79,13 +71,13 @@ const claim = statement(
 const complete = statement(
   'recovery_write.complete_work',
   'select m10_recovery.complete_work($1::integer, $2::boolean, $3::text)',
-  (row) => row[0] === 't',
+  firstFlag,
 );
 
 const release = statement(
   'recovery_write.release_stalled_work',
   'select m10_recovery.release_stalled_work($1::integer)',
-  (row) => BigInt(row[0]!),
+  count,
 );
 
 const candidatePaths = RecoveryCandidatePatchSchema.fields.map(({ name }) => name);
@@ -105,7 +97,7 @@ const newProvenance = insert(SuggestionProvenance, InsertSuggestionProvenanceReq
 const insertProvenance = statement(
   'recovery_write.insert_suggestion_provenance',
   `${newProvenance.text} returning ${column(SuggestionProvenance, 'id')}`,
-  (row) => Number(row[0]),
+  firstNumber,
 );
 
 const newFailure = insert(FailureMatch, InsertFailureMatchRequestSchema, {
@@ -146,7 +138,7 @@ const upsertCatalogEntry = statement(
   `${newEntry.text} on conflict (${column(FailureCatalogEntry, 'id')})
   do update set ${overwriting(FailureCatalogEntry, ['error_code', 'error_pattern', 'recovery_action', 'success_rate', 'embedding'])}
   returning xmax = 0`,
-  (row) => row[0] === 't',
+  firstFlag,
 );
 
 /** The candidate whose failure owns the key that a report was refused for. */

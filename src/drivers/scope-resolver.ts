@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { Code, invalidArgument, RpcError } from '../database/errors.ts';
-import { type ColumnOf, column, columnList, lowerEnumText, projection, table } from '../database/projection.ts';
+import { type ColumnOf, column, lowerEnumText, projection, table } from '../database/projection.ts';
 import { type Notes, type Row, statement } from '../database/statement.ts';
 import { jsonToValue } from '../database/values.ts';
 import { PolicyScope } from '../entities/policy-scope.ts';
@@ -13,6 +13,7 @@ import {
   ScopeResolverService,
   ScopeTypeSchema,
 } from '../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
+import { cell, cells } from '../statements/cells.ts';
 import { insert } from '../statements/insert.ts';
 import { compute, driver, read, write } from './driver.ts';
 import { filteredList, where } from './filters.ts';
@@ -47,18 +48,19 @@ const scopeOf = (row: Row, notes: Notes) => {
 };
 
 // The type is read as text: whoever wrote the row may have written another one.
+const testable = cells<StoredScope & { readonly scopeId: string }>({
+  scopeId: cell.text(of('scope_id')),
+  policyId: cell.text(of('policy_id')),
+  scopeType: cell.text(of('scope_type')),
+  agentIdsJson: cell.textOrNull(of('agent_ids_json')),
+  apiKeyIdsJson: cell.textOrNull(of('api_key_ids_json')),
+  humanActorIdsJson: cell.textOrNull(of('human_actor_ids_json')),
+});
+
 const scopesOfTenant = statement(
   'scope_resolver.scopes_of_tenant',
-  `select ${columnList(PolicyScope, ['scope_id', 'policy_id', 'scope_type', 'agent_ids_json', 'api_key_ids_json', 'human_actor_ids_json'])}
-  from ${table(PolicyScope)} where ${of('tenant_id')} = $1 order by ${of('id')}`,
-  (row): StoredScope & { scopeId: string } => ({
-    scopeId: row[0]!,
-    policyId: row[1]!,
-    scopeType: row[2]!,
-    agentIdsJson: row[3]!,
-    apiKeyIdsJson: row[4]!,
-    humanActorIdsJson: row[5]!,
-  }),
+  `select ${testable.columns} from ${table(PolicyScope)} where ${of('tenant_id')} = $1 order by ${of('id')}`,
+  testable.map,
 );
 
 const scopeOfPolicy = statement(

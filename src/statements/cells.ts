@@ -1,5 +1,5 @@
 import type { Projection } from '../database/projection.ts';
-import type { Cell, Row } from '../database/statement.ts';
+import type { Cell } from '../database/statement.ts';
 
 /** SQL of a cell, and how it is read. */
 interface Reader<V> {
@@ -28,15 +28,3 @@ export const cells = <T extends object>(readers: { readonly [K in keyof T]-?: Re
     map: (row) => Object.fromEntries(all.map(([name, { read }], at) => [name, read(row[at]!)])) as T,
   };
 };
-
-/** Reads a single `bigint` or `integer` cell as the int64 of a response. */
-export const count = (row: Row): bigint => BigInt(row[0] ?? 0);
-
-/** Reads a single text cell. */
-export const firstText = (row: Row): string | undefined => row[0] ?? undefined;
-
-/** Reads a single cell of any number. */
-export const firstNumber = (row: Row): number => Number(row[0]);
-
-/** Reads a single boolean cell. */
-export const firstFlag = (row: Row): boolean => row[0] === 't';

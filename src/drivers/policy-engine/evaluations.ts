@@ -1,5 +1,5 @@
-import { type ColumnOf, column, firstText, projection, table } from '../../database/projection.ts';
-import { statement } from '../../database/statement.ts';
+import { type ColumnOf, column, projection, table } from '../../database/projection.ts';
+import { firstText, statement } from '../../database/statement.ts';
 import { Evaluation } from '../../entities/evaluation.ts';
 import { EvaluationSchema, InsertEvaluationRequestSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { insert } from '../../statements/insert.ts';

@@ -1,5 +1,5 @@
 import { type ColumnOf, column, projection, rowMapper, table } from '../../database/projection.ts';
-import { statement } from '../../database/statement.ts';
+import { firstNumber, statement } from '../../database/statement.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import { TemporalMetricWindow } from '../../entities/temporal-metric-window.ts';
 import {
@@ -25,7 +25,7 @@ const metricSum = statement(
   'policy_engine.temporal_metric_sum',
   `select ${sumOf(event('value'))} from ${table(TemporalMetricEvent)}
   where ${event('policy_id')} = $1::uuid and ${event('occurred_at')} > ${CUTOFF}`,
-  ([sum]) => Number(sum),
+  firstNumber,
 );
 
 /** $3 and $4 are an agent and a tenant, or null for all. */

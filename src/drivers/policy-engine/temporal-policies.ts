@@ -1,5 +1,5 @@
-import { type ColumnOf, column, firstText, projection, table } from '../../database/projection.ts';
-import { statement } from '../../database/statement.ts';
+import { type ColumnOf, column, projection, table } from '../../database/projection.ts';
+import { firstText, statement } from '../../database/statement.ts';
 import { TemporalPolicy } from '../../entities/temporal-policy.ts';
 import {
   type FetchTemporalPoliciesRequest,

@@ -1,6 +1,6 @@
-import { type ColumnOf, column, columnList, firstText, projection, table } from '../../database/projection.ts';
+import { type ColumnOf, column, columnList, projection, table } from '../../database/projection.ts';
 import type { Session } from '../../database/session.ts';
-import { type Statement, statement } from '../../database/statement.ts';
+import { firstText, type Statement, statement } from '../../database/statement.ts';
 import { PolicySetVersion } from '../../entities/policy-set-version.ts';
 import {
   InsertPolicyVersionRequestSchema,
