@@ -276,9 +276,3 @@ const unrepresentable = (origin: string, key: string | undefined, cause: unknown
   const message = `a stored value cannot be represented: ${(cause as Error).message}`;
   return new RpcError(Code.DATA_LOSS, 'UNREPRESENTABLE_VALUE', message, { metadata, cause });
 };
-
-/** Reads a single `bigint` or `integer` cell as the int64 of a response. */
-export const count = (row: Row): bigint => BigInt(row[0] ?? 0);
-
-/** Reads a single text cell. */
-export const firstText = (row: Row): string | undefined => row[0] ?? undefined;

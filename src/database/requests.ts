@@ -1,8 +1,7 @@
 import { Code, RpcError } from './errors.ts';
 import type { Lane } from './pool.ts';
-import { count } from './projection.ts';
 import type { Session } from './session.ts';
-import { statement } from './statement.ts';
+import { count, statement } from './statement.ts';
 
 /** A stored first answer. */
 interface StoredRequest {

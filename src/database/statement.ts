@@ -16,6 +16,18 @@ export interface Notes {
 /** What a row becomes. */
 export type RowMap<T> = (row: Row, notes: Notes) => T;
 
+/** Reads a single `bigint` or `integer` cell as the int64 of a response. */
+export const count = (row: Row): bigint => BigInt(row[0] ?? 0);
+
+/** Reads a single text cell. */
+export const firstText = (row: Row): string | undefined => row[0] ?? undefined;
+
+/** Reads a single cell of any number. */
+export const firstNumber = (row: Row): number => Number(row[0]);
+
+/** Reads a single boolean cell. */
+export const firstFlag = (row: Row): boolean => row[0] === 't';
+
 /** A statement prepared once per connection under its name, and how its rows become messages. */
 export interface Statement<T = Row> {
   /** `<driver>.<operation>`, unique, at most 56 characters: PostgreSQL's name of the prepared statement. */

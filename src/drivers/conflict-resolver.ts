@@ -8,6 +8,7 @@ import {
   type IrInstruction,
   type IrModule,
   PolicyCategorySchema,
+  type ResolveRequestSchema,
 } from '../gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
 import {
   type Instruction,
@@ -18,7 +19,7 @@ import {
 } from '../plang/conflict-resolver.ts';
 import type { Action, Category } from '../plang/grammar.ts';
 import { compute, driver } from './driver.ts';
-import { maxLength, type Rule, required } from './rules.ts';
+import { maxLength, type Rule, type Rules, required } from './rules.ts';
 
 const MAX_FUNCTIONS = 20_000;
 const MAX_INSTRUCTIONS = 200_000;
@@ -27,8 +28,7 @@ const MAX_NAME = 500;
 
 const ENTRY = 'entry';
 
-const sized = required((value) => {
-  const { functions } = value as IrModule;
+const sized = required(({ functions }: IrModule) => {
   const instructions = functions.reduce(
     (sum, { blocks }) => sum + blocks.reduce((inBlocks, block) => inBlocks + block.instructions.length, 0),
     0,
@@ -42,8 +42,8 @@ const sized = required((value) => {
 const kindOf = (operation: string): string => `IR${operation[0]!.toUpperCase()}${operation.slice(1)}`;
 
 /** Every instruction does something. */
-const operative: Rule = (value) => {
-  const idle = (value as IrInstruction[]).findIndex(({ operation }) => operation.case === undefined);
+const operative: Rule<readonly IrInstruction[]> = (instructions) => {
+  const idle = instructions.findIndex(({ operation }) => operation.case === undefined);
   return idle === -1 ? undefined : `has no operation at index ${idle}`;
 };
 
@@ -73,7 +73,7 @@ const resolved = (policies: PolicyModule): ReturnType<typeof resolveConflicts> =
 
 const fitsInt64 = (priority: bigint): boolean => priority === BigInt.asIntN(64, priority);
 
-const rules = {
+const rules: Rules<typeof ResolveRequestSchema> = {
   module: sized,
   'module.functions.name': maxLength(MAX_NAME),
   'module.functions.blocks.instructions': operative,

@@ -1,11 +1,10 @@
-import type { DescField, DescMessage, MessageShape } from '@bufbuild/protobuf';
-import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
+import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
+import type { FieldMask } from '@bufbuild/protobuf/wkt';
 import type { FieldViolation } from '../database/errors.ts';
 import { columnNamed, enumText, type Table, table } from '../database/projection.ts';
 import type { Session } from '../database/session.ts';
 import { type Param, statement } from '../database/statement.ts';
-import { jsonText, timestampToText } from '../database/values.ts';
-import type { StringList } from '../gen/hoc/cus/policies/v1/types_pb.ts';
+import { binderOf, columnProperties, parameterOf } from '../statements/parameters.ts';
 import { type Rule, type Rules, requestCheck, unchecked, uuid } from './rules.ts';
 
 /** A request to change the columns that its mask names. */
@@ -14,20 +13,6 @@ interface PatchRequest<P extends DescMessage> {
   readonly updateMask?: FieldMask | undefined;
 }
 
-const bound = (field: DescField, value: unknown, textOf: typeof enumText): Param => {
-  if (field.fieldKind === 'enum' && value !== undefined) return textOf(field.enum, value as number);
-  switch ((value as { $typeName?: string } | undefined)?.$typeName) {
-    case 'google.protobuf.Timestamp':
-      return timestampToText(value as Timestamp);
-    case 'google.protobuf.Value':
-      return jsonText(value as Value);
-    case 'hoc.cus.policies.v1.StringList':
-      return (value as StringList).values;
-    default:
-      return value as Param;
-  }
-};
-
 /**
  * SQL: one assignment a field of the patch; a column that the mask leaves out is set to itself, so that one statement
  * serves every mask.
@@ -35,18 +20,17 @@ const bound = (field: DescField, value: unknown, textOf: typeof enumText): Param
  * @param mask number of the parameter that holds the mask's paths; the values follow it in field order.
  */
 export const patchAssignments = (entity: Table, desc: DescMessage, mask: number): string => {
-  const types = entity.meta.properties as Record<string, { columnType: string }>;
   return desc.fields
     .map((field, index) => {
       const target = columnNamed(entity, field.name);
-      const value = `$${mask + 1 + index}::${types[field.name]!.columnType}`;
+      const value = parameterOf(entity, field.name, mask + 1 + index);
       return `${target} = case when '${field.name}' = any($${mask}::text[]) then ${value} else ${target} end`;
     })
     .join(', ');
 };
 
 /** Rule of `updates`: the mask says what of it is looked at, which {@link patchCheck} does. */
-export const byMask: Rule = unchecked(() => undefined);
+export const byMask: Rule<unknown> = unchecked(() => undefined);
 
 /**
  * Declares the check of what a patch's mask names: a value must satisfy the rules, and what is left unset must be able to
@@ -83,7 +67,7 @@ export const patchCheck = <P extends DescMessage>(
 export const notNull =
   (entity: Table, others: readonly string[] = []) =>
   (name: string): boolean =>
-    others.includes(name) || !(entity.meta.properties as Record<string, { nullable?: boolean }>)[name]!.nullable;
+    others.includes(name) || !columnProperties(entity, name).nullable;
 
 /** The values that the paths name; the others have not been looked at. */
 export const namedValues = <P extends DescMessage>(
@@ -108,7 +92,7 @@ export const patchParams = <P extends DescMessage>(
   textOf: typeof enumText = enumText,
 ): Param[] => {
   const named = namedValues(desc, updates, paths) as Record<string, unknown>;
-  return [paths, ...desc.fields.map((field) => bound(field, named[field.localName], textOf))];
+  return [paths, ...desc.fields.map((field) => binderOf(field, textOf)(named[field.localName]))];
 };
 
 /**

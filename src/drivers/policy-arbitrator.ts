@@ -1,45 +1,63 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { invalidArgument } from '../database/errors.ts';
-import { type ColumnOf, column, columnList, lowerEnumText, projection, table } from '../database/projection.ts';
+import { type ColumnOf, column, lowerEnumText, projection, table } from '../database/projection.ts';
 import { statement } from '../database/statement.ts';
 import { PolicyPrecedence } from '../entities/policy-precedence.ts';
 import {
   type ArbitrateRequest,
-  BindAt,
-  BindAtSchema,
   ConflictStrategy,
-  ConflictStrategySchema,
-  FailureMode,
-  FailureModeSchema,
+  CreatePrecedenceRequestSchema,
   PolicyArbitratorService,
   type PolicyLimit,
   PolicyPrecedencePatchSchema,
   PolicyPrecedenceSchema,
 } from '../gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
-import { type Arbitration, type ArbitrationInput, arbitrate, type Limit, type Strategy } from './arbitration.ts';
+import { cell, cells } from '../statements/cells.ts';
+import { insert } from '../statements/insert.ts';
+import {
+  type Arbitration,
+  type ArbitrationInput,
+  arbitrate,
+  type Limit,
+  type PrecedenceRow,
+  type Strategy,
+} from './arbitration.ts';
 import { driver, read, write } from './driver.ts';
-import { filteredList } from './filters.ts';
+import { filteredList, where } from './filters.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
-import { all, filled, fits, mask, page, required } from './rules.ts';
+import { all, filled, mask, page, required } from './rules.ts';
 
 const of = (name: ColumnOf<typeof PolicyPrecedence>): string => column(PolicyPrecedence, name);
 const precedence = projection(PolicyPrecedenceSchema, PolicyPrecedence, { key: ['tenant_id', 'policy_id'] });
 const ofPolicy = `${of('tenant_id')} = $1 and ${of('policy_id')} = $2`;
 
 // The strategy is read as text: only that of the policy that goes first has to be known.
+const row = cells<PrecedenceRow>({
+  policyId: cell.text(of('policy_id')),
+  precedence: cell.number(of('precedence')),
+  conflictStrategy: cell.text(of('conflict_strategy')),
+});
+
 const rowsOfPolicies = statement(
   'policy_arbitrator.rows_of_policies',
-  `select ${of('policy_id')}, ${of('precedence')}, ${of('conflict_strategy')} from ${table(PolicyPrecedence)}
+  `select ${row.columns} from ${table(PolicyPrecedence)}
   where ${of('tenant_id')} = $1 and ${of('policy_id')} = any($2::text[])`,
-  (row) => ({ policyId: row[0]!, precedence: Number(row[1]), conflictStrategy: row[2]! }),
+  row.map,
 );
+
+const newPrecedence = insert(PolicyPrecedence, CreatePrecedenceRequestSchema, {
+  defaults: {
+    precedence: '100',
+    conflict_strategy: `'most_restrictive'`,
+    bind_at: `'run_start'`,
+    failure_mode: `'fail_closed'`,
+  },
+  textOf: lowerEnumText,
+});
 
 const insertPrecedence = statement(
   'policy_arbitrator.create_precedence',
-  `insert into ${table(PolicyPrecedence)}
-    (${columnList(PolicyPrecedence, ['tenant_id', 'policy_id', 'precedence', 'conflict_strategy', 'bind_at', 'failure_mode'])})
-  values ($1, $2, $3, $4, $5, $6)
-  returning ${precedence.columns}`,
+  `${newPrecedence.text} returning ${precedence.columns}`,
   precedence.map,
 );
 
@@ -60,13 +78,11 @@ const deletePrecedence = statement(
 
 const precedences = filteredList('policy_arbitrator.precedences', {
   select: `select ${precedence.columns} from ${table(PolicyPrecedence)}`,
-  base: [`${of('tenant_id')} = ?`],
-  filters: [`${of('policy_id')} = any(?::text[])`],
+  base: { tenantId: where.exactText(`${of('tenant_id')} = ?`) },
+  filters: { policyIds: where.texts(`${of('policy_id')} = any(?::text[])`) },
   order: `${of('policy_id')} collate "C"`,
   map: precedence.map,
 });
-
-const DEFAULT_PRECEDENCE = 100;
 
 const limits = (given: readonly PolicyLimit[]): Limit[] =>
   given.map(({ policyId, value }) => ({ policyId, value: value! }));
@@ -125,19 +141,9 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
       };
     },
   ),
-  createPrecedence: write(
-    { policy_id: fits(PolicyPrecedence, 'policy_id'), tenant_id: fits(PolicyPrecedence, 'tenant_id') },
-    async (db, request) => ({
-      precedence: await db.one(insertPrecedence, [
-        request.tenantId,
-        request.policyId,
-        request.precedence ?? DEFAULT_PRECEDENCE,
-        lowerEnumText(ConflictStrategySchema, request.conflictStrategy ?? ConflictStrategy.MOST_RESTRICTIVE),
-        lowerEnumText(BindAtSchema, request.bindAt ?? BindAt.RUN_START),
-        lowerEnumText(FailureModeSchema, request.failureMode ?? FailureMode.FAIL_CLOSED),
-      ]),
-    }),
-  ),
+  createPrecedence: write(newPrecedence.rules, async (db, request) => ({
+    precedence: await db.one(insertPrecedence, newPrecedence.params(request)),
+  })),
   updatePrecedence: write(
     { updates: byMask, update_mask: required(all(mask(patchPaths), filled)) },
     async (db, { tenantId, policyId, updates, updateMask }) => {
@@ -152,7 +158,7 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
   fetchPrecedences: read(
     { limit: page, offset: page },
     async (db, { tenantId, policyIds, limit = 100, offset = 0 }) => {
-      const query = precedences([policyIds.length === 0 ? undefined : policyIds], limit, offset, [tenantId]);
+      const query = precedences({ tenantId, policyIds }, { limit, offset });
       return { precedences: await db.rows(query.statement, query.params) };
     },
   ),

@@ -1,21 +1,20 @@
-import { count, firstText, projection, table } from '../database/projection.ts';
-import { statement } from '../database/statement.ts';
+import { projection, table } from '../database/projection.ts';
+import { count, firstFlag, firstText, statement } from '../database/statement.ts';
 import { PatternFeedback } from '../entities/pattern-feedback.ts';
 import { PolicyProposal } from '../entities/policy-proposal.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
 import { ProposalVersion } from '../entities/proposal-version.ts';
 import {
-  type FetchUnacknowledgedFeedbackRequest,
+  type FetchProposalStatusRequestSchema,
   PolicyProposalReadService,
   PolicyProposalSchema,
   PolicyProposalSummarySchema,
   PolicyRuleNameSchema,
-  type StreamUnacknowledgedFeedbackRequest,
   UnacknowledgedFeedbackSchema,
 } from '../gen/hoc/cus/policies/v1/policy_proposal_read_pb.ts';
 import { driver, read } from './driver.ts';
-import { filteredList, nonEmpty } from './filters.ts';
-import { fits, page } from './rules.ts';
+import { filteredList, where } from './filters.ts';
+import { fits, page, type Rules } from './rules.ts';
 import { each } from './streams.ts';
 
 const feedback = projection(UnacknowledgedFeedbackSchema, PatternFeedback);
@@ -25,8 +24,8 @@ const ruleName = projection(PolicyRuleNameSchema, PolicyRule);
 
 const unacknowledged = filteredList('policy_proposal_read.feedback', {
   select: `select ${feedback.columns} from ${table(PatternFeedback)}`,
-  base: ['not acknowledged'],
-  filters: ['tenant_id = ?', 'pattern_type = ?'],
+  always: ['not acknowledged'],
+  filters: { tenantId: where.text('tenant_id = ?'), feedbackType: where.text('pattern_type = ?') },
   order: 'created_at, id',
   map: feedback.map,
 });
@@ -51,7 +50,7 @@ const versionCount = statement(
 
 const proposals = filteredList('policy_proposal_read.proposals', {
   select: `select ${summary.columns} from ${table(PolicyProposal)}`,
-  filters: ['tenant_id = ?', 'status = ?'],
+  filters: { tenantId: where.text('tenant_id = ?'), status: where.text('status = ?') },
   order: 'created_at desc, id desc',
   map: summary.map,
 });
@@ -59,7 +58,7 @@ const proposals = filteredList('policy_proposal_read.proposals', {
 const ruleExists = statement(
   'policy_proposal_read.rule_exists',
   `select exists (select from ${table(PolicyRule)} where id = $1)`,
-  (row) => row[0] === 't',
+  firstFlag,
 );
 
 const ruleById = statement(
@@ -68,19 +67,16 @@ const ruleById = statement(
   ruleName.map,
 );
 
-const openFeedback = (request: FetchUnacknowledgedFeedbackRequest | StreamUnacknowledgedFeedbackRequest) =>
-  unacknowledged([nonEmpty(request.tenantId), nonEmpty(request.feedbackType)], null);
-
-const named = { proposal_id: fits(PolicyProposal, 'id') };
+const named: Rules<typeof FetchProposalStatusRequestSchema> = { proposal_id: fits(PolicyProposal, 'id') };
 
 /** `PolicyProposalReadDriver`: feedback, proposals, and the rules they may become. */
 export const policyProposalRead = driver(PolicyProposalReadService, {
   fetchUnacknowledgedFeedback: read({}, async (db, request) => {
-    const query = openFeedback(request);
+    const query = unacknowledged(request);
     return { feedback: await db.rows(query.statement, query.params) };
   }),
   streamUnacknowledgedFeedback: read({}, (db, request) => {
-    const query = openFeedback(request);
+    const query = unacknowledged(request);
     return each(db.stream(query.statement, query.params), 'feedback');
   }),
   fetchProposalById: read(named, async (db, { proposalId }) => ({
@@ -93,7 +89,7 @@ export const policyProposalRead = driver(PolicyProposalReadService, {
     count: await db.one(versionCount, [proposalId]),
   })),
   fetchProposals: read({ limit: page }, async (db, request) => {
-    const query = proposals([nonEmpty(request.tenantId), nonEmpty(request.status)], request.limit ?? 50);
+    const query = proposals(request, { limit: request.limit ?? 50 });
     return { proposals: await db.rows(query.statement, query.params) };
   }),
   checkRuleExists: read({}, async (db, { ruleId }) => ({ exists: await db.one(ruleExists, [ruleId]) })),

@@ -1,21 +1,31 @@
-import { firstText, table } from '../database/projection.ts';
-import { statement } from '../database/statement.ts';
-import { jsonText, timestampToText } from '../database/values.ts';
+import { table } from '../database/projection.ts';
+import { firstText, statement } from '../database/statement.ts';
+import { timestampToText } from '../database/values.ts';
 import { PolicyProposal } from '../entities/policy-proposal.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
 import { ProposalVersion } from '../entities/proposal-version.ts';
-import { PolicyProposalWriteService } from '../gen/hoc/cus/policies/v1/policy_proposal_write_pb.ts';
+import {
+  CreatePolicyRuleRequestSchema,
+  CreateProposalRequestSchema,
+  CreateVersionRequestSchema,
+  PolicyProposalWriteService,
+} from '../gen/hoc/cus/policies/v1/policy_proposal_write_pb.ts';
+import { insert } from '../statements/insert.ts';
 import { driver, write } from './driver.ts';
 import { fits, required } from './rules.ts';
 
-const JSON_NULL = 'null';
+/** What is stored for a document that the request leaves out. */
+const JSON_NULL = `'null'`;
+
+const newProposal = insert(PolicyProposal, CreateProposalRequestSchema, {
+  defaults: { proposed_rule: JSON_NULL },
+  binders: { triggering_feedback_ids: (ids: readonly string[]) => JSON.stringify(ids) },
+  constants: { status: `'draft'`, created_at: 'statement_timestamp()', is_synthetic: 'false' },
+});
 
 const insertProposal = statement(
   'policy_proposal_write.insert_proposal',
-  `insert into ${table(PolicyProposal)}
-    (tenant_id, proposal_name, proposal_type, rationale, proposed_rule, triggering_feedback_ids, status, created_at, is_synthetic)
-  values ($1, $2, $3, $4, $5::jsonb, $6::jsonb, 'draft', statement_timestamp(), false)
-  returning id`,
+  `${newProposal.text} returning id`,
   firstText,
 );
 
@@ -26,24 +36,36 @@ const updateStatus = statement(
   where id = $1::uuid`,
 );
 
-const insertVersion = statement(
-  'policy_proposal_write.insert_version',
-  `insert into ${table(ProposalVersion)} (proposal_id, version, rule_snapshot, created_at, created_by, change_reason, is_current)
-  values ($1::uuid, $2, $3::jsonb, statement_timestamp(), $4, $5, false)
-  returning id`,
-  firstText,
-);
+const newVersion = insert(ProposalVersion, CreateVersionRequestSchema, {
+  columns: { version_number: 'version' },
+  defaults: { rule_snapshot: JSON_NULL },
+  constants: { created_at: 'statement_timestamp()', is_current: 'false' },
+});
 
-const insertRule = statement(
-  'policy_proposal_write.insert_rule',
-  `insert into ${table(PolicyRule)}
-    (id, tenant_id, name, description, rule_type, conditions, actions, source_incident_id, is_synthetic, synthetic_scenario_id,
-     priority, is_active, source_type, mode, confirmations_required, confirmations_received, regret_count,
-     shadow_evaluations, shadow_would_block, activated_at, created_at, updated_at)
-  values ($1, $2, $3, left(coalesce($4, ''), 500), $5, $6::jsonb, $7::jsonb, $8, $9, $10,
-          100, true, 'proposal', 'active', 0, 1, 0, 0, 0, statement_timestamp(), statement_timestamp(), statement_timestamp())
-  on conflict (id) do nothing`,
-);
+const insertVersion = statement('policy_proposal_write.insert_version', `${newVersion.text} returning id`, firstText);
+
+/** A rule that has just become active. */
+const newRule = insert(PolicyRule, CreatePolicyRuleRequestSchema, {
+  columns: { rule_id: 'id' },
+  defaults: { conditions: JSON_NULL, actions: JSON_NULL },
+  expressions: { description: (given: string) => `left(coalesce(${given}, ''), 500)` },
+  constants: {
+    priority: '100',
+    is_active: 'true',
+    source_type: `'proposal'`,
+    mode: `'active'`,
+    confirmations_required: '0',
+    confirmations_received: '1',
+    regret_count: '0',
+    shadow_evaluations: '0',
+    shadow_would_block: '0',
+    activated_at: 'statement_timestamp()',
+    created_at: 'statement_timestamp()',
+    updated_at: 'statement_timestamp()',
+  },
+});
+
+const insertRule = statement('policy_proposal_write.insert_rule', `${newRule.text} on conflict (id) do nothing`);
 
 const deleteRule = statement(
   'policy_proposal_write.delete_rule',
@@ -52,24 +74,9 @@ const deleteRule = statement(
 
 /** `PolicyProposalWriteDriver`: proposals, their versions, and the rules made of them. */
 export const policyProposalWrite = driver(PolicyProposalWriteService, {
-  createProposal: write(
-    {
-      tenant_id: required(fits(PolicyProposal, 'tenant_id')),
-      proposal_name: required(fits(PolicyProposal, 'proposal_name')),
-      proposal_type: required(fits(PolicyProposal, 'proposal_type')),
-      rationale: required(),
-    },
-    async (db, request) => ({
-      id: await db.one(insertProposal, [
-        request.tenantId,
-        request.proposalName,
-        request.proposalType,
-        request.rationale,
-        jsonText(request.proposedRule) ?? JSON_NULL,
-        JSON.stringify(request.triggeringFeedbackIds),
-      ]),
-    }),
-  ),
+  createProposal: write(newProposal.rules, async (db, request) => ({
+    id: await db.one(insertProposal, newProposal.params(request)),
+  })),
   updateProposalStatus: write(
     {
       proposal_id: fits(PolicyProposal, 'id'),
@@ -88,48 +95,13 @@ export const policyProposalWrite = driver(PolicyProposalWriteService, {
         ])) > 0n,
     }),
   ),
-  createVersion: write(
-    {
-      proposal_id: fits(PolicyProposal, 'id'),
-      version_number: required(),
-      created_by: fits(ProposalVersion, 'created_by'),
-    },
-    async (db, request) => ({
-      id: await db.one(insertVersion, [
-        request.proposalId,
-        request.versionNumber,
-        jsonText(request.ruleSnapshot) ?? JSON_NULL,
-        request.createdBy,
-        request.changeReason,
-      ]),
-    }),
-  ),
-  createPolicyRule: write(
-    {
-      rule_id: required(),
-      tenant_id: required(fits(PolicyRule, 'tenant_id')),
-      name: required(fits(PolicyRule, 'name')),
-      rule_type: required(fits(PolicyRule, 'rule_type')),
-      source_incident_id: fits(PolicyRule, 'source_incident_id'),
-      synthetic_scenario_id: fits(PolicyRule, 'synthetic_scenario_id'),
-    },
-    async (db, request) => ({
-      ruleId: request.ruleId!,
-      created:
-        (await db.execute(insertRule, [
-          request.ruleId,
-          request.tenantId,
-          request.name,
-          request.description,
-          request.ruleType,
-          jsonText(request.conditions) ?? JSON_NULL,
-          jsonText(request.actions) ?? JSON_NULL,
-          request.sourceIncidentId,
-          request.isSynthetic,
-          request.syntheticScenarioId,
-        ])) > 0n,
-    }),
-  ),
+  createVersion: write(newVersion.rules, async (db, request) => ({
+    id: await db.one(insertVersion, newVersion.params(request)),
+  })),
+  createPolicyRule: write(newRule.rules, async (db, request) => ({
+    ruleId: request.ruleId!,
+    created: (await db.execute(insertRule, newRule.params(request))) > 0n,
+  })),
   deletePolicyRule: write({}, async (db, { ruleId, tenantId }) => ({
     deleted: (await db.execute(deleteRule, [ruleId, tenantId])) > 0n,
   })),

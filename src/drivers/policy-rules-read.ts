@@ -1,6 +1,5 @@
-import { column, count, enumText, projection, table, tableName } from '../database/projection.ts';
-import { statement } from '../database/statement.ts';
-import { timestampToText } from '../database/values.ts';
+import { column, enumText, projection, table, tableName } from '../database/projection.ts';
+import { count, statement } from '../database/statement.ts';
 import { PolicyEnforcement } from '../entities/policy-enforcement.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
 import { PolicyRuleIntegrity } from '../entities/policy-rule-integrity.ts';
@@ -12,13 +11,12 @@ import {
   RuleStatusSchema,
 } from '../gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import {
-  type FetchPolicyRulesRequest,
   PolicyRuleDetailSchema,
   PolicyRuleSummarySchema,
   PolicyRulesReadService,
 } from '../gen/hoc/cus/policies/v1/policy_rules_read_pb.ts';
 import { driver, read } from './driver.ts';
-import { filteredCount, filteredList, nonEmpty } from './filters.ts';
+import { filteredCount, filteredList, nonEmpty, where } from './filters.ts';
 import { page } from './rules.ts';
 
 const joined = {
@@ -46,15 +44,18 @@ const from = `from ${table(PolicyRule)} rule
     where enforcement.rule_id = rule.id and triggered_at >= statement_timestamp() - interval '30 days'
   ) triggers on true`;
 
-const base = ['rule.tenant_id = ?', 'rule.status = ?'];
-const filters = [
-  'rule.enforcement_mode = ?',
-  'rule.scope = ?',
-  'rule.source = ?',
-  'rule.rule_type = ?',
-  'rule.created_at >= ?::timestamptz',
-  'rule.created_at <= ?::timestamptz',
-];
+const base = {
+  tenantId: where.exactText('rule.tenant_id = ?'),
+  status: where.member(RuleStatusSchema, 'rule.status = ?'),
+};
+const filters = {
+  enforcementMode: where.member(EnforcementModeSchema, 'rule.enforcement_mode = ?'),
+  scope: where.member(RuleScopeSchema, 'rule.scope = ?'),
+  source: where.member(RuleSourceSchema, 'rule.source = ?'),
+  ruleType: where.exactText('rule.rule_type = ?'),
+  createdAfter: where.instant('rule.created_at >= ?::timestamptz'),
+  createdBefore: where.instant('rule.created_at <= ?::timestamptz'),
+};
 
 const rules = filteredList('policy_rules_read.rules', {
   select: `select ${summary.columns} ${from}`,
@@ -82,24 +83,13 @@ const countRules = statement(
   count,
 );
 
-const statusText = (status: RuleStatus | undefined): string => enumText(RuleStatusSchema, status ?? RuleStatus.ACTIVE);
-
-const filterValues = (request: FetchPolicyRulesRequest, ruleType: string | undefined) => [
-  request.enforcementMode && enumText(EnforcementModeSchema, request.enforcementMode),
-  request.scope && enumText(RuleScopeSchema, request.scope),
-  request.source && enumText(RuleSourceSchema, request.source),
-  ruleType,
-  request.createdAfter && timestampToText(request.createdAfter),
-  request.createdBefore && timestampToText(request.createdBefore),
-];
-
 /** `PolicyRulesReadDriver`: rules with their verdicts and recent triggers. */
 export const policyRulesRead = driver(PolicyRulesReadService, {
   fetchPolicyRules: read({ limit: page, offset: page }, async (db, request) => {
-    const owner = [request.tenantId, statusText(request.status)];
+    const values = { ...request, status: request.status ?? RuleStatus.ACTIVE };
     // The two read an empty type differently: the list looks for it, the count does not.
-    const counted = total(filterValues(request, nonEmpty(request.ruleType)), owner);
-    const listed = rules(filterValues(request, request.ruleType), request.limit ?? 20, request.offset ?? 0, owner);
+    const counted = total({ ...values, ruleType: nonEmpty(request.ruleType) });
+    const listed = rules(values, { limit: request.limit ?? 20, offset: request.offset });
     return {
       total: await db.one(counted.statement, counted.params),
       items: await db.rows(listed.statement, listed.params),
@@ -108,7 +98,7 @@ export const policyRulesRead = driver(PolicyRulesReadService, {
   fetchPolicyRuleById: read({}, async (db, { tenantId, ruleId }) => ({
     rule: await db.row(ruleById, [tenantId, ruleId]),
   })),
-  countPolicyRules: read({}, async (db, { tenantId, status }) => ({
-    count: await db.one(countRules, [tenantId, statusText(status)]),
+  countPolicyRules: read({}, async (db, { tenantId, status = RuleStatus.ACTIVE }) => ({
+    count: await db.one(countRules, [tenantId, enumText(RuleStatusSchema, status)]),
   })),
 });

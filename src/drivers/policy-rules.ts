@@ -1,29 +1,19 @@
-import { enumText, projection, table } from '../database/projection.ts';
-import type { Param } from '../database/statement.ts';
+import { projection, table } from '../database/projection.ts';
 import { statement } from '../database/statement.ts';
-import { jsonText, timestampToText } from '../database/values.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
 import { PolicyRuleIntegrity } from '../entities/policy-rule-integrity.ts';
 import {
-  type CreateIntegrityRequest,
-  type CreateRuleRequest,
-  EnforcementMode,
-  EnforcementModeSchema,
-  IntegrityStatusSchema,
+  CreateIntegrityRequestSchema,
+  CreateRuleRequestSchema,
   PolicyRuleIntegritySchema,
   PolicyRulePatchSchema,
   PolicyRuleSchema,
   PolicyRulesService,
-  RuleScope,
-  RuleScopeSchema,
-  RuleSource,
-  RuleSourceSchema,
-  RuleStatus,
-  RuleStatusSchema,
 } from '../gen/hoc/cus/policies/v1/policy_rules_pb.ts';
+import { insert } from '../statements/insert.ts';
 import { driver, read, write } from './driver.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
-import { all, filled, fits, mask, nested, required } from './rules.ts';
+import { all, filled, fits, mask, nested, type Rules, required } from './rules.ts';
 
 const rule = projection(PolicyRuleSchema, PolicyRule);
 const integrity = projection(PolicyRuleIntegritySchema, PolicyRuleIntegrity);
@@ -34,21 +24,31 @@ const ruleById = statement(
   rule.map,
 );
 
-const insertRule = statement(
-  'policy_rules.insert_rule',
-  `insert into ${table(PolicyRule)} (${rule.columns}, is_active, mode)
-  values ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9::text, $10, $11, $12, $13, $14, $15, $16::timestamptz, $17, $18, $19,
-          coalesce($20::timestamptz, statement_timestamp()), coalesce($21::timestamptz, statement_timestamp()),
-          case when $9::text = 'ACTIVE' then true end, case when $9::text = 'ACTIVE' then 'active' end)
-  returning ${rule.columns}`,
-  rule.map,
-);
+const newRule = insert(PolicyRule, CreateRuleRequestSchema, {
+  defaults: {
+    enforcement_mode: `'WARN'`,
+    scope: `'TENANT'`,
+    status: `'ACTIVE'`,
+    source: `'MANUAL'`,
+    rule_type: `'SYSTEM'`,
+    created_at: 'statement_timestamp()',
+    updated_at: 'statement_timestamp()',
+  },
+  constants: {
+    is_active: (stored) => `case when ${stored('status')} = 'ACTIVE' then true end`,
+    mode: (stored) => `case when ${stored('status')} = 'ACTIVE' then 'active' end`,
+  },
+});
+
+const insertRule = statement('policy_rules.insert_rule', `${newRule.text} returning ${rule.columns}`, rule.map);
+
+const newIntegrity = insert(PolicyRuleIntegrity, CreateIntegrityRequestSchema, {
+  defaults: { computed_at: 'statement_timestamp()' },
+});
 
 const insertIntegrity = statement(
   'policy_rules.insert_integrity',
-  `insert into ${table(PolicyRuleIntegrity)} (${integrity.columns})
-  values ($1, $2, $3, $4::numeric, $5, $6::jsonb, coalesce($7::timestamptz, statement_timestamp()))
-  returning ${integrity.columns}`,
+  `${newIntegrity.text} returning ${integrity.columns}`,
   integrity.map,
 );
 
@@ -75,72 +75,25 @@ const retireRule = statement(
   rule.map,
 );
 
-const ruleParams = (given: CreateRuleRequest): Param[] => [
-  given.id,
-  given.tenantId,
-  given.name,
-  given.description,
-  enumText(EnforcementModeSchema, given.enforcementMode ?? EnforcementMode.WARN),
-  enumText(RuleScopeSchema, given.scope ?? RuleScope.TENANT),
-  given.scopeId,
-  jsonText(given.conditions),
-  enumText(RuleStatusSchema, given.status ?? RuleStatus.ACTIVE),
-  given.createdBy,
-  enumText(RuleSourceSchema, given.source ?? RuleSource.MANUAL),
-  given.ruleType ?? 'SYSTEM',
-  given.sourceProposalId,
-  given.parentRuleId,
-  given.legacyRuleId,
-  given.retiredAt && timestampToText(given.retiredAt),
-  given.retiredBy,
-  given.retirementReason,
-  given.supersededBy,
-  given.createdAt && timestampToText(given.createdAt),
-  given.updatedAt && timestampToText(given.updatedAt),
-];
-
-const integrityParams = (given: CreateIntegrityRequest): Param[] => [
-  given.id,
-  given.ruleId,
-  enumText(IntegrityStatusSchema, given.integrityStatus!),
-  given.integrityScore,
-  given.hashRoot,
-  jsonText(given.details),
-  given.computedAt && timestampToText(given.computedAt),
-];
-
-const ruleFits = {
+const ruleFits: Rules<typeof PolicyRulePatchSchema> = {
   name: fits(PolicyRule, 'name'),
   rule_type: fits(PolicyRule, 'rule_type'),
-};
-
-const newRule = {
-  id: required(),
-  tenant_id: required(fits(PolicyRule, 'tenant_id')),
-  name: required(ruleFits.name),
-  rule_type: ruleFits.rule_type,
-};
-
-const newIntegrity = {
-  id: required(),
-  rule_id: required(),
-  integrity_status: required(),
-  integrity_score: required(fits(PolicyRuleIntegrity, 'integrity_score')),
-  hash_root: required(),
 };
 
 /** `PolicyRulesDriver`: rules and their verdicts, one row at a time. */
 export const policyRules = driver(PolicyRulesService, {
   fetchRuleById: read({}, async (db, { tenantId, ruleId }) => ({ rule: await db.row(ruleById, [tenantId, ruleId]) })),
-  addRule: write({ rule: required(), ...nested('rule', newRule) }, async (db, request) => ({
-    rule: await db.one(insertRule, ruleParams(request.rule!)),
+  addRule: write({ rule: required(), ...nested('rule', newRule.rules) }, async (db, request) => ({
+    rule: await db.one(insertRule, newRule.params(request.rule!)),
   })),
-  addIntegrity: write({ integrity: required(), ...nested('integrity', newIntegrity) }, async (db, request) => ({
-    integrity: await db.one(insertIntegrity, integrityParams(request.integrity!)),
+  addIntegrity: write({ integrity: required(), ...nested('integrity', newIntegrity.rules) }, async (db, request) => ({
+    integrity: await db.one(insertIntegrity, newIntegrity.params(request.integrity!)),
   })),
-  createRule: write(newRule, async (db, request) => ({ rule: await db.one(insertRule, ruleParams(request)) })),
-  createIntegrity: write(newIntegrity, async (db, request) => ({
-    integrity: await db.one(insertIntegrity, integrityParams(request)),
+  createRule: write(newRule.rules, async (db, request) => ({
+    rule: await db.one(insertRule, newRule.params(request)),
+  })),
+  createIntegrity: write(newIntegrity.rules, async (db, request) => ({
+    integrity: await db.one(insertIntegrity, newIntegrity.params(request)),
   })),
   flush: write({}, () => ({})),
   updateRule: write(

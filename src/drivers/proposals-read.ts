@@ -1,11 +1,12 @@
 import { create } from '@bufbuild/protobuf';
 import { TimestampSchema } from '@bufbuild/protobuf/wkt';
-import { column, count, projection, table } from '../database/projection.ts';
-import { statement } from '../database/statement.ts';
+import { column, projection, table } from '../database/projection.ts';
+import { count, statement } from '../database/statement.ts';
 import { isTimestampInRange } from '../database/values.ts';
 import { PolicyProposal } from '../entities/policy-proposal.ts';
 import { ProposalVersion } from '../entities/proposal-version.ts';
 import {
+  type GetProposalDetailRequestSchema,
   ProposalDetailSchema,
   ProposalForReviewSchema,
   ProposalOnPageSchema,
@@ -13,10 +14,11 @@ import {
   ProposalVersionSchema,
   ReviewedProposalSchema,
 } from '../gen/hoc/cus/policies/v1/proposals_read_pb.ts';
+import { cell, cells } from '../statements/cells.ts';
 import { driver, read } from './driver.ts';
-import { filteredCount, filteredList, nonEmpty } from './filters.ts';
+import { filteredCount, filteredList, where } from './filters.ts';
 import { documentOr, elementsOf } from './json.ts';
-import { fits, page, type Rule } from './rules.ts';
+import { fits, page, type Rule, type Rules } from './rules.ts';
 import { each } from './streams.ts';
 
 const feedbackIds = column(PolicyProposal, 'triggering_feedback_ids');
@@ -45,8 +47,15 @@ const newestFirst = 'created_at desc, id desc';
 
 const proposals = filteredList('proposals_read.proposals', {
   select: `select ${forReview.columns} from ${table(PolicyProposal)}`,
-  base: ['tenant_id = ?', 'status = ?', '(?::boolean or not is_synthetic)'],
-  filters: ['proposal_type = ?', 'created_at <= statement_timestamp() - make_interval(days => ?::integer)'],
+  base: {
+    tenantId: where.exactText('tenant_id = ?'),
+    status: where.exactText('status = ?'),
+    includeSynthetic: where.flag('(?::boolean or not is_synthetic)'),
+  },
+  filters: {
+    proposalType: where.text('proposal_type = ?'),
+    daysOld: where.number('created_at <= statement_timestamp() - make_interval(days => ?::integer)'),
+  },
   order: newestFirst,
   map: forReview.map,
 });
@@ -63,7 +72,11 @@ const proposalOfTenant = statement(
   reviewed.map,
 );
 
-const pageFilters = ['tenant_id = ?', 'status = ?', 'proposal_type = ?'];
+const pageFilters = {
+  tenantId: where.text('tenant_id = ?'),
+  status: where.text('status = ?'),
+  proposalType: where.text('proposal_type = ?'),
+};
 
 const pages = filteredList('proposals_read.pages', {
   select: `select ${onPage.columns} from ${table(PolicyProposal)}`,
@@ -77,11 +90,24 @@ const total = filteredCount('proposals_read.total', {
   filters: pageFilters,
 });
 
+/** Proposals of one status and type. */
+interface Group {
+  readonly status: string;
+  readonly proposalType: string;
+  readonly size: bigint;
+}
+
+const group = cells<Group>({
+  status: cell.text('status'),
+  proposalType: cell.text('proposal_type'),
+  size: cell.whole('count(*)'),
+});
+
 const groups = (name: string, where = '') =>
   statement(
     `proposals_read.${name}`,
-    `select status, proposal_type, count(*) from ${table(PolicyProposal)} ${where} group by status, proposal_type`,
-    ([status, type, size]) => ({ status: status!, proposalType: type!, size: BigInt(size!) }),
+    `select ${group.columns} from ${table(PolicyProposal)} ${where} group by status, proposal_type`,
+    group.map,
   );
 
 const allGroups = groups('groups');
@@ -115,22 +141,20 @@ const roundToTenth = (percent: number): number =>
   Number.isInteger(percent * 4) && (percent * 4) % 4 === 1 ? Math.floor(percent) + 0.2 : Number(percent.toFixed(1));
 
 /** Days that lead from now to an instant of the years 1 to 9999. */
-const age: Rule = (days) => {
-  const seconds = BigInt(Math.floor(Date.now() / 1000) - (days as number) * 86_400);
+const age: Rule<number> = (days) => {
+  const seconds = BigInt(Math.floor(Date.now() / 1000) - days * 86_400);
   const instant = create(TimestampSchema, { seconds });
   return isTimestampInRange(instant) ? undefined : 'must lead to an instant of the years 1 to 9999';
 };
 
-const named = { proposal_id: fits(PolicyProposal, 'id') };
+const named: Rules<typeof GetProposalDetailRequestSchema> = { proposal_id: fits(PolicyProposal, 'id') };
 
 /** `ProposalsReadDriver`: proposals and their versions for those who review them. */
 export const proposalsRead = driver(ProposalsReadService, {
   fetchProposals: read({ days_old: age, limit: page, offset: page }, async (db, request) => {
     const query = proposals(
-      [nonEmpty(request.proposalType), request.daysOld || undefined],
-      request.limit ?? 50,
-      request.offset ?? 0,
-      [request.tenantId, request.status ?? 'draft', request.includeSynthetic],
+      { ...request, status: request.status ?? 'draft', daysOld: request.daysOld || undefined },
+      { limit: request.limit ?? 50, offset: request.offset },
     );
     return {
       items: await db.rows(query.statement, query.params),
@@ -142,9 +166,8 @@ export const proposalsRead = driver(ProposalsReadService, {
   })),
   countDraftProposals: read({}, async (db, { tenantId }) => ({ count: await db.one(drafts, [tenantId]) })),
   listProposalsPaginated: read({ limit: page, offset: page }, async (db, request) => {
-    const filters = [nonEmpty(request.tenantId), nonEmpty(request.status), nonEmpty(request.proposalType)];
-    const counted = total(filters);
-    const listed = pages(filters, request.limit ?? 50, request.offset ?? 0);
+    const counted = total(request);
+    const listed = pages(request, { limit: request.limit ?? 50, offset: request.offset });
     const items = await db.rows(listed.statement, listed.params);
     return {
       total: await db.one(counted.statement, counted.params),
@@ -155,7 +178,7 @@ export const proposalsRead = driver(ProposalsReadService, {
   }),
   getProposalStats: read({}, async (db, { tenantId }) => {
     const found = await (tenantId ? db.rows(groupsOfTenant, [tenantId]) : db.rows(allGroups, []));
-    const size = (group: (typeof found)[number]): bigint => group.size;
+    const size = ({ size: of }: Group): bigint => of;
     const byStatus = tally(found, ({ status }) => status, size);
     const { approved = 0n, rejected = 0n, draft = 0n } = byStatus;
     const decided = approved + rejected;

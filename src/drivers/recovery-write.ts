@@ -1,17 +1,8 @@
 import { Code, RpcError } from '../database/errors.ts';
-import {
-  type ColumnOf,
-  column,
-  columnList,
-  firstText,
-  lowerEnumText,
-  projection,
-  rowMapper,
-  table,
-} from '../database/projection.ts';
+import { type ColumnOf, column, lowerEnumText, projection, rowMapper, table } from '../database/projection.ts';
 import type { Session } from '../database/session.ts';
-import { statement } from '../database/statement.ts';
-import { jsonText, timestampToText } from '../database/values.ts';
+import { count, firstFlag, firstNumber, firstText, statement } from '../database/statement.ts';
+import { jsonText } from '../database/values.ts';
 import { FailureCatalogEntry } from '../entities/failure-catalog-entry.ts';
 import { FailureMatch } from '../entities/failure-match.ts';
 import { RecoveryCandidate } from '../entities/recovery-candidate.ts';
@@ -20,13 +11,15 @@ import {
   CandidateKeySchema,
   ClaimedWorkSchema,
   FailureMatchPatchSchema,
-  type InsertFailureMatchRequest,
+  InsertFailureMatchRequestSchema,
+  InsertSuggestionProvenanceRequestSchema,
   RecoveryCandidatePatchSchema,
   RecoveryWriteService,
-  SuggestionEventTypeSchema,
+  UpsertFailureCatalogEntryRequestSchema,
   type UpsertRecoveryCandidateRequest,
   UpsertRecoveryCandidateResponseSchema,
 } from '../gen/hoc/cus/policies/v1/recovery_write_pb.ts';
+import { insert, overwriting } from '../statements/insert.ts';
 import { driver, read, write } from './driver.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams, patchUpdate } from './patch.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
@@ -65,7 +58,7 @@ const candidateByKey = statement(
 const enqueue = statement(
   'recovery_write.enqueue_work',
   `select m10_recovery.enqueue_work($1::integer, $2::uuid, $3::integer, 'db_fallback')`,
-  (row) => Number(row[0]),
+  firstNumber,
 );
 
 const claim = statement(
@@ -78,13 +71,13 @@ const claim = statement(
 const complete = statement(
   'recovery_write.complete_work',
   'select m10_recovery.complete_work($1::integer, $2::boolean, $3::text)',
-  (row) => row[0] === 't',
+  firstFlag,
 );
 
 const release = statement(
   'recovery_write.release_stalled_work',
   'select m10_recovery.release_stalled_work($1::integer)',
-  (row) => BigInt(row[0]!),
+  count,
 );
 
 const candidatePaths = RecoveryCandidatePatchSchema.fields.map(({ name }) => name);
@@ -95,86 +88,36 @@ const updateCandidate = statement(
   where ${candidate('id')} = $1::integer`,
 );
 
+const newProvenance = insert(SuggestionProvenance, InsertSuggestionProvenanceRequestSchema, {
+  columns: { details_json: 'details' },
+  defaults: { actor: `'api'` },
+  textOf: lowerEnumText,
+});
+
 const insertProvenance = statement(
   'recovery_write.insert_suggestion_provenance',
-  `insert into ${table(SuggestionProvenance)}
-    (${columnList(SuggestionProvenance, ['suggestion_id', 'event_type', 'details', 'action_id', 'confidence_before', 'actor'])})
-  values ($1, $2, $3::jsonb, $4, $5, $6)
-  returning ${column(SuggestionProvenance, 'id')}`,
-  (row) => Number(row[0]),
+  `${newProvenance.text} returning ${column(SuggestionProvenance, 'id')}`,
+  firstNumber,
 );
 
-/** Values of a new failure where the request leaves them out. */
-const FAILURE_DEFAULTS: Readonly<Record<string, string>> = {
-  id: 'gen_random_uuid()',
-  match_type: `'unknown'`,
-  confidence_score: '0',
-  is_retryable: 'false',
-  recovery_attempted: 'false',
-  recovery_succeeded: 'false',
-  context_json: `'{}'`,
-  created_at: 'now()',
-};
-
-/** Columns of a new failure and their types, in the order of the parameters. */
-const FAILURE_COLUMNS = {
-  id: 'uuid',
-  run_id: 'text',
-  tenant_id: 'text',
-  error_code: 'text',
-  error_message: 'text',
-  catalog_entry_id: 'text',
-  match_type: 'text',
-  confidence_score: 'double precision',
-  category: 'text',
-  severity: 'text',
-  is_retryable: 'boolean',
-  recovery_mode: 'text',
-  recovery_suggestion: 'text',
-  recovery_attempted: 'boolean',
-  recovery_succeeded: 'boolean',
-  skill_id: 'text',
-  step_index: 'integer',
-  context_json: 'jsonb',
-  created_at: 'timestamptz',
-} as const;
+const newFailure = insert(FailureMatch, InsertFailureMatchRequestSchema, {
+  defaults: {
+    id: 'gen_random_uuid()',
+    match_type: `'unknown'`,
+    confidence_score: '0',
+    is_retryable: 'false',
+    recovery_attempted: 'false',
+    recovery_succeeded: 'false',
+    context_json: `'{}'`,
+    created_at: 'now()',
+  },
+});
 
 const insertFailure = statement(
   'recovery_write.insert_failure_match',
-  `insert into ${table(FailureMatch)}
-    (${columnList(FailureMatch, Object.keys(FAILURE_COLUMNS) as (keyof typeof FAILURE_COLUMNS)[])})
-  values (${Object.entries(FAILURE_COLUMNS)
-    .map(([name, type], index) => {
-      const value = `$${index + 1}::${type}`;
-      const fallback = FAILURE_DEFAULTS[name];
-      return fallback === undefined ? value : `coalesce(${value}, ${fallback})`;
-    })
-    .join(', ')})
-  returning ${column(FailureMatch, 'id')}`,
+  `${newFailure.text} returning ${column(FailureMatch, 'id')}`,
   firstText,
 );
-
-const failureParams = (given: InsertFailureMatchRequest) => [
-  given.id,
-  given.runId,
-  given.tenantId,
-  given.errorCode,
-  given.errorMessage,
-  given.catalogEntryId,
-  given.matchType,
-  given.confidenceScore,
-  given.category,
-  given.severity,
-  given.isRetryable,
-  given.recoveryMode,
-  given.recoverySuggestion,
-  given.recoveryAttempted,
-  given.recoverySucceeded,
-  given.skillId,
-  given.stepIndex,
-  jsonText(given.contextJson),
-  given.createdAt && timestampToText(given.createdAt),
-];
 
 const failurePatch = patchUpdate(
   'recovery_write.update_failure_match',
@@ -185,21 +128,17 @@ const failurePatch = patchUpdate(
   ['is_retryable', 'recovery_attempted', 'recovery_succeeded'],
 );
 
-const catalogColumns = (
-  ['id', 'error_code', 'error_pattern', 'recovery_action', 'success_rate', 'embedding'] as const
-).map((name) => column(FailureCatalogEntry, name));
+const newEntry = insert(FailureCatalogEntry, UpsertFailureCatalogEntryRequestSchema, {
+  binders: { embedding: (vector: readonly number[]) => (vector.length === 0 ? null : vector) },
+});
 
+// A row that this statement has made has no other version.
 const upsertCatalogEntry = statement(
   'recovery_write.upsert_failure_catalog_entry',
-  `insert into ${table(FailureCatalogEntry)} as entry (${catalogColumns.join(', ')})
-  values ($1, $2, $3, $4, $5, $6::double precision[])
-  on conflict (${column(FailureCatalogEntry, 'id')}) do update set
-    ${catalogColumns
-      .slice(1)
-      .map((name) => `${name} = excluded.${name}`)
-      .join(', ')}
-  returning entry.xmax = 0`,
-  (row) => row[0] === 't',
+  `${newEntry.text} on conflict (${column(FailureCatalogEntry, 'id')})
+  do update set ${overwriting(FailureCatalogEntry, ['error_code', 'error_pattern', 'recovery_action', 'success_rate', 'embedding'])}
+  returning xmax = 0`,
+  firstFlag,
 );
 
 /** The candidate whose failure owns the key that a report was refused for. */
@@ -240,7 +179,7 @@ const report = async (db: Session, request: UpsertRecoveryCandidateRequest) => {
 const rate = between(0, 1);
 
 /** The id of a row: 0 is what an unset field reads as, and no row has it. */
-const given: Rule = (value) => (value === 0 ? 'must be set' : undefined);
+const given: Rule<number> = (value) => (value === 0 ? 'must be set' : undefined);
 
 /** `RecoveryWriteService`: failures, the candidates they lead to, and the queue of those to evaluate. */
 export const recoveryWrite = driver(RecoveryWriteService, {
@@ -272,15 +211,8 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     },
     patchCheck(RecoveryCandidatePatchSchema, { confidence: rate }, notNull(RecoveryCandidate, ['decision'])),
   ),
-  insertSuggestionProvenance: write({ suggestion_id: given, details_json: required() }, async (db, request) => ({
-    provenanceId: await db.one(insertProvenance, [
-      request.suggestionId,
-      lowerEnumText(SuggestionEventTypeSchema, request.eventType),
-      jsonText(request.detailsJson),
-      request.actionId,
-      request.confidenceBefore,
-      request.actor ?? 'api',
-    ]),
+  insertSuggestionProvenance: write({ ...newProvenance.rules, suggestion_id: given }, async (db, request) => ({
+    provenanceId: await db.one(insertProvenance, newProvenance.params(request)),
     rowsAffected: 1n,
   })),
   claimWork: write({ worker_id: filled, batch_size: page }, async (db, { workerId, batchSize = 10 }) => ({
@@ -292,8 +224,8 @@ export const recoveryWrite = driver(RecoveryWriteService, {
   releaseStalledWork: write({}, async (db, { stalledSeconds = 300 }) => ({
     rowsAffected: await db.one(release, [stalledSeconds]),
   })),
-  insertFailureMatch: write({ id: fits(FailureMatch, 'id') }, async (db, request) => ({
-    failureMatchId: await db.one(insertFailure, failureParams(request)),
+  insertFailureMatch: write(newFailure.rules, async (db, request) => ({
+    failureMatchId: await db.one(insertFailure, newFailure.params(request)),
     rowsAffected: 1n,
   })),
   updateFailureMatch: write(
@@ -304,14 +236,7 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     (request) => failurePatch.check(request.failureMatchId, request),
   ),
   upsertFailureCatalogEntry: write({ id: filled, success_rate: rate }, async (db, request) => ({
-    isInsert: await db.one(upsertCatalogEntry, [
-      request.id,
-      request.errorCode,
-      request.errorPattern,
-      request.recoveryAction,
-      request.successRate,
-      request.embedding.length === 0 ? null : request.embedding,
-    ]),
+    isInsert: await db.one(upsertCatalogEntry, newEntry.params(request)),
     rowsAffected: 1n,
   })),
 });

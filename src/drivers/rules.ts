@@ -3,25 +3,32 @@ import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
 import type { FieldViolation } from '../database/errors.ts';
 import { type ColumnOf, type Table, tableName } from '../database/projection.ts';
 import { isTimestampInRange, MAX_LEVELS } from '../database/values.ts';
+import type { PathOf } from '../statements/fields.ts';
+import { columnProperties } from '../statements/parameters.ts';
 
 /** A rule for a present value; returns what the value would have to be, or undefined when it is. */
-export type Rule = (value: unknown) => string | undefined;
+export type Rule<V = never> = (value: V) => string | undefined;
+
+/** Rules by path, whatever the message: what they are typed by has been left behind. */
+type RuleTable = Readonly<Record<string, Rule | undefined>>;
 
 /**
  * Rules keyed by proto field name, or by path (`rule.id`) for a field of a nested or repeated message. A rule sees a set
  * field; `required` also sees an unset one.
  */
-export type Rules<D extends DescMessage> = D extends DescMessage ? Readonly<Record<string, Rule>> : never;
+export type Rules<D extends DescMessage> = { readonly [P in PathOf<D> as P[0]]?: Rule<P[1]> | undefined };
 
 /** Rules of a message, as rules of the field of a request that holds it, or several of it. */
-export const nested = (field: string, rules: Readonly<Record<string, Rule>>): Readonly<Record<string, Rule>> =>
-  Object.fromEntries(Object.entries(rules).map(([name, rule]) => [`${field}.${name}`, rule]));
+export const nested = <F extends string, R extends RuleTable>(field: F, rules: R) =>
+  Object.fromEntries(Object.entries(rules).map(([name, rule]) => [`${field}.${name}`, rule])) as {
+    readonly [N in keyof R & string as `${F}.${N}`]: R[N];
+  };
 
 const REQUIRED = new WeakSet<Rule>();
 
 /** The message or optional field must be set. */
-export const required = (rule?: Rule): Rule => {
-  const wrapped: Rule = (value) => (value === undefined ? 'must be set' : rule?.(value));
+export const required = <V = unknown>(rule?: Rule<V>): Rule<V> => {
+  const wrapped: Rule<V> = (value) => (value === undefined ? 'must be set' : rule?.(value));
   REQUIRED.add(wrapped);
   return wrapped;
 };
@@ -29,8 +36,7 @@ export const required = (rule?: Rule): Rule => {
 const UUID = /^(?:[0-9a-f]{4}-?){7}[0-9a-f]{4}$/i;
 
 /** A UUID in any spelling PostgreSQL reads: either letter case, with or without hyphens and braces. */
-export const uuid: Rule = (value) => {
-  const text = value as string;
+export const uuid: Rule<string> = (text) => {
   const bare = text.startsWith('{') && text.endsWith('}') ? text.slice(1, -1) : text;
   return UUID.test(bare) ? undefined : 'must be a UUID';
 };
@@ -49,11 +55,9 @@ const characters = (text: string): number => {
 
 /** At most that many characters, as PostgreSQL counts them. */
 export const maxLength =
-  (limit: number): Rule =>
-  (value) =>
-    (value as string).length <= limit || characters(value as string) <= limit
-      ? undefined
-      : `must have at most ${limit} characters`;
+  (limit: number): Rule<string> =>
+  (text) =>
+    text.length <= limit || characters(text) <= limit ? undefined : `must have at most ${limit} characters`;
 
 const withoutSpacesAtEnd = (text: string): string => {
   let end = text.length;
@@ -63,9 +67,9 @@ const withoutSpacesAtEnd = (text: string): string => {
 
 /** A decimal that has at most so many digits once it is rounded to so many of them behind the point. */
 const roundsInto =
-  (precision: number, scale: number): Rule =>
-  (value) => {
-    const [, whole = '', fraction = '', exponent = '0'] = PARTS.exec(value as string)!;
+  (precision: number, scale: number): Rule<string> =>
+  (text) => {
+    const [, whole = '', fraction = '', exponent = '0'] = PARTS.exec(text)!;
     const digits = (whole + fraction).replace(/^0+/, '');
     const before = digits.length - fraction.length + Number(exponent);
     const room = precision - scale;
@@ -79,81 +83,68 @@ const roundsInto =
 const isRoundedUp = (digits: string, precision: number): boolean =>
   digits.startsWith('9'.repeat(precision)) && (digits[precision] ?? '0') >= '5';
 
-/**
- * What the column takes: a UUID for `uuid`, an exact decimal that there is room for in `numeric`, at most its length for
- * `varchar(n)`, not counting spaces at the end.
- */
-export const fits = <E extends Table>(entity: E, name: ColumnOf<E>): Rule => {
-  const { columnType } = (entity.meta.properties as Record<string, { columnType: string }>)[name]!;
+/** As {@link fits}; undefined for a column that takes all that a text can be. */
+export const fitting = (entity: Table, name: string): Rule<string> | undefined => {
+  const { columnType } = columnProperties(entity, name);
   if (columnType === 'uuid') return uuid;
   const numeric = /^numeric\((\d+),(\d+)\)$/.exec(columnType);
   if (numeric) return all(decimal, roundsInto(Number(numeric[1]), Number(numeric[2])));
   const length = /^character varying\((\d+)\)$/.exec(columnType)?.[1];
-  if (length === undefined) throw new Error(`${tableName(entity)}.${name} has no rule to derive: ${columnType}`);
+  if (length === undefined) return undefined;
   const atMost = maxLength(Number(length));
   // Spaces at the end that are too many are cut by the column itself.
-  return (value) => atMost(value) && atMost(withoutSpacesAtEnd(value as string));
+  return (text) => atMost(text) && atMost(withoutSpacesAtEnd(text));
+};
+
+/**
+ * What the column takes: a UUID for `uuid`, an exact decimal that there is room for in `numeric`, at most its length for
+ * `varchar(n)`, not counting spaces at the end.
+ */
+export const fits = <E extends Table>(entity: E, name: ColumnOf<E>): Rule<string> => {
+  const rule = fitting(entity, name);
+  if (!rule) throw new Error(`${tableName(entity)}.${name} has no rule to derive`);
+  return rule;
 };
 
 /** A number, or int64, of at least that. */
 export const atLeast =
-  (least: number): Rule =>
+  (least: number): Rule<number | bigint> =>
   (value) =>
-    (value as number | bigint) >= least ? undefined : `must be at least ${least}`;
+    value >= least ? undefined : `must be at least ${least}`;
 
 /** A number, or int64, within both bounds. */
 export const between =
-  (least: number, most: number): Rule =>
+  (least: number, most: number): Rule<number | bigint> =>
   (value) =>
-    (value as number | bigint) >= least && (value as number | bigint) <= most
-      ? undefined
-      : `must be between ${least} and ${most}`;
+    value >= least && value <= most ? undefined : `must be between ${least} and ${most}`;
 
 /** A page size or offset. */
-export const page: Rule = atLeast(0);
+export const page = atLeast(0);
 
 const DECIMAL = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?$/;
 
 const PARTS = /^[+-]?(\d*)\.?(\d*)(?:[eE]([+-]?\d+))?$/;
 
 /** Exact decimal text. */
-export const decimal: Rule = (value) => (DECIMAL.test(value as string) ? undefined : 'must be a decimal number');
-
-/** One of these texts. */
-export const oneOf =
-  (...allowed: readonly string[]): Rule =>
-  (value) =>
-    allowed.includes(value as string) ? undefined : `must be one of ${allowed.join(', ')}`;
+const decimal: Rule<string> = (text) => (DECIMAL.test(text) ? undefined : 'must be a decimal number');
 
 /** A text of at least one character, or a field mask of at least one path. */
-export const filled: Rule = (value) => {
-  const content = typeof value === 'string' ? value : (value as FieldMask).paths;
+export const filled: Rule<string | FieldMask> = (value) => {
+  const content = typeof value === 'string' ? value : value.paths;
   return content.length > 0 ? undefined : 'must not be empty';
 };
 
 /** A field mask over exactly these paths. */
 export const mask =
-  (paths: readonly string[]): Rule =>
+  (paths: readonly string[]): Rule<FieldMask> =>
   (value) => {
-    const unknown = (value as FieldMask).paths.filter((path) => !paths.includes(path));
+    const unknown = value.paths.filter((path) => !paths.includes(path));
     return unknown.length === 0 ? undefined : `names unknown paths: ${unknown.join(', ')}`;
-  };
-
-/** Each element of a repeated field, or of a StringList. */
-export const each =
-  (rule: Rule): Rule =>
-  (value) => {
-    const elements = Array.isArray(value) ? value : (value as { values: unknown[] }).values;
-    for (const element of elements) {
-      const problem = rule(element);
-      if (problem) return `has an element that ${problem}`;
-    }
-    return undefined;
   };
 
 /** All of these. */
 export const all =
-  (...rules: readonly Rule[]): Rule =>
+  <V>(...rules: readonly Rule<V>[]): Rule<V> =>
   (value) => {
     for (const rule of rules) {
       const problem = rule(value);
@@ -165,8 +156,8 @@ export const all =
 const UNCHECKED = new WeakSet<Rule>();
 
 /** Only this rule: what the field's type demands is checked elsewhere, or not at all. */
-export const unchecked = (rule: Rule): Rule => {
-  const wrapped: Rule = (value) => rule(value);
+export const unchecked = <V>(rule: Rule<V>): Rule<V> => {
+  const wrapped: Rule<V> = (value) => rule(value);
   UNCHECKED.add(wrapped);
   if (REQUIRED.has(rule)) REQUIRED.add(wrapped);
   return wrapped;
@@ -233,7 +224,7 @@ const messageCheck = (desc: DescMessage): Check => {
 };
 
 /** Check of one present element of a field, or undefined where its type allows everything. */
-const elementCheck = (field: DescField, nested: Readonly<Record<string, Rule>> | undefined): Check | undefined => {
+const elementCheck = (field: DescField, nested: RuleTable | undefined): Check | undefined => {
   const kind =
     field.fieldKind === 'list' ? field.listKind : field.fieldKind === 'map' ? field.mapKind : field.fieldKind;
   if (kind === 'message') {
@@ -256,11 +247,7 @@ const elementCheck = (field: DescField, nested: Readonly<Record<string, Rule>> |
   }
 };
 
-const fieldCheck = (
-  field: DescField,
-  own: Rule | undefined,
-  nested: Readonly<Record<string, Rule>> | undefined,
-): Check | undefined => {
+const fieldCheck = (field: DescField, own: Rule | undefined, nested: RuleTable | undefined): Check | undefined => {
   const element = own && UNCHECKED.has(own) ? undefined : elementCheck(field, nested);
   const ofType: Check | undefined =
     element && field.fieldKind === 'list'
@@ -291,9 +278,9 @@ const isUnset = (field: DescField, value: unknown): boolean => {
 
 const compile = (
   desc: DescMessage,
-  rules: Readonly<Record<string, Rule>>,
+  rules: RuleTable,
 ): ((message: Message, path: string, problems: FieldViolation[]) => void) => {
-  const nested: Record<string, Record<string, Rule>> = {};
+  const nested: Record<string, Record<string, Rule | undefined>> = {};
   for (const [path, rule] of Object.entries(rules)) {
     const [name, ...rest] = path.split('.') as [string, ...string[]];
     if (!desc.fields.some((field) => field.name === name)) throw new Error(`${desc.typeName} has no field ${name}`);
@@ -339,11 +326,11 @@ const checkMessage = (desc: DescMessage): ((message: Message, path: string, prob
  * Compiles the check of a request: its own rules, and everywhere below no U+0000 in a text, no NaN or infinity, no
  * unknown or unspecified enum value, no instant outside the range of a Timestamp, no document nested too deep. All offending fields are reported.
  */
-export const requestCheck = (
-  desc: DescMessage,
-  rules: Readonly<Record<string, Rule>>,
+export const requestCheck = <D extends DescMessage>(
+  desc: D,
+  rules: Rules<D>,
 ): ((message: Message) => FieldViolation[]) => {
-  const check = compile(desc, rules);
+  const check = compile(desc, rules as RuleTable);
   return (message) => {
     const problems: FieldViolation[] = [];
     check(message, '', problems);

@@ -1,22 +1,24 @@
 import { randomBytes } from 'node:crypto';
 import { Code, invalidArgument, RpcError } from '../database/errors.ts';
-import { type ColumnOf, column, columnList, lowerEnumText, projection, table } from '../database/projection.ts';
+import { type ColumnOf, column, lowerEnumText, projection, table } from '../database/projection.ts';
 import { type Notes, type Row, statement } from '../database/statement.ts';
 import { jsonToValue } from '../database/values.ts';
 import { PolicyScope } from '../entities/policy-scope.ts';
 import {
+  CreateScopeRequestSchema,
   type PolicyScopePatch,
   PolicyScopePatchSchema,
   PolicyScopeSchema,
   type RunContext,
   ScopeResolverService,
-  ScopeType,
   ScopeTypeSchema,
 } from '../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
+import { cell, cells } from '../statements/cells.ts';
+import { insert } from '../statements/insert.ts';
 import { compute, driver, read, write } from './driver.ts';
-import { filteredList, nonEmpty } from './filters.ts';
+import { filteredList, where } from './filters.ts';
 import { byMask, namedValues, patchCheck } from './patch.ts';
-import { all, filled, fits, mask, page, required } from './rules.ts';
+import { all, filled, mask, page, required } from './rules.ts';
 import {
   idsJson,
   isoText,
@@ -46,18 +48,19 @@ const scopeOf = (row: Row, notes: Notes) => {
 };
 
 // The type is read as text: whoever wrote the row may have written another one.
+const testable = cells<StoredScope & { readonly scopeId: string }>({
+  scopeId: cell.text(of('scope_id')),
+  policyId: cell.text(of('policy_id')),
+  scopeType: cell.text(of('scope_type')),
+  agentIdsJson: cell.textOrNull(of('agent_ids_json')),
+  apiKeyIdsJson: cell.textOrNull(of('api_key_ids_json')),
+  humanActorIdsJson: cell.textOrNull(of('human_actor_ids_json')),
+});
+
 const scopesOfTenant = statement(
   'scope_resolver.scopes_of_tenant',
-  `select ${columnList(PolicyScope, ['scope_id', 'policy_id', 'scope_type', 'agent_ids_json', 'api_key_ids_json', 'human_actor_ids_json'])}
-  from ${table(PolicyScope)} where ${of('tenant_id')} = $1 order by ${of('id')}`,
-  (row): StoredScope & { scopeId: string } => ({
-    scopeId: row[0]!,
-    policyId: row[1]!,
-    scopeType: row[2]!,
-    agentIdsJson: row[3]!,
-    apiKeyIdsJson: row[4]!,
-    humanActorIdsJson: row[5]!,
-  }),
+  `select ${testable.columns} from ${table(PolicyScope)} where ${of('tenant_id')} = $1 order by ${of('id')}`,
+  testable.map,
 );
 
 const scopeOfPolicy = statement(
@@ -69,29 +72,25 @@ const scopeOfPolicy = statement(
 
 const scopes = filteredList('scope_resolver.scopes', {
   select: `select ${stored.columns} from ${table(PolicyScope)}`,
-  base: [`${of('tenant_id')} = ?`],
-  filters: [`${of('policy_id')} = ?`],
+  base: { tenantId: where.exactText(`${of('tenant_id')} = ?`) },
+  filters: { policyId: where.text(`${of('policy_id')} = ?`) },
   order: of('id'),
   map: scopeOf,
 });
 
-const insertScope = statement(
-  'scope_resolver.create_scope',
-  `insert into ${table(PolicyScope)} (${columnList(PolicyScope, [
-    'scope_id',
-    'policy_id',
-    'tenant_id',
-    'scope_type',
-    'agent_ids_json',
-    'api_key_ids_json',
-    'human_actor_ids_json',
-    'description',
-    'created_by',
-  ])})
-  values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-  returning ${stored.columns}`,
-  scopeOf,
-);
+const newScope = insert(PolicyScope, CreateScopeRequestSchema, {
+  columns: {
+    agent_ids: 'agent_ids_json',
+    api_key_ids: 'api_key_ids_json',
+    human_actor_ids: 'human_actor_ids_json',
+  },
+  binders: { agent_ids: idsJson, api_key_ids: idsJson, human_actor_ids: idsJson },
+  defaults: { scope_type: `'all_runs'` },
+  given: ['scope_id'],
+  textOf: lowerEnumText,
+});
+
+const insertScope = statement('scope_resolver.create_scope', `${newScope.text} returning ${stored.columns}`, scopeOf);
 
 const ofScope = `${of('tenant_id')} = $1 and ${of('scope_id')} = $2`;
 
@@ -181,26 +180,9 @@ export const scopeResolver = driver(ScopeResolverService, {
   getScopeForPolicy: read({}, async (db, { policyId, tenantId }) => ({
     scope: await db.row(scopeOfPolicy, [tenantId, policyId]),
   })),
-  createScope: write(
-    {
-      policy_id: fits(PolicyScope, 'policy_id'),
-      tenant_id: fits(PolicyScope, 'tenant_id'),
-      created_by: fits(PolicyScope, 'created_by'),
-    },
-    async (db, request) => ({
-      scope: await db.one(insertScope, [
-        newScopeId(),
-        request.policyId,
-        request.tenantId,
-        lowerEnumText(ScopeTypeSchema, request.scopeType ?? ScopeType.ALL_RUNS),
-        idsJson(request.agentIds),
-        idsJson(request.apiKeyIds),
-        idsJson(request.humanActorIds),
-        request.description,
-        request.createdBy,
-      ]),
-    }),
-  ),
+  createScope: write(newScope.rules, async (db, request) => ({
+    scope: await db.one(insertScope, newScope.params(request, { scope_id: newScopeId() })),
+  })),
   updateScope: write(
     {
       updates: byMask,
@@ -217,7 +199,7 @@ export const scopeResolver = driver(ScopeResolverService, {
     rowsAffected: await db.execute(deleteScope, [tenantId, scopeId]),
   })),
   fetchScopes: read({ limit: page, offset: page }, async (db, { tenantId, policyId, limit = 100, offset = 0 }) => {
-    const query = scopes([nonEmpty(policyId)], limit, offset, [tenantId]);
+    const query = scopes({ tenantId, policyId }, { limit, offset });
     return { scopes: await db.rows(query.statement, query.params) };
   }),
 });

@@ -26,7 +26,7 @@ import {
 } from '../plang/symbol-table.ts';
 import { HandleError, type HandleReason, SymbolTables } from '../plang/symbol-tables.ts';
 import { type CallContext, compute, driver } from './driver.ts';
-import { type Rule, required } from './rules.ts';
+import { type Rule, type Rules, required } from './rules.ts';
 
 type Table = SymbolTable<Value>;
 type Operation = Exclude<SymbolTableOperation['request'], { case: undefined }>;
@@ -140,12 +140,12 @@ const guarded = <T>(work: () => T): T => {
 };
 
 /** One operation as an RPC of its own. */
-const single = <K extends Operation['case']>(name: K, rules: Readonly<Record<string, Rule>> = {}) =>
-  compute<(typeof SymbolTableService)['method'][K]>(
-    rules as never,
-    ((request: { readonly table: string }, call: CallContext) =>
-      guarded(() => operations[name](own(request.table, call), request as never))) as never,
-  );
+const single = <K extends Operation['case']>(
+  name: K,
+  rules: Rules<(typeof SymbolTableService)['method'][K]['input']>,
+) =>
+  compute<(typeof SymbolTableService)['method'][K]>(rules, ((request: { readonly table: string }, call: CallContext) =>
+    guarded(() => operations[name](own(request.table, call), request as never))) as never);
 
 const applied = (table: Table, { request }: SymbolTableOperation): MessageInitShape<typeof SymbolTableResultSchema> => {
   try {
@@ -175,13 +175,12 @@ const TOO_MUCH_WORK = create(SymbolTableResultSchema, {
   },
 });
 
-const leaseRule: Rule = (value) => {
-  const milliseconds = durationMs(value as Duration);
+const leaseRule: Rule<Duration> = (lease) => {
+  const milliseconds = durationMs(lease);
   return milliseconds >= 1 && milliseconds <= MAX_LEASE_MS ? undefined : 'must be between 1 ms and 1 h';
 };
 
-const operationsRule = required((value) => {
-  const list = value as readonly SymbolTableOperation[];
+const operationsRule = required((list: readonly SymbolTableOperation[]) => {
   if (list.length > MAX_OPERATIONS) return `must have at most ${MAX_OPERATIONS} elements`;
   const empty = list.findIndex(({ request }) => request.case === undefined);
   if (empty !== -1) return `has no request at ${empty}`;
@@ -189,24 +188,22 @@ const operationsRule = required((value) => {
   return addressed === -1 ? undefined : `must not name a table of its own at ${addressed}`;
 });
 
-const symbolRule = { symbol: required() };
-
 /** `SymbolTable` and `Scope`: symbols of the policy language, in tables of this process. */
 export const symbolTable = driver(SymbolTableService, {
-  enterScope: single('enterScope'),
-  exitScope: single('exitScope'),
-  define: single('define', symbolRule),
-  lookup: single('lookup'),
-  lookupPolicy: single('lookupPolicy'),
-  lookupRule: single('lookupRule'),
-  getSymbolsByCategory: single('getSymbolsByCategory'),
-  getPolicies: single('getPolicies'),
-  getRules: single('getRules'),
-  addReference: single('addReference'),
-  getUnreferencedSymbols: single('getUnreferencedSymbols'),
-  lookupByCategory: single('lookupByCategory'),
-  getAllSymbols: single('getAllSymbols'),
-  getTable: single('getTable'),
+  enterScope: single('enterScope', {}),
+  exitScope: single('exitScope', {}),
+  define: single('define', { symbol: required() }),
+  lookup: single('lookup', {}),
+  lookupPolicy: single('lookupPolicy', {}),
+  lookupRule: single('lookupRule', {}),
+  getSymbolsByCategory: single('getSymbolsByCategory', {}),
+  getPolicies: single('getPolicies', {}),
+  getRules: single('getRules', {}),
+  addReference: single('addReference', {}),
+  getUnreferencedSymbols: single('getUnreferencedSymbols', {}),
+  lookupByCategory: single('lookupByCategory', {}),
+  getAllSymbols: single('getAllSymbols', {}),
+  getTable: single('getTable', {}),
   createTable: compute({ idle_lease: leaseRule }, ({ idleLease }, { caller }) =>
     guarded(() => {
       const lease = idleLease ? durationMs(idleLease) : DEFAULT_LEASE_MS;

@@ -1,8 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Database, openDatabase } from '../../src/database/pool.ts';
-import { firstText } from '../../src/database/projection.ts';
 import { AutoCommitSession } from '../../src/database/session.ts';
-import { statement } from '../../src/database/statement.ts';
+import { firstText, statement } from '../../src/database/statement.ts';
 import { readTarget } from '../../src/database/target.ts';
 import { createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
 

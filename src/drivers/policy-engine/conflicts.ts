@@ -1,15 +1,17 @@
-import { type ColumnOf, column, columnList, projection, table } from '../../database/projection.ts';
+import { type ColumnOf, column, projection, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
 import { PolicyConflict } from '../../entities/policy-conflict.ts';
 import {
   type FetchConflictsRequest,
+  InsertConflictRequestSchema,
   PolicyConflictSchema,
   type StreamConflictsRequest,
   UnresolvedConflictSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { insert } from '../../statements/insert.ts';
 import { read, write } from '../driver.ts';
-import { filteredList } from '../filters.ts';
-import { fits, required } from '../rules.ts';
+import { filteredList, where } from '../filters.ts';
+import { fits } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
@@ -19,11 +21,11 @@ const conflict = projection(PolicyConflictSchema, PolicyConflict);
 const unresolved = projection(UnresolvedConflictSchema, PolicyConflict);
 
 // A constant condition lets PostgreSQL use the index of the rows that meet it, whatever the parameters.
-const conflicts = (name: string, ...base: string[]) =>
+const conflicts = (name: string, ...always: string[]) =>
   filteredList(`policy_engine.${name}`, {
     select: `select ${conflict.columns} from ${from}`,
-    base,
-    filters: [`${of('severity')} >= ?`],
+    always,
+    filters: { severityMin: where.number(`${of('severity')} >= ?`) },
     order: `${of('detected_at')}, ${of('id')}`,
     map: conflict.map,
   });
@@ -44,19 +46,17 @@ const resolveConflict = statement(
   where ${of('id')} = $1::uuid`,
 );
 
+/** A conflict whose detector does not say how severe it is lies in the middle. */
+const newConflict = insert(PolicyConflict, InsertConflictRequestSchema, { defaults: { severity: '0.5' } });
+
 const insertConflict = statement(
   'policy_engine.insert_conflict',
-  `insert into ${from} (${columnList(PolicyConflict, ['policy_a', 'policy_b', 'conflict_type', 'severity', 'description', 'affected_action_types'])})
-  values ($1, $2, $3, $4, $5, $6)
-  returning ${conflict.columns}`,
+  `${newConflict.text} returning ${conflict.columns}`,
   conflict.map,
 );
 
-/** Severity of a conflict whose detector does not say. */
-const SEVERITY = 0.5;
-
-const matching = ({ includeResolved, severityMin }: FetchConflictsRequest | StreamConflictsRequest) =>
-  (includeResolved ? allConflicts : openConflicts)([severityMin], null);
+const matching = (request: FetchConflictsRequest | StreamConflictsRequest) =>
+  (request.includeResolved ? allConflicts : openConflicts)(request);
 
 /** Conflicts between policies: found, listed, settled. */
 export const conflictRpcs = {
@@ -76,23 +76,8 @@ export const conflictRpcs = {
       rowsAffected: await db.execute(resolveConflict, [conflictId, resolution, resolvedBy]),
     }),
   ),
-  insertConflict: write(
-    {
-      policy_a: required(fits(PolicyConflict, 'policy_a')),
-      policy_b: required(fits(PolicyConflict, 'policy_b')),
-      conflict_type: required(fits(PolicyConflict, 'conflict_type')),
-      description: required(),
-    },
-    async (db, request) => ({
-      conflict: await db.one(insertConflict, [
-        request.policyA,
-        request.policyB,
-        request.conflictType,
-        request.severity ?? SEVERITY,
-        request.description,
-        request.affectedActionTypes?.values,
-      ]),
-      rowsAffected: 1n,
-    }),
-  ),
+  insertConflict: write(newConflict.rules, async (db, request) => ({
+    conflict: await db.one(insertConflict, newConflict.params(request)),
+    rowsAffected: 1n,
+  })),
 } satisfies Part;

@@ -1,13 +1,14 @@
-import { type ColumnOf, column, columnList, firstText, projection, table } from '../../database/projection.ts';
-import { statement } from '../../database/statement.ts';
+import { type ColumnOf, column, projection, table } from '../../database/projection.ts';
+import { firstText, statement } from '../../database/statement.ts';
 import { PolicyDependency } from '../../entities/policy-dependency.ts';
 import {
   DependencyEdgeSchema,
+  InsertDependencyRequestSchema,
   PolicyDependencySchema,
   TypedDependencyEdgeSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { insert } from '../../statements/insert.ts';
 import { read, write } from '../driver.ts';
-import { fits, required } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
@@ -41,18 +42,11 @@ const typedEdges = statement(
   typedEdge.map,
 );
 
+const newDependency = insert(PolicyDependency, InsertDependencyRequestSchema);
+
 const insertDependency = statement(
   'policy_engine.insert_dependency',
-  `insert into ${from} (${columnList(PolicyDependency, [
-    'source_policy',
-    'target_policy',
-    'dependency_type',
-    'resolution_strategy',
-    'priority',
-    'description',
-  ])})
-  values ($1, $2, $3, $4, $5, $6)
-  returning ${of('id')}`,
+  `${newDependency.text} returning ${of('id')}`,
   firstText,
 );
 
@@ -66,24 +60,8 @@ export const dependencyRpcs = {
   streamDependencyEdges: read({}, (db, { activeOnly }) => each(db.stream(edges(activeOnly), []), 'edge')),
   fetchDependencyEdgesWithType: read({}, async (db) => ({ edges: await db.rows(typedEdges, []) })),
   streamDependencyEdgesWithType: read({}, (db) => each(db.stream(typedEdges, []), 'edge')),
-  insertDependency: write(
-    {
-      source_policy: required(fits(PolicyDependency, 'source_policy')),
-      target_policy: required(fits(PolicyDependency, 'target_policy')),
-      dependency_type: required(fits(PolicyDependency, 'dependency_type')),
-      resolution_strategy: required(fits(PolicyDependency, 'resolution_strategy')),
-      priority: required(),
-    },
-    async (db, request) => ({
-      dependencyId: await db.one(insertDependency, [
-        request.sourcePolicy,
-        request.targetPolicy,
-        request.dependencyType,
-        request.resolutionStrategy,
-        request.priority,
-        request.description,
-      ]),
-      rowsAffected: 1n,
-    }),
-  ),
+  insertDependency: write(newDependency.rules, async (db, request) => ({
+    dependencyId: await db.one(insertDependency, newDependency.params(request)),
+    rowsAffected: 1n,
+  })),
 } satisfies Part;

@@ -4,10 +4,11 @@ import { timestampToText } from '../../database/values.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import {
   type NewTemporalMetricEvent,
+  type NewTemporalMetricEventSchema,
   RecordTemporalMetricEventResponseSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { write } from '../driver.ts';
-import { fits, nested, type Rule, required } from '../rules.ts';
+import { fits, nested, type Rule, type Rules, required } from '../rules.ts';
 import type { Part } from './contract.ts';
 
 /** Events of one call at most. */
@@ -48,7 +49,7 @@ const insertEvents = statement(
   ),
 );
 
-const eventRules = {
+const eventRules: Rules<typeof NewTemporalMetricEventSchema> = {
   event_id: fits(TemporalMetricEvent, 'id'),
   policy_id: fits(TemporalMetricEvent, 'policy_id'),
   agent_id: fits(TemporalMetricEvent, 'agent_id'),
@@ -59,8 +60,8 @@ const eventRules = {
   request_id: fits(TemporalMetricEvent, 'request_id'),
 };
 
-const notTooMany: Rule = (events) =>
-  (events as unknown[]).length > MAX_EVENTS ? `must hold at most ${MAX_EVENTS}` : undefined;
+const notTooMany: Rule<readonly unknown[]> = (events) =>
+  events.length > MAX_EVENTS ? `must hold at most ${MAX_EVENTS}` : undefined;
 
 const asJson = (event: NewTemporalMetricEvent): Readonly<Record<keyof typeof COLUMNS, unknown>> => ({
   id: event.eventId,

@@ -1,16 +1,13 @@
 import { type ColumnOf, column, projection, rowMapper, table } from '../../database/projection.ts';
-import { statement } from '../../database/statement.ts';
-import { timestampToText } from '../../database/values.ts';
+import { firstNumber, statement } from '../../database/statement.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import { TemporalMetricWindow } from '../../entities/temporal-metric-window.ts';
 import {
   FetchTemporalMetricTotalResponseSchema,
-  type FetchTemporalMetricWindowsRequest,
-  type StreamTemporalMetricWindowsRequest,
   TemporalMetricWindowSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { read } from '../driver.ts';
-import { filteredList, nonEmpty } from '../filters.ts';
+import { filteredList, nonEmpty, where } from '../filters.ts';
 import { between, fits, page, required } from '../rules.ts';
 import { each } from '../streams.ts';
 import { sumOf } from '../sums.ts';
@@ -28,7 +25,7 @@ const metricSum = statement(
   'policy_engine.temporal_metric_sum',
   `select ${sumOf(event('value'))} from ${table(TemporalMetricEvent)}
   where ${event('policy_id')} = $1::uuid and ${event('occurred_at')} > ${CUTOFF}`,
-  ([sum]) => Number(sum),
+  firstNumber,
 );
 
 /** $3 and $4 are an agent and a tenant, or null for all. */
@@ -63,29 +60,15 @@ const metricWindow = projection(TemporalMetricWindowSchema, TemporalMetricWindow
 
 const metricWindows = filteredList('policy_engine.temporal_metric_windows', {
   select: `select ${metricWindow.columns} from ${table(TemporalMetricWindow)}`,
-  filters: [
-    `${window('policy_id')} = ?::uuid`,
-    `${window('agent_id')} = ?`,
-    `${window('tenant_id')} = ?`,
-    `${window('window_end')} > ?::timestamptz`,
-  ],
+  filters: {
+    policyId: where.exactText(`${window('policy_id')} = ?::uuid`),
+    agentId: where.text(`${window('agent_id')} = ?`),
+    tenantId: where.text(`${window('tenant_id')} = ?`),
+    since: where.instant(`${window('window_end')} > ?::timestamptz`),
+  },
   order: `${window('window_start')} desc, ${window('id')} desc`,
   map: metricWindow.map,
 });
-
-const matching = (
-  request: FetchTemporalMetricWindowsRequest | StreamTemporalMetricWindowsRequest,
-  limit: number | null,
-) =>
-  metricWindows(
-    [
-      request.policyId,
-      nonEmpty(request.agentId),
-      nonEmpty(request.tenantId),
-      request.since && timestampToText(request.since),
-    ],
-    limit,
-  );
 
 const policyId = fits(TemporalMetricWindow, 'policy_id');
 
@@ -105,11 +88,11 @@ export const metricSumRpcs = {
       ]),
   ),
   fetchTemporalMetricWindows: read({ policy_id: policyId, limit: page }, async (db, request) => {
-    const query = matching(request, request.limit ?? 100);
+    const query = metricWindows(request, { limit: request.limit ?? 100 });
     return { windows: await db.rows(query.statement, query.params) };
   }),
   streamTemporalMetricWindows: read({ policy_id: policyId }, (db, request) => {
-    const query = matching(request, null);
+    const query = metricWindows(request);
     return each(db.stream(query.statement, query.params), 'window');
   }),
 } satisfies Part;

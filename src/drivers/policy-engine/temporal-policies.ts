@@ -1,15 +1,17 @@
-import { type ColumnOf, column, columnList, firstText, projection, table } from '../../database/projection.ts';
-import { statement } from '../../database/statement.ts';
+import { type ColumnOf, column, projection, table } from '../../database/projection.ts';
+import { firstText, statement } from '../../database/statement.ts';
 import { TemporalPolicy } from '../../entities/temporal-policy.ts';
 import {
   type FetchTemporalPoliciesRequest,
+  InsertTemporalPolicyRequestSchema,
   type StreamTemporalPoliciesRequest,
   TemporalPolicySchema,
   TemporalUtilizationBasisSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { insert } from '../../statements/insert.ts';
 import { read, write } from '../driver.ts';
-import { filteredList, nonEmpty } from '../filters.ts';
-import { fits, required } from '../rules.ts';
+import { filteredList, where } from '../filters.ts';
+import { fits } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
@@ -18,11 +20,11 @@ const temporalPolicy = projection(TemporalPolicySchema, TemporalPolicy);
 const basis = projection(TemporalUtilizationBasisSchema, TemporalPolicy);
 
 // A constant condition lets PostgreSQL use the index of the rows that meet it, whatever the parameters.
-const temporalPolicies = (name: string, ...base: string[]) =>
+const temporalPolicies = (name: string, ...always: string[]) =>
   filteredList(`policy_engine.${name}`, {
     select: `select ${temporalPolicy.columns} from ${table(TemporalPolicy)}`,
-    base,
-    filters: [`${of('metric')} = ?`],
+    always,
+    filters: { metric: where.text(`${of('metric')} = ?`) },
     order: `${of('created_at')}, ${of('id')}`,
     map: temporalPolicy.map,
   });
@@ -36,25 +38,16 @@ const utilizationBasis = statement(
   basis.map,
 );
 
+const newPolicy = insert(TemporalPolicy, InsertTemporalPolicyRequestSchema);
+
 const insertTemporalPolicy = statement(
   'policy_engine.insert_temporal_policy',
-  `insert into ${table(TemporalPolicy)} (${columnList(TemporalPolicy, [
-    'name',
-    'description',
-    'temporal_type',
-    'metric',
-    'max_value',
-    'window_seconds',
-    'breach_action',
-    'cooldown_on_breach',
-  ])})
-  values ($1, $2, $3, $4, $5, $6, $7, $8)
-  returning ${of('id')}`,
+  `${newPolicy.text} returning ${of('id')}`,
   firstText,
 );
 
-const matching = ({ includeInactive, metric }: FetchTemporalPoliciesRequest | StreamTemporalPoliciesRequest) =>
-  (includeInactive ? allPolicies : activePolicies)([nonEmpty(metric)], null);
+const matching = (request: FetchTemporalPoliciesRequest | StreamTemporalPoliciesRequest) =>
+  (request.includeInactive ? allPolicies : activePolicies)(request);
 
 /** Bounds on a metric over time. */
 export const temporalPolicyRpcs = {
@@ -69,28 +62,8 @@ export const temporalPolicyRpcs = {
   fetchTemporalPolicyForUtilization: read({ policy_id: fits(TemporalPolicy, 'id') }, async (db, { policyId }) => ({
     utilization: await db.row(utilizationBasis, [policyId]),
   })),
-  insertTemporalPolicy: write(
-    {
-      name: required(fits(TemporalPolicy, 'name')),
-      temporal_type: required(fits(TemporalPolicy, 'temporal_type')),
-      metric: required(fits(TemporalPolicy, 'metric')),
-      max_value: required(),
-      window_seconds: required(),
-      breach_action: required(fits(TemporalPolicy, 'breach_action')),
-      cooldown_on_breach: required(),
-    },
-    async (db, request) => ({
-      policyId: await db.one(insertTemporalPolicy, [
-        request.name,
-        request.description,
-        request.temporalType,
-        request.metric,
-        request.maxValue,
-        request.windowSeconds,
-        request.breachAction,
-        request.cooldownOnBreach,
-      ]),
-      rowsAffected: 1n,
-    }),
-  ),
+  insertTemporalPolicy: write(newPolicy.rules, async (db, request) => ({
+    policyId: await db.one(insertTemporalPolicy, newPolicy.params(request)),
+    rowsAffected: 1n,
+  })),
 } satisfies Part;

@@ -1,16 +1,18 @@
-import { type ColumnOf, column, columnList, firstText, projection, table } from '../../database/projection.ts';
+import { type ColumnOf, column, columnList, projection, table } from '../../database/projection.ts';
 import type { Session } from '../../database/session.ts';
-import { type Statement, statement } from '../../database/statement.ts';
+import { firstText, type Statement, statement } from '../../database/statement.ts';
 import { PolicySetVersion } from '../../entities/policy-set-version.ts';
 import {
+  InsertPolicyVersionRequestSchema,
   PolicySetVersionSchema,
   PolicySetVersionSnapshotsSchema,
   PolicySetVersionStateSchema,
   PolicySetVersionSummarySchema,
   type PolicySetVersion as VersionMessage,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { insert } from '../../statements/insert.ts';
 import { read, write } from '../driver.ts';
-import { fits, page, required, uuid } from '../rules.ts';
+import { fits, page, uuid } from '../rules.ts';
 import type { Part } from './contract.ts';
 
 const of = (name: ColumnOf<typeof PolicySetVersion>, alias?: string): string => column(PolicySetVersion, name, alias);
@@ -67,11 +69,14 @@ const deactivateAll = statement(
   `update ${from} set ${of('is_active')} = false`,
 );
 
+const newVersion = insert(PolicySetVersion, InsertPolicyVersionRequestSchema, {
+  columns: { version_id: 'id' },
+  constants: { is_active: 'true' },
+});
+
 const insertVersion = statement(
   'policy_engine.insert_policy_version',
-  `insert into ${from} (${columnList(PolicySetVersion, ['id', 'version', 'policy_hash', 'created_by', 'description', 'is_active'])})
-  values ($1::uuid, $2, $3, $4, $5, true)
-  returning ${of('id')}`,
+  `${newVersion.text} returning ${of('id')}`,
   firstText,
 );
 
@@ -157,24 +162,10 @@ export const versionRpcs = {
     policyVersion: await db.row(versionForRollback, [request.version]),
   })),
   deactivateAllVersions: write({}, async (db) => ({ rowsAffected: await db.execute(deactivateAll, []) })),
-  insertPolicyVersion: write(
-    {
-      version_id: fits(PolicySetVersion, 'id'),
-      version: required(fits(PolicySetVersion, 'version')),
-      policy_hash: required(fits(PolicySetVersion, 'policy_hash')),
-      created_by: required(fits(PolicySetVersion, 'created_by')),
-    },
-    async (db, request) => ({
-      versionId: await db.one(insertVersion, [
-        request.versionId,
-        request.version,
-        request.policyHash,
-        request.createdBy,
-        request.description,
-      ]),
-      rowsAffected: 1n,
-    }),
-  ),
+  insertPolicyVersion: write(newVersion.rules, async (db, request) => ({
+    versionId: await db.one(insertVersion, newVersion.params(request)),
+    rowsAffected: 1n,
+  })),
   markVersionRolledBack: write({ by: fits(PolicySetVersion, 'rolled_back_by') }, async (db, { by }) => ({
     rowsAffected: await db.execute(markRolledBack, [by]),
   })),

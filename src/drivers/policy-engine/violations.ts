@@ -1,52 +1,34 @@
-import { type ColumnOf, column, columnList, firstText, projection, table } from '../../database/projection.ts';
-import { statement } from '../../database/statement.ts';
-import { jsonText, timestampToText } from '../../database/values.ts';
+import { type ColumnOf, column, projection, table } from '../../database/projection.ts';
+import { firstText, statement } from '../../database/statement.ts';
 import { Violation } from '../../entities/violation.ts';
-import {
-  type FetchViolationsRequest,
-  PolicyViolationSchema,
-  type StreamViolationsRequest,
-} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { InsertViolationRequestSchema, PolicyViolationSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { insert } from '../../statements/insert.ts';
 import { read, write } from '../driver.ts';
-import { filteredList, nonEmpty } from '../filters.ts';
-import { fits, page, required } from '../rules.ts';
+import { filteredList, where } from '../filters.ts';
+import { fits, page } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
 const of = (name: ColumnOf<typeof Violation>): string => column(Violation, name);
 const violation = projection(PolicyViolationSchema, Violation);
 
+const newViolation = insert(Violation, InsertViolationRequestSchema, { columns: { violation_id: 'id' } });
+
 const insertViolation = statement(
   'policy_engine.insert_violation',
-  `insert into ${table(Violation)} (${columnList(Violation, [
-    'id',
-    'evaluation_id',
-    'policy_name',
-    'violation_type',
-    'severity',
-    'description',
-    'evidence',
-    'agent_id',
-    'tenant_id',
-    'action_attempted',
-    'routed_to_governor',
-    'governor_action',
-    'detected_at',
-  ])})
-  values ($1::uuid, $2::uuid, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11, $12, $13)
-  returning ${of('id')}`,
+  `${newViolation.text} returning ${of('id')}`,
   firstText,
 );
 
 const violations = filteredList('policy_engine.violations', {
   select: `select ${violation.columns} from ${table(Violation)}`,
-  filters: [
-    `${of('violation_type')} = ?`,
-    `${of('agent_id')} = ?`,
-    `${of('tenant_id')} = ?`,
-    `${of('severity')} >= ?`,
-    `${of('detected_at')} >= ?::timestamptz`,
-  ],
+  filters: {
+    violationType: where.text(`${of('violation_type')} = ?`),
+    agentId: where.text(`${of('agent_id')} = ?`),
+    tenantId: where.text(`${of('tenant_id')} = ?`),
+    severityMin: where.number(`${of('severity')} >= ?`),
+    since: where.instant(`${of('detected_at')} >= ?::timestamptz`),
+  },
   order: `${of('detected_at')} desc, ${of('id')} desc`,
   map: violation.map,
 });
@@ -63,61 +45,18 @@ const acknowledge = statement(
   where ${of('id')} = $1::uuid`,
 );
 
-const matching = (request: FetchViolationsRequest | StreamViolationsRequest, limit: number | null) =>
-  violations(
-    [
-      nonEmpty(request.violationType),
-      nonEmpty(request.agentId),
-      nonEmpty(request.tenantId),
-      request.severityMin,
-      request.since && timestampToText(request.since),
-    ],
-    limit,
-  );
-
 /** What evaluations found to be against a policy. */
 export const violationRpcs = {
-  insertViolation: write(
-    {
-      violation_id: fits(Violation, 'id'),
-      evaluation_id: fits(Violation, 'evaluation_id'),
-      policy_name: fits(Violation, 'policy_name'),
-      violation_type: required(fits(Violation, 'violation_type')),
-      severity: required(),
-      description: required(),
-      evidence: required(),
-      agent_id: fits(Violation, 'agent_id'),
-      tenant_id: fits(Violation, 'tenant_id'),
-      action_attempted: fits(Violation, 'action_attempted'),
-      routed_to_governor: required(),
-      governor_action: fits(Violation, 'governor_action'),
-      detected_at: required(),
-    },
-    async (db, request) => ({
-      violationId: await db.one(insertViolation, [
-        request.violationId,
-        request.evaluationId,
-        request.policyName,
-        request.violationType,
-        request.severity,
-        request.description,
-        jsonText(request.evidence),
-        request.agentId,
-        request.tenantId,
-        request.actionAttempted,
-        request.routedToGovernor,
-        request.governorAction,
-        timestampToText(request.detectedAt!),
-      ]),
-      rowsAffected: 1n,
-    }),
-  ),
+  insertViolation: write(newViolation.rules, async (db, request) => ({
+    violationId: await db.one(insertViolation, newViolation.params(request)),
+    rowsAffected: 1n,
+  })),
   fetchViolations: read({ limit: page }, async (db, request) => {
-    const query = matching(request, request.limit ?? 100);
+    const query = violations(request, { limit: request.limit ?? 100 });
     return { violations: await db.rows(query.statement, query.params) };
   }),
   streamViolations: read({}, (db, request) => {
-    const query = matching(request, null);
+    const query = violations(request);
     return each(db.stream(query.statement, query.params), 'violation');
   }),
   fetchViolationById: read({ violation_id: fits(Violation, 'id') }, async (db, { violationId }) => ({

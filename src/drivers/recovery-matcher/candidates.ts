@@ -22,7 +22,7 @@ import {
   type RecoveryMatcherService,
 } from '../../gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
 import { type Rpcs, read, write } from '../driver.ts';
-import { filteredCount, filteredList } from '../filters.ts';
+import { filteredCount, filteredList, where } from '../filters.ts';
 import { page } from '../rules.ts';
 import { each } from '../streams.ts';
 
@@ -63,16 +63,18 @@ const candidate = projection(RecoveryCandidateSchema, RecoveryCandidate, {
   codecs: { explain: document(explained) },
 });
 
+const filters = { decision: where.exactText(`${of('decision')} = ?`) };
+
 const candidates = filteredList('recovery_matcher.candidates', {
   select: `select ${candidate.columns} from ${table(RecoveryCandidate)}`,
-  filters: [`${of('decision')} = ?`],
+  filters,
   order: `${of('created_at')} desc, ${of('id')} desc`,
   map: candidate.map,
 });
 
 const candidateCount = filteredCount('recovery_matcher.count_candidates', {
   select: `select count(*) from ${table(RecoveryCandidate)}`,
-  filters: [`${of('decision')} = ?`],
+  filters,
 });
 
 const countByStatus = statement(
@@ -125,21 +127,22 @@ const noCandidate = (id: number): RpcError =>
 /** Candidates: lists, counts and decisions. */
 export const candidateRpcs = {
   getCandidates: read({ limit: page, offset: page }, async (db, { status, limit = 50, offset = 0 }) => {
-    const query = candidates([ofStatus(status)], limit, offset);
+    const query = candidates({ decision: ofStatus(status) }, { limit, offset });
     return { candidates: await db.rows(query.statement, query.params) };
   }),
   streamCandidates: read({}, (db, { status }) => {
-    const query = candidates([ofStatus(status)], null);
+    const query = candidates({ decision: ofStatus(status) });
     return each(db.stream(query.statement, query.params), 'candidate');
   }),
   countCandidates: read({}, async (db, { status }) => {
-    const query = candidateCount([ofStatus(status)]);
+    const query = candidateCount({ decision: ofStatus(status) });
     return { count: await db.one(query.statement, query.params) };
   }),
   countByStatus: read({}, async (db) => await db.one(countByStatus, [])),
   approveCandidate: write(
     {
-      decision: (value) => (value === CandidateDecision.PENDING ? 'must be approved or rejected' : undefined),
+      decision: (value: CandidateDecision) =>
+        value === CandidateDecision.PENDING ? 'must be approved or rejected' : undefined,
     },
     async (db, { candidateId, approvedBy, decision = CandidateDecision.APPROVED, note = '' }) => {
       const decided = lowerEnumText(CandidateDecisionSchema, decision);

@@ -1,9 +1,10 @@
 import { sqlstateOf } from '../../database/errors.ts';
-import { type ColumnOf, column, columnList, table } from '../../database/projection.ts';
+import { type ColumnOf, column, table } from '../../database/projection.ts';
 import type { Session } from '../../database/session.ts';
-import { statement } from '../../database/statement.ts';
+import { firstNumber, statement } from '../../database/statement.ts';
 import { FailureCatalogEntry } from '../../entities/failure-catalog-entry.ts';
 import { FailureMatch } from '../../entities/failure-match.ts';
+import { cell, cells } from '../../statements/cells.ts';
 import type { CallContext } from '../driver.ts';
 import { upsertCandidate } from '../recovery-candidates.ts';
 import type { KnownFailure } from './hybrid.ts';
@@ -15,28 +16,28 @@ const entry = (name: ColumnOf<typeof FailureCatalogEntry>): string => column(Fai
 
 const SIMILAR_FAILURES = 10;
 
+const similarFailure = cells<SimilarFailure>({
+  id: cell.text(failure('id')),
+  errorCode: cell.text(failure('error_code')),
+  recoverySuggestion: cell.text(failure('recovery_suggestion')),
+  recoverySucceeded: cell.flag(failure('recovery_succeeded')),
+  category: cell.textOrNull(failure('category')),
+  createdAt: cell.text(`to_json(${failure('created_at')}) #>> '{}'`),
+});
+
 const similarFailures = statement(
   'recovery_matcher.similar_failures',
-  `select ${columnList(FailureMatch, ['id', 'error_code', 'recovery_suggestion', 'recovery_succeeded', 'category'])},
-    to_json(${failure('created_at')}) #>> '{}'
-  from ${table(FailureMatch)}
+  `select ${similarFailure.columns} from ${table(FailureMatch)}
   where ${failure('error_code')} = $1 and ${failure('recovery_suggestion')} is not null
   order by ${failure('created_at')} desc, ${failure('id')} desc limit ${SIMILAR_FAILURES}`,
-  (row): SimilarFailure => ({
-    id: row[0]!,
-    errorCode: row[1]!,
-    recoverySuggestion: row[2]!,
-    recoverySucceeded: row[3] === 't',
-    category: row[4]!,
-    createdAt: row[5]!,
-  }),
+  similarFailure.map,
 );
 
 const occurrences = statement(
   'recovery_matcher.occurrences',
   `select count(*) from ${table(FailureMatch)}
   where ${failure('error_code')} = $1 and ${failure('created_at')} > now() - interval '7 days'`,
-  (row) => Number(row[0]),
+  firstNumber,
 );
 
 const store = statement(
@@ -55,19 +56,26 @@ const store = statement(
     overwrite: ['suggestion', 'confidence', 'explain', 'matched_catalog_entry'],
     returning: 'candidate.id',
   }),
-  (row) => Number(row[0]),
+  firstNumber,
 );
 
 /** SQL: an element of a vector whose products neither overflow nor underflow, for which PostgreSQL has errors. */
 const bounded = (element: string): string =>
   `case when abs(${element}) > 1e70 then 'NaN' when abs(${element}) < 1e-70 then 0 else ${element} end`;
 
+const knownFailure = cells<KnownFailure>({
+  id: cell.text(entry('id')),
+  errorCode: cell.text(entry('error_code')),
+  errorPattern: cell.textOrNull(entry('error_pattern')),
+  recoveryAction: cell.textOrNull(entry('recovery_action')),
+  successRate: cell.number(`coalesce(${entry('success_rate')}, 0)`),
+  similarity: cell.number('angle.cosine'),
+});
+
 // Vectors of another length come from another model and cannot be compared. NaN is above every number.
 const mostSimilar = statement(
   'recovery_matcher.most_similar',
-  `select ${columnList(FailureCatalogEntry, ['id', 'error_code', 'error_pattern', 'recovery_action'], 'entry')},
-    coalesce(${entry('success_rate')}, 0), angle.cosine
-  from ${table(FailureCatalogEntry)} entry
+  `select ${knownFailure.columns} from ${table(FailureCatalogEntry)} entry
   cross join lateral (
     select sum(x * y) / nullif(sqrt(sum(x * x)) * sqrt(sum(y * y)), 0) as cosine
     from unnest(${entry('embedding')}, $1::double precision[]) as pair (stored, asked)
@@ -75,14 +83,7 @@ const mostSimilar = statement(
   ) angle
   where cardinality(${entry('embedding')}) = cardinality($1::double precision[]) and angle.cosine < 'NaN'
   order by angle.cosine desc, ${entry('id')} limit 1`,
-  (row): KnownFailure => ({
-    id: row[0]!,
-    errorCode: row[1]!,
-    errorPattern: row[2]!,
-    recoveryAction: row[3]!,
-    successRate: Number(row[4]),
-    similarity: Number(row[5]),
-  }),
+  knownFailure.map,
 );
 
 /**

@@ -5,9 +5,10 @@ import {
   RecoveryMatcherService,
   type SuggestHybridRequest,
   type SuggestRequest,
+  type SuggestRequestSchema,
 } from '../../gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
 import { type CallContext, type Driver, driver, write } from '../driver.ts';
-import { uuid } from '../rules.ts';
+import { type Rules, uuid } from '../rules.ts';
 import { advicePrompt, parseAdvice } from './advice.ts';
 import { candidateRpcs } from './candidates.ts';
 import { UnreadableTime } from './confidence.ts';
@@ -50,7 +51,9 @@ const fromHistory = async (db: Session, failure: Failure, call: CallContext, ser
   }
 };
 
-const rules = { failure_match_id: (value: unknown) => (value === '' ? undefined : uuid(value)) };
+const rules: Rules<typeof SuggestRequestSchema> = {
+  failure_match_id: (value: string) => (value === '' ? undefined : uuid(value)),
+};
 
 /** Asks outside; a provider that fails knows nothing. */
 const asked = async <T>(services: Services, layer: string, ask: () => Promise<T>): Promise<T | undefined> => {

@@ -1,0 +1,103 @@
+import { type DescField, type DescMessage, type MessageShape, ScalarType } from '@bufbuild/protobuf';
+import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
+import { type ColumnOf, column, columnNamed, type enumText, type Table, table } from '../database/projection.ts';
+import type { Param } from '../database/statement.ts';
+import { fitting, type Rule, type Rules, required } from '../drivers/rules.ts';
+import type { FieldName, FieldsOf } from './fields.ts';
+import { binderOf, columnProperties, parameterOf } from './parameters.ts';
+
+/** What entity and message alone do not tell. Keys are proto field names, except where they are columns. */
+interface InsertOptions<E extends Table, D extends DescMessage, G extends ColumnOf<E>> {
+  /** Columns of fields that are called otherwise. */
+  readonly columns?: { readonly [F in FieldName<D>]?: ColumnOf<E> };
+  /** SQL of what is stored where a request leaves the field out. */
+  readonly defaults?: { readonly [F in FieldName<D>]?: string };
+  /** SQL of what is stored, made of the SQL of the field's value. */
+  readonly expressions?: { readonly [F in FieldName<D>]?: (value: string) => string };
+  /** How values are bound whose type does not tell. */
+  readonly binders?: { readonly [F in FieldName<D>]?: (value: FieldsOf<MessageShape<D>>[F]) => Param };
+  /** Columns that no field fills, and the SQL that does; it may be made of what is stored for fields. */
+  readonly constants?: { readonly [C in ColumnOf<E>]?: Constant<FieldName<D>> };
+  /** Columns that no field fills, and whose values come beside the message. */
+  readonly given?: readonly G[];
+  /** What is stored for an enum value. */
+  readonly textOf?: typeof enumText;
+}
+
+type Constant<F extends string> = string | ((stored: (field: F) => string) => string);
+type Beside<G extends string> = [G] extends [never] ? [] : [beside: Readonly<Record<G, Param>>];
+
+/** SQL, parameters and rules of an insert. */
+export interface Insert<D extends DescMessage, G extends string> {
+  /** `insert into … values (…)`; what becomes of a conflict and what is returned are for the caller to add. */
+  readonly text: string;
+  readonly params: (message: MessageShape<D>, ...beside: Beside<G>) => Param[];
+  /** What the columns take. A field can be left out that has a default or whose column takes NULL. */
+  readonly rules: Rules<D>;
+}
+
+/** {@link InsertOptions} as they are looked up for the fields of any message. */
+interface Lookup {
+  readonly columns?: Readonly<Record<string, string>>;
+  readonly defaults?: Readonly<Record<string, string>>;
+  readonly expressions?: Readonly<Record<string, (value: string) => string>>;
+  readonly binders?: Readonly<Record<string, (value: unknown) => Param>>;
+  readonly constants?: Readonly<Record<string, Constant<string>>>;
+}
+
+/**
+ * Derives an insert from a message and an entity, the mirror of `projection`: each field fills the column of its own
+ * name.
+ */
+export const insert = <E extends Table, D extends DescMessage, G extends ColumnOf<E> = never>(
+  entity: E,
+  message: D,
+  options: InsertOptions<E, D, G> = {},
+): Insert<D, G> => {
+  const { columns = {}, defaults = {}, expressions = {}, binders = {}, constants = {} } = options as Lookup;
+  const { given = [], textOf } = options;
+  const fields = message.fields.map((field, index) => {
+    const name = columns[field.name] ?? field.name;
+    const parameter = parameterOf(entity, name, index + 1);
+    const fallback = defaults[field.name];
+    const value = fallback === undefined ? parameter : `coalesce(${parameter}, ${fallback})`;
+    const canBeUnset = fallback !== undefined || columnProperties(entity, name).nullable === true;
+    return {
+      field,
+      name,
+      stored: expressions[field.name]?.(value) ?? value,
+      bind: binders[field.name] ?? binderOf(field, textOf),
+      rule: ruleOf(entity, name, field, canBeUnset),
+    };
+  });
+  const stored = (wanted: string): string => {
+    const found = fields.find(({ field }) => field.name === wanted);
+    if (!found) throw new Error(`${message.typeName} has no field ${wanted}`);
+    return found.stored;
+  };
+  const all = [
+    ...fields.map(({ name, stored: sql }) => [name, sql] as const),
+    ...given.map((name, index) => [name, parameterOf(entity, name, fields.length + index + 1)] as const),
+    ...Object.entries(constants).map(([name, sql]) => [name, typeof sql === 'string' ? sql : sql(stored)] as const),
+  ];
+  const names = all.map(([name]) => columnNamed(entity, name)).join(', ');
+  return {
+    text: `insert into ${table(entity)} (${names}) values (${all.map(([, sql]) => sql).join(', ')})`,
+    params: (values, ...[beside]) => [
+      ...fields.map(({ field, bind }) => bind((values as unknown as Record<string, unknown>)[field.localName])),
+      ...given.map((name) => beside?.[name]),
+    ],
+    rules: Object.fromEntries(fields.flatMap(({ field, rule }) => (rule ? [[field.name, rule]] : []))) as Rules<D>,
+  };
+};
+
+/** Only texts can be too long, or not be what their column holds: of a closed set, all that is stored fits. */
+const ruleOf = (entity: Table, name: string, field: DescField, canBeUnset: boolean): Rule | undefined => {
+  const isText = field.fieldKind === 'scalar' && field.scalar === ScalarType.STRING;
+  const rule = isText ? fitting(entity, name) : undefined;
+  return field.presence === FeatureSet_FieldPresence.EXPLICIT && !canBeUnset ? required(rule) : rule;
+};
+
+/** SQL: assignments of what an insert has brought to the row that was there before it. */
+export const overwriting = <E extends Table>(entity: E, names: readonly ColumnOf<E>[]): string =>
+  names.map((name) => `${column(entity, name)} = excluded.${column(entity, name)}`).join(', ');

@@ -1,0 +1,39 @@
+import type { DescField } from '@bufbuild/protobuf';
+import type { Timestamp, Value } from '@bufbuild/protobuf/wkt';
+import { columnNamed, enumText, type Table } from '../database/projection.ts';
+import type { Param } from '../database/statement.ts';
+import { jsonText, timestampToText } from '../database/values.ts';
+import type { StringList } from '../gen/hoc/cus/policies/v1/types_pb.ts';
+
+/** What the metadata of an entity say about a column. */
+interface ColumnProperties {
+  readonly columnType: string;
+  readonly nullable?: boolean;
+}
+
+/** What an entity says about one of its columns, checked when the module loads. */
+export const columnProperties = (entity: Table, name: string): ColumnProperties => {
+  columnNamed(entity, name);
+  return (entity.meta.properties as Readonly<Record<string, ColumnProperties>>)[name]!;
+};
+
+/** SQL of a parameter for a column. The cast leaves out the column's length, to which it would cut in silence. */
+export const parameterOf = (entity: Table, name: string, number: number): string =>
+  `$${number}::${columnProperties(entity, name).columnType.replace(/\(.*\)$/, '')}`;
+
+/** How the values of a field are bound; what is unset is NULL. */
+export const binderOf = (field: DescField, textOf: typeof enumText = enumText): ((value: unknown) => Param) => {
+  if (field.fieldKind === 'enum') {
+    return (value) => (value === undefined ? undefined : textOf(field.enum, value as number));
+  }
+  switch (field.message?.typeName) {
+    case 'google.protobuf.Timestamp':
+      return (value) => (value === undefined ? undefined : timestampToText(value as Timestamp));
+    case 'google.protobuf.Value':
+      return (value) => jsonText(value as Value | undefined);
+    case 'hoc.cus.policies.v1.StringList':
+      return (value) => (value as StringList | undefined)?.values;
+    default:
+      return (value) => value as Param;
+  }
+};

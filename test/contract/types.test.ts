@@ -1,0 +1,134 @@
+import { describe, expect, test } from 'vitest';
+import { column, columnList, table } from '../../src/database/projection.ts';
+import { read, write } from '../../src/drivers/driver.ts';
+import { filteredList, where } from '../../src/drivers/filters.ts';
+import { between, fits, page, type Rules, requestCheck, required, uuid } from '../../src/drivers/rules.ts';
+import { PolicyRule } from '../../src/entities/policy-rule.ts';
+import { Violation } from '../../src/entities/violation.ts';
+import {
+  type FetchViolationsRequest,
+  InsertViolationRequestSchema,
+  type PolicyEngineService,
+} from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { CreateRuleRequestSchema, type PolicyRulesService } from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
+import { cell, cells } from '../../src/statements/cells.ts';
+import { insert } from '../../src/statements/insert.ts';
+
+type FetchViolations = (typeof PolicyEngineService)['method']['fetchViolations'];
+type AddRule = (typeof PolicyRulesService)['method']['addRule'];
+
+describe('rules', () => {
+  test('of a misspelt field do not compile, and are refused when the module loads', () => {
+    // @ts-expect-error: a misspelt field
+    read<FetchViolations>({ limits: page }, () => ({}));
+    // @ts-expect-error: a misspelt field of the message in a field
+    write<AddRule>({ 'rule.nmae': required() }, () => ({}));
+    // @ts-expect-error: a misspelt field of a table of rules
+    const rules: Rules<typeof InsertViolationRequestSchema> = { violation_ids: uuid };
+    expect(() => requestCheck(InsertViolationRequestSchema, rules)).toThrow('has no field violation_ids');
+  });
+
+  test('on text do not compile for what is none', () => {
+    // @ts-expect-error: a rule on text for a number
+    read<FetchViolations>({ limit: fits(Violation, 'agent_id') }, () => ({}));
+    // @ts-expect-error: a rule on numbers for a text
+    read<FetchViolations>({ agent_id: between(0, 1) }, () => ({}));
+    // @ts-expect-error: a rule on text for an enum of a nested message
+    write<AddRule>({ 'rule.scope': required(fits(PolicyRule, 'scope')) }, () => ({}));
+    expect(fits(Violation, 'evaluation_id')('x')).toBe('must be a UUID');
+  });
+
+  test('that fit compile', () => {
+    expect(read<FetchViolations>({ limit: page, agent_id: fits(Violation, 'agent_id') }, () => ({})).kind).toBe('read');
+    expect(write<AddRule>({ rule: required(), 'rule.name': required() }, () => ({})).kind).toBe('write');
+  });
+});
+
+const list = filteredList('types_test.violations', {
+  select: `select from ${table(Violation)}`,
+  filters: { agentId: where.text('agent_id = ?'), severityMin: where.number('severity >= ?') },
+  order: 'id',
+  map: (row) => row,
+});
+
+describe('filters', () => {
+  test('have no places that could be swapped', () => {
+    const request = { agentId: 'a', severityMin: 0.5 } as FetchViolationsRequest;
+    // @ts-expect-error: values in an order
+    list(['a', 0.5]);
+    // @ts-expect-error: values that belong to each other's filters
+    expect(() => list({ agentId: request.severityMin, severityMin: request.agentId })).not.toThrow();
+    // @ts-expect-error: a filter that the list does not have
+    list({ agent: 'a' });
+    expect(list(request).params).toEqual(['a', 0.5, undefined, 0]);
+    expect(list({ severityMin: 0.5, agentId: 'a' }, { limit: 3 }).params).toEqual(['a', 0.5, 3, 0]);
+  });
+});
+
+describe('cells', () => {
+  test('that are swapped, forgotten or not known do not compile', () => {
+    interface Known {
+      readonly id: string;
+      readonly severity: number;
+    }
+    const id = cell.text(column(Violation, 'id'));
+    const severity = cell.number(column(Violation, 'severity'));
+    // @ts-expect-error: two cells in each other's place
+    cells<Known>({ id: severity, severity: id });
+    // @ts-expect-error: a cell that is missing
+    cells<Known>({ id });
+    // @ts-expect-error: a cell that nobody knows
+    cells<Known>({ id, severity, nmae: id });
+    const known = cells<Known>({ severity, id });
+    expect(known.columns).toBe('"severity", "id"');
+    expect(known.map(['0.5', 'a'], { add: () => {} })).toEqual({ id: 'a', severity: 0.5 });
+  });
+});
+
+describe('columns', () => {
+  test('that are misspelt do not compile, and are refused when the module loads', () => {
+    // @ts-expect-error: a misspelt column
+    expect(() => column(Violation, 'nmae')).toThrow('has no column nmae');
+    // @ts-expect-error: a misspelt column among others
+    expect(() => columnList(Violation, ['id', 'nmae'])).toThrow('has no column nmae');
+  });
+});
+
+describe('inserts', () => {
+  test('of a misspelt field or column do not compile', () => {
+    const columns = { violation_id: 'id' } as const;
+    expect(() =>
+      // @ts-expect-error: a field is stored in a misspelt column
+      insert(Violation, InsertViolationRequestSchema, { columns: { violation_id: 'di' } }),
+    ).toThrow('policy.violations has no column di');
+    // @ts-expect-error: a default of a misspelt field
+    insert(Violation, InsertViolationRequestSchema, { columns, defaults: { sevrity: '0' } });
+    expect(() =>
+      // @ts-expect-error: a constant of a misspelt column
+      insert(Violation, InsertViolationRequestSchema, { columns, constants: { resovled: 'true' } }),
+    ).toThrow('policy.violations has no column resovled');
+    // @ts-expect-error: a number is bound as if it were a text
+    insert(Violation, InsertViolationRequestSchema, { columns, binders: { severity: (text: string) => text } });
+  });
+
+  test('have the rules that their fields can be held against', () => {
+    const { rules, text } = insert(PolicyRule, CreateRuleRequestSchema, { defaults: { scope: `'TENANT'` } });
+    expect(text).toContain("coalesce($6::character varying, 'TENANT')");
+    expect(rules.tenant_id?.('x'.repeat(256))).toBe('must have at most 255 characters');
+    // Of a closed set, the length of the stored text says nothing.
+    expect(rules.scope).toBeUndefined();
+    expect(Object.keys(rules).toSorted()).toEqual(
+      [
+        'created_at',
+        'enforcement_mode',
+        'id',
+        'name',
+        'rule_type',
+        'source',
+        'status',
+        'tenant_id',
+        'updated_at',
+      ].toSorted(),
+    );
+  });
+});
