@@ -34,12 +34,9 @@ class PrintingGenerator extends SchemaGenerator {
   override dropTableIfExists = refuse;
 }
 
-const url = process.env['DATABASE_URL'] ?? 'postgres:///policy_sidecar';
-
 /** What MikroORM's own tools find when somebody starts them here. */
 export default defineConfig({
-  clientUrl: url,
-  dbName: new URL(url).pathname.slice(1),
+  clientUrl: process.env['DATABASE_URL'] ?? 'postgres:///policy_sidecar',
   entities,
   extensions: [Migrator, PrintingGenerator as never],
   migrations: {

@@ -2,6 +2,7 @@ import { MikroORM } from '@mikro-orm/postgresql';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import config from '../../mikro-orm.config.ts';
 import { migrateUp } from '../../src/database/migrate.ts';
+import { defineTable, int, timestamptz } from '../../src/entities/columns.ts';
 import { entities } from '../../src/entities/index.ts';
 import { createDatabase, createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
 import { type CatalogObject, type Column, columns, connected, objects, tables } from './catalog.ts';
@@ -136,6 +137,26 @@ describe('entities and migrations describe the same tables', () => {
     const named = statements.map((statement) => / (?:drop|add) constraint "(\w+)"/.exec(statement)?.[1] ?? statement);
     expect([...new Set(named)].sort()).toEqual(MISREAD);
   });
+});
+
+test('a constraint or index on a column that the table has not does not compile', () => {
+  const columns = { id: int().primary(), at: timestamptz() };
+  expect(() => {
+    defineTable('public.none', columns, {
+      indexes: { right: ['at desc', 'id collate "C" desc'] },
+      uniques: { r: ['at'] },
+    });
+    // @ts-expect-error: no such column
+    defineTable('public.none', columns, { indexes: { wrong: ['att'] } });
+    // @ts-expect-error: no such order
+    defineTable('public.none', columns, { indexes: { wrong: ['at down'] } });
+    // @ts-expect-error: no such column
+    defineTable('public.none', columns, { uniqueIndexes: { wrong: { on: ['ids'], where: 'id > 0' } } });
+    // @ts-expect-error: no such column
+    defineTable('public.none', columns, { uniques: { wrong: ['ids'] } });
+    // @ts-expect-error: no such column
+    defineTable('public.none', columns, { foreignKeys: { wrong: { on: 'ids', to: 'public.limits' } } });
+  }).toThrow(TypeError);
 });
 
 describe('every way leads to the same schema', () => {
