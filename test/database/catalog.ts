@@ -47,16 +47,6 @@ export const columns = async (client: pg.Client): Promise<Column[]> => {
   return rows;
 };
 
-/** Primary keys by table. */
-export const keys = async (client: pg.Client): Promise<Record<string, string>> => {
-  const { rows } = await client.query(
-    `select ${TABLE} as name, pg_get_constraintdef(k.oid) as key
-     from pg_constraint k join pg_class c on c.oid = conrelid join pg_namespace n on n.oid = relnamespace
-     where contype = 'p' and ${OURS} order by 1`,
-  );
-  return Object.fromEntries(rows.map(({ name, key }) => [name, key]));
-};
-
 const OBJECTS: Readonly<Record<string, string>> = {
   constraint: `select format('%s %s', ${TABLE}, conname) as name,
       format('%s%s', pg_get_constraintdef(k.oid), case when convalidated then '' else ' NOT VALID' end) as definition, k.oid as id
@@ -69,6 +59,8 @@ const OBJECTS: Readonly<Record<string, string>> = {
   trigger: `select format('%s %s', ${TABLE}, tgname) as name, pg_get_triggerdef(t.oid) as definition, '' as id
     from pg_trigger t join pg_class c on c.oid = tgrelid join pg_namespace n on n.oid = relnamespace
     where not tgisinternal and ${OURS}`,
+  function: `select p.oid::regprocedure::text as name, pg_get_functiondef(p.oid) as definition, p.oid as id
+    from pg_proc p join pg_namespace n on n.oid = pronamespace where nspname = any ('{${SCHEMAS.join()}}')`,
   table: `select ${TABLE} as name, '' as definition, format('%s/%s', c.oid, relfilenode) as id
     from pg_class c join pg_namespace n on n.oid = relnamespace where relkind = 'r' and ${OURS}`,
 };
