@@ -1,7 +1,7 @@
 import type { DescMessage, DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type { Rules } from '../contract/rules.ts';
 import type { FieldViolation } from '../database/errors.ts';
 import type { Session, StreamingSession } from '../database/session.ts';
-import type { Rules } from './rules.ts';
 
 /** What a handler may know of its call besides the request. */
 export interface CallContext {

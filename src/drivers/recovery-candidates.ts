@@ -1,4 +1,4 @@
-import { type ColumnOf, column, columnList, table } from '../database/projection.ts';
+import { type ColumnOf, column, columnList, table } from '../database/table.ts';
 import { RecoveryCandidate } from '../entities/recovery-candidate.ts';
 
 type Column = ColumnOf<typeof RecoveryCandidate>;

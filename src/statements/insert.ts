@@ -1,10 +1,12 @@
 import { type DescField, type DescMessage, type MessageShape, ScalarType } from '@bufbuild/protobuf';
 import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
-import { type ColumnOf, column, columnNamed, type enumText, type Table, table } from '../database/projection.ts';
+import type { FieldName, FieldsOf } from '../contract/fields.ts';
+import { type Rule, type Rules, required } from '../contract/rules.ts';
 import type { Param } from '../database/statement.ts';
-import { fitting, type Rule, type Rules, required } from '../drivers/rules.ts';
-import type { FieldName, FieldsOf } from './fields.ts';
+import { type ColumnOf, column, columnNamed, type Table, table } from '../database/table.ts';
+import { fitting } from './fits.ts';
 import { binderOf, columnProperties, parameterOf } from './parameters.ts';
+import type { enumText } from './projection.ts';
 
 /** What entity and message alone do not tell. Keys are proto field names, except where they are columns. */
 interface InsertOptions<E extends Table, D extends DescMessage, G extends ColumnOf<E>> {

@@ -1,9 +1,10 @@
 import type { DescField } from '@bufbuild/protobuf';
 import type { Timestamp, Value } from '@bufbuild/protobuf/wkt';
-import { columnNamed, enumText, type Table } from '../database/projection.ts';
 import type { Param } from '../database/statement.ts';
+import { columnNamed, type Table } from '../database/table.ts';
 import { jsonText, timestampToText } from '../database/values.ts';
 import type { StringList } from '../gen/hoc/cus/policies/v1/types_pb.ts';
+import { enumText } from './projection.ts';
 
 /** What the metadata of an entity say about a column. */
 interface ColumnProperties {

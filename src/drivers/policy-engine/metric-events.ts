@@ -1,5 +1,6 @@
-import { columnList, rowMapper, table } from '../../database/projection.ts';
+import { nested, type Rule, type Rules, required } from '../../contract/rules.ts';
 import { statement } from '../../database/statement.ts';
+import { columnList, table } from '../../database/table.ts';
 import { timestampToText } from '../../database/values.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import {
@@ -7,8 +8,9 @@ import {
   type NewTemporalMetricEventSchema,
   RecordTemporalMetricEventResponseSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { fits } from '../../statements/fits.ts';
+import { rowMapper } from '../../statements/projection.ts';
 import { write } from '../driver.ts';
-import { fits, nested, type Rule, type Rules, required } from '../rules.ts';
 import type { Part } from './contract.ts';
 
 /** Events of one call at most. */

@@ -1,7 +1,7 @@
 import { sqlstateOf } from '../../database/errors.ts';
-import { type ColumnOf, column, table } from '../../database/projection.ts';
 import type { Session } from '../../database/session.ts';
 import { firstNumber, statement } from '../../database/statement.ts';
+import { type ColumnOf, column, table } from '../../database/table.ts';
 import { FailureCatalogEntry } from '../../entities/failure-catalog-entry.ts';
 import { FailureMatch } from '../../entities/failure-match.ts';
 import { cell, cells } from '../../statements/cells.ts';
