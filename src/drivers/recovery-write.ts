@@ -32,15 +32,7 @@ const candidate = (name: ColumnOf<typeof RecoveryCandidate>): string => column(R
 const ingest = statement(
   'recovery_write.upsert_recovery_candidate',
   upsertCandidate({
-    columns: {
-      suggestion: 'text',
-      confidence: 'double precision',
-      explain: 'jsonb',
-      error_code: 'text',
-      error_signature: 'text',
-      source: 'text',
-      idempotency_key: 'uuid',
-    },
+    columns: ['suggestion', 'confidence', 'explain', 'error_code', 'error_signature', 'source', 'idempotency_key'],
     maker: 'ingest_api',
     overwrite: [],
     // A row that this statement has made has no other version.

@@ -43,15 +43,15 @@ const occurrences = statement(
 const store = statement(
   'recovery_matcher.upsert_candidate',
   upsertCandidate({
-    columns: {
-      suggestion: 'text',
-      confidence: 'double precision',
-      explain: 'jsonb',
-      matched_catalog_entry: 'jsonb',
-      error_code: 'text',
-      error_signature: 'text',
-      source: 'text',
-    },
+    columns: [
+      'suggestion',
+      'confidence',
+      'explain',
+      'matched_catalog_entry',
+      'error_code',
+      'error_signature',
+      'source',
+    ],
     maker: 'recovery_matcher',
     overwrite: ['suggestion', 'confidence', 'explain', 'matched_catalog_entry'],
     returning: 'candidate.id',
