@@ -1,5 +1,5 @@
+import { maxLength, type Rule, type Rules, required } from '../contract/rules.ts';
 import { Code, invalidArgument, RpcError } from '../database/errors.ts';
-import { enumText } from '../database/projection.ts';
 import {
   ActionTypeSchema,
   ConflictResolverService,
@@ -18,8 +18,8 @@ import {
   TooManyConflicts,
 } from '../plang/conflict-resolver.ts';
 import type { Action, Category } from '../plang/grammar.ts';
+import { enumText } from '../statements/projection.ts';
 import { compute, driver } from './driver.ts';
-import { maxLength, type Rule, type Rules, required } from './rules.ts';
 
 const MAX_FUNCTIONS = 20_000;
 const MAX_INSTRUCTIONS = 200_000;

@@ -1,7 +1,7 @@
-import type { DescMessage, DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type { DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type { Rules } from '../contract/rules.ts';
 import type { FieldViolation } from '../database/errors.ts';
 import type { Session, StreamingSession } from '../database/session.ts';
-import type { Rules } from './rules.ts';
 
 /** What a handler may know of its call besides the request. */
 export interface CallContext {
@@ -82,5 +82,3 @@ export const driver = <S extends DescService>(service: S, rpcs: Rpcs<S>): Driver
   service,
   rpcs: rpcs as unknown as Driver['rpcs'],
 });
-
-export type { DescMessage };

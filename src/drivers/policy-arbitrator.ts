@@ -1,7 +1,8 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import { all, filled, mask, page, required } from '../contract/rules.ts';
 import { invalidArgument } from '../database/errors.ts';
-import { type ColumnOf, column, lowerEnumText, projection, table } from '../database/projection.ts';
 import { statement } from '../database/statement.ts';
+import { type ColumnOf, column, table } from '../database/table.ts';
 import { PolicyPrecedence } from '../entities/policy-precedence.ts';
 import {
   type ArbitrateRequest,
@@ -13,7 +14,10 @@ import {
   PolicyPrecedenceSchema,
 } from '../gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
 import { cell, cells } from '../statements/cells.ts';
+import { filteredList, where } from '../statements/filters.ts';
 import { insert } from '../statements/insert.ts';
+import { byMask, notNull, patchAssignments, patchCheck, patchParams } from '../statements/patch.ts';
+import { lowerEnumText, projection } from '../statements/projection.ts';
 import {
   type Arbitration,
   type ArbitrationInput,
@@ -23,9 +27,6 @@ import {
   type Strategy,
 } from './arbitration.ts';
 import { driver, read, write } from './driver.ts';
-import { filteredList, where } from './filters.ts';
-import { byMask, notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
-import { all, filled, mask, page, required } from './rules.ts';
 
 const of = (name: ColumnOf<typeof PolicyPrecedence>): string => column(PolicyPrecedence, name);
 const precedence = projection(PolicyPrecedenceSchema, PolicyPrecedence, { key: ['tenant_id', 'policy_id'] });

@@ -1,5 +1,5 @@
-import { column, projection, rowMapper, table } from '../database/projection.ts';
 import { statement } from '../database/statement.ts';
+import { column, table } from '../database/table.ts';
 import { Limit } from '../entities/limit.ts';
 import { PolicyConflict } from '../entities/policy-conflict.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
@@ -11,8 +11,9 @@ import {
   PolicyNodeSchema,
   PolicyPairSchema,
 } from '../gen/hoc/cus/policies/v1/policy_graph_pb.ts';
+import { documentOr } from '../statements/documents.ts';
+import { projection, rowMapper } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
-import { documentOr } from './json.ts';
 import { each } from './streams.ts';
 
 const nodeExpressions = {

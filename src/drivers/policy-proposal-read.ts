@@ -1,5 +1,6 @@
-import { projection, table } from '../database/projection.ts';
+import { page, type Rules } from '../contract/rules.ts';
 import { count, firstFlag, firstText, statement } from '../database/statement.ts';
+import { table } from '../database/table.ts';
 import { PatternFeedback } from '../entities/pattern-feedback.ts';
 import { PolicyProposal } from '../entities/policy-proposal.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
@@ -12,9 +13,10 @@ import {
   PolicyRuleNameSchema,
   UnacknowledgedFeedbackSchema,
 } from '../gen/hoc/cus/policies/v1/policy_proposal_read_pb.ts';
+import { filteredList, where } from '../statements/filters.ts';
+import { fits } from '../statements/fits.ts';
+import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
-import { filteredList, where } from './filters.ts';
-import { fits, page, type Rules } from './rules.ts';
 import { each } from './streams.ts';
 
 const feedback = projection(UnacknowledgedFeedbackSchema, PatternFeedback);

@@ -1,5 +1,6 @@
-import { table } from '../database/projection.ts';
+import { required } from '../contract/rules.ts';
 import { firstText, statement } from '../database/statement.ts';
+import { table } from '../database/table.ts';
 import { timestampToText } from '../database/values.ts';
 import { PolicyProposal } from '../entities/policy-proposal.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
@@ -10,9 +11,9 @@ import {
   CreateVersionRequestSchema,
   PolicyProposalWriteService,
 } from '../gen/hoc/cus/policies/v1/policy_proposal_write_pb.ts';
+import { fits } from '../statements/fits.ts';
 import { insert } from '../statements/insert.ts';
 import { driver, write } from './driver.ts';
-import { fits, required } from './rules.ts';
 
 /** What is stored for a document that the request leaves out. */
 const JSON_NULL = `'null'`;

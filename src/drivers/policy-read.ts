@@ -1,5 +1,6 @@
-import { column, projection, rowMapper, table } from '../database/projection.ts';
+import { required } from '../contract/rules.ts';
 import { statement } from '../database/statement.ts';
+import { column, table } from '../database/table.ts';
 import { timestampToText } from '../database/values.ts';
 import { DefaultGuardrail } from '../entities/default-guardrail.ts';
 import { ProxyCall } from '../entities/proxy-call.ts';
@@ -10,8 +11,8 @@ import {
   PolicyReadService,
   TenantBudgetSettingsSchema,
 } from '../gen/hoc/cus/policies/v1/policy_read_pb.ts';
+import { projection, rowMapper } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
-import { required } from './rules.ts';
 import { each } from './streams.ts';
 
 const settings = projection(TenantBudgetSettingsSchema, Tenant, { expressions: { tenant_id: column(Tenant, 'id') } });

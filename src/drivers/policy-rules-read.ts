@@ -1,5 +1,6 @@
-import { column, enumText, projection, table, tableName } from '../database/projection.ts';
+import { page } from '../contract/rules.ts';
 import { count, statement } from '../database/statement.ts';
+import { column, table, tableName } from '../database/table.ts';
 import { PolicyEnforcement } from '../entities/policy-enforcement.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
 import { PolicyRuleIntegrity } from '../entities/policy-rule-integrity.ts';
@@ -15,9 +16,9 @@ import {
   PolicyRuleSummarySchema,
   PolicyRulesReadService,
 } from '../gen/hoc/cus/policies/v1/policy_rules_read_pb.ts';
+import { filteredCount, filteredList, nonEmpty, where } from '../statements/filters.ts';
+import { enumText, projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
-import { filteredCount, filteredList, nonEmpty, where } from './filters.ts';
-import { page } from './rules.ts';
 
 const joined = {
   alias: 'rule',

@@ -1,5 +1,6 @@
-import { projection, table } from '../database/projection.ts';
+import { all, filled, mask, nested, type Rules, required } from '../contract/rules.ts';
 import { statement } from '../database/statement.ts';
+import { table } from '../database/table.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
 import { PolicyRuleIntegrity } from '../entities/policy-rule-integrity.ts';
 import {
@@ -10,10 +11,11 @@ import {
   PolicyRuleSchema,
   PolicyRulesService,
 } from '../gen/hoc/cus/policies/v1/policy_rules_pb.ts';
+import { fits } from '../statements/fits.ts';
 import { insert } from '../statements/insert.ts';
+import { byMask, notNull, patchAssignments, patchCheck, patchParams } from '../statements/patch.ts';
+import { projection } from '../statements/projection.ts';
 import { driver, read, write } from './driver.ts';
-import { byMask, notNull, patchAssignments, patchCheck, patchParams } from './patch.ts';
-import { all, filled, fits, mask, nested, type Rules, required } from './rules.ts';
 
 const rule = projection(PolicyRuleSchema, PolicyRule);
 const integrity = projection(PolicyRuleIntegritySchema, PolicyRuleIntegrity);

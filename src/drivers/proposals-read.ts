@@ -1,7 +1,8 @@
 import { create } from '@bufbuild/protobuf';
 import { TimestampSchema } from '@bufbuild/protobuf/wkt';
-import { column, projection, table } from '../database/projection.ts';
+import { page, type Rule, type Rules } from '../contract/rules.ts';
 import { count, statement } from '../database/statement.ts';
+import { column, table } from '../database/table.ts';
 import { isTimestampInRange } from '../database/values.ts';
 import { PolicyProposal } from '../entities/policy-proposal.ts';
 import { ProposalVersion } from '../entities/proposal-version.ts';
@@ -15,10 +16,11 @@ import {
   ReviewedProposalSchema,
 } from '../gen/hoc/cus/policies/v1/proposals_read_pb.ts';
 import { cell, cells } from '../statements/cells.ts';
+import { documentOr, elementsOf } from '../statements/documents.ts';
+import { filteredCount, filteredList, where } from '../statements/filters.ts';
+import { fits } from '../statements/fits.ts';
+import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
-import { filteredCount, filteredList, where } from './filters.ts';
-import { documentOr, elementsOf } from './json.ts';
-import { fits, page, type Rule, type Rules } from './rules.ts';
 import { each } from './streams.ts';
 
 const feedbackIds = column(PolicyProposal, 'triggering_feedback_ids');

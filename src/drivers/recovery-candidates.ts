@@ -1,13 +1,14 @@
-import { type ColumnOf, column, columnList, table } from '../database/projection.ts';
+import { type ColumnOf, column, columnList, table } from '../database/table.ts';
 import { RecoveryCandidate } from '../entities/recovery-candidate.ts';
+import { parameterOf } from '../statements/parameters.ts';
 
 type Column = ColumnOf<typeof RecoveryCandidate>;
 
 const of = (name: Column): string => column(RecoveryCandidate, name);
 
 interface Upsert {
-  /** Columns besides the failure and the maker, in the order of the parameters from `$2` on, with their casts. */
-  readonly columns: Readonly<Partial<Record<Column, string>>>;
+  /** Columns besides the failure and the maker, in the order of the parameters from `$2` on. */
+  readonly columns: readonly Column[];
   /** Stored as `created_by`. */
   readonly maker: string;
   /** Columns that a candidate of the same failure takes over; its occurrence is counted anyway. */
@@ -22,7 +23,7 @@ interface Upsert {
  * before either sees the other's failure.
  */
 export const upsertCandidate = ({ columns, maker, overwrite, returning }: Upsert): string => {
-  const values = Object.values(columns).map((type, index) => `$${index + 2}::${type}`);
+  const values = columns.map((name, index) => parameterOf(RecoveryCandidate, name, index + 2));
   const assignments = [
     ...overwrite.map((name) => `${of(name)} = excluded.${of(name)}`),
     `${of('occurrence_count')} = candidate.${of('occurrence_count')} + 1`,
@@ -32,7 +33,7 @@ export const upsertCandidate = ({ columns, maker, overwrite, returning }: Upsert
       select pg_advisory_xact_lock(hashtextextended('recovery_candidates ' || $1::uuid, 0))
     )
     insert into ${table(RecoveryCandidate)} as candidate
-      (${columnList(RecoveryCandidate, ['failure_match_id', ...(Object.keys(columns) as Column[]), 'created_by'])})
+      (${columnList(RecoveryCandidate, ['failure_match_id', ...columns, 'created_by'])})
     select $1::uuid, ${values.join(', ')}, '${maker}' from turn
     on conflict (${of('failure_match_id')}) do update set ${assignments.join(', ')}
     returning ${returning}`;

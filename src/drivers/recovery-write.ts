@@ -1,7 +1,8 @@
+import { all, between, filled, mask, page, type Rule, required } from '../contract/rules.ts';
 import { Code, RpcError } from '../database/errors.ts';
-import { type ColumnOf, column, lowerEnumText, projection, rowMapper, table } from '../database/projection.ts';
 import type { Session } from '../database/session.ts';
 import { count, firstFlag, firstNumber, firstText, statement } from '../database/statement.ts';
+import { type ColumnOf, column, table } from '../database/table.ts';
 import { jsonText } from '../database/values.ts';
 import { FailureCatalogEntry } from '../entities/failure-catalog-entry.ts';
 import { FailureMatch } from '../entities/failure-match.ts';
@@ -19,26 +20,19 @@ import {
   type UpsertRecoveryCandidateRequest,
   UpsertRecoveryCandidateResponseSchema,
 } from '../gen/hoc/cus/policies/v1/recovery_write_pb.ts';
+import { fits } from '../statements/fits.ts';
 import { insert, overwriting } from '../statements/insert.ts';
+import { byMask, notNull, patchAssignments, patchCheck, patchParams, patchUpdate } from '../statements/patch.ts';
+import { lowerEnumText, projection, rowMapper } from '../statements/projection.ts';
 import { driver, read, write } from './driver.ts';
-import { byMask, notNull, patchAssignments, patchCheck, patchParams, patchUpdate } from './patch.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
-import { all, between, filled, fits, mask, page, type Rule, required } from './rules.ts';
 
 const candidate = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
 
 const ingest = statement(
   'recovery_write.upsert_recovery_candidate',
   upsertCandidate({
-    columns: {
-      suggestion: 'text',
-      confidence: 'double precision',
-      explain: 'jsonb',
-      error_code: 'text',
-      error_signature: 'text',
-      source: 'text',
-      idempotency_key: 'uuid',
-    },
+    columns: ['suggestion', 'confidence', 'explain', 'error_code', 'error_signature', 'source', 'idempotency_key'],
     maker: 'ingest_api',
     overwrite: [],
     // A row that this statement has made has no other version.

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
+import { all, filled, mask, page, required } from '../contract/rules.ts';
 import { Code, invalidArgument, RpcError } from '../database/errors.ts';
-import { type ColumnOf, column, lowerEnumText, projection, table } from '../database/projection.ts';
 import { type Notes, type Row, statement } from '../database/statement.ts';
+import { type ColumnOf, column, table } from '../database/table.ts';
 import { jsonToValue } from '../database/values.ts';
 import { PolicyScope } from '../entities/policy-scope.ts';
 import {
@@ -14,11 +15,11 @@ import {
   ScopeTypeSchema,
 } from '../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import { cell, cells } from '../statements/cells.ts';
+import { filteredList, where } from '../statements/filters.ts';
 import { insert } from '../statements/insert.ts';
+import { byMask, namedValues, patchCheck } from '../statements/patch.ts';
+import { lowerEnumText, projection } from '../statements/projection.ts';
 import { compute, driver, read, write } from './driver.ts';
-import { filteredList, where } from './filters.ts';
-import { byMask, namedValues, patchCheck } from './patch.ts';
-import { all, filled, mask, page, required } from './rules.ts';
 import {
   idsJson,
   isoText,

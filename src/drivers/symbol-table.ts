@@ -1,7 +1,7 @@
 import { create, type MessageInitShape, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import { type Duration, durationFromMs, durationMs, type Value } from '@bufbuild/protobuf/wkt';
+import { type Rule, type Rules, required } from '../contract/rules.ts';
 import { Code, RpcError } from '../database/errors.ts';
-import { enumText } from '../database/projection.ts';
 import { PolicyCategory, PolicyCategorySchema } from '../gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
 import {
   type DefineRequestSchema,
@@ -25,8 +25,8 @@ import {
   type SymbolType,
 } from '../plang/symbol-table.ts';
 import { HandleError, type HandleReason, SymbolTables } from '../plang/symbol-tables.ts';
+import { enumText } from '../statements/projection.ts';
 import { type CallContext, compute, driver } from './driver.ts';
-import { type Rule, type Rules, required } from './rules.ts';
 
 type Table = SymbolTable<Value>;
 type Operation = Exclude<SymbolTableOperation['request'], { case: undefined }>;

@@ -1,8 +1,8 @@
 import type { DescMethod, DescService, Message } from '@bufbuild/protobuf';
+import { type Rule, requestCheck } from '../contract/rules.ts';
 import type { FieldViolation } from '../database/errors.ts';
 import type { CallNotes } from '../database/notes.ts';
 import type { CallContext, Driver, RpcDefinition, RpcKind } from '../drivers/driver.ts';
-import { type Rule, requestCheck } from '../drivers/rules.ts';
 
 /** What a control RPC (transactions, health, reflection) knows of its call. */
 export interface ControlCall extends CallContext {

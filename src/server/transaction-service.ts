@@ -1,5 +1,6 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Duration, durationFromMs, durationMs, timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { between, canonicalUuid, maxLength, nested, type Rule, required, unchecked, uuid } from '../contract/rules.ts';
 import { invalidArgument } from '../database/errors.ts';
 import { outcomeOf } from '../database/outcomes.ts';
 import type { Database } from '../database/pool.ts';
@@ -7,7 +8,6 @@ import { requestOutcome } from '../database/requests.ts';
 import type { Session } from '../database/session.ts';
 import { TransactionSession } from '../database/session.ts';
 import { elsewhere, type Transaction, type TransactionRegistry } from '../database/transactions.ts';
-import { between, canonicalUuid, maxLength, nested, type Rule, required, unchecked, uuid } from '../drivers/rules.ts';
 import {
   type BeginRequest,
   BeginRequestSchema,

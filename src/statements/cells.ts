@@ -1,5 +1,5 @@
-import type { Projection } from '../database/projection.ts';
 import type { Cell } from '../database/statement.ts';
+import type { Projection } from './projection.ts';
 
 /** SQL of a cell, and how it is read. */
 interface Reader<V> {

@@ -1,10 +1,12 @@
 import { type DescField, type DescMessage, type MessageShape, ScalarType } from '@bufbuild/protobuf';
 import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
-import { type ColumnOf, column, columnNamed, type enumText, type Table, table } from '../database/projection.ts';
+import type { FieldName, FieldsOf } from '../contract/fields.ts';
+import { type Rule, type Rules, required } from '../contract/rules.ts';
 import type { Param } from '../database/statement.ts';
-import { fitting, type Rule, type Rules, required } from '../drivers/rules.ts';
-import type { FieldName, FieldsOf } from './fields.ts';
+import { type ColumnOf, column, columnNamed, type Table, table } from '../database/table.ts';
+import { fitting } from './fits.ts';
 import { binderOf, columnProperties, parameterOf } from './parameters.ts';
+import type { enumText } from './projection.ts';
 
 /** What entity and message alone do not tell. Keys are proto field names, except where they are columns. */
 interface InsertOptions<E extends Table, D extends DescMessage, G extends ColumnOf<E>> {
@@ -24,6 +26,7 @@ interface InsertOptions<E extends Table, D extends DescMessage, G extends Column
   readonly textOf?: typeof enumText;
 }
 
+type Bind = (value: unknown) => Param;
 type Constant<F extends string> = string | ((stored: (field: F) => string) => string);
 type Beside<G extends string> = [G] extends [never] ? [] : [beside: Readonly<Record<G, Param>>];
 
@@ -41,7 +44,7 @@ interface Lookup {
   readonly columns?: Readonly<Record<string, string>>;
   readonly defaults?: Readonly<Record<string, string>>;
   readonly expressions?: Readonly<Record<string, (value: string) => string>>;
-  readonly binders?: Readonly<Record<string, (value: unknown) => Param>>;
+  readonly binders?: Readonly<Record<string, Bind>>;
   readonly constants?: Readonly<Record<string, Constant<string>>>;
 }
 
@@ -66,7 +69,7 @@ export const insert = <E extends Table, D extends DescMessage, G extends ColumnO
       field,
       name,
       stored: expressions[field.name]?.(value) ?? value,
-      bind: binders[field.name] ?? binderOf(field, textOf),
+      bind: ofPresent(binders[field.name]) ?? binderOf(field, textOf),
       rule: ruleOf(entity, name, field, canBeUnset),
     };
   });
@@ -90,6 +93,10 @@ export const insert = <E extends Table, D extends DescMessage, G extends ColumnO
     rules: Object.fromEntries(fields.flatMap(({ field, rule }) => (rule ? [[field.name, rule]] : []))) as Rules<D>,
   };
 };
+
+/** A binder of what is set as one of what may be unset. */
+const ofPresent = (bind: Bind | undefined): Bind | undefined =>
+  bind && ((value) => (value === undefined ? undefined : bind(value)));
 
 /** Only texts can be too long, or not be what their column holds: of a closed set, all that is stored fits. */
 const ruleOf = (entity: Table, name: string, field: DescField, canBeUnset: boolean): Rule | undefined => {

@@ -1,9 +1,10 @@
 import type { DescField } from '@bufbuild/protobuf';
 import type { Timestamp, Value } from '@bufbuild/protobuf/wkt';
-import { columnNamed, enumText, type Table } from '../database/projection.ts';
 import type { Param } from '../database/statement.ts';
+import { columnNamed, type Table } from '../database/table.ts';
 import { jsonText, timestampToText } from '../database/values.ts';
 import type { StringList } from '../gen/hoc/cus/policies/v1/types_pb.ts';
+import { enumText } from './projection.ts';
 
 /** What the metadata of an entity say about a column. */
 interface ColumnProperties {
@@ -17,9 +18,13 @@ export const columnProperties = (entity: Table, name: string): ColumnProperties 
   return (entity.meta.properties as Readonly<Record<string, ColumnProperties>>)[name]!;
 };
 
-/** SQL of a parameter for a column. The cast leaves out the column's length, to which it would cut in silence. */
+/** SQL type of a column without its length, to which a cast would cut in silence. */
+export const typeOf = (entity: Table, name: string): string =>
+  columnProperties(entity, name).columnType.replace(/\(.*\)$/, '');
+
+/** SQL of a parameter for a column. */
 export const parameterOf = (entity: Table, name: string, number: number): string =>
-  `$${number}::${columnProperties(entity, name).columnType.replace(/\(.*\)$/, '')}`;
+  `$${number}::${typeOf(entity, name)}`;
 
 /** How the values of a field are bound; what is unset is NULL. */
 export const binderOf = (field: DescField, textOf: typeof enumText = enumText): ((value: unknown) => Param) => {

@@ -1,7 +1,7 @@
 import type { DescMethodServerStreaming, DescMethodUnary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { quoted, table, tableName } from '../../src/database/projection.ts';
+import { quoted, table, tableName } from '../../src/database/table.ts';
 import { drivers as driversFor } from '../../src/drivers/index.ts';
 import { entities } from '../../src/entities/index.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';

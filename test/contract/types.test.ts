@@ -1,8 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { column, columnList, table } from '../../src/database/projection.ts';
+import { between, page, type Rules, requestCheck, required, uuid } from '../../src/contract/rules.ts';
+import { column, columnList, table } from '../../src/database/table.ts';
 import { read, write } from '../../src/drivers/driver.ts';
-import { filteredList, where } from '../../src/drivers/filters.ts';
-import { between, fits, page, type Rules, requestCheck, required, uuid } from '../../src/drivers/rules.ts';
 import { PolicyRule } from '../../src/entities/policy-rule.ts';
 import { Violation } from '../../src/entities/violation.ts';
 import {
@@ -12,6 +11,8 @@ import {
 } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { CreateRuleRequestSchema, type PolicyRulesService } from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { cell, cells } from '../../src/statements/cells.ts';
+import { filteredList, where } from '../../src/statements/filters.ts';
+import { fits } from '../../src/statements/fits.ts';
 import { insert } from '../../src/statements/insert.ts';
 
 type FetchViolations = (typeof PolicyEngineService)['method']['fetchViolations'];

@@ -4,7 +4,6 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Code, type RpcError } from '../../src/database/errors.ts';
 import { CallNotes } from '../../src/database/notes.ts';
-import { projection } from '../../src/database/projection.ts';
 import { jsonToValue, valueToJson } from '../../src/database/values.ts';
 import { Evaluation } from '../../src/entities/evaluation.ts';
 import type { Operation } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
@@ -13,6 +12,7 @@ import { LimitScope, PolicyGraphService } from '../../src/gen/hoc/cus/policies/v
 import { PolicyReadService } from '../../src/gen/hoc/cus/policies/v1/policy_read_pb.ts';
 import { PolicyRulesService, RetireRuleRequestSchema } from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { projection } from '../../src/statements/projection.ts';
 import { type CallInit, collect, refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 

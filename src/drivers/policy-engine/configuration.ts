@@ -1,6 +1,7 @@
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
-import { column, projection, type Table, table } from '../../database/projection.ts';
+import { mask } from '../../contract/rules.ts';
 import { type Statement, statement } from '../../database/statement.ts';
+import { column, type Table, table } from '../../database/table.ts';
 import { BusinessRule } from '../../entities/business-rule.ts';
 import { EthicalConstraint } from '../../entities/ethical-constraint.ts';
 import { RiskCeiling } from '../../entities/risk-ceiling.ts';
@@ -13,9 +14,10 @@ import {
   SafetyRulePatchSchema,
   SafetyRuleSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { fits } from '../../statements/fits.ts';
+import { byMask, patchUpdate } from '../../statements/patch.ts';
+import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
-import { byMask, patchUpdate } from '../patch.ts';
-import { fits, mask } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 

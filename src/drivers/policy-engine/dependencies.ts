@@ -1,5 +1,5 @@
-import { type ColumnOf, column, projection, table } from '../../database/projection.ts';
 import { firstText, statement } from '../../database/statement.ts';
+import { type ColumnOf, column, table } from '../../database/table.ts';
 import { PolicyDependency } from '../../entities/policy-dependency.ts';
 import {
   DependencyEdgeSchema,
@@ -8,6 +8,7 @@ import {
   TypedDependencyEdgeSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { insert } from '../../statements/insert.ts';
+import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';

@@ -1,11 +1,13 @@
-import { type ColumnOf, column, projection, table } from '../../database/projection.ts';
+import { page } from '../../contract/rules.ts';
 import { firstText, statement } from '../../database/statement.ts';
+import { type ColumnOf, column, table } from '../../database/table.ts';
 import { Evaluation } from '../../entities/evaluation.ts';
 import { EvaluationSchema, InsertEvaluationRequestSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { filteredList, where } from '../../statements/filters.ts';
+import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
+import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
-import { filteredList, where } from '../filters.ts';
-import { fits, page } from '../rules.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 

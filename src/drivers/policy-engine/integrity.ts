@@ -1,5 +1,5 @@
-import { type ColumnOf, column, projection, type Table, table, tableName } from '../../database/projection.ts';
 import { type Statement, statement } from '../../database/statement.ts';
+import { type ColumnOf, column, type Table, table, tableName } from '../../database/table.ts';
 import { BusinessRule } from '../../entities/business-rule.ts';
 import { EthicalConstraint } from '../../entities/ethical-constraint.ts';
 import { Policy } from '../../entities/policy.ts';
@@ -13,6 +13,7 @@ import {
   IntegrityTable,
   TemporalPolicyForIntegritySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { projection } from '../../statements/projection.ts';
 import { read } from '../driver.ts';
 import { each } from '../streams.ts';
 import type { Part } from './contract.ts';

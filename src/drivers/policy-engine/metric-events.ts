@@ -1,5 +1,6 @@
-import { columnList, rowMapper, table } from '../../database/projection.ts';
+import { nested, type Rule, type Rules, required } from '../../contract/rules.ts';
 import { statement } from '../../database/statement.ts';
+import { type ColumnOf, column, columnList, table } from '../../database/table.ts';
 import { timestampToText } from '../../database/values.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import {
@@ -7,40 +8,42 @@ import {
   type NewTemporalMetricEventSchema,
   RecordTemporalMetricEventResponseSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { fits } from '../../statements/fits.ts';
+import { typeOf } from '../../statements/parameters.ts';
+import { rowMapper } from '../../statements/projection.ts';
 import { write } from '../driver.ts';
-import { fits, nested, type Rule, type Rules, required } from '../rules.ts';
 import type { Part } from './contract.ts';
 
 /** Events of one call at most. */
 const MAX_EVENTS = 10_000;
 
-/** Columns of a new event and their types in the JSON that carries them; an absent key is NULL. */
-const COLUMNS = {
-  id: 'uuid',
-  policy_id: 'uuid',
-  agent_id: 'text',
-  tenant_id: 'text',
-  metric: 'text',
-  value: 'double precision',
-  occurred_at: 'timestamptz',
-  action_type: 'text',
-  request_id: 'text',
-} as const;
+type Column = ColumnOf<typeof TemporalMetricEvent>;
 
-const DEFAULTS: Readonly<Record<string, string>> = {
+const DEFAULTS: { readonly [C in Column]?: string } = {
   id: 'coalesce(new.id, gen_random_uuid())',
   occurred_at: 'coalesce(new.occurred_at, now())',
 };
 
-const names = Object.keys(COLUMNS) as (keyof typeof COLUMNS)[];
+/** Columns of a new event, as keys of the JSON that carries it; an absent key is NULL. */
+const names = [
+  'id',
+  'policy_id',
+  'agent_id',
+  'tenant_id',
+  'metric',
+  'value',
+  'occurred_at',
+  'action_type',
+  'request_id',
+] as const satisfies readonly Column[];
 
 // One parameter whatever the number of events, so one prepared statement serves them all.
 const insertEvents = statement(
   'policy_engine.insert_temporal_metric_events',
   `insert into ${table(TemporalMetricEvent)} (${columnList(TemporalMetricEvent, names)})
-  select ${names.map((name) => DEFAULTS[name] ?? `new.${name}`).join(', ')}
-  from jsonb_to_recordset($1::jsonb) as new (${Object.entries(COLUMNS)
-    .map(([name, type]) => `${name} ${type}`)
+  select ${names.map((name) => DEFAULTS[name] ?? column(TemporalMetricEvent, name, 'new')).join(', ')}
+  from jsonb_to_recordset($1::jsonb) as new (${names
+    .map((name) => `${column(TemporalMetricEvent, name)} ${typeOf(TemporalMetricEvent, name)}`)
     .join(', ')})
   returning id, occurred_at`,
   rowMapper(
@@ -63,7 +66,7 @@ const eventRules: Rules<typeof NewTemporalMetricEventSchema> = {
 const notTooMany: Rule<readonly unknown[]> = (events) =>
   events.length > MAX_EVENTS ? `must hold at most ${MAX_EVENTS}` : undefined;
 
-const asJson = (event: NewTemporalMetricEvent): Readonly<Record<keyof typeof COLUMNS, unknown>> => ({
+const asJson = (event: NewTemporalMetricEvent): Readonly<Record<(typeof names)[number], unknown>> => ({
   id: event.eventId,
   policy_id: event.policyId,
   agent_id: event.agentId,

@@ -1,5 +1,6 @@
-import { type ColumnOf, column, columnList, rowMapper, table } from '../../database/projection.ts';
+import { between, required } from '../../contract/rules.ts';
 import { statement } from '../../database/statement.ts';
+import { type ColumnOf, column, columnList, table } from '../../database/table.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import { TemporalMetricWindow } from '../../entities/temporal-metric-window.ts';
 import {
@@ -7,9 +8,9 @@ import {
   FetchTemporalStatsResponseSchema,
   FetchTemporalStorageStatsResponseSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { rowMapper } from '../../statements/projection.ts';
+import { sumOf } from '../../statements/sums.ts';
 import { read, write } from '../driver.ts';
-import { between, required } from '../rules.ts';
-import { sumOf } from '../sums.ts';
 import type { Part } from './contract.ts';
 
 const events = table(TemporalMetricEvent);

@@ -1,16 +1,18 @@
-import { type ColumnOf, column, projection, rowMapper, table } from '../../database/projection.ts';
+import { between, page, required } from '../../contract/rules.ts';
 import { firstNumber, statement } from '../../database/statement.ts';
+import { type ColumnOf, column, table } from '../../database/table.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import { TemporalMetricWindow } from '../../entities/temporal-metric-window.ts';
 import {
   FetchTemporalMetricTotalResponseSchema,
   TemporalMetricWindowSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { filteredList, nonEmpty, where } from '../../statements/filters.ts';
+import { fits } from '../../statements/fits.ts';
+import { projection, rowMapper } from '../../statements/projection.ts';
+import { sumOf } from '../../statements/sums.ts';
 import { read } from '../driver.ts';
-import { filteredList, nonEmpty, where } from '../filters.ts';
-import { between, fits, page, required } from '../rules.ts';
 import { each } from '../streams.ts';
-import { sumOf } from '../sums.ts';
 import type { Part } from './contract.ts';
 
 const event = (name: ColumnOf<typeof TemporalMetricEvent>): string => column(TemporalMetricEvent, name);

@@ -1,11 +1,12 @@
-import { type ColumnOf, column, projection, table } from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
+import { type ColumnOf, column, table } from '../../database/table.ts';
 import { Snapshot } from '../../entities/snapshot.ts';
 import {
   InsertSnapshotRequestSchema,
   PolicySetSnapshotSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { insert } from '../../statements/insert.ts';
+import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
 

@@ -1,6 +1,7 @@
-import { type ColumnOf, column, columnList, projection, table } from '../../database/projection.ts';
+import { page, uuid } from '../../contract/rules.ts';
 import type { Session } from '../../database/session.ts';
 import { firstText, type Statement, statement } from '../../database/statement.ts';
+import { type ColumnOf, column, columnList, table } from '../../database/table.ts';
 import { PolicySetVersion } from '../../entities/policy-set-version.ts';
 import {
   InsertPolicyVersionRequestSchema,
@@ -10,9 +11,10 @@ import {
   PolicySetVersionSummarySchema,
   type PolicySetVersion as VersionMessage,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
+import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
-import { fits, page, uuid } from '../rules.ts';
 import type { Part } from './contract.ts';
 
 const of = (name: ColumnOf<typeof PolicySetVersion>, alias?: string): string => column(PolicySetVersion, name, alias);

@@ -1,16 +1,8 @@
 import type { Value } from '@bufbuild/protobuf/wkt';
+import { page } from '../../contract/rules.ts';
 import { Code, RpcError } from '../../database/errors.ts';
-import {
-  type ColumnOf,
-  column,
-  columnList,
-  document,
-  lowerEnumText,
-  projection,
-  rowMapper,
-  table,
-} from '../../database/projection.ts';
 import { statement } from '../../database/statement.ts';
+import { type ColumnOf, column, columnList, table } from '../../database/table.ts';
 import { jsonToValue, parseJson } from '../../database/values.ts';
 import { RecoveryCandidate } from '../../entities/recovery-candidate.ts';
 import { RecoveryCandidateAudit } from '../../entities/recovery-candidate-audit.ts';
@@ -21,9 +13,9 @@ import {
   RecoveryCandidateSchema,
   type RecoveryMatcherService,
 } from '../../gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
+import { filteredCount, filteredList, where } from '../../statements/filters.ts';
+import { document, lowerEnumText, projection, rowMapper } from '../../statements/projection.ts';
 import { type Rpcs, read, write } from '../driver.ts';
-import { filteredCount, filteredList, where } from '../filters.ts';
-import { page } from '../rules.ts';
 import { each } from '../streams.ts';
 
 const of = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);

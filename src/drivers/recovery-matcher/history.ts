@@ -1,7 +1,7 @@
 import { sqlstateOf } from '../../database/errors.ts';
-import { type ColumnOf, column, table } from '../../database/projection.ts';
 import type { Session } from '../../database/session.ts';
 import { firstNumber, statement } from '../../database/statement.ts';
+import { type ColumnOf, column, table } from '../../database/table.ts';
 import { FailureCatalogEntry } from '../../entities/failure-catalog-entry.ts';
 import { FailureMatch } from '../../entities/failure-match.ts';
 import { cell, cells } from '../../statements/cells.ts';
@@ -43,15 +43,15 @@ const occurrences = statement(
 const store = statement(
   'recovery_matcher.upsert_candidate',
   upsertCandidate({
-    columns: {
-      suggestion: 'text',
-      confidence: 'double precision',
-      explain: 'jsonb',
-      matched_catalog_entry: 'jsonb',
-      error_code: 'text',
-      error_signature: 'text',
-      source: 'text',
-    },
+    columns: [
+      'suggestion',
+      'confidence',
+      'explain',
+      'matched_catalog_entry',
+      'error_code',
+      'error_signature',
+      'source',
+    ],
     maker: 'recovery_matcher',
     overwrite: ['suggestion', 'confidence', 'explain', 'matched_catalog_entry'],
     returning: 'candidate.id',

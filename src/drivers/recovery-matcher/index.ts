@@ -1,3 +1,4 @@
+import { type Rules, uuid } from '../../contract/rules.ts';
 import { Code, RpcError } from '../../database/errors.ts';
 import type { Session } from '../../database/session.ts';
 import { jsonToValue } from '../../database/values.ts';
@@ -8,7 +9,6 @@ import {
   type SuggestRequestSchema,
 } from '../../gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
 import { type CallContext, type Driver, driver, write } from '../driver.ts';
-import { type Rules, uuid } from '../rules.ts';
 import { advicePrompt, parseAdvice } from './advice.ts';
 import { candidateRpcs } from './candidates.ts';
 import { UnreadableTime } from './confidence.ts';

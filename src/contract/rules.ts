@@ -1,10 +1,8 @@
 import type { DescField, DescMessage, Message } from '@bufbuild/protobuf';
 import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
 import type { FieldViolation } from '../database/errors.ts';
-import { type ColumnOf, type Table, tableName } from '../database/projection.ts';
 import { isTimestampInRange, MAX_LEVELS } from '../database/values.ts';
-import type { PathOf } from '../statements/fields.ts';
-import { columnProperties } from '../statements/parameters.ts';
+import type { PathOf } from './fields.ts';
 
 /** A rule for a present value; returns what the value would have to be, or undefined when it is. */
 export type Rule<V = never> = (value: V) => string | undefined;
@@ -59,53 +57,6 @@ export const maxLength =
   (text) =>
     text.length <= limit || characters(text) <= limit ? undefined : `must have at most ${limit} characters`;
 
-const withoutSpacesAtEnd = (text: string): string => {
-  let end = text.length;
-  while (text[end - 1] === ' ') end -= 1;
-  return text.slice(0, end);
-};
-
-/** A decimal that has at most so many digits once it is rounded to so many of them behind the point. */
-const roundsInto =
-  (precision: number, scale: number): Rule<string> =>
-  (text) => {
-    const [, whole = '', fraction = '', exponent = '0'] = PARTS.exec(text)!;
-    const digits = (whole + fraction).replace(/^0+/, '');
-    const before = digits.length - fraction.length + Number(exponent);
-    const room = precision - scale;
-    // As many digits as there is room for overflow only if all are nines, and what follows rounds them up.
-    const fitting = digits === '' || before < room || (before === room && !isRoundedUp(digits, precision));
-    return fitting
-      ? undefined
-      : `must be less than ${10 ** room} once it is rounded to ${scale} digits behind the point`;
-  };
-
-const isRoundedUp = (digits: string, precision: number): boolean =>
-  digits.startsWith('9'.repeat(precision)) && (digits[precision] ?? '0') >= '5';
-
-/** As {@link fits}; undefined for a column that takes all that a text can be. */
-export const fitting = (entity: Table, name: string): Rule<string> | undefined => {
-  const { columnType } = columnProperties(entity, name);
-  if (columnType === 'uuid') return uuid;
-  const numeric = /^numeric\((\d+),(\d+)\)$/.exec(columnType);
-  if (numeric) return all(decimal, roundsInto(Number(numeric[1]), Number(numeric[2])));
-  const length = /^character varying\((\d+)\)$/.exec(columnType)?.[1];
-  if (length === undefined) return undefined;
-  const atMost = maxLength(Number(length));
-  // Spaces at the end that are too many are cut by the column itself.
-  return (text) => atMost(text) && atMost(withoutSpacesAtEnd(text));
-};
-
-/**
- * What the column takes: a UUID for `uuid`, an exact decimal that there is room for in `numeric`, at most its length for
- * `varchar(n)`, not counting spaces at the end.
- */
-export const fits = <E extends Table>(entity: E, name: ColumnOf<E>): Rule<string> => {
-  const rule = fitting(entity, name);
-  if (!rule) throw new Error(`${tableName(entity)}.${name} has no rule to derive`);
-  return rule;
-};
-
 /** A number, or int64, of at least that. */
 export const atLeast =
   (least: number): Rule<number | bigint> =>
@@ -123,10 +74,8 @@ export const page = atLeast(0);
 
 const DECIMAL = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?$/;
 
-const PARTS = /^[+-]?(\d*)\.?(\d*)(?:[eE]([+-]?\d+))?$/;
-
 /** Exact decimal text. */
-const decimal: Rule<string> = (text) => (DECIMAL.test(text) ? undefined : 'must be a decimal number');
+export const decimal: Rule<string> = (text) => (DECIMAL.test(text) ? undefined : 'must be a decimal number');
 
 /** A text of at least one character, or a field mask of at least one path. */
 export const filled: Rule<string | FieldMask> = (value) => {

@@ -1,11 +1,12 @@
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
 import type { FieldMask } from '@bufbuild/protobuf/wkt';
+import { type Rule, type Rules, requestCheck, unchecked, uuid } from '../contract/rules.ts';
 import type { FieldViolation } from '../database/errors.ts';
-import { columnNamed, enumText, type Table, table } from '../database/projection.ts';
 import type { Session } from '../database/session.ts';
 import { type Param, statement } from '../database/statement.ts';
+import { columnNamed, type Table, table } from '../database/table.ts';
 import { binderOf, columnProperties, parameterOf } from '../statements/parameters.ts';
-import { type Rule, type Rules, requestCheck, unchecked, uuid } from './rules.ts';
+import { enumText } from './projection.ts';
 
 /** A request to change the columns that its mask names. */
 interface PatchRequest<P extends DescMessage> {

@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { column, columnList, columnNamed, quoted, table, tableName } from '../../src/database/projection.ts';
+import { column, columnList, columnNamed, quoted, table, tableName } from '../../src/database/table.ts';
 import { defineTable, int, text } from '../../src/entities/columns.ts';
 import { Violation } from '../../src/entities/violation.ts';
 import { createDatabase } from '../support/postgres.ts';

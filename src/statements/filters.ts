@@ -1,9 +1,9 @@
 import type { DescEnum } from '@bufbuild/protobuf';
 import type { Timestamp } from '@bufbuild/protobuf/wkt';
-import { enumText } from '../database/projection.ts';
 import type { Param, RowMap, Statement } from '../database/statement.ts';
 import { count, statement } from '../database/statement.ts';
 import { timestampToText } from '../database/values.ts';
+import { enumText } from './projection.ts';
 
 /** A statement and its parameters. */
 export interface Query<T> {
