@@ -1,4 +1,4 @@
-import { Code, invalidArgument, RpcError } from '../database/errors.ts';
+import { invalidArgument, refuse } from '../contract/errors.ts';
 import { enumText } from '../database/projection.ts';
 import {
   ActionTypeSchema,
@@ -67,7 +67,7 @@ const resolved = (policies: PolicyModule): ReturnType<typeof resolveConflicts> =
     return resolveConflicts(policies);
   } catch (error) {
     if (!(error instanceof TooManyConflicts)) throw error;
-    throw new RpcError(Code.RESOURCE_EXHAUSTED, 'CONFLICT_LIMIT', error.message);
+    throw refuse('CONFLICT_LIMIT', error.message);
   }
 };
 

@@ -1,5 +1,5 @@
 import type { DescMessage, DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
-import type { FieldViolation } from '../database/errors.ts';
+import type { FieldViolation } from '../contract/errors.ts';
 import type { Session, StreamingSession } from '../database/session.ts';
 import type { Rules } from './rules.ts';
 

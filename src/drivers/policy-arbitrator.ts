@@ -1,5 +1,5 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
-import { invalidArgument } from '../database/errors.ts';
+import { invalidArgument } from '../contract/errors.ts';
 import { type ColumnOf, column, columnList, lowerEnumText, projection, table } from '../database/projection.ts';
 import { statement } from '../database/statement.ts';
 import { PolicyPrecedence } from '../entities/policy-precedence.ts';

@@ -1,4 +1,4 @@
-import { Code, RpcError } from '../database/errors.ts';
+import { RpcError, refuse } from '../contract/errors.ts';
 import {
   type ColumnOf,
   column,
@@ -206,7 +206,7 @@ const upsertCatalogEntry = statement(
 const keyOwner = async (db: Session, idempotencyKey: string, cause: RpcError): Promise<RpcError | undefined> => {
   const owner = await db.row(candidateByKey, [idempotencyKey]);
   if (!owner) return undefined;
-  return new RpcError(Code.ALREADY_EXISTS, 'UNIQUE_VIOLATION', 'the idempotency key belongs to another failure', {
+  return refuse('UNIQUE_VIOLATION', 'the idempotency key belongs to another failure', {
     metadata: {
       ...cause.metadata,
       candidate_id: String(owner.id),

@@ -7,7 +7,8 @@ import {
   type MessageInitShape,
   toBinary,
 } from '@bufbuild/protobuf';
-import { Code, type FieldViolation, invalidArgument, RpcError, toRpcError } from '../database/errors.ts';
+import { Code, type FieldViolation, invalidArgument, ofOperation, type RpcError, refuse } from '../contract/errors.ts';
+import { toRpcError } from '../database/errors.ts';
 import { noting } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import { runOnce } from '../database/requests.ts';
@@ -57,20 +58,8 @@ export const MAX_ATTEMPTS = 10;
 /** Bound of `operations`. */
 export const MAX_OPERATIONS = 1_000;
 
-/** The error of one operation, with its place in the list. */
-const atOperation = (error: unknown, index: number): RpcError => {
-  const { code, reason, message, metadata, retryAfterMs, fields, preconditions, cause } = toRpcError(error);
-  return new RpcError(code, reason, `operation ${index}: ${message}`, {
-    metadata: { ...metadata, operation: String(index) },
-    fields,
-    preconditions,
-    cause,
-    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-  });
-};
-
 const unexpected = (expected: bigint, found: bigint): RpcError =>
-  new RpcError(Code.FAILED_PRECONDITION, 'UNEXPECTED_ROW_COUNT', `${expected} rows were expected, ${found} found`, {
+  refuse('UNEXPECTED_ROW_COUNT', `${expected} rows were expected, ${found} found`, {
     metadata: { expected: String(expected), found: String(found) },
     preconditions: [
       { type: 'ROW_COUNT', subject: 'expected_rows', description: `expected ${expected}, found ${found}` },
@@ -110,7 +99,7 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
         const response = { case: result, value };
         results.push({ rows, response } as MessageInitShape<typeof OperationResultSchema>);
       } catch (error) {
-        throw atOperation(error, index);
+        throw ofOperation(toRpcError(error), index);
       }
     }
     return results;

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type DescField, type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
-import { type FieldViolation, invalidArgument, type RpcError } from '../database/errors.ts';
+import { type FieldViolation, invalidArgument, type RpcError } from '../contract/errors.ts';
 import { canonicalUuid, uuid } from '../drivers/rules.ts';
 
 /** Value of the `transaction` header that makes a call its own transaction. */

@@ -1,7 +1,8 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
-import { Code, codeName, invalidArgument, isServerError, problemOf, RpcError, toRpcError } from '../database/errors.ts';
+import { Code, codeName, invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
+import { isServerError, problemOf, toRpcError } from '../database/errors.ts';
 import { type CallNotes, noting } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import { runOnce } from '../database/requests.ts';
@@ -40,8 +41,7 @@ export interface Inbound extends Admitted {
 export const INEXACT = 'inexact-values';
 
 const transactionRequired = (): RpcError =>
-  new RpcError(
-    Code.FAILED_PRECONDITION,
+  refuse(
     'TRANSACTION_REQUIRED',
     'a write needs a `transaction` header: the id of an open transaction, or `single-use`',
   );

@@ -1,6 +1,6 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Duration, durationFromMs, durationMs, timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { invalidArgument } from '../database/errors.ts';
+import { invalidArgument } from '../contract/errors.ts';
 import { outcomeOf } from '../database/outcomes.ts';
 import type { Database } from '../database/pool.ts';
 import { requestOutcome } from '../database/requests.ts';

@@ -258,9 +258,7 @@ test('a read that cannot work with what is stored does not blame its request', a
     name === 'created_at' ? `now() + 1 / (length(id::text) * 0) * interval '1 s' as created_at` : `"${name}"`,
   );
   await person.query('alter table policy.risk_ceilings rename to real_risk_ceilings');
-  await person.query(
-    `create view policy.risk_ceilings as select ${columns.join(', ')} from policy.real_risk_ceilings`,
-  );
+  await person.query(`create view policy.risk_ceilings as select ${columns.join(', ')} from policy.real_risk_ceilings`);
   await person.query('grant select on policy.risk_ceilings to public');
   try {
     const read = (init = {}) => sidecar.grpc.unary(rpc.fetchRiskCeilings, {}, init);

@@ -11,7 +11,7 @@ import { anyUnpack, durationMs } from '@bufbuild/protobuf/wkt';
 import { type CallOptions, Code as ConnectCode, ConnectError, createClient, type Transport } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { Client, type ClientReadableStream, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
-import { codeName } from '../../src/database/errors.ts';
+import { codeName } from '../../src/contract/errors.ts';
 import {
   type BadRequest,
   BadRequestSchema,

@@ -1,5 +1,5 @@
 import type { Value } from '@bufbuild/protobuf/wkt';
-import { Code, RpcError } from '../../database/errors.ts';
+import { type RpcError, refuse } from '../../contract/errors.ts';
 import {
   type ColumnOf,
   column,
@@ -118,7 +118,7 @@ const ofStatus = (status: string | undefined): string | undefined => {
 };
 
 const noCandidate = (id: number): RpcError =>
-  new RpcError(Code.NOT_FOUND, 'CANDIDATE_NOT_FOUND', `Candidate ${id} not found`, {
+  refuse('CANDIDATE_NOT_FOUND', `Candidate ${id} not found`, {
     metadata: { candidate_id: String(id) },
   });
 
