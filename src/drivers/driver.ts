@@ -1,4 +1,4 @@
-import type { DescMessage, DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type { DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import type { FieldViolation } from '../contract/errors.ts';
 import type { Session, StreamingSession } from '../database/session.ts';
 import type { Rules } from './rules.ts';
@@ -82,5 +82,3 @@ export const driver = <S extends DescService>(service: S, rpcs: Rpcs<S>): Driver
   service,
   rpcs: rpcs as unknown as Driver['rpcs'],
 });
-
-export type { DescMessage };
