@@ -39,8 +39,9 @@ export const startTestSidecar = async (
   const lines: string[] = [];
   const log = createLog(config.logLevel, { write: (line) => lines.push(line) });
   const server = await startServer(config, { url: database.url, log, ...(limits ? { limits } : {}) });
-  const grpc = grpcCaller(server.grpcAddress);
-  const connect = connectCaller(server.httpAddress!);
+  const logged = (errorId: string): string | undefined => lines.find((line) => line.includes(errorId))?.trimEnd();
+  const grpc = grpcCaller(server.grpcAddress, logged);
+  const connect = connectCaller(server.httpAddress!, true, logged);
   const pool = openPool(database.url, 4);
   const discard = async (): Promise<void> => {
     grpc.close();
