@@ -1,7 +1,7 @@
 import type { DescField, DescMessage, Message } from '@bufbuild/protobuf';
 import type { FieldMask, Timestamp, Value } from '@bufbuild/protobuf/wkt';
-import type { FieldViolation } from '../database/errors.ts';
 import { isTimestampInRange, MAX_LEVELS } from '../database/values.ts';
+import type { FieldViolation } from './errors.ts';
 import type { PathOf } from './fields.ts';
 
 /** A rule for a present value; returns what the value would have to be, or undefined when it is. */

@@ -1,7 +1,7 @@
 import { connect as connectTcp, type Socket } from 'node:net';
 import type { ConnectionOptions } from 'node:tls';
 import pg from 'pg';
-import { Code, RpcError } from './errors.ts';
+import { type RpcError, refuse } from '../contract/errors.ts';
 import type { Target } from './target.ts';
 
 /** What stands between this program and PostgreSQL: nothing that it need know of, or a pooler that shares sessions. */
@@ -58,8 +58,7 @@ const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
 
 /** A session that does not do what answers rest on. */
 const wrongSetting = (name: string, found: string, wanted: string): RpcError =>
-  new RpcError(
-    Code.FAILED_PRECONDITION,
+  refuse(
     'DATABASE_SETTINGS',
     `the database's ${name} is "${found}" and must be "${wanted}": behind a pooler that shares sessions it cannot be set, so set it for the role (alter role … set ${name} = '${wanted}'), or tell SIDECAR_POOLER=session`,
     { metadata: { setting: name } },

@@ -1,7 +1,7 @@
 import pg from 'pg';
 import type { Client } from './client.ts';
 import { CANCEL_MS } from './client.ts';
-import { databaseError, databaseUnavailable, statementTimeout } from './errors.ts';
+import { databaseError, databaseUnavailable, statementTimeout } from './sqlstate.ts';
 import type { Param, Row, Statement } from './statement.ts';
 
 /** Every value travels as PostgreSQL's text: the codecs of this folder, not `pg`, decide what it becomes. */

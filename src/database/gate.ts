@@ -1,4 +1,4 @@
-import { busy } from './errors.ts';
+import { refuse } from '../contract/errors.ts';
 
 /** How many may be inside at once, how many may wait, and for how long (milliseconds). */
 export interface GateOptions {
@@ -46,7 +46,7 @@ export class Gate {
   #turn(signal: AbortSignal | undefined): Promise<void> {
     const { queue, waitMs } = this.#options;
     if (this.#waiting.size >= queue) {
-      throw busy('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
+      throw refuse('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
     }
     return new Promise((resolve, reject) => {
       const settle = (outcome: () => void): void => {
@@ -58,7 +58,7 @@ export class Gate {
       const enter = (): void => settle(resolve);
       const onAbort = (): void => settle(() => reject(signal!.reason));
       const timer = setTimeout(
-        () => settle(() => reject(busy('CONNECTION_WAIT_TIMEOUT', `no ${this.#name} connection came free in time`))),
+        () => settle(() => reject(refuse('CONNECTION_WAIT_TIMEOUT', `no ${this.#name} connection came free in time`))),
         waitMs,
       );
       signal?.addEventListener('abort', onAbort, { once: true });

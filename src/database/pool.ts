@@ -1,8 +1,9 @@
 import pg from 'pg';
+import { type RpcError, refuse } from '../contract/errors.ts';
 import { Client, type ClientOptions } from './client.ts';
 import { Connection, type Shared } from './connection.ts';
-import { busy, connectError, databaseUnavailable, isStalePlan, type RpcError, shuttingDown } from './errors.ts';
 import { Gate } from './gate.ts';
+import { connectError, databaseUnavailable, isStalePlan, shuttingDown } from './sqlstate.ts';
 import type { Target } from './target.ts';
 
 /** Limits of one share of the connections. */
@@ -81,7 +82,7 @@ export class Lane {
     for (;;) {
       signal?.throwIfAborted();
       if (this.#pool.waitingCount >= this.#options.queue) {
-        throw busy('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
+        throw refuse('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
       }
       const lent = this.#pool.connect();
       const found = await (signal ? raceAbort(lent, signal) : lent).catch((error: unknown) => {
@@ -130,7 +131,7 @@ export class Lane {
     const message = error instanceof Error ? error.message : '';
     if (message.startsWith('timeout exceeded when trying to connect')) {
       return this.busy >= this.#options.max && this.#lent.size >= this.#options.max
-        ? busy('CONNECTION_WAIT_TIMEOUT', `no ${this.#name} connection came free in time`)
+        ? refuse('CONNECTION_WAIT_TIMEOUT', `no ${this.#name} connection came free in time`)
         : databaseUnavailable(error);
     }
     if (message.startsWith('Cannot use a pool after calling end')) return shuttingDown();

@@ -1,4 +1,4 @@
-import { Code, RpcError } from './errors.ts';
+import { refuse } from '../contract/errors.ts';
 import type { Lane } from './pool.ts';
 import type { Session } from './session.ts';
 import { count, statement } from './statement.ts';
@@ -60,12 +60,9 @@ export const runOnce = async (
   const stored = await db.row(find, [caller, requestId]);
   if (stored) {
     if (stored.hash === hash) return stored.response;
-    throw new RpcError(
-      Code.FAILED_PRECONDITION,
-      'REQUEST_ID_REUSED',
-      'this request id has been used for another request',
-      { metadata: { request_id: requestId } },
-    );
+    throw refuse('REQUEST_ID_REUSED', 'this request id has been used for another request', {
+      metadata: { request_id: requestId },
+    });
   }
   const response = await work();
   await db.execute(store, [caller, requestId, method, Buffer.from(hash, 'hex'), Buffer.from(response)]);
@@ -90,7 +87,7 @@ export const transactionIdKey = async (lane: Lane): Promise<Uint8Array> =>
       `select value from policy_sidecar.secrets where name = 'transaction_id_key'`,
     );
     if (!rows[0]?.[0]) {
-      throw new RpcError(Code.FAILED_PRECONDITION, 'SCHEMA_OUTDATED', 'the database holds no transaction id key');
+      throw refuse('SCHEMA_OUTDATED', 'the database holds no transaction id key');
     }
     return bytes(rows[0][0]);
   });

@@ -38,6 +38,27 @@ const expected = <T>({ name }: Statement<T>, [row]: readonly T[]): NonNullable<T
   return row;
 };
 
+/** The ways to read what a statement brings, for every session that can run one. */
+export abstract class Statements {
+  abstract readonly rowCount: bigint;
+
+  abstract rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]>;
+
+  async row<T>(statement: Statement<T>, params: readonly Param[]): Promise<T | undefined> {
+    return (await this.rows(statement, params))[0];
+  }
+
+  async one<T>(statement: Statement<T>, params: readonly Param[]): Promise<NonNullable<T>> {
+    return expected(statement, await this.rows(statement, params));
+  }
+
+  async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
+    const before = this.rowCount;
+    await this.rows(statement, params);
+    return this.rowCount - before;
+  }
+}
+
 /** Rows fetched at once by a stream: enough to hide the round trip, little enough to stay small. */
 const FETCH_ROWS = 500;
 
@@ -69,12 +90,13 @@ export async function* readCursor<T>(
 }
 
 /** Each statement on a connection of its own, committed by itself. */
-export class AutoCommitSession implements Session {
+export class AutoCommitSession extends Statements implements Session {
   readonly #database: Database;
   readonly #signal: AbortSignal | undefined;
   rowCount = 0n;
 
   constructor(database: Database, signal: AbortSignal | undefined) {
+    super();
     this.#database = database;
     this.#signal = signal;
   }
@@ -85,20 +107,6 @@ export class AutoCommitSession implements Session {
     );
     this.rowCount += BigInt(count);
     return rows;
-  }
-
-  async row<T>(statement: Statement<T>, params: readonly Param[]): Promise<T | undefined> {
-    return (await this.rows(statement, params))[0];
-  }
-
-  async one<T>(statement: Statement<T>, params: readonly Param[]): Promise<NonNullable<T>> {
-    return expected(statement, await this.rows(statement, params));
-  }
-
-  async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
-    const before = this.rowCount;
-    await this.rows(statement, params);
-    return this.rowCount - before;
   }
 
   attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
@@ -113,7 +121,7 @@ export class AutoCommitSession implements Session {
 let savepoints = 0;
 
 /** Statements on the connection of an open transaction, in the order they are asked for. */
-export class TransactionSession implements StreamingSession {
+export class TransactionSession extends Statements implements StreamingSession {
   readonly #connection: Connection;
   readonly #signal: AbortSignal | undefined;
   readonly #exclusive: (<R>(work: () => Promise<R>) => Promise<R>) | undefined;
@@ -128,6 +136,7 @@ export class TransactionSession implements StreamingSession {
     signal: AbortSignal | undefined,
     exclusive?: <R>(work: () => Promise<R>) => Promise<R>,
   ) {
+    super();
     this.#connection = connection;
     this.#signal = signal;
     this.#exclusive = exclusive;
@@ -137,20 +146,6 @@ export class TransactionSession implements StreamingSession {
     const { rows, count } = await this.#connection.run(statement, params, this.#signal);
     this.rowCount += BigInt(count);
     return rows;
-  }
-
-  async row<T>(statement: Statement<T>, params: readonly Param[]): Promise<T | undefined> {
-    return (await this.rows(statement, params))[0];
-  }
-
-  async one<T>(statement: Statement<T>, params: readonly Param[]): Promise<NonNullable<T>> {
-    return expected(statement, await this.rows(statement, params));
-  }
-
-  async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
-    const before = this.rowCount;
-    await this.rows(statement, params);
-    return this.rowCount - before;
   }
 
   async *stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncGenerator<T> {

@@ -1,13 +1,15 @@
+import { type DescMessage, fromBinary, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import type { Connection, TransactionMode } from './connection.ts';
 import type { Database } from './pool.ts';
-import { AutoCommitSession, type Session, TransactionSession } from './session.ts';
+import { type OnceRequest, runOnce } from './requests.ts';
+import { AutoCommitSession, type Session, Statements, TransactionSession } from './session.ts';
 import type { Param, Statement } from './statement.ts';
 import { abortedError, commitUnknown, orUnknown } from './transactions.ts';
 
 export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', readOnly: false, deferrable: false };
 
 /** A session whose transaction begins with its first statement: until then it holds no connection. */
-class LateSession implements Session {
+class LateSession extends Statements implements Session {
   readonly #database: Database;
   readonly #mode: TransactionMode;
   readonly #signal: AbortSignal | undefined;
@@ -17,6 +19,7 @@ class LateSession implements Session {
   #rowCount = (): bigint => 0n;
 
   constructor(database: Database, mode: TransactionMode, signal: AbortSignal | undefined) {
+    super();
     this.#database = database;
     this.#mode = mode;
     this.#signal = signal;
@@ -28,18 +31,6 @@ class LateSession implements Session {
 
   async rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]> {
     return (await this.#begun()).rows(statement, params);
-  }
-
-  async row<T>(statement: Statement<T>, params: readonly Param[]): Promise<T | undefined> {
-    return (await this.#begun()).row(statement, params);
-  }
-
-  async one<T>(statement: Statement<T>, params: readonly Param[]): Promise<NonNullable<T>> {
-    return (await this.#begun()).one(statement, params);
-  }
-
-  async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
-    return (await this.#begun()).execute(statement, params);
   }
 
   async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
@@ -99,7 +90,7 @@ class LateSession implements Session {
  *
  * @throws COMMIT_OUTCOME_UNKNOWN when the connection is lost during the commit.
  */
-export const singleUse = async (
+const singleUse = async (
   database: Database,
   mode: TransactionMode,
   signal: AbortSignal | undefined,
@@ -113,4 +104,26 @@ export const singleUse = async (
     throw error;
   }
   await orUnknown(session.commit(), signal);
+};
+
+/**
+ * Answers a call in a transaction of its own, as {@link singleUse} runs it; one with a request id at most once, and a
+ * repeat with what was answered first.
+ *
+ * @throws FAILED_PRECONDITION `REQUEST_ID_REUSED` when the id belongs to another request.
+ */
+export const answerOnce = async <D extends DescMessage>(
+  database: Database,
+  mode: TransactionMode,
+  signal: AbortSignal | undefined,
+  { output, once }: { readonly output: D; readonly once: OnceRequest | undefined },
+  run: (db: Session) => Promise<MessageShape<D>>,
+): Promise<MessageShape<D>> => {
+  let response: MessageShape<D> | undefined;
+  await singleUse(database, mode, signal, async (db) => {
+    response = once
+      ? fromBinary(output, await runOnce(db, once, async () => toBinary(output, await run(db))))
+      : await run(db);
+  });
+  return response!;
 };

@@ -1,8 +1,10 @@
+import { Code, RpcError, refuse } from '../contract/errors.ts';
+import type { Reason } from '../contract/reasons.ts';
 import type { Connection, Isolation, TransactionMode } from './connection.ts';
-import { busy, Code, databaseReadOnly, RpcError, shuttingDown } from './errors.ts';
 import { evidenceOf, lockOf, type OutcomeKey } from './outcomes.ts';
 import type { Database } from './pool.ts';
 import { type Session, type StreamingSession, TransactionSession } from './session.ts';
+import { databaseReadOnly, shuttingDown } from './sqlstate.ts';
 import type { TransactionIdFacts, TransactionIds } from './transaction-id.ts';
 
 export type { Isolation, TransactionMode };
@@ -63,17 +65,16 @@ interface Remembered {
   bytes: number;
 }
 
-const stateReason: Readonly<Record<Exclude<TransactionState, 'open' | 'committing'>, string>> = {
+const stateReason = {
   committed: 'TRANSACTION_COMMITTED',
   'rolled back': 'TRANSACTION_ROLLED_BACK',
   expired: 'TRANSACTION_EXPIRED',
   lost: 'TRANSACTION_LOST',
   unknown: 'TRANSACTION_OUTCOME_UNKNOWN',
-};
+} as const satisfies Readonly<Record<Exclude<TransactionState, 'open' | 'committing'>, Reason>>;
 
 const endedError = (ended: Omit<EndedTransaction, 'settled' | 'wrote'>): RpcError =>
-  new RpcError(
-    Code.FAILED_PRECONDITION,
+  refuse(
     stateReason[ended.state as keyof typeof stateReason],
     `the transaction has ended: ${ended.state} (${ended.how}) at ${new Date(ended.endedAt).toISOString()}`,
     {
@@ -86,8 +87,7 @@ const endedError = (ended: Omit<EndedTransaction, 'settled' | 'wrote'>): RpcErro
   );
 
 export const abortedError = (): RpcError =>
-  new RpcError(
-    Code.FAILED_PRECONDITION,
+  refuse(
     'TRANSACTION_ABORTED',
     'an earlier statement of this transaction failed; roll back, or roll back to a savepoint',
   );
@@ -192,7 +192,7 @@ export class Transaction {
   /** Takes a turn: calls run in arrival order, one at a time. A full queue keeps nobody from `ending` it. */
   #turn<T>(signal: AbortSignal | undefined, work: () => Promise<T>, ending = false): Promise<T> {
     if (!ending && this.#waiting >= this.#registry.limits.queue) {
-      throw busy('TRANSACTION_QUEUE_FULL', 'too many calls wait inside this transaction');
+      throw refuse('TRANSACTION_QUEUE_FULL', 'too many calls wait inside this transaction');
     }
     this.#waiting += 1;
     this.#unused = false;
@@ -278,18 +278,10 @@ export class Transaction {
     const known = this.#sequence.get(sequence);
     if (known) {
       if (known.digest === digest) return known.answer;
-      throw new RpcError(
-        Code.FAILED_PRECONDITION,
-        'SEQUENCE_REUSED',
-        `sequence number ${sequence} of this transaction belongs to another request`,
-      );
+      throw refuse('SEQUENCE_REUSED', `sequence number ${sequence} of this transaction belongs to another request`);
     }
     if (sequence <= this.#sequenceForgotten) {
-      throw new RpcError(
-        Code.FAILED_PRECONDITION,
-        'SEQUENCE_FORGOTTEN',
-        `the answer to sequence number ${sequence} is no longer kept`,
-      );
+      throw refuse('SEQUENCE_FORGOTTEN', `the answer to sequence number ${sequence} is no longer kept`);
     }
     const remembered: Remembered = { digest, answer: work(), bytes: 0 };
     this.#sequence.set(sequence, remembered);
@@ -350,7 +342,7 @@ export class Transaction {
   #indexOf(name: string): number {
     const index = this.#savepoints.lastIndexOf(name);
     if (index !== -1) return index;
-    throw new RpcError(Code.FAILED_PRECONDITION, 'SAVEPOINT_UNKNOWN', `this transaction has no savepoint ${name}`);
+    throw refuse('SAVEPOINT_UNKNOWN', `this transaction has no savepoint ${name}`);
   }
 
   /**
@@ -363,8 +355,7 @@ export class Transaction {
       async () => {
         if (this.failed) {
           await this.#end('rolled back', 'commit of an aborted transaction');
-          throw new RpcError(
-            Code.FAILED_PRECONDITION,
+          throw refuse(
             'TRANSACTION_ABORTED',
             'an earlier statement of this transaction failed; it has been rolled back',
           );
@@ -444,12 +435,9 @@ export class Transaction {
 }
 
 export const commitUnknown = (cause: unknown): RpcError =>
-  new RpcError(
-    Code.UNAVAILABLE,
-    'COMMIT_OUTCOME_UNKNOWN',
-    'the connection was lost during commit; ask GetOutcome whether it took effect',
-    { cause },
-  );
+  refuse('COMMIT_OUTCOME_UNKNOWN', 'the connection was lost during commit; ask GetOutcome whether it took effect', {
+    cause,
+  });
 
 /** A commit goes on when its caller leaves, who is told soon that nobody knows yet how it ends. */
 export const orUnknown = <T>(committing: Promise<T>, signal: AbortSignal | undefined): Promise<T> => {
@@ -459,8 +447,7 @@ export const orUnknown = <T>(committing: Promise<T>, signal: AbortSignal | undef
     const onAbort = (): void => {
       timer = setTimeout(() => {
         reject(
-          new RpcError(
-            Code.UNAVAILABLE,
+          refuse(
             'COMMIT_OUTCOME_UNKNOWN',
             'the call ended while its commit was under way; ask GetOutcome whether it took effect',
             { cause: signal.reason },
@@ -537,7 +524,7 @@ export class TransactionRegistry {
     work: (db: StreamingSession) => AsyncIterable<T>,
   ): AsyncGenerator<T> {
     const most = Math.max(1, Math.ceil(this.#database.transactions.max / 2));
-    if (this.#streams >= most) throw busy('STREAM_LIMIT', `${most} streams outside transactions are open already`);
+    if (this.#streams >= most) throw refuse('STREAM_LIMIT', `${most} streams outside transactions are open already`);
     this.#streams += 1;
     const transaction = await this.begin(
       {
@@ -577,7 +564,7 @@ export class TransactionRegistry {
     let held = 0;
     for (const transaction of this.#open.values()) if (transaction.caller === caller) held += 1;
     if (held >= this.#database.transactions.max) {
-      throw busy('TRANSACTION_LIMIT', `this caller already holds all ${held} transactions; end one first`);
+      throw refuse('TRANSACTION_LIMIT', `this caller already holds all ${held} transactions; end one first`);
     }
   }
 
@@ -608,11 +595,7 @@ export class TransactionRegistry {
     const facts = this.#ids.read(id, caller);
     if (facts && facts.holder !== this.#ids.holder) return elsewhere(facts.holder);
     if (facts) {
-      return new RpcError(
-        Code.FAILED_PRECONDITION,
-        'TRANSACTION_LOST',
-        'the transaction ended long ago; ask GetOutcome how',
-      );
+      return refuse('TRANSACTION_LOST', 'the transaction ended long ago; ask GetOutcome how');
     }
     return unknownTransaction();
   }
@@ -653,16 +636,13 @@ export class TransactionRegistry {
   }
 }
 
-const foreign = (): RpcError =>
-  new RpcError(Code.PERMISSION_DENIED, 'TRANSACTION_NOT_YOURS', 'the transaction belongs to another caller');
+const foreign = (): RpcError => refuse('TRANSACTION_NOT_YOURS', 'the transaction belongs to another caller');
 
-const unknownTransaction = (): RpcError =>
-  new RpcError(Code.FAILED_PRECONDITION, 'TRANSACTION_UNKNOWN', 'there is no such transaction');
+const unknownTransaction = (): RpcError => refuse('TRANSACTION_UNKNOWN', 'there is no such transaction');
 
 /** The refusal of an id that another process issued: the sidecar of another pod, or this one's predecessor. */
 export const elsewhere = (holder: string): RpcError =>
-  new RpcError(
-    Code.FAILED_PRECONDITION,
+  refuse(
     'TRANSACTION_ELSEWHERE',
     `the transaction was begun by the sidecar ${holder}, and is usable there alone; ask GetOutcome how it ended`,
     { metadata: { holder } },

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { Code, RpcError } from '../database/errors.ts';
+import { refuse } from '../contract/errors.ts';
 import { pythonJson } from '../plang/python-json.ts';
 
 /** How several limits or actions become one. */
@@ -97,12 +97,9 @@ export const resolveActionConflict = (
 const strategyOf = (stored: string | undefined): Strategy => {
   if (stored === undefined) return 'most_restrictive';
   if (STRATEGIES.includes(stored)) return stored as Strategy;
-  throw new RpcError(
-    Code.FAILED_PRECONDITION,
-    'UNKNOWN_CONFLICT_STRATEGY',
-    `'${stored}' is not a valid ConflictStrategy`,
-    { metadata: { conflict_strategy: stored } },
-  );
+  throw refuse('UNKNOWN_CONFLICT_STRATEGY', `'${stored}' is not a valid ConflictStrategy`, {
+    metadata: { conflict_strategy: stored },
+  });
 };
 
 const whole = (limit: number | null): bigint | null => (limit ? BigInt(Math.trunc(limit)) : null);

@@ -1,5 +1,5 @@
+import { invalidArgument, refuse } from '../contract/errors.ts';
 import { maxLength, type Rule, type Rules, required } from '../contract/rules.ts';
-import { Code, invalidArgument, RpcError } from '../database/errors.ts';
 import {
   ActionTypeSchema,
   ConflictResolverService,
@@ -67,7 +67,7 @@ const resolved = (policies: PolicyModule): ReturnType<typeof resolveConflicts> =
     return resolveConflicts(policies);
   } catch (error) {
     if (!(error instanceof TooManyConflicts)) throw error;
-    throw new RpcError(Code.RESOURCE_EXHAUSTED, 'CONFLICT_LIMIT', error.message);
+    throw refuse('CONFLICT_LIMIT', error.message);
   }
 };
 

@@ -1,6 +1,6 @@
 import type { DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type { FieldViolation } from '../contract/errors.ts';
 import type { Rules } from '../contract/rules.ts';
-import type { FieldViolation } from '../database/errors.ts';
 import type { Session, StreamingSession } from '../database/session.ts';
 
 /** What a handler may know of its call besides the request. */

@@ -1,6 +1,6 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import { invalidArgument } from '../contract/errors.ts';
 import { all, filled, mask, page, required } from '../contract/rules.ts';
-import { invalidArgument } from '../database/errors.ts';
 import { statement } from '../database/statement.ts';
 import { type ColumnOf, column, table } from '../database/table.ts';
 import { PolicyPrecedence } from '../entities/policy-precedence.ts';

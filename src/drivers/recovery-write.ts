@@ -1,5 +1,5 @@
+import { RpcError, refuse } from '../contract/errors.ts';
 import { all, between, filled, mask, page, type Rule, required } from '../contract/rules.ts';
-import { Code, RpcError } from '../database/errors.ts';
 import type { Session } from '../database/session.ts';
 import { count, firstFlag, firstNumber, firstText, statement } from '../database/statement.ts';
 import { type ColumnOf, column, table } from '../database/table.ts';
@@ -139,7 +139,7 @@ const upsertCatalogEntry = statement(
 const keyOwner = async (db: Session, idempotencyKey: string, cause: RpcError): Promise<RpcError | undefined> => {
   const owner = await db.row(candidateByKey, [idempotencyKey]);
   if (!owner) return undefined;
-  return new RpcError(Code.ALREADY_EXISTS, 'UNIQUE_VIOLATION', 'the idempotency key belongs to another failure', {
+  return refuse('UNIQUE_VIOLATION', 'the idempotency key belongs to another failure', {
     metadata: {
       ...cause.metadata,
       candidate_id: String(owner.id),

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
+import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import { all, filled, mask, page, required } from '../contract/rules.ts';
-import { Code, invalidArgument, RpcError } from '../database/errors.ts';
 import { type Notes, type Row, statement } from '../database/statement.ts';
 import { type ColumnOf, column, table } from '../database/table.ts';
 import { jsonToValue } from '../database/values.ts';
@@ -131,7 +131,7 @@ const newScopeId = (): string => `SCOPE-${randomBytes(6).toString('hex')}`;
 /** FAILED_PRECONDITION for a stored scope that cannot be tested: nothing in the request is wrong. */
 const unreadable = (error: UnreadableScope): RpcError => {
   const { scopeId } = error.cause as { scopeId: string };
-  return new RpcError(Code.FAILED_PRECONDITION, 'SCOPE_UNREADABLE', `scope ${scopeId}: ${error.message}`, {
+  return refuse('SCOPE_UNREADABLE', `scope ${scopeId}: ${error.message}`, {
     metadata: { scope_id: scopeId },
   });
 };

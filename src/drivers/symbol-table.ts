@@ -1,7 +1,7 @@
 import { create, type MessageInitShape, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import { type Duration, durationFromMs, durationMs, type Value } from '@bufbuild/protobuf/wkt';
+import { refuse } from '../contract/errors.ts';
 import { type Rule, type Rules, required } from '../contract/rules.ts';
-import { Code, RpcError } from '../database/errors.ts';
 import { PolicyCategory, PolicyCategorySchema } from '../gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
 import {
   type DefineRequestSchema,
@@ -21,10 +21,9 @@ import {
   type Scope,
   SymbolTable,
   SymbolTableError,
-  type SymbolTableReason,
   type SymbolType,
 } from '../plang/symbol-table.ts';
-import { HandleError, type HandleReason, SymbolTables } from '../plang/symbol-tables.ts';
+import { HandleError, SymbolTables } from '../plang/symbol-tables.ts';
 import { enumText } from '../statements/projection.ts';
 import { type CallContext, compute, driver } from './driver.ts';
 
@@ -41,21 +40,8 @@ const DEFAULT_PRIORITY = 50;
 
 const tables = new SymbolTables<Value>();
 
-const CODES: Readonly<Record<SymbolTableReason | HandleReason, Code>> = {
-  SYMBOL_DEFINED: Code.ALREADY_EXISTS,
-  GLOBAL_SCOPE: Code.FAILED_PRECONDITION,
-  SYMBOL_LIMIT: Code.RESOURCE_EXHAUSTED,
-  SCOPE_LIMIT: Code.RESOURCE_EXHAUSTED,
-  SIZE_LIMIT: Code.RESOURCE_EXHAUSTED,
-  TABLE_UNKNOWN: Code.FAILED_PRECONDITION,
-  TABLE_NOT_YOURS: Code.PERMISSION_DENIED,
-  TABLE_LIMIT: Code.RESOURCE_EXHAUSTED,
-};
-
 const refused = (error: unknown): unknown =>
-  error instanceof SymbolTableError || error instanceof HandleError
-    ? new RpcError(CODES[error.reason], error.reason, error.message)
-    : error;
+  error instanceof SymbolTableError || error instanceof HandleError ? refuse(error.reason, error.message) : error;
 
 const categoryText = (category: PolicyCategory | undefined): Category | undefined =>
   category === undefined ? undefined : (enumText(PolicyCategorySchema, category) as Category);

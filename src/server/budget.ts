@@ -1,4 +1,4 @@
-import { busy } from '../database/errors.ts';
+import { refuse } from '../contract/errors.ts';
 
 /** The most that a byte of gzip or deflate can unfold to, by their format. */
 const DEFLATE_RATIO = 1_032;
@@ -60,7 +60,7 @@ export class Reservation {
     this.#received += bytes;
     const held = this.#received + this.#unfolded(this.#received);
     if (!this.#take(held - this.#held)) {
-      throw busy('REQUEST_BYTES_EXHAUSTED', 'the requests under way hold as many bytes as they may');
+      throw refuse('REQUEST_BYTES_EXHAUSTED', 'the requests under way hold as many bytes as they may');
     }
     this.#held = held;
   }

@@ -1,11 +1,10 @@
-import { Code, RpcError } from '../database/errors.ts';
+import { type RpcError, refuse } from '../contract/errors.ts';
 
 /** Why a call ended early. */
-export const deadlineExceeded = (): RpcError =>
-  new RpcError(Code.DEADLINE_EXCEEDED, 'DEADLINE_EXCEEDED', 'the deadline of the call passed');
+export const deadlineExceeded = (): RpcError => refuse('DEADLINE_EXCEEDED', 'the deadline of the call passed');
 
 /** Why a call ended early. */
-export const cancelled = (): RpcError => new RpcError(Code.CANCELLED, 'CANCELLED', 'the caller cancelled the call');
+export const cancelled = (): RpcError => refuse('CANCELLED', 'the caller cancelled the call');
 
 /** How much sooner than here a deadline may pass for the caller, who then leaves because of it. */
 const SKEW_MS = 20;

@@ -1,11 +1,11 @@
 import { type DescMessage, fromBinary, fromJsonString, type Message } from '@bufbuild/protobuf';
-import { Code, RpcError } from '../database/errors.ts';
+import { type RpcError, refuse } from '../contract/errors.ts';
 import { countElements } from './elements.ts';
 import { strictJson } from './json.ts';
 
 /** A body that is no message of its type. */
 export const malformed = (message: string, cause?: unknown): RpcError =>
-  new RpcError(Code.INVALID_ARGUMENT, 'MALFORMED_REQUEST', message, { cause });
+  refuse('MALFORMED_REQUEST', message, { cause });
 
 /**
  * Reads a request in the binary form.

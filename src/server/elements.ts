@@ -1,17 +1,14 @@
 import { type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
-import { Code, RpcError } from '../database/errors.ts';
+import { type RpcError, refuse } from '../contract/errors.ts';
 
 /** Values that one request may hold: fields, elements of lists, entries of maps, at every depth. */
 export const MAX_ELEMENTS = 100_000;
 
 /** RESOURCE_EXHAUSTED: what the request holds would take too long to read. */
 export const tooManyElements = (): RpcError =>
-  new RpcError(
-    Code.RESOURCE_EXHAUSTED,
-    'REQUEST_TOO_COMPLEX',
-    `a request may hold at most ${MAX_ELEMENTS} fields, list elements and map entries`,
-    { metadata: { limit: String(MAX_ELEMENTS) } },
-  );
+  refuse('REQUEST_TOO_COMPLEX', `a request may hold at most ${MAX_ELEMENTS} fields, list elements and map entries`, {
+    metadata: { limit: String(MAX_ELEMENTS) },
+  });
 
 const VARINT = 0;
 const FIXED64 = 1;

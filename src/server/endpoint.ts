@@ -1,6 +1,6 @@
 import type { DescMethod, DescService, Message } from '@bufbuild/protobuf';
+import type { FieldViolation } from '../contract/errors.ts';
 import { type Rule, requestCheck } from '../contract/rules.ts';
-import type { FieldViolation } from '../database/errors.ts';
 import type { CallNotes } from '../database/notes.ts';
 import type { CallContext, Driver, RpcDefinition, RpcKind } from '../drivers/driver.ts';
 

@@ -1,18 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  create,
-  type DescMessage,
-  fromBinary,
-  type Message,
-  type MessageInitShape,
-  toBinary,
-} from '@bufbuild/protobuf';
-import { Code, type FieldViolation, invalidArgument, RpcError, toRpcError } from '../database/errors.ts';
+import { create, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf';
+import { Code, type FieldViolation, invalidArgument, ofOperation, type RpcError, refuse } from '../contract/errors.ts';
 import { noting } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
-import { runOnce } from '../database/requests.ts';
 import type { Session } from '../database/session.ts';
-import { singleUse } from '../database/single-use.ts';
+import { answerOnce } from '../database/single-use.ts';
+import { toRpcError } from '../database/sqlstate.ts';
 import type { TransactionMode } from '../database/transactions.ts';
 import { type Operation, OperationResultSchema, OperationSchema } from '../gen/hoc/cus/policies/v1/operation_pb.ts';
 import {
@@ -57,20 +50,8 @@ export const MAX_ATTEMPTS = 10;
 /** Bound of `operations`. */
 export const MAX_OPERATIONS = 1_000;
 
-/** The error of one operation, with its place in the list. */
-const atOperation = (error: unknown, index: number): RpcError => {
-  const { code, reason, message, metadata, retryAfterMs, fields, preconditions, cause } = toRpcError(error);
-  return new RpcError(code, reason, `operation ${index}: ${message}`, {
-    metadata: { ...metadata, operation: String(index) },
-    fields,
-    preconditions,
-    cause,
-    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-  });
-};
-
 const unexpected = (expected: bigint, found: bigint): RpcError =>
-  new RpcError(Code.FAILED_PRECONDITION, 'UNEXPECTED_ROW_COUNT', `${expected} rows were expected, ${found} found`, {
+  refuse('UNEXPECTED_ROW_COUNT', `${expected} rows were expected, ${found} found`, {
     metadata: { expected: String(expected), found: String(found) },
     preconditions: [
       { type: 'ROW_COUNT', subject: 'expected_rows', description: `expected ${expected}, found ${found}` },
@@ -110,7 +91,7 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
         const response = { case: result, value };
         results.push({ rows, response } as MessageInitShape<typeof OperationResultSchema>);
       } catch (error) {
-        throw atOperation(error, index);
+        throw ofOperation(toRpcError(error), index);
       }
     }
     return results;
@@ -120,6 +101,16 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
     const { operations } = request;
     validate(operations);
     const requestId = requestIdOf(call);
+    const { caller } = call;
+    const once =
+      requestId === undefined
+        ? undefined
+        : {
+            caller,
+            requestId,
+            method: 'TransactionService/Execute',
+            hash: digest('Execute', ExecuteRequestSchema, request),
+          };
     const mode: TransactionMode = {
       isolation: isolationOf(request.isolationLevel ?? IsolationLevel.READ_COMMITTED),
       readOnly: false,
@@ -127,22 +118,11 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
     };
     const attempts = request.maxAttempts ?? 1;
     for (let attempt = 1; ; attempt += 1) {
-      let response: ExecuteResponse | undefined;
       call.notes.clear();
       const run = async (db: Session): Promise<ExecuteResponse> =>
         create(ExecuteResponseSchema, { results: await runAll(db, operations, call), attempts: attempt });
       try {
-        await singleUse(database, mode, call.signal, async (db) => {
-          if (requestId === undefined) {
-            response = await run(db);
-            return;
-          }
-          const hash = digest('Execute', ExecuteRequestSchema, request);
-          const once = { caller: call.caller, requestId, method: 'TransactionService/Execute', hash };
-          const bytes = await runOnce(db, once, async () => toBinary(ExecuteResponseSchema, await run(db)));
-          response = fromBinary(ExecuteResponseSchema, bytes);
-        });
-        return response!;
+        return await answerOnce(database, mode, call.signal, { output: ExecuteResponseSchema, once }, run);
       } catch (error) {
         const failure = toRpcError(error);
         if (failure.code !== Code.ABORTED || attempt >= attempts) throw failure;

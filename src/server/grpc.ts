@@ -12,8 +12,9 @@ import {
   type StatusObject,
   type sendUnaryData,
 } from '@grpc/grpc-js';
-import { Code, RpcError, toRpcError } from '../database/errors.ts';
+import { type RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
+import { toRpcError } from '../database/sqlstate.ts';
 import { type BindOptions, bind } from './bind.ts';
 import type { ByteBudget } from './budget.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
@@ -166,7 +167,7 @@ const handlers = {
 const identityBuffer = (bytes: Buffer): Buffer => bytes;
 
 /** Answers a call whose body is not wanted. */
-const refuse = (stream: ServerHttp2Stream, error: RpcError): void => {
+const turnAway = (stream: ServerHttp2Stream, error: RpcError): void => {
   if (stream.destroyed || stream.closed) return;
   if (stream.headersSent) {
     stream.close(constants.NGHTTP2_CANCEL);
@@ -196,7 +197,7 @@ const streamHandlerOf = (server: Server): EventEmitter => {
 };
 
 const requestTimeout = (ms: number): RpcError =>
-  new RpcError(Code.DEADLINE_EXCEEDED, 'REQUEST_TIMEOUT', `the request was not complete after ${ms} ms`);
+  refuse('REQUEST_TIMEOUT', `the request was not complete after ${ms} ms`);
 
 /** Serves the endpoints over gRPC. */
 export const listenGrpc = async (
@@ -247,7 +248,7 @@ export const listenGrpc = async (
     const admitted = pipeline.admit(arrival);
     settleHeaders(headers, read);
     arrivals.add(admitted, headers, stream);
-    const giveUp = (error: unknown): void => refuse(stream, pipeline.refuse(admitted, toRpcError(error)));
+    const giveUp = (error: unknown): void => turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
     const reservation = budget.open(headers['grpc-encoding'] as string | undefined);
     stream.on('data', (chunk: Buffer) => {
       try {
@@ -271,7 +272,7 @@ export const listenGrpc = async (
       try {
         arrive(endpoint, stream, headers, raw as string[]);
       } catch (error) {
-        refuse(stream, toRpcError(error));
+        turnAway(stream, toRpcError(error));
         return;
       }
     }

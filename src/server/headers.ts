@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { type DescField, type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
+import { type FieldViolation, invalidArgument, type RpcError } from '../contract/errors.ts';
 import { canonicalUuid, uuid } from '../contract/rules.ts';
-import { type FieldViolation, invalidArgument, type RpcError } from '../database/errors.ts';
 
 /** Value of the `transaction` header that makes a call its own transaction. */
 export const SINGLE_USE = 'single-use';

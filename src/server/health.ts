@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DescService } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
-import { Code, problemOf, RpcError } from '../database/errors.ts';
+import { refuse } from '../contract/errors.ts';
 import type { Database } from '../database/pool.ts';
+import { problemOf } from '../database/sqlstate.ts';
 import {
   Health,
   type HealthCheckRequest,
@@ -140,7 +141,7 @@ export const healthEndpoints = (
     {
       check: {
         handle: ({ service }: HealthCheckRequest) => {
-          if (!known.has(service)) throw new RpcError(Code.NOT_FOUND, 'SERVICE_UNKNOWN', 'there is no such service');
+          if (!known.has(service)) throw refuse('SERVICE_UNKNOWN', 'there is no such service');
           return { status: status(service) };
         },
       },

@@ -15,8 +15,9 @@ import {
   type HandlerContext,
 } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
-import { Code, RpcError, toRpcError } from '../database/errors.ts';
+import { Code, RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
+import { toRpcError } from '../database/sqlstate.ts';
 import { bind } from './bind.ts';
 import { CONNECTION_LIMITS, Connections } from './connections.ts';
 import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
@@ -70,9 +71,9 @@ const unreadable = ({ code, rawMessage, cause }: ConnectError): RpcError => {
     case Code.DEADLINE_EXCEEDED:
       return deadlineExceeded();
     case Code.RESOURCE_EXHAUSTED:
-      return new RpcError(Code.RESOURCE_EXHAUSTED, 'REQUEST_TOO_LARGE', rawMessage);
+      return refuse('REQUEST_TOO_LARGE', rawMessage);
     case Code.UNIMPLEMENTED:
-      return new RpcError(Code.UNIMPLEMENTED, 'UNSUPPORTED_REQUEST', rawMessage);
+      return refuse('UNSUPPORTED_REQUEST', rawMessage);
     default:
       return malformed(rawMessage);
   }

@@ -2,7 +2,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import type { Logger } from 'pino';
 import { ConfigError } from '../config.ts';
-import { Code, RpcError } from '../database/errors.ts';
+import { type RpcError, refuse } from '../contract/errors.ts';
 
 /** Tells who calls. */
 export interface Identity {
@@ -33,8 +33,7 @@ export const parseTokens = (text: string): { name: string; hash: Buffer }[] =>
     return [{ name, hash: Buffer.from(hash, 'hex') }];
   });
 
-const unauthenticated = (): RpcError =>
-  new RpcError(Code.UNAUTHENTICATED, 'UNAUTHENTICATED', 'a valid bearer token is required');
+const unauthenticated = (): RpcError => refuse('UNAUTHENTICATED', 'a valid bearer token is required');
 
 const WATCH_MS = 1_000;
 

@@ -1,5 +1,5 @@
 import { type DescEnum, type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
-import { type FieldViolation, invalidArgument } from '../database/errors.ts';
+import { type FieldViolation, invalidArgument } from '../contract/errors.ts';
 import { MAX_ELEMENTS, tooManyElements } from './elements.ts';
 
 /** What is expected at a place of a JSON text. */

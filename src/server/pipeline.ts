@@ -1,12 +1,12 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
-import { Code, codeName, invalidArgument, isServerError, problemOf, RpcError, toRpcError } from '../database/errors.ts';
+import { Code, codeName, invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import { type CallNotes, noting } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
-import { runOnce } from '../database/requests.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
-import { READ_COMMITTED, singleUse } from '../database/single-use.ts';
+import { answerOnce, READ_COMMITTED } from '../database/single-use.ts';
+import { isServerError, problemOf, toRpcError } from '../database/sqlstate.ts';
 import type { TransactionRegistry } from '../database/transactions.ts';
 import type { Endpoint } from './endpoint.ts';
 import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
@@ -40,8 +40,7 @@ export interface Inbound extends Admitted {
 export const INEXACT = 'inexact-values';
 
 const transactionRequired = (): RpcError =>
-  new RpcError(
-    Code.FAILED_PRECONDITION,
+  refuse(
     'TRANSACTION_REQUIRED',
     'a write needs a `transaction` header: the id of an open transaction, or `single-use`',
   );
@@ -226,28 +225,18 @@ export class Pipeline {
       .then((bytes) => fromBinary(output, bytes));
   }
 
-  async #inSingleUse(
+  #inSingleUse(
     { endpoint, signal, caller }: Inbound,
     requestId: string | undefined,
     request: Message,
     run: (db: Session) => Promise<Message>,
   ): Promise<Message> {
-    const { output } = endpoint.method;
-    let response: Message | undefined;
-    await singleUse(this.#database, READ_COMMITTED, signal, async (db) => {
-      if (requestId === undefined) {
-        response = await run(db);
-        return;
-      }
-      const once = {
-        caller,
-        requestId,
-        method: endpoint.name,
-        hash: digest(endpoint.path, endpoint.method.input, request),
-      };
-      response = fromBinary(output, await runOnce(db, once, async () => toBinary(output, await run(db))));
-    });
-    return response!;
+    const { input, output } = endpoint.method;
+    const once =
+      requestId === undefined
+        ? undefined
+        : { caller, requestId, method: endpoint.name, hash: digest(endpoint.path, input, request) };
+    return answerOnce(this.#database, READ_COMMITTED, signal, { output, once }, run);
   }
 
   #source({ inbound }: Entry, request: Message): AsyncIterable<object> {

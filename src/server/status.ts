@@ -1,6 +1,6 @@
 import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { anyPack, durationFromMs } from '@bufbuild/protobuf/wkt';
-import type { RpcError } from '../database/errors.ts';
+import type { RpcError } from '../contract/errors.ts';
 import {
   BadRequestSchema,
   ErrorInfoSchema,

@@ -1,7 +1,7 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Duration, durationFromMs, durationMs, timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { invalidArgument } from '../contract/errors.ts';
 import { between, canonicalUuid, maxLength, nested, type Rule, required, unchecked, uuid } from '../contract/rules.ts';
-import { invalidArgument } from '../database/errors.ts';
 import { outcomeOf } from '../database/outcomes.ts';
 import type { Database } from '../database/pool.ts';
 import { requestOutcome } from '../database/requests.ts';

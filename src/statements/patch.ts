@@ -1,7 +1,7 @@
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
 import type { FieldMask } from '@bufbuild/protobuf/wkt';
+import type { FieldViolation } from '../contract/errors.ts';
 import { type Rule, type Rules, requestCheck, unchecked, uuid } from '../contract/rules.ts';
-import type { FieldViolation } from '../database/errors.ts';
 import type { Session } from '../database/session.ts';
 import { type Param, statement } from '../database/statement.ts';
 import { columnNamed, type Table, table } from '../database/table.ts';

@@ -1,7 +1,7 @@
 import type { DescEnum, DescField, DescMessage, MessageShape } from '@bufbuild/protobuf';
 import { create, ScalarType } from '@bufbuild/protobuf';
 import type { Value } from '@bufbuild/protobuf/wkt';
-import { Code, RpcError } from '../database/errors.ts';
+import { Code, RpcError } from '../contract/errors.ts';
 import type { Cell, Notes, Row, RowMap } from '../database/statement.ts';
 import { columnNamed, type Table, tableName } from '../database/table.ts';
 import {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { Code, type RpcError } from '../../src/database/errors.ts';
+import { Code, type RpcError } from '../../src/contract/errors.ts';
 import { CallNotes } from '../../src/database/notes.ts';
 import { jsonToValue, valueToJson } from '../../src/database/values.ts';
 import { Evaluation } from '../../src/entities/evaluation.ts';

@@ -10,13 +10,13 @@ import { scopes } from './computed/scopes.ts';
 import { sequenceMismatches } from './computed/sequence.ts';
 import type { Computation, Data, Outcome, Subject } from './computed/subject.ts';
 import { symbols } from './computed/symbols.ts';
-import { texts } from './computed/texts.ts';
+import { isServed, texts } from './computed/texts.ts';
 import { type ComputedCase, resolverCases } from './format.ts';
 import { refusalMismatches } from './refusals.ts';
 import { Tables } from './tables.ts';
 import { type Golden, Instant, Reader } from './values.ts';
 
-const cases = resolverCases();
+const cases = resolverCases().filter(isServed);
 
 const SEQUENCE = 'database sequence';
 const COMPUTATIONS: Readonly<Record<string, Computation>> = {

@@ -1,6 +1,6 @@
 import { readdirSync } from 'node:fs';
 import { type DescMessage, type DescMethodUnary, type DescService, fromJson, type JsonValue } from '@bufbuild/protobuf';
-import { Code } from '../../src/database/errors.ts';
+import { Code } from '../../src/contract/errors.ts';
 import { CallError } from '../support/client.ts';
 import type { TestSidecar } from '../support/sidecar.ts';
 import { rowOf } from './answers.ts';

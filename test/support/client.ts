@@ -11,7 +11,7 @@ import { anyUnpack, durationMs } from '@bufbuild/protobuf/wkt';
 import { type CallOptions, Code as ConnectCode, ConnectError, createClient, type Transport } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { Client, type ClientReadableStream, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
-import { codeName } from '../../src/database/errors.ts';
+import { codeName } from '../../src/contract/errors.ts';
 import {
   type BadRequest,
   BadRequestSchema,
@@ -35,6 +35,9 @@ export interface CallInit {
   readonly onTrailer?: (trailer: (name: string) => string | undefined) => void;
 }
 
+/** Finds the log line of an error id, where the log of the server is at hand. */
+export type LoggedCause = (errorId: string) => string | undefined;
+
 /** A refused call, the same from either listener. */
 export class CallError extends Error {
   /** Name of the gRPC code. */
@@ -49,7 +52,7 @@ export class CallError extends Error {
   /** Delay of the RetryInfo, milliseconds. */
   readonly retryAfterMs: number | undefined;
 
-  constructor(code: number, message: string, details: readonly object[]) {
+  constructor(code: number, message: string, details: readonly object[], logged: LoggedCause = () => undefined) {
     super(message);
     const detail = <T>(typeName: string): T | undefined =>
       details.find((each) => (each as { $typeName: string }).$typeName === typeName) as T | undefined;
@@ -62,28 +65,33 @@ export class CallError extends Error {
     this.fields = this.violations.map(({ field }) => field);
     this.preconditions = detail<PreconditionFailure>(PreconditionFailureSchema.typeName)?.violations ?? [];
     this.retryAfterMs = retry?.retryDelay && durationMs(retry.retryDelay);
+    const { error_id: id } = this.metadata;
+    const line = id === undefined ? undefined : logged(id);
+    if (line !== undefined) this.message = `${message}\n${line}`;
   }
 }
 
 const DETAILS = [ErrorInfoSchema, RetryInfoSchema, BadRequestSchema, PreconditionFailureSchema];
 const registry = createRegistry(...DETAILS);
 
-const fromServiceError = (error: ServiceError): CallError => {
+const fromServiceError = (error: ServiceError, logged?: LoggedCause): CallError => {
   const [bytes] = error.metadata?.get('grpc-status-details-bin') ?? [];
   const details = bytes ? fromBinary(StatusSchema, bytes as Buffer).details : [];
   return new CallError(
     error.code,
     error.details,
     details.flatMap((any) => anyUnpack(any, registry) ?? []),
+    logged,
   );
 };
 
-const fromConnectError = (thrown: unknown): CallError => {
+const fromConnectError = (thrown: unknown, logged?: LoggedCause): CallError => {
   const error = ConnectError.from(thrown);
   return new CallError(
     error.code as number,
     error.rawMessage,
     DETAILS.flatMap((desc) => error.findDetails(desc as typeof ErrorInfoSchema)),
+    logged,
   );
 };
 
@@ -109,7 +117,7 @@ const headersOf = ({ transaction, headers = {} }: CallInit): Record<string, stri
 });
 
 /** Calls through `@grpc/grpc-js`. */
-export const grpcCaller = (address: string): Caller => {
+export const grpcCaller = (address: string, logged?: LoggedCause): Caller => {
   const client = new Client(address, credentials.createInsecure(), {
     'grpc.max_receive_message_length': -1,
     'grpc.max_send_message_length': -1,
@@ -134,7 +142,7 @@ export const grpcCaller = (address: string): Caller => {
           create(method.input, request),
           metadata,
           options,
-          (error, response) => (error ? reject(fromServiceError(error)) : resolve(response as never)),
+          (error, response) => (error ? reject(fromServiceError(error, logged)) : resolve(response as never)),
         );
         call.on('status', ({ metadata: trailer }) => init.onTrailer?.((name) => trailer.get(name)[0]?.toString()));
         init.signal?.addEventListener('abort', () => call.cancel(), { once: true });
@@ -155,7 +163,7 @@ export const grpcCaller = (address: string): Caller => {
       try {
         for await (const response of call) yield response as never;
       } catch (error) {
-        throw fromServiceError(error as ServiceError);
+        throw fromServiceError(error as ServiceError, logged);
       } finally {
         call.cancel();
       }
@@ -165,7 +173,7 @@ export const grpcCaller = (address: string): Caller => {
 };
 
 /** Calls through the Connect protocol over HTTP/1.1. */
-export const connectCaller = (address: string, useBinaryFormat = true): Caller => {
+export const connectCaller = (address: string, useBinaryFormat = true, logged?: LoggedCause): Caller => {
   const transport: Transport = createConnectTransport({
     baseUrl: `http://${address}`,
     httpVersion: '1.1',
@@ -184,7 +192,7 @@ export const connectCaller = (address: string, useBinaryFormat = true): Caller =
       try {
         return await client[method.localName]!(request, options(init));
       } catch (error) {
-        throw fromConnectError(error);
+        throw fromConnectError(error, logged);
       }
     },
     async *stream(method, request, init = {}) {
@@ -192,7 +200,7 @@ export const connectCaller = (address: string, useBinaryFormat = true): Caller =
       try {
         yield* client[method.localName]!(request, options(init)) as AsyncIterable<never>;
       } catch (error) {
-        throw fromConnectError(error);
+        throw fromConnectError(error, logged);
       }
     },
     close: () => {},

@@ -54,8 +54,9 @@ export const startTestSidecar = async (
     await pooler?.stop();
     throw error;
   });
-  const grpc = grpcCaller(server.grpcAddress);
-  const connect = connectCaller(server.httpAddress!);
+  const logged = (errorId: string): string | undefined => lines.find((line) => line.includes(errorId))?.trimEnd();
+  const grpc = grpcCaller(server.grpcAddress, logged);
+  const connect = connectCaller(server.httpAddress!, true, logged);
   const pool = openPool(database.url, 4);
   const discard = async (): Promise<void> => {
     grpc.close();

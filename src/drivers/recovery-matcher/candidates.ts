@@ -1,6 +1,6 @@
 import type { Value } from '@bufbuild/protobuf/wkt';
+import { type RpcError, refuse } from '../../contract/errors.ts';
 import { page } from '../../contract/rules.ts';
-import { Code, RpcError } from '../../database/errors.ts';
 import { statement } from '../../database/statement.ts';
 import { type ColumnOf, column, columnList, table } from '../../database/table.ts';
 import { jsonToValue, parseJson } from '../../database/values.ts';
@@ -112,7 +112,7 @@ const ofStatus = (status: string | undefined): string | undefined => {
 };
 
 const noCandidate = (id: number): RpcError =>
-  new RpcError(Code.NOT_FOUND, 'CANDIDATE_NOT_FOUND', `Candidate ${id} not found`, {
+  refuse('CANDIDATE_NOT_FOUND', `Candidate ${id} not found`, {
     metadata: { candidate_id: String(id) },
   });
 

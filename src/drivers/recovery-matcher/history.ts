@@ -1,5 +1,5 @@
-import { sqlstateOf } from '../../database/errors.ts';
 import type { Session } from '../../database/session.ts';
+import { sqlstateOf } from '../../database/sqlstate.ts';
 import { firstNumber, statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
 import { FailureCatalogEntry } from '../../entities/failure-catalog-entry.ts';

@@ -1,5 +1,5 @@
+import { refuse } from '../../contract/errors.ts';
 import { type Rules, uuid } from '../../contract/rules.ts';
-import { Code, RpcError } from '../../database/errors.ts';
 import type { Session } from '../../database/session.ts';
 import { jsonToValue } from '../../database/values.ts';
 import {
@@ -40,14 +40,9 @@ const fromHistory = async (db: Session, failure: Failure, call: CallContext, ser
   } catch (error) {
     if (!(error instanceof UnreadableTime)) throw error;
     const { id } = error.cause as SimilarFailure;
-    throw new RpcError(
-      Code.FAILED_PRECONDITION,
-      'FAILURE_UNREADABLE',
-      `created_at of failure ${id}: ${error.message}`,
-      {
-        metadata: { failure_match_id: id },
-      },
-    );
+    throw refuse('FAILURE_UNREADABLE', `created_at of failure ${id}: ${error.message}`, {
+      metadata: { failure_match_id: id },
+    });
   }
 };
 

@@ -95,12 +95,6 @@ export interface SanitizerOptions {
   readonly redactHexSecrets?: boolean;
 }
 
-/** Something that was removed. */
-export type Redaction = readonly [pattern: string, match: string];
-
-/** Digits of a removed hex number that an audit shows. */
-const SHOWN_HEX = 8;
-
 const chosen = ({ redactEmails = true, redactIps = false, redactHexSecrets = true }: SanitizerOptions): Pattern[] => [
   ...PATTERNS,
   ...(redactEmails ? [EMAIL] : []),
@@ -112,29 +106,8 @@ const chosen = ({ redactEmails = true, redactIps = false, redactHexSecrets = tru
 export const sanitize = (text: string, options: SanitizerOptions = {}): string =>
   chosen(options).reduce((rest, { expression, replacement }) => rest.replace(expression, () => replacement), text);
 
-/** As {@link sanitize}, with what was removed, in the order of removal. Holds secrets: for tests and tools, not for logs. */
-export const auditSanitize = (text: string, options: SanitizerOptions = {}): [text: string, removed: Redaction[]] => {
-  const removed: Redaction[] = [];
-  const rest = chosen(options).reduce(
-    (left, { name, expression, replacement }) =>
-      left.replace(expression, (match) => {
-        removed.push([name, name === HEX.name ? `${match.slice(0, SHOWN_HEX)}...` : match]);
-        return replacement;
-      }),
-    text,
-  );
-  return [rest, removed];
-};
-
 /** Removes all that can be removed: for messages of errors. */
 export const EVERYTHING: SanitizerOptions = { redactEmails: true, redactIps: true, redactHexSecrets: true };
-
-/** Removes {@link EVERYTHING}. */
-export const sanitizeErrorMessage = (text: string): string => sanitize(text, EVERYTHING);
-
-/** Whether a text holds nothing that {@link sanitize} removes by default. Addresses of machines pass. */
-export const isSafeForEmbedding = (text: string): boolean =>
-  ![...PATTERNS, EMAIL, HEX].some(({ expression }) => text.search(expression) >= 0);
 
 /** Blanks of all scripts at both ends, as Python strips them. */
 export const EDGE_BLANKS = new RegExp(`^[${BLANK}]+|[${BLANK}]+$`, 'gu');

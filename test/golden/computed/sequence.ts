@@ -1,4 +1,4 @@
-import { Code } from '../../../src/database/errors.ts';
+import { Code } from '../../../src/contract/errors.ts';
 import { type Database, openDatabase } from '../../../src/database/pool.ts';
 import { AutoCommitSession } from '../../../src/database/session.ts';
 import { readTarget } from '../../../src/database/target.ts';
