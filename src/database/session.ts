@@ -65,7 +65,7 @@ const FETCH_ROWS = 500;
 let cursors = 0;
 
 /** Reads a statement through a cursor of the transaction that `connection` is in. */
-export async function* readCursor<T>(
+async function* readCursor<T>(
   connection: Connection,
   statement: Statement<T>,
   params: readonly Param[],

@@ -16,7 +16,7 @@ export interface Identity {
 }
 
 /** Identity of every caller where no tokens are configured: whoever reaches the listener is trusted. */
-export const LOCAL_CALLER = 'local';
+const LOCAL_CALLER = 'local';
 
 const LINE = /^([\w.@/-]{1,128}):\s*([0-9a-f]{64})$/i;
 

@@ -10,7 +10,7 @@ import {
 import { StatusSchema } from '../gen/google/rpc/status_pb.ts';
 
 /** Domain of every reason. */
-export const ERROR_DOMAIN = 'policies.hoc';
+const ERROR_DOMAIN = 'policies.hoc';
 
 /** One `google.rpc` detail, as both listeners can render it. */
 export interface Detail<D extends DescMessage = DescMessage> {
