@@ -54,13 +54,12 @@ export class RpcError extends Error {
   readonly preconditions: readonly PreconditionViolation[];
 
   constructor(
-    code: Code,
     reason: Reason,
     message: string,
     details: Circumstances & { readonly metadata?: Readonly<Record<string, string>> } = {},
   ) {
     super(clip(message, MESSAGE_BYTES), { cause: details.cause });
-    this.code = code;
+    this.code = meaningOf(reason).code;
     this.reason = reason;
     this.metadata = details.metadata ?? {};
     this.retryAfterMs = meaningOf(reason).retryAfterMs;
@@ -71,13 +70,13 @@ export class RpcError extends Error {
 
 /** The refusal of a call: code and retry follow from the reason. */
 export const refuse = <R extends Reason>(reason: R, message: string, details: Details<R> = {}): RpcError =>
-  new RpcError(meaningOf(reason).code, reason, message, details as Circumstances);
+  new RpcError(reason, message, details as Circumstances);
 
 /** The same refusal, of one operation of a list: its place is in the text, and in the metadata as `operation`. */
 export const ofOperation = (error: RpcError, index: number): RpcError => {
-  const { code, reason, message, metadata, fields, preconditions, cause } = error;
+  const { reason, message, metadata, fields, preconditions, cause } = error;
   const placed = { ...metadata, operation: String(index) };
-  return new RpcError(code, reason, `operation ${index}: ${message}`, {
+  return new RpcError(reason, `operation ${index}: ${message}`, {
     metadata: placed,
     fields,
     preconditions,

@@ -1,7 +1,7 @@
 import type { DescEnum, DescField, DescMessage, MessageShape } from '@bufbuild/protobuf';
 import { create, ScalarType } from '@bufbuild/protobuf';
 import type { Value } from '@bufbuild/protobuf/wkt';
-import { Code, RpcError } from '../contract/errors.ts';
+import { type RpcError, refuse } from '../contract/errors.ts';
 import type { Cell, Notes, Row, RowMap } from '../database/statement.ts';
 import { columnNamed, type Table, tableName } from '../database/table.ts';
 import {
@@ -242,5 +242,5 @@ const unrepresentable = (origin: string, key: string | undefined, cause: unknown
     ...(key === undefined ? {} : { key }),
   };
   const message = `a stored value cannot be represented: ${(cause as Error).message}`;
-  return new RpcError(Code.DATA_LOSS, 'UNREPRESENTABLE_VALUE', message, { metadata, cause });
+  return refuse('UNREPRESENTABLE_VALUE', message, { metadata, cause });
 };
