@@ -40,7 +40,7 @@ const EXTREMES: Readonly<Record<string, readonly string[]>> = {
     `${'['.repeat(3000)}1e400${']'.repeat(3000)}`,
   ],
   'text[]': ['{a,NULL}', '{{a,b},{NULL,d}}', '[3:4]={a,b}', '{}', '{a}'],
-  'character varying[]': ['{a,NULL}', '{{a,b},{NULL,d}}', '[3:4]={a,b}', '{}', '{a}'],
+  'varchar[]': ['{a,NULL}', '{{a,b},{NULL,d}}', '[3:4]={a,b}', '{}', '{a}'],
   uuid: KEYS,
 };
 
