@@ -59,19 +59,9 @@ export class Lane {
     this.#pool.on('error', () => {});
   }
 
-  /** Connections lent out now. */
-  get busy(): number {
-    return this.#pool.totalCount - this.#pool.idleCount;
-  }
-
   /** Most connections this lane may hold. */
   get max(): number {
     return this.#options.max;
-  }
-
-  /** Calls waiting for a connection now. */
-  get waiting(): number {
-    return this.#pool.waitingCount;
   }
 
   /**
@@ -130,7 +120,7 @@ export class Lane {
   #explain(error: unknown): RpcError {
     const message = error instanceof Error ? error.message : '';
     if (message.startsWith('timeout exceeded when trying to connect')) {
-      return this.busy >= this.#options.max && this.#lent.size >= this.#options.max
+      return this.#lent.size >= this.#options.max
         ? refuse('CONNECTION_WAIT_TIMEOUT', `no ${this.#name} connection came free in time`)
         : databaseUnavailable(error);
     }

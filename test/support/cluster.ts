@@ -17,8 +17,6 @@ export interface Cluster {
   thaw(): void;
   /** Kills every process of it. Sooner or later it is started again by whoever keeps it. */
   crash(): void;
-  /** Starts it anew on the same port and data. */
-  restart(): Promise<void>;
   /** A hot standby of it, made from its data while it is down for a moment, that follows it by way of a loopback port. */
   standby(by?: number): Promise<Cluster>;
   stop(): Promise<void>;
@@ -83,7 +81,6 @@ const clusterIn = async (folder: string, settings: Readonly<Record<string, strin
     freeze: () => signal('SIGSTOP'),
     thaw: () => signal('SIGCONT'),
     crash: () => signal('SIGKILL'),
-    restart,
     standby: async (by = Number(port)) => {
       const copy = await makeFolder();
       await postgres.stop();
