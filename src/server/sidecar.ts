@@ -19,9 +19,10 @@ import { driverEndpoints } from './endpoint.ts';
 import { listenGrpc } from './grpc.ts';
 import { healthEndpoints, Readiness } from './health.ts';
 import { listenHttp } from './http.ts';
-import { localIdentity, tokenIdentity } from './identity.ts';
+import { listenerIdentity, tokenIdentity } from './identity.ts';
 import { Pipeline } from './pipeline.ts';
 import { reflectionEndpoints } from './reflection.ts';
+import { Certificates } from './tls.ts';
 import { transactionEndpoints } from './transaction-service.ts';
 
 /** A sidecar that serves. */
@@ -58,7 +59,9 @@ export const startServer = async (
   let onRemoved = (_callers: ReadonlySet<string>): void => {};
   const identity = config.tokensFile
     ? tokenIdentity(config.tokensFile, log, (callers) => onRemoved(callers))
-    : localIdentity;
+    : listenerIdentity;
+  const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
+  const certificates = cert && key ? new Certificates({ cert, key, clientCa }, log) : undefined;
   const database = openDatabase(readTarget(url), {
     pooler: config.pooler,
     statementMs: config.callTimeoutMs,
@@ -114,6 +117,7 @@ export const startServer = async (
     const shared = {
       maxMessageBytes,
       socketMode,
+      certificates,
       budget: new ByteBudget(maxRequestBytes, maxMessageBytes),
       limits: connectionLimits ?? CONNECTION_LIMITS,
     };
@@ -146,12 +150,14 @@ export const startServer = async (
         await Promise.all([grpc.close(rest), http?.close(rest), readiness.stop()]);
         clearInterval(pruning);
         identity.close();
+        certificates?.close();
         providers.close();
         await database.end(LAST_COMMANDS_MS);
       },
     };
   } catch (error) {
     identity.close();
+    certificates?.close();
     providers.close();
     await database.end(LAST_COMMANDS_MS);
     throw error;
