@@ -12,6 +12,7 @@ import {
 import { readTarget } from './database/target.ts';
 import { Exit } from './exit.ts';
 import { createLog, standardError, standardOutput } from './log.ts';
+import { healthRoutes, listenProbes } from './server/probes.ts';
 import type { Sidecar } from './server/sidecar.ts';
 
 const HELP = `policy-sidecar: the data access of policy engines as gRPC services over PostgreSQL
@@ -149,13 +150,25 @@ const trial = ({ tokensFile, tlsCert, tlsClientCa }: Config, { grpcAddress, http
 const serve = async (config: Config): Promise<number> => {
   const log = createLog(config.logLevel, errors);
   exit.onSignal(config.drainTimeoutMs);
-  const source = await openSource(config, (event) => log.warn(event));
+  const { probeListen } = config;
+  let whyNot = (): string | undefined => 'it is being started';
+  // Who watches over the process is answered from its beginning to its end, however long the database takes.
+  const probes = probeListen
+    ? await listenProbes(
+        probeListen,
+        healthRoutes(() => whyNot()),
+      )
+    : undefined;
+  let source: Source | undefined;
   try {
+    source = await openSource(config, (event) => log.warn(event));
     await ensureSchema(config, source.url);
     // A listener that cannot be bound is told in one line; this library would add a second.
     process.env['GRPC_VERBOSITY'] ??= 'NONE';
     const { startServer } = await import('./server/sidecar.ts');
     const server = await startServer(config, { url: source.url, log });
+    whyNot = () => server.whyNot;
+    if (probes) say(`probes    ${probes.address} (/live, /ready)`);
     say(`gRPC      ${server.grpcAddress}`);
     if (server.httpAddress) say(`HTTP      ${server.httpAddress} (Connect, gRPC-Web, JSON)`);
     say(`database  ${source.description}`);
@@ -171,7 +184,8 @@ const serve = async (config: Config): Promise<number> => {
     log.info('stopped');
     return problem ? complain(problem.message) : 0;
   } finally {
-    await source.close();
+    await source?.close();
+    await probes?.close();
   }
 };
 

@@ -11,6 +11,8 @@ export interface Config {
   readonly grpcListen: string;
   /** `host:port` or `unix:/path`; undefined: no HTTP listener. */
   readonly httpListen: string | undefined;
+  /** `host:port` that answers probes; undefined: none. */
+  readonly probeListen: string | undefined;
   /** Permission bits of socket files. */
   readonly socketMode: number;
   readonly poolMax: number;
@@ -238,6 +240,13 @@ export const SETTINGS: Settings = {
     'host:port | unix:/path | off',
     'where Connect, gRPC-Web and JSON listen',
     (text) => (text === 'off' ? undefined : socketOrPort(text)),
+  ),
+  probeListen: setting(
+    'SIDECAR_PROBE_LISTEN',
+    'off',
+    'host:port | off',
+    'where /live and /ready are answered in plain HTTP',
+    (text) => (text === 'off' ? undefined : hostPort(text)),
   ),
   socketMode: setting('SIDECAR_SOCKET_MODE', '0660', 'octal', 'who may use socket files', fileMode),
   poolMax: setting(

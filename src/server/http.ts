@@ -27,6 +27,7 @@ import type { Endpoint } from './endpoint.ts';
 import type { Listener, ListenerOptions } from './grpc.ts';
 import { type ReadHeaders, readHeaders, settleHeaders } from './headers.ts';
 import { type Admitted, INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
+import { answerRoute, type Routes } from './probes.ts';
 import { errorDetails, wellFormed } from './status.ts';
 import { securing } from './tls.ts';
 
@@ -232,10 +233,11 @@ const encodingOf = ({ headers }: Request): string | undefined =>
     | string
     | undefined;
 
-/** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 on the same port. */
+/** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 on the same port; and some pages. */
 export const listenHttp = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
+  routes: Routes,
   { listen, socketMode, maxMessageBytes, budget, certificates, limits = CONNECTION_LIMITS }: ListenerOptions,
 ): Promise<Listener> => {
   const calls = new WeakMap<object, Call>();
@@ -272,6 +274,7 @@ export const listenHttp = async (
   };
 
   const serve = (request: Request, response: Response): void => {
+    if (answerRoute(routes, request, response as ServerResponse)) return;
     const { socket } = request;
     const read = readHeaders(request.rawHeaders);
     settleHeaders(request.headers, read);

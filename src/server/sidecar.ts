@@ -21,6 +21,7 @@ import { healthEndpoints, Readiness } from './health.ts';
 import { listenHttp } from './http.ts';
 import { listenerIdentity, tokenIdentity } from './identity.ts';
 import { Pipeline } from './pipeline.ts';
+import { healthRoutes } from './probes.ts';
 import { reflectionEndpoints } from './reflection.ts';
 import { Certificates } from './tls.ts';
 import { transactionEndpoints } from './transaction-service.ts';
@@ -31,6 +32,8 @@ export interface Sidecar {
   readonly grpcAddress: string;
   /** Where Connect, gRPC-Web and JSON listen; undefined when that is off. */
   readonly httpAddress: string | undefined;
+  /** In words, why not all calls are served; undefined when they are. */
+  readonly whyNot: string | undefined;
   /** Drains: NOT_SERVING, no new transactions, open ones get the drain time and are then rolled back. */
   stop(): Promise<void>;
 }
@@ -123,7 +126,12 @@ export const startServer = async (
     };
     const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, ...shared });
     const http = config.httpListen
-      ? await listenHttp(pipeline, endpoints, { listen: config.httpListen, ...shared }).catch(async (error) => {
+      ? await listenHttp(
+          pipeline,
+          endpoints,
+          healthRoutes(() => readiness.whyNot),
+          { listen: config.httpListen, ...shared },
+        ).catch(async (error) => {
           await grpc.close(0);
           throw error;
         })
@@ -137,6 +145,9 @@ export const startServer = async (
     return {
       grpcAddress: grpc.address,
       httpAddress: http?.address,
+      get whyNot() {
+        return readiness.whyNot;
+      },
       stop: async () => {
         const deadline = Date.now() + config.drainTimeoutMs;
         readiness.drain();

@@ -17,6 +17,7 @@ test('the defaults', () => {
     dataDir: '.sidecar',
     grpcListen: '127.0.0.1:50051',
     httpListen: '127.0.0.1:50052',
+    probeListen: undefined,
     socketMode: 0o660,
     poolMax: 10,
     poolQueue: 256,
