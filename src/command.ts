@@ -12,6 +12,8 @@ import {
 import { readTarget } from './database/target.ts';
 import { Exit } from './exit.ts';
 import { createLog, standardError, standardOutput } from './log.ts';
+import { healthRoutes, listenProbes } from './server/probes.ts';
+import type { Sidecar } from './server/sidecar.ts';
 
 const HELP = `policy-sidecar: the data access of policy engines as gRPC services over PostgreSQL
 
@@ -128,26 +130,49 @@ const ensureSchema = async (config: Config, url: string): Promise<void> => {
 
 const EXAMPLE = 'hoc.cus.policies.v1.PolicyEngineService/FetchRiskCeilings';
 
+/** Calls to try, one for each listener. */
+const trial = ({ tokensFile, tlsCert, tlsClientCa }: Config, { grpcAddress, httpAddress }: Sidecar): string[] => {
+  const token = tokensFile ? `-H 'authorization: Bearer <token>' ` : '';
+  const tls = tlsClientCa ? '<authority> -cert <file> -key <file>' : '<authority>';
+  const isFile = (address: string): boolean => address.startsWith('unix:');
+  const grpcTls = tlsCert && !isFile(grpcAddress) ? `-cacert ${tls}` : '-plaintext';
+  const lines = [`try       grpcurl ${grpcTls} ${token}${grpcAddress.replace(/^unix:/, '-unix ')} ${EXAMPLE}`];
+  if (httpAddress !== undefined) {
+    const httpTls = tlsCert && !isFile(httpAddress) ? ` --cacert ${tls.replaceAll(' -', ' --')}` : '';
+    const where = isFile(httpAddress)
+      ? `--unix-socket ${httpAddress.slice('unix:'.length)} http://localhost`
+      : `${httpTls ? 'https' : 'http'}://${httpAddress}`;
+    lines.push(`          curl ${token}-H 'content-type: application/json' -d '{}'${httpTls} ${where}/${EXAMPLE}`);
+  }
+  return lines;
+};
+
 const serve = async (config: Config): Promise<number> => {
   const log = createLog(config.logLevel, errors);
   exit.onSignal(config.drainTimeoutMs);
-  const source = await openSource(config, (event) => log.warn(event));
+  const { probeListen } = config;
+  let whyNot = (): string | undefined => 'it is being started';
+  // Who watches over the process is answered from its beginning to its end, however long the database takes.
+  const probes = probeListen
+    ? await listenProbes(
+        probeListen,
+        healthRoutes(() => whyNot()),
+      )
+    : undefined;
+  let source: Source | undefined;
   try {
+    source = await openSource(config, (event) => log.warn(event));
     await ensureSchema(config, source.url);
     // A listener that cannot be bound is told in one line; this library would add a second.
     process.env['GRPC_VERBOSITY'] ??= 'NONE';
     const { startServer } = await import('./server/sidecar.ts');
     const server = await startServer(config, { url: source.url, log });
+    whyNot = () => server.whyNot;
+    if (probes) say(`probes    ${probes.address} (/live, /ready)`);
     say(`gRPC      ${server.grpcAddress}`);
     if (server.httpAddress) say(`HTTP      ${server.httpAddress} (Connect, gRPC-Web, JSON)`);
     say(`database  ${source.description}`);
-    const token = config.tokensFile ? `-H 'authorization: Bearer <token>' ` : '';
-    say(`try       grpcurl -plaintext ${token}${server.grpcAddress.replace(/^unix:/, '-unix ')} ${EXAMPLE}`);
-    if (server.httpAddress) {
-      const [socket] = /(?<=^unix:).*/.exec(server.httpAddress) ?? [];
-      const where = socket ? `--unix-socket ${socket} http://localhost` : `http://${server.httpAddress}`;
-      say(`          curl ${token}-H 'content-type: application/json' -d '{}' ${where}/${EXAMPLE}`);
-    }
+    for (const line of trial(config, server)) say(line);
     let problem: Error | undefined;
     void source.failed.then((error) => {
       problem = error;
@@ -159,7 +184,8 @@ const serve = async (config: Config): Promise<number> => {
     log.info('stopped');
     return problem ? complain(problem.message) : 0;
   } finally {
-    await source.close();
+    await source?.close();
+    await probes?.close();
   }
 };
 

@@ -11,6 +11,8 @@ export interface Config {
   readonly grpcListen: string;
   /** `host:port` or `unix:/path`; undefined: no HTTP listener. */
   readonly httpListen: string | undefined;
+  /** `host:port` that answers probes; undefined: none. */
+  readonly probeListen: string | undefined;
   /** Permission bits of socket files. */
   readonly socketMode: number;
   readonly poolMax: number;
@@ -38,6 +40,11 @@ export interface Config {
   readonly logLevel: string;
   readonly tokensFile: string | undefined;
   readonly allowUnauthenticated: boolean;
+  /** Files (PEM) that the listeners speak TLS with: both, or none. */
+  readonly tlsCert: string | undefined;
+  readonly tlsKey: string | undefined;
+  /** File (PEM) of the authorities whose certificates callers must have; undefined: callers need none. */
+  readonly tlsClientCa: string | undefined;
   /** True to bring an older schema up to date at the start. */
   readonly migrate: boolean;
   /** Redis to share suggestions through; undefined: each process has its own. */
@@ -234,6 +241,13 @@ export const SETTINGS: Settings = {
     'where Connect, gRPC-Web and JSON listen',
     (text) => (text === 'off' ? undefined : socketOrPort(text)),
   ),
+  probeListen: setting(
+    'SIDECAR_PROBE_LISTEN',
+    'off',
+    'host:port | off',
+    'where /live and /ready are answered in plain HTTP',
+    (text) => (text === 'off' ? undefined : hostPort(text)),
+  ),
   socketMode: setting('SIDECAR_SOCKET_MODE', '0660', 'octal', 'who may use socket files', fileMode),
   poolMax: setting(
     'SIDECAR_POOL_MAX',
@@ -349,8 +363,23 @@ export const SETTINGS: Settings = {
     'SIDECAR_ALLOW_UNAUTHENTICATED',
     'off',
     'on | off',
-    'allow listeners beyond loopback without tokens',
+    'allow listeners beyond loopback without tokens or client certificates',
     onOff,
+  ),
+  tlsCert: setting(
+    'SIDECAR_TLS_CERT',
+    '',
+    'file',
+    'certificate (PEM) and those between it and its authority, with which host:port listeners speak TLS; empty: they do not',
+    optional,
+  ),
+  tlsKey: setting('SIDECAR_TLS_KEY', '', 'file', 'its key (PEM)', optional),
+  tlsClientCa: setting(
+    'SIDECAR_TLS_CLIENT_CA',
+    '',
+    'file',
+    'authorities (PEM) whose certificates callers must have; empty: callers need none',
+    optional,
   ),
   migrate: setting(
     'SIDECAR_MIGRATE',
@@ -390,13 +419,22 @@ const flagOf = ({ variable }: Pick<Setting<unknown>, 'variable'>): string =>
 const LOOPBACK = /^(?:unix:|127\.\d+\.\d+\.\d+:|localhost:|\[::1\]:)/;
 
 const refuseOpenDoors = (config: Config): void => {
-  if (config.tokensFile !== undefined || config.allowUnauthenticated) return;
+  if (config.tokensFile !== undefined || config.tlsClientCa !== undefined || config.allowUnauthenticated) return;
   for (const listen of [config.grpcListen, config.httpListen]) {
     if (listen !== undefined && !LOOPBACK.test(listen)) {
       throw new ConfigError(
-        `${listen} is reachable from other machines: set SIDECAR_TOKENS_FILE, or SIDECAR_ALLOW_UNAUTHENTICATED=on`,
+        `${listen} is reachable from other machines: set SIDECAR_TOKENS_FILE or SIDECAR_TLS_CLIENT_CA, or SIDECAR_ALLOW_UNAUTHENTICATED=on`,
       );
     }
+  }
+};
+
+const refuseHalfTls = ({ tlsCert, tlsKey, tlsClientCa }: Config): void => {
+  if ((tlsCert === undefined) !== (tlsKey === undefined)) {
+    throw new ConfigError('SIDECAR_TLS_CERT and SIDECAR_TLS_KEY go together');
+  }
+  if (tlsClientCa !== undefined && tlsCert === undefined) {
+    throw new ConfigError('SIDECAR_TLS_CLIENT_CA goes with SIDECAR_TLS_CERT and SIDECAR_TLS_KEY');
   }
 };
 
@@ -430,6 +468,7 @@ export const loadConfig = (argv: readonly string[], env: Readonly<Record<string,
   };
   const keys = Object.keys(SETTINGS) as (keyof Config)[];
   const config = Object.fromEntries(keys.map((key) => [key, read(key)])) as { [K in keyof Config]: Config[K] };
+  refuseHalfTls(config);
   refuseOpenDoors(config);
   return config;
 };

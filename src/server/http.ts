@@ -19,6 +19,7 @@ import { Code, RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import { bind } from './bind.ts';
+import { type ClientCertificate, certificateOf } from './certificate.ts';
 import { CONNECTION_LIMITS, Connections } from './connections.ts';
 import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
 import { decodeBinary, decodeJson, malformed } from './decode.ts';
@@ -26,7 +27,9 @@ import type { Endpoint } from './endpoint.ts';
 import type { Listener, ListenerOptions } from './grpc.ts';
 import { type ReadHeaders, readHeaders, settleHeaders } from './headers.ts';
 import { type Admitted, INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
+import { answerRoute, type Routes } from './probes.ts';
 import { errorDetails, wellFormed } from './status.ts';
+import { securing } from './tls.ts';
 
 type Request = IncomingMessage | Http2ServerRequest;
 type Response = ServerResponse | Http2ServerResponse;
@@ -36,6 +39,7 @@ interface Call extends ReadHeaders {
   readonly peer: string;
   /** HTTP/2 asks whether the other side is there; HTTP/1.1 cannot. */
   readonly watched: boolean;
+  readonly certificate: ClientCertificate | undefined;
   admitted?: Admitted;
   /** Its body has been read and is the pipeline's. */
   received?: boolean;
@@ -229,11 +233,12 @@ const encodingOf = ({ headers }: Request): string | undefined =>
     | string
     | undefined;
 
-/** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 without TLS on the same port. */
+/** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 on the same port; and some pages. */
 export const listenHttp = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
-  { listen, socketMode, maxMessageBytes, budget, limits = CONNECTION_LIMITS }: ListenerOptions,
+  routes: Routes,
+  { listen, socketMode, maxMessageBytes, budget, certificates, limits = CONNECTION_LIMITS }: ListenerOptions,
 ): Promise<Listener> => {
   const calls = new WeakMap<object, Call>();
   const adapter = connectNodeAdapter({
@@ -269,6 +274,7 @@ export const listenHttp = async (
   };
 
   const serve = (request: Request, response: Response): void => {
+    if (answerRoute(routes, request, response as ServerResponse)) return;
     const { socket } = request;
     const read = readHeaders(request.rawHeaders);
     settleHeaders(request.headers, read);
@@ -276,6 +282,7 @@ export const listenHttp = async (
       ...read,
       peer: socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown',
       watched: 'stream' in request,
+      certificate: certificateOf(socket),
     });
     counted(request, response);
     if ('stream' in request) {
@@ -307,12 +314,15 @@ export const listenHttp = async (
   http1.emit('listening');
   const connections = new Connections(limits);
   connections.http2.on('request', serve);
+  const secure = securing(certificates, listen, ['h2', 'http/1.1'], limits);
   const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {
     connections.add(socket);
-    sniff(socket, (speaksHttp2) => {
-      connections.handOver(socket);
-      (speaksHttp2 ? connections.http2 : http1).emit('connection', socket);
-    });
+    secure(socket, (channel) =>
+      sniff(channel, (speaksHttp2) => {
+        connections.handOver(socket);
+        (speaksHttp2 ? connections.http2 : http1).emit('connection', channel);
+      }),
+    );
   });
   return {
     address: bound.address,

@@ -1,21 +1,24 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { readFileSync, unwatchFile, watchFile } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import type { Logger } from 'pino';
 import { ConfigError } from '../config.ts';
 import { type RpcError, refuse } from '../contract/errors.ts';
+import type { ClientCertificate } from './certificate.ts';
+import { watchFiles } from './watch.ts';
 
 /** Tells who calls. */
 export interface Identity {
   /**
-   * Identity behind an `authorization` header.
+   * Identity behind an `authorization` header and the certificate of the connection. Every proof that is configured is
+   * asked for; of several the token tells the name.
    *
-   * @throws UNAUTHENTICATED when tokens are configured and this is none of them.
+   * @throws UNAUTHENTICATED when tokens are configured and this is none of them, or when the certificate has no name.
    */
-  caller(authorization: string | undefined): string;
+  caller(authorization: string | undefined, certificate: ClientCertificate | undefined): string;
   close(): void;
 }
 
-/** Identity of every caller where no tokens are configured: whoever reaches the listener is trusted. */
+/** Identity of every caller where no proof is asked for: whoever reaches the listener is trusted. */
 const LOCAL_CALLER = 'local';
 
 const LINE = /^([\w.@/-]{1,128}):\s*([0-9a-f]{64})$/i;
@@ -34,8 +37,6 @@ export const parseTokens = (text: string): { name: string; hash: Buffer }[] =>
   });
 
 const unauthenticated = (): RpcError => refuse('UNAUTHENTICATED', 'a valid bearer token is required');
-
-const WATCH_MS = 1_000;
 
 /** @throws ConfigError with one line that names the file. */
 const readTokens = (path: string): { name: string; hash: Buffer }[] => {
@@ -59,7 +60,7 @@ export const tokenIdentity = (
   onRemoved: (callers: ReadonlySet<string>) => void = () => {},
 ): Identity => {
   let tokens = readTokens(path);
-  watchFile(path, { interval: WATCH_MS, persistent: false }, () => {
+  const unwatch = watchFiles([path], () => {
     const before = tokens;
     try {
       tokens = readTokens(path);
@@ -83,9 +84,19 @@ export const tokenIdentity = (
       if (caller === undefined) throw unauthenticated();
       return caller;
     },
-    close: () => unwatchFile(path),
+    close: unwatch,
   };
 };
 
-/** Everybody who reaches the listener is the same caller. */
-export const localIdentity: Identity = { caller: () => LOCAL_CALLER, close: () => {} };
+/** Callers are the names of their certificates; where none is asked for, everybody who reaches the listener is the same. */
+export const listenerIdentity: Identity = {
+  caller: (_authorization, certificate) => {
+    if (!certificate) return LOCAL_CALLER;
+    if (certificate.name !== undefined) return certificate.name;
+    throw refuse(
+      'UNAUTHENTICATED',
+      'the client certificate names nobody: it needs a URI, a DNS name or an e-mail address as alternative name',
+    );
+  },
+  close: () => {},
+};

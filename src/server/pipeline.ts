@@ -8,6 +8,7 @@ import { AutoCommitSession, type Session, type StreamingSession } from '../datab
 import { answerOnce, READ_COMMITTED } from '../database/single-use.ts';
 import { isServerError, problemOf, toRpcError } from '../database/sqlstate.ts';
 import type { TransactionRegistry } from '../database/transactions.ts';
+import type { ClientCertificate } from './certificate.ts';
 import type { Endpoint } from './endpoint.ts';
 import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
 import type { Identity } from './identity.ts';
@@ -17,6 +18,8 @@ export interface Arrival extends ReadHeaders {
   readonly endpoint: Endpoint;
   /** Who is at the other end, for the log. */
   readonly peer: string;
+  /** By which the connection was let in; undefined where none is asked for. */
+  readonly certificate: ClientCertificate | undefined;
 }
 
 /** A call whose caller is known and whose headers can be read. */
@@ -162,11 +165,11 @@ export class Pipeline {
    * @throws UNAUTHENTICATED without a valid token, INVALID_ARGUMENT when a header that was sent cannot be read.
    */
   admit(arrival: Arrival): Admitted {
-    const { endpoint, peer, header, unreadable } = arrival;
+    const { endpoint, peer, header, unreadable, certificate } = arrival;
     try {
       const broken = unreadable.filter(({ field }) => field === 'header authorization');
       if (broken.length > 0) throw invalidArgument(broken);
-      const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'));
+      const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);
       if (unreadable.length > 0) throw invalidArgument(unreadable);
       return { endpoint, peer, header, caller };
     } catch (error) {

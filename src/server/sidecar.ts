@@ -19,9 +19,11 @@ import { driverEndpoints } from './endpoint.ts';
 import { listenGrpc } from './grpc.ts';
 import { healthEndpoints, Readiness } from './health.ts';
 import { listenHttp } from './http.ts';
-import { localIdentity, tokenIdentity } from './identity.ts';
+import { listenerIdentity, tokenIdentity } from './identity.ts';
 import { Pipeline } from './pipeline.ts';
+import { healthRoutes } from './probes.ts';
 import { reflectionEndpoints } from './reflection.ts';
+import { Certificates } from './tls.ts';
 import { transactionEndpoints } from './transaction-service.ts';
 
 /** A sidecar that serves. */
@@ -30,6 +32,8 @@ export interface Sidecar {
   readonly grpcAddress: string;
   /** Where Connect, gRPC-Web and JSON listen; undefined when that is off. */
   readonly httpAddress: string | undefined;
+  /** In words, why not all calls are served; undefined when they are. */
+  readonly whyNot: string | undefined;
   /** Drains: NOT_SERVING, no new transactions, open ones get the drain time and are then rolled back. */
   stop(): Promise<void>;
 }
@@ -58,7 +62,9 @@ export const startServer = async (
   let onRemoved = (_callers: ReadonlySet<string>): void => {};
   const identity = config.tokensFile
     ? tokenIdentity(config.tokensFile, log, (callers) => onRemoved(callers))
-    : localIdentity;
+    : listenerIdentity;
+  const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
+  const certificates = cert && key ? new Certificates({ cert, key, clientCa }, log) : undefined;
   const database = openDatabase(readTarget(url), {
     pooler: config.pooler,
     statementMs: config.callTimeoutMs,
@@ -114,12 +120,18 @@ export const startServer = async (
     const shared = {
       maxMessageBytes,
       socketMode,
+      certificates,
       budget: new ByteBudget(maxRequestBytes, maxMessageBytes),
       limits: connectionLimits ?? CONNECTION_LIMITS,
     };
     const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, ...shared });
     const http = config.httpListen
-      ? await listenHttp(pipeline, endpoints, { listen: config.httpListen, ...shared }).catch(async (error) => {
+      ? await listenHttp(
+          pipeline,
+          endpoints,
+          healthRoutes(() => readiness.whyNot),
+          { listen: config.httpListen, ...shared },
+        ).catch(async (error) => {
           await grpc.close(0);
           throw error;
         })
@@ -133,6 +145,9 @@ export const startServer = async (
     return {
       grpcAddress: grpc.address,
       httpAddress: http?.address,
+      get whyNot() {
+        return readiness.whyNot;
+      },
       stop: async () => {
         const deadline = Date.now() + config.drainTimeoutMs;
         readiness.drain();
@@ -146,12 +161,14 @@ export const startServer = async (
         await Promise.all([grpc.close(rest), http?.close(rest), readiness.stop()]);
         clearInterval(pruning);
         identity.close();
+        certificates?.close();
         providers.close();
         await database.end(LAST_COMMANDS_MS);
       },
     };
   } catch (error) {
     identity.close();
+    certificates?.close();
     providers.close();
     await database.end(LAST_COMMANDS_MS);
     throw error;
