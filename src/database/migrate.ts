@@ -1,8 +1,6 @@
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import type pg from 'pg';
 import type { CanonicalMigration, Step } from '../../migrations/canonical.ts';
+import { migrations } from '../../migrations/index.ts';
 import { applySteps } from './migrate-apply.ts';
 import { type Finding, findingText, obstacles, outlook } from './migrate-check.ts';
 import { type Migrating, type Say, TUNING, type Tuning, withClient, withLook, withTurn } from './migrate-connection.ts';
@@ -11,7 +9,8 @@ export type { Finding } from './migrate-check.ts';
 export { findingText } from './migrate-check.ts';
 export { BlockedError, UnreachableError } from './migrate-connection.ts';
 
-const FOLDER = join(import.meta.dirname, '..', '..', 'migrations');
+/** Only MikroORM's own migrator has a driver for them. */
+const CLASSES = migrations as unknown as Readonly<Record<string, new () => CanonicalMigration>>;
 const SCHEMA = 'policy_sidecar';
 const TABLE = 'migrations';
 
@@ -33,16 +32,11 @@ export class ObstacleError extends Error {
 }
 
 /** Names of all migrations of this program, oldest first. */
-const known = (): string[] =>
-  readdirSync(FOLDER)
-    .filter((file) => /^Migration\d+_\w+\.ts$/.test(file))
-    .map((file) => file.replace(/\.ts$/, ''))
-    .sort();
+const known = (): string[] => Object.keys(CLASSES);
 
 /** What a migration states. */
 const stepsOf = async (name: string): Promise<readonly Step[]> => {
-  const module = await import(pathToFileURL(join(FOLDER, `${name}.ts`)).href);
-  const migration: CanonicalMigration = new module[name]();
+  const migration = new CLASSES[name]!();
   await migration.up();
   return migration.steps;
 };
