@@ -31,9 +31,7 @@ await bundle.close();
 await chmod(join(OUT, 'start.js'), 0o755);
 
 const modules = output.flatMap((file) => (file.type === 'chunk' ? file.moduleIds : []));
-const packages = new Set(
-  modules.flatMap((id) => /^.*\/node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(id)?.[0] ?? []),
-);
+const packages = new Set(modules.flatMap((id) => /^.*\/node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(id)?.[0] ?? []));
 
 /** What the licences of others ask for: that they go where their code goes. */
 const notice = (folder: string): string => {

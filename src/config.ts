@@ -1,11 +1,14 @@
 import { parseArgs } from 'node:util';
 import { readTarget } from './database/target.ts';
+import { GRPC_LISTEN } from './health.ts';
 import { LOG_LEVELS } from './log.ts';
 
 /** Everything that can be set, checked and complete. Times are milliseconds. */
 export interface Config {
   /** PostgreSQL to use; undefined: the embedded one. */
   readonly databaseUrl: string | undefined;
+  /** How long a start waits for a database that is not there yet. */
+  readonly databaseWaitMs: number;
   readonly dataDir: string;
   /** `host:port` or `unix:/path`. */
   readonly grpcListen: string;
@@ -62,6 +65,9 @@ export interface Config {
 /** A setting that is no good; the message is one line for the user. */
 export class ConfigError extends Error {}
 
+/** An address that cannot be listened on; the message is one line for the user. */
+export class AddressError extends ConfigError {}
+
 /** Reads one setting's text. */
 type Parse<T> = (text: string) => T;
 
@@ -95,13 +101,17 @@ const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h:
 /** Past 2^31-1 milliseconds a timer fires at once, and so it does for nothing. */
 const LONGEST_DAYS = 24;
 
-const duration: Parse<Ms> = (text) => {
+/** `500ms`, `30s`, `5m`, `24h`, `7d` -> milliseconds. */
+export const duration: Parse<Ms> = (text) => {
   const [, amount, unit] = /^(\d{1,10})(ms|s|m|h|d)$/.exec(text) ?? [];
   if (!amount || !unit) throw new ConfigError('must be a duration such as 500ms, 30s, 5m, 24h or 7d');
   const ms = Number(amount) * UNITS[unit]!;
   if (ms < 1 || ms > LONGEST_DAYS * UNITS['d']!) throw new ConfigError(`must be between 1ms and ${LONGEST_DAYS}d`);
   return ms as Ms;
 };
+
+/** A duration that may be none. */
+const durationOrOff: Parse<Ms> = (text) => (text === 'off' ? (0 as Ms) : duration(text));
 
 const LARGEST = 2_147_483_647;
 
@@ -220,6 +230,13 @@ const setting = <T>(
 /** All settings, in the order of `--help`. */
 export const SETTINGS: Settings = {
   databaseUrl: setting('DATABASE_URL', '', 'postgresql://…', 'PostgreSQL to use; empty: an embedded one', databaseUrl),
+  databaseWaitMs: setting(
+    'SIDECAR_DATABASE_WAIT',
+    'off',
+    'duration | off',
+    'how long a start waits for a database that is not there yet, answering NOT_SERVING',
+    durationOrOff,
+  ),
   dataDir: setting(
     'SIDECAR_DATA_DIR',
     '.sidecar',
@@ -227,13 +244,7 @@ export const SETTINGS: Settings = {
     'data of the embedded PostgreSQL, kept between runs',
     folder,
   ),
-  grpcListen: setting(
-    'SIDECAR_GRPC_LISTEN',
-    '127.0.0.1:50051',
-    'host:port | unix:/path',
-    'where gRPC listens',
-    socketOrPort,
-  ),
+  grpcListen: setting('SIDECAR_GRPC_LISTEN', GRPC_LISTEN, 'host:port | unix:/path', 'where gRPC listens', socketOrPort),
   httpListen: setting(
     'SIDECAR_HTTP_LISTEN',
     '127.0.0.1:50052',

@@ -7,6 +7,6 @@ if (able) {
   await import('./main.ts');
 } else {
   const why = `Node ${compiled ? '22.17' : '22.18'} or newer is needed, and this is ${process.version}`;
-  console.error(`policy-sidecar: ${why}${compiled ? '' : ': install it, or run \`npm ci\`, which brings one'}`);
+  console.error(`policy-sidecar: ${why}${compiled ? '' : ': install it, or run `npm ci`, which brings one'}`);
   process.exitCode = 2;
 }

@@ -7,7 +7,10 @@ import { type Migrating, type Say, TUNING, type Tuning, withClient, withLook, wi
 
 export type { Finding } from './migrate-check.ts';
 export { findingText } from './migrate-check.ts';
-export { BlockedError, UnreachableError } from './migrate-connection.ts';
+export { BlockedError, UnreachableError, withClient } from './migrate-connection.ts';
+
+/** The oldest PostgreSQL that is supported, by its major version. */
+export const OLDEST_SERVER = 14;
 
 /** Only MikroORM's own migrator has a driver for them. */
 const CLASSES = migrations as unknown as Readonly<Record<string, new () => CanonicalMigration>>;
@@ -22,6 +25,14 @@ export interface MigrationStatus {
   readonly pending: readonly string[];
   /** Applied by a newer program. */
   readonly unknown: readonly string[];
+}
+
+/** A schema that is older than the program; the message is one line for the user. */
+export class SchemaError extends Error {
+  /** @param count of the migrations it lacks. */
+  constructor(count: number) {
+    super(`the database lacks ${count} migration(s): run \`policy-sidecar migrate up\`, or set SIDECAR_MIGRATE=up`);
+  }
 }
 
 /** Something in the database that a migration would stop at; nothing has been changed. The message has a line for each. */

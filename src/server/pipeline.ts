@@ -91,6 +91,7 @@ export class Pipeline {
   readonly #identity: Identity;
   readonly #log: Logger;
   readonly #callTimeoutMs: number;
+  #isOpen = false;
 
   /** @param callTimeoutMs how long a call with one response may take that has no deadline. */
   constructor(
@@ -105,6 +106,11 @@ export class Pipeline {
     this.#transactions = transactions;
     this.#identity = identity;
     this.#log = log;
+  }
+
+  /** From now on calls are let in that need the database, which has turned out to be as it must be. */
+  open(): void {
+    this.#isOpen = true;
   }
 
   /** How long a call may take whose caller sets no deadline, milliseconds. A stream lasts as long as its lease. */
@@ -167,6 +173,7 @@ export class Pipeline {
   admit(arrival: Arrival): Admitted {
     const { endpoint, peer, header, unreadable, certificate } = arrival;
     try {
+      if (!this.#isOpen && !endpoint.open) throw refuse('DATABASE_UNAVAILABLE', 'the database is not ready yet');
       const broken = unreadable.filter(({ field }) => field === 'header authorization');
       if (broken.length > 0) throw invalidArgument(broken);
       const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);

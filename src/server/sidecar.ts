@@ -46,9 +46,10 @@ const LAST_CALLS_MS = 200;
 const LAST_COMMANDS_MS = 100;
 
 /**
- * Connects to a migrated database and serves all drivers on both listeners.
+ * Listens, and serves all drivers on both listeners as soon as the database is ready.
  *
  * @param url PostgreSQL connection string.
+ * @param prepare what has to be true of the database before it is used; health answers NOT_SERVING meanwhile.
  * @param limits how long connections may be silent, where that is not the default.
  */
 export const startServer = async (
@@ -57,7 +58,13 @@ export const startServer = async (
     url,
     log,
     limits: connectionLimits,
-  }: { readonly url: string; readonly log: Logger; readonly limits?: ConnectionLimits },
+    prepare = async () => {},
+  }: {
+    readonly url: string;
+    readonly log: Logger;
+    readonly limits?: ConnectionLimits;
+    readonly prepare?: () => Promise<void>;
+  },
 ): Promise<Sidecar> => {
   let onRemoved = (_callers: ReadonlySet<string>): void => {};
   const identity = config.tokensFile
@@ -73,11 +80,12 @@ export const startServer = async (
     transactions: { max: config.transactionsMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
   });
   const closing = new AbortController();
+  const listeners: { close(graceMs: number): Promise<void> }[] = [];
   const providers = createProviders(config, (layer, problem) => {
     log.warn({ layer, problem }, 'a layer of suggestions could not do its part');
   });
   try {
-    const ids = new TransactionIds(await transactionIdKey(database.reserve), `${hostname()}/${process.pid}`);
+    const ids = new TransactionIds(`${hostname()}/${process.pid}`);
     const limits = {
       idleLeaseMs: config.transactionIdleLeaseMs,
       idleLeaseMaxMs: config.transactionIdleLeaseMaxMs,
@@ -125,18 +133,20 @@ export const startServer = async (
       limits: connectionLimits ?? CONNECTION_LIMITS,
     };
     const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, ...shared });
+    listeners.push(grpc);
     const http = config.httpListen
       ? await listenHttp(
           pipeline,
           endpoints,
           healthRoutes(() => readiness.whyNot),
           { listen: config.httpListen, ...shared },
-        ).catch(async (error) => {
-          await grpc.close(0);
-          throw error;
-        })
+        )
       : undefined;
+    if (http) listeners.push(http);
+    await prepare();
+    ids.open(await transactionIdKey(database.reserve));
     await readiness.start();
+    pipeline.open();
     const pruning = setInterval(() => {
       prune(database.reserve, config.requestRetentionMs).catch((error: unknown) => {
         log.warn({ problem: problemOf(error) }, 'stored answers could not be pruned');
@@ -167,6 +177,8 @@ export const startServer = async (
       },
     };
   } catch (error) {
+    closing.abort();
+    await Promise.all(listeners.map((listener) => listener.close(0)));
     identity.close();
     certificates?.close();
     providers.close();

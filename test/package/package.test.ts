@@ -43,7 +43,9 @@ test('it holds the compiled program, the contract and the licences, and brings n
   }
   expect(files).toContain('proto/hoc/cus/policies/v1/transaction.proto');
   expect(files.filter((file) => /\.ts$|^test|^src|^bench/.test(file))).toEqual([]);
-  expect(await readdir(join(folder, 'node_modules'))).toEqual(expect.not.arrayContaining(['vitest', 'pg', '@mikro-orm']));
+  expect(await readdir(join(folder, 'node_modules'))).toEqual(
+    expect.not.arrayContaining(['vitest', 'pg', '@mikro-orm']),
+  );
 });
 
 test('an installed package tells what it is, migrates a database and serves it', async () => {
@@ -51,10 +53,20 @@ test('an installed package tells what it is, migrates a database and serves it',
   expect((await sidecar('--help')).stdout).toContain('policy-sidecar migrate up');
   const database = await createEmptyDatabase();
   const options = { cwd: folder };
-  const migrate = launch('npx', ['--no-install', 'policy-sidecar', 'migrate', 'up'], { ...env, DATABASE_URL: database.url }, options);
+  const migrate = launch(
+    'npx',
+    ['--no-install', 'policy-sidecar', 'migrate', 'up'],
+    { ...env, DATABASE_URL: database.url },
+    options,
+  );
   expect(await migrate.ended).toBe(0);
   expect(migrate.out().match(/^applied /gm)).toHaveLength(8);
-  const served = launch('npx', ['--no-install', 'policy-sidecar', 'serve'], { ...env, DATABASE_URL: database.url }, options);
+  const served = launch(
+    'npx',
+    ['--no-install', 'policy-sidecar', 'serve'],
+    { ...env, DATABASE_URL: database.url },
+    options,
+  );
   const caller = grpcCaller((await served.serving()).grpc);
   expect((await caller.unary(PolicyEngineService.method.fetchRiskCeilings, {})).riskCeilings).toHaveLength(4);
   caller.close();
