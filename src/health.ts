@@ -16,7 +16,7 @@ const ASKED = Buffer.alloc(5);
 const SERVING = Buffer.from('00000000020801', 'hex');
 
 const askGrpc = (listen: string, done: (problem?: string) => void): Socket => {
-  const socket = socketOf(listen);
+  const socket = socketOf(listen).on('error', ({ message }) => done(message));
   const session = connectHttp2('http://localhost', { createConnection: () => socket });
   session.on('error', ({ message }) => done(message));
   const stream = session.request({

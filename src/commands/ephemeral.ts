@@ -1,5 +1,5 @@
-import { fstatSync } from 'node:fs';
-import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { fstatSync, rmSync } from 'node:fs';
+import { chmod, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadConfig } from '../config.ts';
@@ -29,6 +29,8 @@ const endWithParent = (): NodeJS.Timeout => {
 export const serveEphemeral = async (flags: readonly string[], env: NodeJS.ProcessEnv): Promise<number> => {
   const dataDir = await mkdtemp(join(tmpdir(), 'policy-sidecar-'));
   const watch = endWithParent();
+  // A start that is cut off ends without a word to what waits for it.
+  process.on('exit', () => rmSync(dataDir, { recursive: true, force: true, maxRetries: 3 }));
   try {
     // Root's PostgreSQL runs under another account.
     await chmod(dataDir, 0o755);
@@ -46,6 +48,5 @@ export const serveEphemeral = async (flags: readonly string[], env: NodeJS.Proce
     );
   } finally {
     clearInterval(watch);
-    await rm(dataDir, { recursive: true, force: true });
   }
 };
