@@ -102,35 +102,32 @@ const TABLES: Readonly<Record<string, string>> = {
   'policy_sidecar.pruned_until': 'select, insert, update',
 };
 
-const RIGHTS = `select name, right_ from unnest($1::text[], $2::text[]) as wanted (name, rights),
-    unnest(string_to_array(rights, ', ')) as right_
-  where not has_schema_privilege(to_regnamespace(split_part(name, '.', 1)), 'usage')
-    or not has_table_privilege(to_regclass(name), right_)`;
+const RIGHTS = `select name, needed from unnest($1::text[], $2::text[]) as wanted (name, rights),
+    unnest(string_to_array(rights, ', ')) as needed,
+    pg_class c join pg_namespace n on n.oid = relnamespace
+  where nspname || '.' || relname = name
+    and not (has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, needed))`;
 
 const looked = async (config: Config, url: string): Promise<Finding[]> => {
   const found = await withClient(url, async (client) => {
-    const { rows } = await client.query(FACTS);
-    return server(config, url, rows[0], (client as unknown as { processID: number }).processID);
+    const { rows: facts } = await client.query(FACTS);
+    const { rows: missing } = await client.query(RIGHTS, [Object.keys(TABLES), Object.values(TABLES)]);
+    return [
+      ...server(config, url, facts[0], (client as unknown as { processID: number }).processID),
+      ...missing.map(({ name, needed }) =>
+        lack(`its role may not ${needed} on ${name}`, `grant ${needed} on ${name}: see docs/adoption.md`),
+      ),
+    ];
   });
+  // Without these rights nothing more can be seen.
+  if (found.some(({ what }) => what.endsWith('policy_sidecar.migrations'))) return found;
   const { pending, unknown } = await migrationStatus(url);
   if (unknown.length > 0) found.push(note(`a newer program has applied ${unknown.join(', ')}`));
-  if (pending.length > 0) {
-    const findings = await migrateCheck(url);
-    for (const each of findings) {
-      found.push(
-        each.level === 'stop' ? lack(findingText(each), 'see above, then migrate up') : note(findingText(each)),
-      );
-    }
-    return [...found, lack(`its schema lacks ${pending.length} migration(s)`, 'policy-sidecar migrate up')];
+  if (pending.length === 0) return [...found, ok('its schema is the one of this program')];
+  for (const each of await migrateCheck(url)) {
+    found.push(each.level === 'stop' ? lack(findingText(each), 'then migrate up') : note(findingText(each)));
   }
-  found.push(ok('its schema is this program’s'));
-  const missing = await withClient(url, async (client) => {
-    return (await client.query(RIGHTS, [Object.keys(TABLES), Object.values(TABLES)])).rows;
-  });
-  for (const { name, right_ } of missing) {
-    found.push(lack(`its role may not ${right_} on ${name}`, `grant ${right_} on ${name}: see docs/adoption.md`));
-  }
-  return found;
+  return [...found, lack(`its schema lacks ${pending.length} migration(s)`, 'policy-sidecar migrate up')];
 };
 
 /** `doctor`: what configuration and database lack for serving, each with what to do; changes nothing. */

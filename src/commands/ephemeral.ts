@@ -3,11 +3,14 @@ import { chmod, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadConfig } from '../config.ts';
-import { exit, say } from './output.ts';
+import { exit, lastActs, say } from './output.ts';
 import { serve } from './serve.ts';
 
 /** How often it is looked whether the parent is still there. */
 const PARENT_MS = 200;
+
+/** Of data that no crash will ever be survived by. */
+const NOTHING_TO_LOSE = { fsync: 'off', full_page_writes: 'off', synchronous_commit: 'off' };
 
 /** Ends the process with its parent, of which a pipe on standard input tells at once, and its number a little later. */
 const endWithParent = (): NodeJS.Timeout => {
@@ -29,13 +32,13 @@ const endWithParent = (): NodeJS.Timeout => {
 export const serveEphemeral = async (flags: readonly string[], env: NodeJS.ProcessEnv): Promise<number> => {
   const dataDir = await mkdtemp(join(tmpdir(), 'policy-sidecar-'));
   const watch = endWithParent();
-  // A start that is cut off ends without a word to what waits for it.
-  process.on('exit', () => rmSync(dataDir, { recursive: true, force: true, maxRetries: 3 }));
+  const remove = (): void => rmSync(dataDir, { recursive: true, force: true, maxRetries: 5 });
+  lastActs.push(remove);
   try {
     // Root's PostgreSQL runs under another account.
     await chmod(dataDir, 0o755);
     const config = loadConfig(flags, {
-      SIDECAR_DRAIN_TIMEOUT: '1s',
+      SIDECAR_DRAIN_TIMEOUT: '5s',
       SIDECAR_LOG_LEVEL: 'warn',
       ...env,
       DATABASE_URL: '',
@@ -43,10 +46,14 @@ export const serveEphemeral = async (flags: readonly string[], env: NodeJS.Proce
       SIDECAR_GRPC_LISTEN: '127.0.0.1:0',
       SIDECAR_HTTP_LISTEN: '127.0.0.1:0',
     });
-    return await serve(config, ({ grpcAddress, httpAddress }, { url }) =>
-      say(JSON.stringify({ grpc: grpcAddress, http: httpAddress ?? null, database: url, pid: process.pid })),
+    return await serve(
+      config,
+      ({ grpcAddress, httpAddress }, { url }) =>
+        say(JSON.stringify({ grpc: grpcAddress, http: httpAddress ?? null, database: url, pid: process.pid })),
+      NOTHING_TO_LOSE,
     );
   } finally {
     clearInterval(watch);
+    remove();
   }
 };

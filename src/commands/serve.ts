@@ -70,8 +70,16 @@ const announceToPeople =
     for (const line of trial(config, server)) say(line);
   };
 
-/** Serves until a signal, or until the database is gone for good. */
-export const serve = async (config: Config, announce: Announce = announceToPeople(config)): Promise<number> => {
+/**
+ * Serves until a signal, or until the database is gone for good.
+ *
+ * @param settings of an embedded database, where they are not the default.
+ */
+export const serve = async (
+  config: Config,
+  announce: Announce = announceToPeople(config),
+  settings: Readonly<Record<string, string>> = {},
+): Promise<number> => {
   const log = createLog(config.logLevel, errors);
   exit.onSignal(config.drainTimeoutMs);
   const stopping = new AbortController();
@@ -87,7 +95,7 @@ export const serve = async (config: Config, announce: Announce = announceToPeopl
     : undefined;
   let source: Source | undefined;
   try {
-    source = await openSource(config, (event) => log.warn(event));
+    source = await openSource(config, (event) => log.warn(event), settings);
     const { url } = source;
     // A listener that cannot be bound is told in one line; this library would add a second.
     process.env['GRPC_VERBOSITY'] ??= 'NONE';

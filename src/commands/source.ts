@@ -10,17 +10,22 @@ export interface Source {
   close(): Promise<void>;
 }
 
-/** The configured database, or the embedded one. */
+/**
+ * The configured database, or the embedded one.
+ *
+ * @param settings of the embedded server, where they are not the default.
+ */
 export const openSource = async (
   { databaseUrl, dataDir }: Config,
   report?: (event: string) => void,
+  settings: Readonly<Record<string, string>> = {},
 ): Promise<Source> => {
   if (databaseUrl !== undefined) {
     const failed = new Promise<never>(() => {});
     return { url: databaseUrl, description: readTarget(databaseUrl).description, failed, close: async () => {} };
   }
   const { startEmbedded } = await import('../database/embedded.ts');
-  const embedded = await startEmbedded({ dataDir, ...(report ? { report } : {}) });
+  const embedded = await startEmbedded({ dataDir, settings, ...(report ? { report } : {}) });
   return {
     url: embedded.url,
     description: `embedded PostgreSQL in ${embedded.dataDir}`,

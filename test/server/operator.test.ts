@@ -14,7 +14,7 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { grpcCaller } from '../support/client.ts';
 import { type Command, endAll, launch } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
-import { createDatabase, createEmptyDatabase } from '../support/postgres.ts';
+import { createDatabase, createEmptyDatabase, openPool } from '../support/postgres.ts';
 
 let folder: string;
 beforeEach(async () => {
@@ -137,11 +137,16 @@ test('the doctor says what is lacking and what to do, and changes nothing', asyn
 
 test('the doctor names the rights that a role lacks', async () => {
   const database = await createDatabase();
-  const { hostname, port, pathname, username, password } = new URL(database.url);
-  const url = `postgresql://${username}:${password}@${hostname}:${port}${pathname}?options=-c%20role%3Dpg_monitor`;
-  const { code, out } = await finish(['doctor'], { DATABASE_URL: url });
-  expect(code).toBe(1);
-  expect(out).toMatch(/may not/);
+  const pool = openPool(database.url, 1);
+  const role = `doctor_${process.pid}`;
+  await pool.query(`create role ${role} login password 'doctor'; grant usage on schema policy to ${role}`);
+  const url = Object.assign(new URL(database.url), { username: role, password: 'doctor' });
+  const { code, out, err } = await finish(['doctor'], { DATABASE_URL: url.href });
+  await pool.query(`drop owned by ${role}; drop role ${role}`);
+  await pool.end();
+  expect({ code, err }).toEqual({ code: 1, err: '' });
+  expect(out).toMatch(/^lack {2}its role may not select on policy\.snapshots; grant select on policy\.snapshots: see/m);
+  expect(out).toMatch(/^lack {2}its role may not insert on policy_sidecar\.outcomes; /m);
   await database.drop();
 });
 
@@ -168,7 +173,7 @@ test.each(['standard input ends', 'the parent is killed'])(
     const script = killed ? `"${process.execPath}" src/start.js serve --ephemeral </dev/zero & cat` : line;
     const shell = spawn('sh', ['-c', script], {
       env: { ...process.env, TMPDIR: folder },
-      stdio: ['pipe', 'pipe', 'ignore'],
+      stdio: ['pipe', 'pipe', 'inherit'],
     });
     const [text] = await once(createInterface({ input: shell.stdout }), 'line');
     const { grpc, http, database, pid } = JSON.parse(text);
