@@ -1,6 +1,7 @@
 /** The sidecar and its peers: how each is built and started. */
 import { execFile } from 'node:child_process';
 import { existsSync, globSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { SQL } from './calls.ts';
@@ -9,6 +10,8 @@ import type { Command } from './server.ts';
 const run = promisify(execFile);
 const root = join(import.meta.dirname, '..');
 const folder = (peer: string): string => join(import.meta.dirname, 'peers', peer);
+
+const PYTHON = join(folder('python'), 'build', 'venv', 'bin', 'python');
 
 /** What every peer is told. */
 const environment = (url: string): Record<string, string> => ({
@@ -55,7 +58,51 @@ const go: Peer = {
   ],
 };
 
-const PEERS: readonly Peer[] = [go];
+const python: Peer = {
+  name: 'python',
+  toolchain: 'python3.11',
+  version: async () => (await run('python3.11', ['--version'])).stdout.trim().replace('Python ', ''),
+  built: () => existsSync(join(folder('python'), 'build', 'stubs')),
+  build: async () => {
+    const cwd = folder('python');
+    const stubs = join(cwd, 'build', 'stubs');
+    await run('python3.11', ['-m', 'venv', 'build/venv'], { cwd });
+    await run(PYTHON, ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '-r', 'requirements.txt'], {
+      cwd,
+    });
+    await mkdir(stubs, { recursive: true });
+    const files = globSync('hoc/**/*.proto', { cwd: join(root, 'proto') });
+    const out = [`-I${join(root, 'proto')}`, `--python_out=${stubs}`, `--grpc_python_out=${stubs}`];
+    await run(PYTHON, ['-m', 'grpc_tools.protoc', ...out, ...files], { cwd });
+  },
+  commands: (url) =>
+    ['asyncpg', 'sqlalchemy-core', 'sqlalchemy-orm'].map((name) => ({
+      name,
+      program: PYTHON,
+      args: [join(folder('python'), 'server.py'), name],
+      env: environment(url),
+      health: false,
+    })),
+};
+
+const mikroOrm: Peer = {
+  name: 'mikro-orm',
+  toolchain: 'Node',
+  version: async () => process.version,
+  built: () => true,
+  build: async () => {},
+  commands: (url) => [
+    {
+      name: 'mikro-orm',
+      program: process.execPath,
+      args: [join(folder('mikro-orm'), 'server.ts')],
+      env: { ...environment(url), NODE_ENV: 'production' },
+      health: false,
+    },
+  ],
+};
+
+const PEERS: readonly Peer[] = [go, python, mikroOrm];
 
 export interface Built {
   readonly commands: Command[];
@@ -80,7 +127,7 @@ export const buildPeers = async (url: string, quick: boolean): Promise<Built> =>
       continue;
     }
     try {
-      await peer.build();
+      if (!quick) await peer.build();
       built.commands.push(...peer.commands(url));
     } catch (error) {
       built.skipped[peer.name] = `it could not be built: ${(error as Error).message.slice(0, 500)}`;

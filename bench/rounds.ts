@@ -35,10 +35,10 @@ export class Rounds {
     this.#found = found;
   }
 
-  /** Runs every side once to warm it up and then `rounds` times, every other round backwards. */
+  /** Runs every side twice to warm it up and then `rounds` times, every other round backwards. */
   static async of(sides: ReadonlyMap<string, Side>, rounds: number): Promise<Rounds> {
     const found = new Map<string, Measured[]>([...sides.keys()].map((name) => [name, []]));
-    for (const side of sides.values()) await side();
+    for (let warm = 0; warm < 2; warm += 1) for (const side of sides.values()) await side();
     const order = [...sides];
     for (let round = 0; round < rounds; round += 1) {
       for (const [name, side] of order) found.get(name)!.push(await side());

@@ -63,7 +63,7 @@ try {
     },
     id: rows[0]!.id,
     rounds: flags.quick ? 3 : 5,
-    roundMs: flags.quick ? 1_000 : 2_000,
+    roundMs: flags.quick ? 700 : 2_000,
     quick: flags.quick,
   };
   for (const { name, run } of CASES) if (only.includes(name)) await run(bench);
