@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import pg from 'pg';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { startEmbedded } from '../../src/database/embedded.ts';
-import { migrateUp } from '../../src/database/migrate.ts';
+import { migrateUp } from '../../src/database/migrate/migrate.ts';
+import { startEmbedded } from '../../src/embedded/embedded.ts';
 
 const HOLDER = join(import.meta.dirname, '..', 'support', 'embedded-holder.ts');
 const NOBODY = { uid: 65_534, gid: 65_534 };

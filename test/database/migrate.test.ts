@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { BlockedError, migrateCheck, migrateUp, ObstacleError } from '../../src/database/migrate.ts';
+import { BlockedError, migrateCheck, migrateUp, ObstacleError } from '../../src/database/migrate/migrate.ts';
 import { pgBouncerAvailable, startPgBouncer } from '../support/pgbouncer.ts';
 import { createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
 import { connected, tables } from './catalog.ts';

@@ -1,10 +1,10 @@
 import { type DescMessage, fromBinary, type MessageShape, toBinary } from '@bufbuild/protobuf';
-import type { Connection, TransactionMode } from './connection.ts';
-import type { Database } from './pool.ts';
-import { type OnceRequest, runOnce } from './requests.ts';
-import { AutoCommitSession, type Session, Statements, TransactionSession } from './session.ts';
-import type { Param, Statement } from './statement.ts';
-import { abortedError, commitUnknown, orUnknown } from './transactions.ts';
+import type { Connection, TransactionMode } from '../database/connection.ts';
+import type { Database } from '../database/pool.ts';
+import { AutoCommitSession, type Session, Statements, TransactionSession } from '../database/session.ts';
+import type { Param, Statement } from '../database/statement.ts';
+import { type OnceRequest, runOnce } from './once.ts';
+import { abortedError, commitUnknown, orUnknown } from './registry.ts';
 
 export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', readOnly: false, deferrable: false };
 

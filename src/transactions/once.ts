@@ -1,7 +1,7 @@
 import { refuse } from '../contract/errors.ts';
-import type { Lane } from './pool.ts';
-import type { Session } from './session.ts';
-import { count, statement } from './statement.ts';
+import type { Lane } from '../database/pool.ts';
+import type { Session } from '../database/session.ts';
+import { count, statement } from '../database/statement.ts';
 
 /** A stored first answer. */
 interface StoredRequest {

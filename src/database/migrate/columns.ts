@@ -1,5 +1,5 @@
-import type { Step } from '../../migrations/canonical.ts';
-import { createTable, withoutSequence } from '../../migrations/canonical.ts';
+import type { Step } from '../../../migrations/canonical.ts';
+import { createTable, withoutSequence } from '../../../migrations/canonical.ts';
 import {
   columnsOf,
   constraintsOf,
@@ -11,9 +11,9 @@ import {
   quote,
   spellColumns,
   suffixed,
-} from './migrate-catalog.ts';
-import type { Migrating, Tx } from './migrate-connection.ts';
-import { dressView, makeView, putBack, takeDown, type View, viewsOn } from './migrate-views.ts';
+} from './catalog.ts';
+import type { Migrating, Tx } from './turn.ts';
+import { dressView, makeView, putBack, takeDown, type View, viewsOn } from './views.ts';
 
 type TableStep = Extract<Step, { kind: 'table' }>;
 

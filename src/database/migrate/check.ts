@@ -1,5 +1,5 @@
-import type { Step } from '../../migrations/canonical.ts';
-import { checksOn, droppable, servingIndex, spelled, triggersOf } from './migrate-apply.ts';
+import type { Step } from '../../../migrations/canonical.ts';
+import { checksOn, droppable, servingIndex, spelled, triggersOf } from './apply.ts';
 import {
   columnsOf,
   constraintsOf,
@@ -9,10 +9,10 @@ import {
   quote,
   sameConstraint,
   spellIndex,
-} from './migrate-catalog.ts';
-import { type ColumnPlan, countRows, obstaclesOf, planColumns, type Retype } from './migrate-columns.ts';
-import type { Tx } from './migrate-connection.ts';
-import { viewsOn } from './migrate-views.ts';
+} from './catalog.ts';
+import { type ColumnPlan, countRows, obstaclesOf, planColumns, type Retype } from './columns.ts';
+import type { Tx } from './turn.ts';
+import { viewsOn } from './views.ts';
 
 /** One thing that a migration would stop at, or would change. */
 export interface Finding {

@@ -1,4 +1,4 @@
-import type { Tx } from './migrate-connection.ts';
+import type { Tx } from './turn.ts';
 
 /** SQL text of a value. */
 export const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;

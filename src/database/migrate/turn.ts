@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
-import { Client } from './client.ts';
-import { problemOf } from './sqlstate.ts';
-import { readTarget } from './target.ts';
+import { Client } from '../client.ts';
+import { problemOf } from '../sqlstate.ts';
+import { readTarget } from '../target.ts';
 
 /** A database that lets nobody in; the message is one line for the user. */
 export class UnreachableError extends Error {}

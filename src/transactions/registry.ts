@@ -1,10 +1,10 @@
 import { Code, RpcError, refuse } from '../contract/errors.ts';
 import type { Reason } from '../contract/reasons.ts';
-import type { Connection, Isolation, TransactionMode } from './connection.ts';
+import type { Connection, Isolation, TransactionMode } from '../database/connection.ts';
+import type { Database } from '../database/pool.ts';
+import { type Session, type StreamingSession, TransactionSession } from '../database/session.ts';
+import { databaseReadOnly, shuttingDown } from '../database/sqlstate.ts';
 import { evidenceOf, lockOf, type OutcomeKey } from './outcomes.ts';
-import type { Database } from './pool.ts';
-import { type Session, type StreamingSession, TransactionSession } from './session.ts';
-import { databaseReadOnly, shuttingDown } from './sqlstate.ts';
 import type { TransactionIdFacts, TransactionIds } from './transaction-id.ts';
 
 export type { Isolation, TransactionMode };

@@ -1,4 +1,4 @@
-import { createTable, plainly, type Step } from '../../migrations/canonical.ts';
+import { createTable, plainly, type Step } from '../../../migrations/canonical.ts';
 import {
   constraintsOf,
   findTable,
@@ -14,9 +14,9 @@ import {
   spellForeignKey,
   spellIndex,
   suffixed,
-} from './migrate-catalog.ts';
-import { applyColumns } from './migrate-columns.ts';
-import type { Migrating, Tx } from './migrate-connection.ts';
+} from './catalog.ts';
+import { applyColumns } from './columns.ts';
+import type { Migrating, Tx } from './turn.ts';
 
 type Of<K extends Step['kind']> = Extract<Step, { kind: K }>;
 

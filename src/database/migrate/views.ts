@@ -1,5 +1,5 @@
-import { literal } from './migrate-catalog.ts';
-import type { Tx } from './migrate-connection.ts';
+import { literal } from './catalog.ts';
+import type { Tx } from './turn.ts';
 
 /** A view, and everything that makes it again. */
 export interface View {

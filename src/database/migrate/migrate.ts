@@ -2,16 +2,16 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type pg from 'pg';
-import type { CanonicalMigration, Step } from '../../migrations/canonical.ts';
-import { applySteps } from './migrate-apply.ts';
-import { type Finding, findingText, obstacles, outlook } from './migrate-check.ts';
-import { type Migrating, type Say, TUNING, type Tuning, withClient, withLook, withTurn } from './migrate-connection.ts';
+import type { CanonicalMigration, Step } from '../../../migrations/canonical.ts';
+import { applySteps } from './apply.ts';
+import { type Finding, findingText, obstacles, outlook } from './check.ts';
+import { type Migrating, type Say, TUNING, type Tuning, withClient, withLook, withTurn } from './turn.ts';
 
-export type { Finding } from './migrate-check.ts';
-export { findingText } from './migrate-check.ts';
-export { BlockedError, UnreachableError } from './migrate-connection.ts';
+export type { Finding } from './check.ts';
+export { findingText } from './check.ts';
+export { BlockedError, UnreachableError } from './turn.ts';
 
-const FOLDER = join(import.meta.dirname, '..', '..', 'migrations');
+const FOLDER = join(import.meta.dirname, '..', '..', '..', 'migrations');
 const SCHEMA = 'policy_sidecar';
 const TABLE = 'migrations';
 

@@ -1,10 +1,10 @@
+import type { Lane } from '../database/pool.ts';
+import type { Session } from '../database/session.ts';
+import { count, statement } from '../database/statement.ts';
+import { column, table } from '../database/table.ts';
 import { Outcome as OutcomeRow } from '../entities/outcome.ts';
 import { PrunedUntil } from '../entities/pruned-until.ts';
 import { StoredRequest } from '../entities/stored-request.ts';
-import type { Lane } from './pool.ts';
-import type { Session } from './session.ts';
-import { count, statement } from './statement.ts';
-import { column, table } from './table.ts';
 
 /** What the evidence of a transaction's commit is kept under, and what is locked while the transaction is open. */
 export interface OutcomeKey {
