@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest'
 import { migrateCheck, migrateUp } from '../../src/database/migrate/migrate.ts';
 import { openDatabase } from '../../src/database/pool.ts';
 import { readTarget } from '../../src/database/target.ts';
-import { drivers as driversFor } from '../../src/drivers/index.ts';
+import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { prune } from '../../src/transactions/outcomes.ts';

@@ -1,15 +1,23 @@
 import { describe, expect, test } from 'vitest';
-import { arbitrate, resolveActionConflict, resolveLimitConflict } from '../../src/drivers/arbitration.ts';
+import {
+  type Instruction,
+  type PolicyModule,
+  resolveConflicts,
+} from '../../src/drivers/conflict-resolver/resolution.ts';
+import {
+  arbitrate,
+  resolveActionConflict,
+  resolveLimitConflict,
+} from '../../src/drivers/policy-arbitrator/arbitration.ts';
 import { advicePrompt, parseAdvice } from '../../src/drivers/recovery-matcher/advice.ts';
 import { computeConfidence, timeWeight, UnreadableTime } from '../../src/drivers/recovery-matcher/confidence.ts';
 import { normalizeError, sanitizedStart } from '../../src/drivers/recovery-matcher/normalize.ts';
 import { EVERYTHING, sanitize } from '../../src/drivers/recovery-matcher/sanitizer.ts';
 import { generateSuggestion } from '../../src/drivers/recovery-matcher/suggestion.ts';
-import { idsJson, isoText, listedIds } from '../../src/drivers/scope-matching.ts';
-import { type Instruction, type PolicyModule, resolveConflicts } from '../../src/plang/conflict-resolver.ts';
-import { byCodePoint, floatText, pythonJson } from '../../src/plang/python-json.ts';
-import { SymbolTable } from '../../src/plang/symbol-table.ts';
-import { SymbolTables } from '../../src/plang/symbol-tables.ts';
+import { byCodePoint, floatText, pythonJson } from '../../src/drivers/scope-resolver/python-json.ts';
+import { idsJson, isoText, listedIds } from '../../src/drivers/scope-resolver/scope-matching.ts';
+import { SymbolTables } from '../../src/drivers/symbol-table/symbol-tables.ts';
+import { SymbolTable } from '../../src/drivers/symbol-table/symbols.ts';
 
 describe('JSON as Python writes it', () => {
   test.each([

@@ -3,8 +3,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { ProviderError } from '../../src/drivers/recovery-matcher/services.ts';
 import { anthropicModel } from '../../src/providers/anthropic.ts';
 import { openAiEmbeddings } from '../../src/providers/embeddings.ts';
-import { createProviders } from '../../src/providers/index.ts';
 import { memoryCache } from '../../src/providers/memory-cache.ts';
+import { createProviders } from '../../src/providers/providers.ts';
 import { startProvider, type TestProvider } from '../support/provider.ts';
 
 let provider: TestProvider;

@@ -15,7 +15,7 @@ import {
   spellIndex,
   suffixed,
 } from './catalog.ts';
-import { applyColumns } from './columns.ts';
+import { applyColumns } from './column-plan.ts';
 import type { Migrating, Tx } from './turn.ts';
 
 type Of<K extends Step['kind']> = Extract<Step, { kind: K }>;

@@ -10,7 +10,7 @@ import {
   sameConstraint,
   spellIndex,
 } from './catalog.ts';
-import { type ColumnPlan, countRows, obstaclesOf, planColumns, type Retype } from './columns.ts';
+import { type ColumnPlan, countRows, obstaclesOf, planColumns, type Retype } from './column-plan.ts';
 import type { Tx } from './turn.ts';
 import { viewsOn } from './views.ts';
 

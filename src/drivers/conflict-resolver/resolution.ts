@@ -1,5 +1,5 @@
+import { byCodePoint } from '../scope-resolver/python-json.ts';
 import { type Action, actionPrecedence, type Category, categoryPriority } from './grammar.ts';
-import { byCodePoint } from './python-json.ts';
 
 /** How a function is governed; its priority changes when conflicts are settled. */
 export interface Governance {

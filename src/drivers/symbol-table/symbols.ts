@@ -1,4 +1,4 @@
-import { CATEGORIES, type Category } from './grammar.ts';
+import { CATEGORIES, type Category } from '../conflict-resolver/grammar.ts';
 
 export const SYMBOL_TYPES = ['POLICY', 'RULE', 'VARIABLE', 'PARAMETER', 'FUNCTION', 'CONSTANT', 'IMPORT'] as const;
 export type SymbolType = (typeof SYMBOL_TYPES)[number];

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
-import { all, filled, mask, page, required } from '../contract/rules.ts';
-import { type Notes, type Row, statement } from '../database/statement.ts';
-import { type ColumnOf, column, table } from '../database/table.ts';
-import { jsonToValue } from '../database/values.ts';
-import { PolicyScope } from '../entities/policy-scope.ts';
+import { invalidArgument, type RpcError, refuse } from '../../contract/errors.ts';
+import { all, filled, mask, page, required } from '../../contract/rules.ts';
+import { type Notes, type Row, statement } from '../../database/statement.ts';
+import { type ColumnOf, column, table } from '../../database/table.ts';
+import { jsonToValue } from '../../database/values.ts';
+import { PolicyScope } from '../../entities/policy-scope.ts';
 import {
   CreateScopeRequestSchema,
   type PolicyScopePatch,
@@ -13,13 +13,13 @@ import {
   type RunContext,
   ScopeResolverService,
   ScopeTypeSchema,
-} from '../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
-import { cell, cells } from '../statements/cells.ts';
-import { filteredList, where } from '../statements/filters.ts';
-import { insert } from '../statements/insert.ts';
-import { byMask, namedValues, patchCheck } from '../statements/patch.ts';
-import { lowerEnumText, projection } from '../statements/projection.ts';
-import { compute, driver, read, write } from './driver.ts';
+} from '../../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
+import { cell, cells } from '../../statements/cells.ts';
+import { filteredList, where } from '../../statements/filters.ts';
+import { insert } from '../../statements/insert.ts';
+import { byMask, namedValues, patchCheck } from '../../statements/patch.ts';
+import { lowerEnumText, projection } from '../../statements/projection.ts';
+import { compute, driver, read, write } from '../driver.ts';
 import {
   idsJson,
   isoText,

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { Room, SymbolTable } from './symbol-table.ts';
+import { Room, SymbolTable } from './symbols.ts';
 
 /** Why a handle is refused. */
 export type HandleReason = 'TABLE_UNKNOWN' | 'TABLE_NOT_YOURS' | 'TABLE_LIMIT';

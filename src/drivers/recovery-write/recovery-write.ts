@@ -1,13 +1,13 @@
-import { RpcError, refuse } from '../contract/errors.ts';
-import { all, between, filled, mask, page, type Rule, required } from '../contract/rules.ts';
-import type { Session } from '../database/session.ts';
-import { count, firstFlag, firstNumber, firstText, statement } from '../database/statement.ts';
-import { type ColumnOf, column, table } from '../database/table.ts';
-import { jsonText } from '../database/values.ts';
-import { FailureCatalogEntry } from '../entities/failure-catalog-entry.ts';
-import { FailureMatch } from '../entities/failure-match.ts';
-import { RecoveryCandidate } from '../entities/recovery-candidate.ts';
-import { SuggestionProvenance } from '../entities/suggestion-provenance.ts';
+import { RpcError, refuse } from '../../contract/errors.ts';
+import { all, between, filled, mask, page, type Rule, required } from '../../contract/rules.ts';
+import type { Session } from '../../database/session.ts';
+import { count, firstFlag, firstNumber, firstText, statement } from '../../database/statement.ts';
+import { type ColumnOf, column, table } from '../../database/table.ts';
+import { jsonText } from '../../database/values.ts';
+import { FailureCatalogEntry } from '../../entities/failure-catalog-entry.ts';
+import { FailureMatch } from '../../entities/failure-match.ts';
+import { RecoveryCandidate } from '../../entities/recovery-candidate.ts';
+import { SuggestionProvenance } from '../../entities/suggestion-provenance.ts';
 import {
   CandidateKeySchema,
   ClaimedWorkSchema,
@@ -19,12 +19,12 @@ import {
   UpsertFailureCatalogEntryRequestSchema,
   type UpsertRecoveryCandidateRequest,
   UpsertRecoveryCandidateResponseSchema,
-} from '../gen/hoc/cus/policies/v1/recovery_write_pb.ts';
-import { fits } from '../statements/fits.ts';
-import { insert, overwriting } from '../statements/insert.ts';
-import { byMask, notNull, patchAssignments, patchCheck, patchParams, patchUpdate } from '../statements/patch.ts';
-import { lowerEnumText, projection, rowMapper } from '../statements/projection.ts';
-import { driver, read, write } from './driver.ts';
+} from '../../gen/hoc/cus/policies/v1/recovery_write_pb.ts';
+import { fits } from '../../statements/fits.ts';
+import { insert, overwriting } from '../../statements/insert.ts';
+import { byMask, notNull, patchAssignments, patchCheck, patchParams, patchUpdate } from '../../statements/patch.ts';
+import { lowerEnumText, projection, rowMapper } from '../../statements/projection.ts';
+import { driver, read, write } from '../driver.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
 
 const candidate = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);

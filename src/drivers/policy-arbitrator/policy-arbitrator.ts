@@ -1,9 +1,9 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
-import { invalidArgument } from '../contract/errors.ts';
-import { all, filled, mask, page, required } from '../contract/rules.ts';
-import { statement } from '../database/statement.ts';
-import { type ColumnOf, column, table } from '../database/table.ts';
-import { PolicyPrecedence } from '../entities/policy-precedence.ts';
+import { invalidArgument } from '../../contract/errors.ts';
+import { all, filled, mask, page, required } from '../../contract/rules.ts';
+import { statement } from '../../database/statement.ts';
+import { type ColumnOf, column, table } from '../../database/table.ts';
+import { PolicyPrecedence } from '../../entities/policy-precedence.ts';
 import {
   type ArbitrateRequest,
   ConflictStrategy,
@@ -12,12 +12,13 @@ import {
   type PolicyLimit,
   PolicyPrecedencePatchSchema,
   PolicyPrecedenceSchema,
-} from '../gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
-import { cell, cells } from '../statements/cells.ts';
-import { filteredList, where } from '../statements/filters.ts';
-import { insert } from '../statements/insert.ts';
-import { byMask, notNull, patchAssignments, patchCheck, patchParams } from '../statements/patch.ts';
-import { lowerEnumText, projection } from '../statements/projection.ts';
+} from '../../gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
+import { cell, cells } from '../../statements/cells.ts';
+import { filteredList, where } from '../../statements/filters.ts';
+import { insert } from '../../statements/insert.ts';
+import { byMask, notNull, patchAssignments, patchCheck, patchParams } from '../../statements/patch.ts';
+import { lowerEnumText, projection } from '../../statements/projection.ts';
+import { driver, read, write } from '../driver.ts';
 import {
   type Arbitration,
   type ArbitrationInput,
@@ -26,7 +27,6 @@ import {
   type PrecedenceRow,
   type Strategy,
 } from './arbitration.ts';
-import { driver, read, write } from './driver.ts';
 
 const of = (name: ColumnOf<typeof PolicyPrecedence>): string => column(PolicyPrecedence, name);
 const precedence = projection(PolicyPrecedenceSchema, PolicyPrecedence, { key: ['tenant_id', 'policy_id'] });

@@ -1,6 +1,6 @@
-import { type ColumnOf, column, columnList, table } from '../database/table.ts';
-import { RecoveryCandidate } from '../entities/recovery-candidate.ts';
-import { parameterOf } from '../statements/parameters.ts';
+import { type ColumnOf, column, columnList, table } from '../../database/table.ts';
+import { RecoveryCandidate } from '../../entities/recovery-candidate.ts';
+import { parameterOf } from '../../statements/parameters.ts';
 
 type Column = ColumnOf<typeof RecoveryCandidate>;
 

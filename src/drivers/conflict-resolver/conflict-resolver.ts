@@ -1,5 +1,5 @@
-import { invalidArgument, refuse } from '../contract/errors.ts';
-import { maxLength, type Rule, type Rules, required } from '../contract/rules.ts';
+import { invalidArgument, refuse } from '../../contract/errors.ts';
+import { maxLength, type Rule, type Rules, required } from '../../contract/rules.ts';
 import {
   ActionTypeSchema,
   ConflictResolverService,
@@ -9,17 +9,17 @@ import {
   type IrModule,
   PolicyCategorySchema,
   type ResolveRequestSchema,
-} from '../gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
+} from '../../gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
+import { enumText } from '../../statements/projection.ts';
+import { compute, driver } from '../driver.ts';
+import type { Action, Category } from './grammar.ts';
 import {
   type Instruction,
   type PolicyFunction,
   type PolicyModule,
   resolveConflicts,
   TooManyConflicts,
-} from '../plang/conflict-resolver.ts';
-import type { Action, Category } from '../plang/grammar.ts';
-import { enumText } from '../statements/projection.ts';
-import { compute, driver } from './driver.ts';
+} from './resolution.ts';
 
 const MAX_FUNCTIONS = 20_000;
 const MAX_INSTRUCTIONS = 200_000;

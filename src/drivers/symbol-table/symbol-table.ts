@@ -1,8 +1,8 @@
 import { create, type MessageInitShape, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import { type Duration, durationFromMs, durationMs, type Value } from '@bufbuild/protobuf/wkt';
-import { refuse } from '../contract/errors.ts';
-import { type Rule, type Rules, required } from '../contract/rules.ts';
-import { PolicyCategory, PolicyCategorySchema } from '../gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
+import { refuse } from '../../contract/errors.ts';
+import { type Rule, type Rules, required } from '../../contract/rules.ts';
+import { PolicyCategory, PolicyCategorySchema } from '../../gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
 import {
   type DefineRequestSchema,
   type Symbol as SymbolMessage,
@@ -14,18 +14,12 @@ import {
   SymbolTableService,
   SymbolType as SymbolTypeNumber,
   SymbolTypeSchema,
-} from '../gen/hoc/cus/policies/v1/symbol_table_pb.ts';
-import type { Category } from '../plang/grammar.ts';
-import {
-  type PolicySymbol,
-  type Scope,
-  SymbolTable,
-  SymbolTableError,
-  type SymbolType,
-} from '../plang/symbol-table.ts';
-import { HandleError, SymbolTables } from '../plang/symbol-tables.ts';
-import { enumText } from '../statements/projection.ts';
-import { type CallContext, compute, driver } from './driver.ts';
+} from '../../gen/hoc/cus/policies/v1/symbol_table_pb.ts';
+import { enumText } from '../../statements/projection.ts';
+import type { Category } from '../conflict-resolver/grammar.ts';
+import { type CallContext, compute, driver } from '../driver.ts';
+import { HandleError, SymbolTables } from './symbol-tables.ts';
+import { type PolicySymbol, type Scope, SymbolTable, SymbolTableError, type SymbolType } from './symbols.ts';
 
 type Table = SymbolTable<Value>;
 type Operation = Exclude<SymbolTableOperation['request'], { case: undefined }>;
