@@ -6,13 +6,13 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { BlockedError, migrateCheck, migrateUp, ObstacleError } from '../../src/database/migrate/migrate.ts';
-import { pgBouncerAvailable, startPgBouncer } from '../support/pgbouncer.ts';
-import { createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
-import { connected, tables } from './catalog.ts';
-import { allRows, expectKept, makePlatform } from './platform.ts';
+import { BlockedError, migrateCheck, migrateUp, ObstacleError } from '../../../src/database/migrate/migrate.ts';
+import { pgBouncerAvailable, startPgBouncer } from '../../support/pgbouncer.ts';
+import { createEmptyDatabase, type TestDatabase } from '../../support/postgres.ts';
+import { connected, tables } from '../catalog.ts';
+import { allRows, expectKept, makePlatform } from '../platform.ts';
 
-const ROOT = join(import.meta.dirname, '..', '..');
+const ROOT = join(import.meta.dirname, '..', '..', '..');
 const MIGRATIONS = 8;
 /** Every table is one that is converted beside its readers and writers. */
 const BESIDE = { smallBytes: -1 };
