@@ -5,9 +5,9 @@ import { Code, codeName, invalidArgument, type RpcError, refuse } from '../contr
 import { type CallNotes, noting } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
-import { answerOnce, READ_COMMITTED } from '../database/single-use.ts';
 import { isServerError, problemOf, toRpcError } from '../database/sqlstate.ts';
-import type { TransactionRegistry } from '../database/transactions.ts';
+import type { TransactionRegistry } from '../transactions/registry.ts';
+import { answerOnce, READ_COMMITTED } from '../transactions/single-use.ts';
 import type { Endpoint } from './endpoint.ts';
 import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
 import type { Identity } from './identity.ts';
