@@ -76,6 +76,17 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
     if (problems.length > 0) throw invalidArgument(problems);
   };
 
+  /** Each must be granted, before any runs. */
+  const authorize = (operations: readonly Operation[], { access }: ControlCall): void => {
+    for (const [index, operation] of operations.entries()) {
+      try {
+        access.check(runnerOf(operation).endpoint);
+      } catch (error) {
+        throw ofOperation(toRpcError(error), index);
+      }
+    }
+  };
+
   const runAll = async (db: Session, operations: readonly Operation[], call: ControlCall) => {
     const results: MessageInitShape<typeof OperationResultSchema>[] = [];
     for (const [index, operation] of operations.entries()) {
@@ -100,6 +111,7 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
   return async (request: ExecuteRequest, call: ControlCall): Promise<ExecuteResponse> => {
     const { operations } = request;
     validate(operations);
+    authorize(operations, call);
     const requestId = requestIdOf(call);
     const { caller } = call;
     const once =
