@@ -21,6 +21,8 @@ export class AuditFile {
   #waiting = 0;
   #dropped = 0;
   #failing = false;
+  /** A write that failed may have left half a line. */
+  #torn = false;
   #writing: Promise<void> | undefined;
   #closed = false;
 
@@ -68,18 +70,19 @@ export class AuditFile {
       this.#queue = [];
       this.#dropped = 0;
       try {
-        // What failed before may have left half a line.
-        const start = this.#failing ? '\n' : '';
+        const start = this.#torn ? '\n' : '';
         const end = dropped === 0 ? '' : `${JSON.stringify({ time: new Date(), audit: 'dropped', lines: dropped })}\n`;
         await appendFile(this.#path, start + lines.join('') + end, { mode: MODE });
         this.#waiting -= lines.reduce((sum, line) => sum + line.length - 1, 0);
         if (this.#failing) this.#log.warn({ dropped }, 'the audit file is written again');
         this.#failing = false;
+        this.#torn = false;
       } catch (error) {
         this.#queue = [...lines, ...this.#queue];
         this.#dropped += dropped;
+        const { code, message, syscall } = error as NodeJS.ErrnoException;
+        this.#torn ||= syscall === 'write';
         if (!this.#failing) {
-          const { code, message } = error as NodeJS.ErrnoException;
           this.#log.error({ problem: code ?? message }, 'the audit file cannot be written, lines wait');
         }
         this.#failing = true;

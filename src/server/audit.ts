@@ -62,10 +62,17 @@ const keysOf = (desc: DescMessage, message: Message, path = ''): Record<string, 
     } else if (field.fieldKind === 'scalar' && /(?:^|_)id$/.test(field.name) && field.scalar !== ScalarType.BYTES) {
       if (value !== '') keys[name] = shown(value);
     } else if (field.fieldKind === 'list' && field.listKind === 'scalar' && /(?:^|_)ids$/.test(field.name)) {
-      keys[name] = (value as unknown[]).slice(0, KEYS_OF_A_LIST).map(shown);
+      const ids = value as unknown[];
+      if (ids.length > 0) keys[name] = ids.slice(0, KEYS_OF_A_LIST).map(shown);
     }
   }
   return keys;
+};
+
+/** The ids that an answer brings. */
+const madeOf = ({ method }: Endpoint, response: Message | undefined): object => {
+  const made = response ? keysOf(method.output, response) : {};
+  return Object.keys(made).length === 0 ? {} : { made };
 };
 
 const payloadOf = (desc: DescMessage, message: Message): unknown => {
@@ -107,7 +114,7 @@ class Lines implements Audit {
       const done = rows === undefined ? 'repeated' : leased ? 'pending' : 'committed';
       this.#write(call, endpoint, request, {
         ...(rows === undefined || failure ? {} : { rows: Number(rows) }),
-        ...(response ? { made: keysOf(endpoint.method.output, response) } : {}),
+        ...madeOf(endpoint, response),
         ...(failure ? failed(failure) : { outcome: done }),
       });
     } else if (endpoint.method === TransactionService.method.execute) {
@@ -150,7 +157,7 @@ class Lines implements Audit {
       this.#write(call, endpoint, request.value, {
         operation: index,
         ...(rows === undefined ? {} : { rows: Number(rows) }),
-        ...(response?.value ? { made: keysOf(endpoint.method.output, response.value) } : {}),
+        ...madeOf(endpoint, response?.value),
         ...(failure ? failed(failure) : { outcome: 'committed' }),
       });
     }

@@ -22,6 +22,10 @@ export interface ControlCall extends CallContext {
 
 type ControlHandler = (request: never, call: ControlCall) => unknown;
 
+/** Rows that an RPC affected or returned: what its answer says, else the rows of its statements. */
+export const rowsOf = (answer: unknown, ofStatements: bigint): bigint =>
+  (answer as { readonly rowsAffected?: bigint }).rowsAffected ?? ofStatements;
+
 /** One RPC as the pipeline runs it. */
 export interface Endpoint {
   readonly method: DescMethod;

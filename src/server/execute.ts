@@ -15,7 +15,7 @@ import {
   ExecuteResponseSchema,
   IsolationLevel,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
-import type { ControlCall, Endpoint } from './endpoint.ts';
+import { type ControlCall, type Endpoint, rowsOf } from './endpoint.ts';
 import { digest, requestIdOf } from './headers.ts';
 import { isolationOf } from './isolation.ts';
 
@@ -95,7 +95,7 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
         const before = db.rowCount;
         const reply = await endpoint.run!(noting(db, call.notes), operation.request.value as Message, call);
         const value = create(endpoint.method.output, reply as MessageInitShape<DescMessage>);
-        const rows = (value as { rowsAffected?: bigint }).rowsAffected ?? db.rowCount - before;
+        const rows = rowsOf(value, db.rowCount - before);
         if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
           throw unexpected(operation.expectedRows, rows);
         }

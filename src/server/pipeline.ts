@@ -9,7 +9,7 @@ import { answerOnce, READ_COMMITTED } from '../database/single-use.ts';
 import { isServerError, problemOf, toRpcError } from '../database/sqlstate.ts';
 import type { TransactionRegistry } from '../database/transactions.ts';
 import type { Access } from './access.ts';
-import type { Endpoint } from './endpoint.ts';
+import { type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
 import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
 import type { Identity } from './identity.ts';
@@ -221,9 +221,10 @@ export class Pipeline {
     const { output } = endpoint.method;
     if (endpoint.control) return created(output, await endpoint.control(request as never, inbound));
     const run = async (db: Session): Promise<Message> => {
-      const response = await endpoint.run!(noting(db, inbound.notes), request, inbound);
-      entry.rows = db.rowCount;
-      return created(output, response);
+      const before = db.rowCount;
+      const response = created(output, await endpoint.run!(noting(db, inbound.notes), request, inbound));
+      entry.rows = rowsOf(response, db.rowCount - before);
+      return response;
     };
     const scope = readScope(inbound);
     switch (scope.kind) {

@@ -41,7 +41,7 @@ beforeAll(async () => {
   const tokensFile = join(folder, 'tokens');
   await writeFile(tokensFile, ['reader', 'writer', 'nobody', 'absent'].map((n) => `${n}: ${hash(n)}\n`).join(''));
   await writeFile(authorizationFile, JSON.stringify(POLICY));
-  sidecar = await startTestSidecar({ tokensFile, authorizationFile });
+  sidecar = await startTestSidecar({ tokensFile, authorizationFile, audit: 'log' });
 });
 afterAll(async () => {
   await sidecar?.stop();
@@ -111,7 +111,7 @@ describe.each(['grpc', 'connect'] as const)('the authorization file over %s', (l
   });
 });
 
-test('a refusal is in the log with who wanted what', () => {
+test('a refusal is in the log, and a write in the audit, with who wanted what', () => {
   expect(sidecar.log()).toContainEqual(
     expect.objectContaining({
       method: 'PolicyEngineService/ResetRiskCeiling',
@@ -121,6 +121,8 @@ test('a refusal is in the log with who wanted what', () => {
       needed: 'write',
     }),
   );
+  const audited = { audit: 'write', caller: 'reader', method: 'PolicyEngineService/ResetRiskCeiling' };
+  expect(sidecar.log()).toContainEqual(expect.objectContaining({ ...audited, outcome: 'failed', reason: 'NOT_ALLOWED' }));
 });
 
 test('a change counts within moments; a broken one is told and changes nothing', async () => {
