@@ -131,7 +131,7 @@ const accessOf = (caller: string, tenants: Tenants, places: ReadonlyMap<string, 
 
 /** How the authorization file is read: as its schema says, and with names that exist. */
 export const authorizationReading = (path: string, endpoints: readonly Endpoint[]): Reading<Grants> => {
-  const validate = new Ajv({ allErrors: true }).compile<Policy>(schema);
+  const validate = new Ajv({ allErrors: true, logger: false }).compile<Policy>(schema);
   return {
     path,
     name: 'authorization file',

@@ -234,7 +234,7 @@ const encodingOf = ({ headers }: Request): string | undefined =>
     | string
     | undefined;
 
-/** What a browser is told that asks for a page which must not call. */
+/** Refuses what is no call. */
 const turnAway = (response: Response, problem: RpcError): void => {
   response.statusCode = 403;
   response.setHeader('content-type', 'application/json');
@@ -255,6 +255,7 @@ export const listenHttp = async (
   }: ListenerOptions & { readonly web: Omit<WebRules, 'listen'> },
 ): Promise<Listener> => {
   const guard = new WebGuard({ ...web, listen });
+  const paths = new Set<string | undefined>(endpoints.map(({ path }) => path));
   const calls = new WeakMap<object, Call>();
   const adapter = connectNodeAdapter({
     routes: (router) => {
@@ -292,7 +293,8 @@ export const listenHttp = async (
     const { socket } = request;
     const problem = guard.problemOf(request);
     if (guard.welcome(request, response, problem)) return;
-    if (problem && request.method === 'OPTIONS') {
+    // A call is refused in the form of its own protocol, with its line in the log.
+    if (problem && (request.method === 'OPTIONS' || !paths.has(request.url?.split('?')[0]))) {
       turnAway(response, problem);
       return;
     }

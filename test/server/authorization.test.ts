@@ -122,7 +122,9 @@ test('a refusal is in the log, and a write in the audit, with who wanted what', 
     }),
   );
   const audited = { audit: 'write', caller: 'reader', method: 'PolicyEngineService/ResetRiskCeiling' };
-  expect(sidecar.log()).toContainEqual(expect.objectContaining({ ...audited, outcome: 'failed', reason: 'NOT_ALLOWED' }));
+  expect(sidecar.log()).toContainEqual(
+    expect.objectContaining({ ...audited, outcome: 'failed', reason: 'NOT_ALLOWED' }),
+  );
 });
 
 test('a change counts within moments; a broken one is told and changes nothing', async () => {

@@ -119,6 +119,13 @@ describe('the name in Host', () => {
     );
   });
 
+  test('what is no call is refused by it, too', async () => {
+    const answer = await ask({ host: 'evil.example' }, { method: 'GET', path: '/' });
+    expect(answer.status).toBe(403);
+    expect(reasonOf(answer)).toMatchObject({ reason: 'HOST_NOT_ALLOWED' });
+    expect((await ask({}, { method: 'GET', path: '/' })).status).toBe(404);
+  });
+
   test('at a socket file it is free', async () => {
     const path = join(tmpdir(), `origins-${process.pid}.sock`);
     const other = await startTestSidecar({ httpListen: `unix:${path}` });
