@@ -14,6 +14,7 @@ import {
   createContextValues,
   type HandlerContext,
 } from '@connectrpc/connect';
+import { errorToJson } from '@connectrpc/connect/protocol-connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { Code, RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
@@ -25,6 +26,7 @@ import { decodeBinary, decodeJson, malformed } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { Listener, ListenerOptions } from './grpc.ts';
 import { type ReadHeaders, readHeaders, settleHeaders } from './headers.ts';
+import { WebGuard, type WebRules } from './origins.ts';
 import { type Admitted, INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
 import { errorDetails, wellFormed } from './status.ts';
 
@@ -34,6 +36,8 @@ type Response = ServerResponse | Http2ServerResponse;
 /** A request as this file and the library pass it to each other. */
 interface Call extends ReadHeaders {
   readonly peer: string;
+  /** Why a web page must not have an answer. */
+  readonly problem: RpcError | undefined;
   /** HTTP/2 asks whether the other side is there; HTTP/1.1 cannot. */
   readonly watched: boolean;
   admitted?: Admitted;
@@ -86,6 +90,7 @@ const unreadable = ({ code, rawMessage, cause }: ConnectError): RpcError => {
 const admit = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerContext): void => {
   const call = context.values.get(callKey)!;
   try {
+    if (call.problem) throw pipeline.refuse({ ...call, endpoint }, call.problem);
     call.admitted = pipeline.admit({ ...call, endpoint });
   } catch (error) {
     throw asConnectError(toRpcError(error));
@@ -229,12 +234,28 @@ const encodingOf = ({ headers }: Request): string | undefined =>
     | string
     | undefined;
 
+/** Refuses what is no call. */
+const turnAway = (response: Response, problem: RpcError): void => {
+  response.statusCode = 403;
+  response.setHeader('content-type', 'application/json');
+  response.end(JSON.stringify(errorToJson(asConnectError(problem), undefined)));
+};
+
 /** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 without TLS on the same port. */
 export const listenHttp = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
-  { listen, socketMode, maxMessageBytes, budget, limits = CONNECTION_LIMITS }: ListenerOptions,
+  {
+    listen,
+    socketMode,
+    maxMessageBytes,
+    budget,
+    limits = CONNECTION_LIMITS,
+    web,
+  }: ListenerOptions & { readonly web: Omit<WebRules, 'listen'> },
 ): Promise<Listener> => {
+  const guard = new WebGuard({ ...web, listen });
+  const paths = new Set<string | undefined>(endpoints.map(({ path }) => path));
   const calls = new WeakMap<object, Call>();
   const adapter = connectNodeAdapter({
     routes: (router) => {
@@ -270,12 +291,20 @@ export const listenHttp = async (
 
   const serve = (request: Request, response: Response): void => {
     const { socket } = request;
+    const problem = guard.problemOf(request);
+    if (guard.welcome(request, response, problem)) return;
+    // A call is refused in the form of its own protocol, with its line in the log.
+    if (problem && (request.method === 'OPTIONS' || !paths.has(request.url?.split('?')[0]))) {
+      turnAway(response, problem);
+      return;
+    }
     const read = readHeaders(request.rawHeaders);
     settleHeaders(request.headers, read);
     calls.set(request, {
       ...read,
       peer: socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown',
       watched: 'stream' in request,
+      problem,
     });
     counted(request, response);
     if ('stream' in request) {

@@ -8,7 +8,9 @@ import { AutoCommitSession, type Session, type StreamingSession } from '../datab
 import { isServerError, problemOf, toRpcError } from '../database/sqlstate.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
 import { answerOnce, READ_COMMITTED } from '../transactions/single-use.ts';
-import type { Endpoint } from './endpoint.ts';
+import type { Access } from './access.ts';
+import { type Endpoint, rowsOf } from './endpoint.ts';
+import type { Guards } from './guards.ts';
 import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
 import type { Identity } from './identity.ts';
 
@@ -24,6 +26,8 @@ export interface Admitted extends Headers {
   readonly endpoint: Endpoint;
   readonly peer: string;
   readonly caller: string;
+  /** What the caller may do. */
+  readonly access: Access;
 }
 
 /** A call as a listener hands it over. */
@@ -73,6 +77,10 @@ interface Entry<C = Inbound> {
   readonly startedAt: number;
   /** Transaction that a control RPC names in its request or begins. */
   transaction?: string | undefined;
+  request?: Message;
+  response?: Message;
+  /** Rows of the statements of a driver's RPC that ran. */
+  rows?: bigint;
 }
 
 /** The transaction that a request of `TransactionService` names, or that its response brings. */
@@ -88,6 +96,7 @@ export class Pipeline {
   readonly #identity: Identity;
   readonly #log: Logger;
   readonly #callTimeoutMs: number;
+  readonly #guards: Guards;
 
   /** @param callTimeoutMs how long a call with one response may take that has no deadline. */
   constructor(
@@ -96,7 +105,9 @@ export class Pipeline {
     identity: Identity,
     log: Logger,
     callTimeoutMs: number,
+    guards: Guards,
   ) {
+    this.#guards = guards;
     this.#callTimeoutMs = callTimeoutMs;
     this.#database = database;
     this.#transactions = transactions;
@@ -113,14 +124,19 @@ export class Pipeline {
   async unary(inbound: Inbound, decode: () => Message): Promise<Message> {
     const entry: Entry = { inbound, startedAt: performance.now() };
     const { endpoint } = inbound;
+    let leave: (() => void) | undefined;
     try {
+      leave = this.#guards.limits.enter(inbound.caller, endpoint);
       const request = this.#admit(entry, decode);
       const response = await this.#answer(entry, request);
       if (endpoint.kind === 'control') entry.transaction ??= transactionOf(response);
+      entry.response = response;
       this.#note(entry);
       return response;
     } catch (error) {
       throw this.#fail(entry, error);
+    } finally {
+      leave?.();
     }
   }
 
@@ -137,9 +153,11 @@ export class Pipeline {
   }
 
   async *#responses(entry: Entry, source: () => AsyncIterable<object>): AsyncGenerator<Message> {
-    const { endpoint, signal } = entry.inbound;
+    const { endpoint, signal, caller } = entry.inbound;
     let ended = false;
+    let leave: (() => void) | undefined;
     try {
+      leave = this.#guards.limits.enter(caller, endpoint);
       for await (const response of source()) {
         const message = created(endpoint.method.output, response);
         if (endpoint.kind === 'control') entry.transaction ??= transactionOf(message);
@@ -151,6 +169,7 @@ export class Pipeline {
       ended = true;
       throw this.#fail(entry, error);
     } finally {
+      leave?.();
       // The reader left before the end.
       if (!ended) this.#note(entry, signal.aborted ? toRpcError(signal.reason) : undefined);
     }
@@ -159,18 +178,24 @@ export class Pipeline {
   /**
    * Lets a call in, before its body costs anything.
    *
-   * @throws UNAUTHENTICATED without a valid token, INVALID_ARGUMENT when a header that was sent cannot be read.
+   * @throws UNAUTHENTICATED without a valid token, INVALID_ARGUMENT when a header that was sent cannot be read,
+   *   PERMISSION_DENIED when the caller is not granted the RPC, RESOURCE_EXHAUSTED when it calls too often.
    */
   admit(arrival: Arrival): Admitted {
     const { endpoint, peer, header, unreadable } = arrival;
+    let known: { readonly caller: string } | undefined;
     try {
       const broken = unreadable.filter(({ field }) => field === 'header authorization');
       if (broken.length > 0) throw invalidArgument(broken);
       const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'));
+      known = { caller };
       if (unreadable.length > 0) throw invalidArgument(unreadable);
-      return { endpoint, peer, header, caller };
+      const access = this.#guards.authorization.of(caller);
+      if (!endpoint.open) access.check(endpoint);
+      this.#guards.limits.arrive(caller, endpoint);
+      return { endpoint, peer, header, caller, access };
     } catch (error) {
-      throw this.refuse(arrival, toRpcError(error));
+      throw this.refuse({ ...arrival, ...known }, toRpcError(error));
     }
   }
 
@@ -183,18 +208,24 @@ export class Pipeline {
   #admit(entry: Entry, decode: () => Message): Message {
     const { inbound } = entry;
     const request = decode();
+    entry.request = request;
     if (inbound.endpoint.kind === 'control') entry.transaction = transactionOf(request);
     const problems = inbound.endpoint.check(request);
     if (problems.length > 0) throw invalidArgument(problems);
     return request;
   }
 
-  async #answer({ inbound }: Entry, request: Message): Promise<Message> {
+  async #answer(entry: Entry, request: Message): Promise<Message> {
+    const { inbound } = entry;
     const { endpoint, signal } = inbound;
     const { output } = endpoint.method;
     if (endpoint.control) return created(output, await endpoint.control(request as never, inbound));
-    const run = async (db: Session): Promise<Message> =>
-      created(output, await endpoint.run!(noting(db, inbound.notes), request, inbound));
+    const run = async (db: Session): Promise<Message> => {
+      const before = db.rowCount;
+      const response = created(output, await endpoint.run!(noting(db, inbound.notes), request, inbound));
+      entry.rows = rowsOf(response, db.rowCount - before);
+      return response;
+    };
     const scope = readScope(inbound);
     switch (scope.kind) {
       case 'leased':
@@ -258,18 +289,22 @@ export class Pipeline {
   }
 
   /** One line a call: no payload, no SQL. */
-  #note({ inbound, startedAt, transaction: named }: Entry<Arrival | Admitted | Inbound>, failure?: RpcError): void {
+  #note(entry: Entry<Arrival | Admitted | Inbound>, failure?: RpcError): void {
+    const { inbound, startedAt, transaction: named, request, response, rows } = entry;
     const { endpoint, peer, header } = inbound;
     const caller = 'caller' in inbound ? inbound.caller : undefined;
+    if (caller !== undefined) {
+      this.#guards.audit.call({ endpoint, header, caller, request, response, rows }, failure);
+    }
     const serious = failure?.code === Code.INTERNAL || failure?.code === Code.DATA_LOSS;
     const level = serious ? 'error' : endpoint.quiet && !failure ? 'debug' : 'info';
     if (!this.#log.isLevelEnabled(level)) return;
     const transaction = header('transaction') ?? named;
     this.#log[level](
       {
+        ...(failure ? { reason: failure.reason, ...failure.metadata } : {}),
         method: endpoint.name,
         code: codeName(failure?.code ?? 0),
-        ...(failure ? { reason: failure.reason, ...failure.metadata } : {}),
         // Names only: a description may quote what was sent.
         ...(failure && failure.fields.length > 0 ? { fields: failure.fields.map(({ field }) => field) } : {}),
         ms: Math.round((performance.now() - startedAt) * 1000) / 1000,

@@ -17,6 +17,7 @@ import { ByteBudget } from './budget.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits } from './connections.ts';
 import { driverEndpoints } from './endpoint.ts';
 import { listenGrpc } from './grpc.ts';
+import { type Guards, openGuards } from './guards.ts';
 import { healthEndpoints, Readiness } from './health.ts';
 import { listenHttp } from './http.ts';
 import { localIdentity, tokenIdentity } from './identity.ts';
@@ -70,6 +71,7 @@ export const startServer = async (
   const providers = createProviders(config, (layer, problem) => {
     log.warn({ layer, problem }, 'a layer of suggestions could not do its part');
   });
+  let guards: Guards | undefined;
   try {
     const ids = new TransactionIds(await transactionIdKey(database.reserve), `${hostname()}/${process.pid}`);
     const limits = {
@@ -109,7 +111,10 @@ export const startServer = async (
       ...healthEndpoints(readiness, served, closing.signal),
       ...(config.reflection ? reflectionEndpoints(services) : []),
     ];
-    const pipeline = new Pipeline(database, transactions, identity, log, config.callTimeoutMs);
+    guards = await openGuards(config, ofDrivers, log);
+    const { audit } = guards;
+    transactions.onEnded = (transaction, state, how) => audit.ended(transaction, state, how);
+    const pipeline = new Pipeline(database, transactions, identity, log, config.callTimeoutMs, guards);
     const { maxMessageBytes, maxRequestBytes, socketMode } = config;
     const shared = {
       maxMessageBytes,
@@ -119,7 +124,11 @@ export const startServer = async (
     };
     const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, ...shared });
     const http = config.httpListen
-      ? await listenHttp(pipeline, endpoints, { listen: config.httpListen, ...shared }).catch(async (error) => {
+      ? await listenHttp(pipeline, endpoints, {
+          listen: config.httpListen,
+          web: { hosts: config.httpHosts, origins: config.httpOrigins },
+          ...shared,
+        }).catch(async (error) => {
           await grpc.close(0);
           throw error;
         })
@@ -146,12 +155,14 @@ export const startServer = async (
         await Promise.all([grpc.close(rest), http?.close(rest), readiness.stop()]);
         clearInterval(pruning);
         identity.close();
+        guards?.authorization.close();
         providers.close();
-        await database.end(LAST_COMMANDS_MS);
+        await Promise.all([database.end(LAST_COMMANDS_MS), audit.close(LAST_COMMANDS_MS)]);
       },
     };
   } catch (error) {
     identity.close();
+    guards?.authorization.close();
     providers.close();
     await database.end(LAST_COMMANDS_MS);
     throw error;
