@@ -2,12 +2,12 @@ import { type DescMessage, type Message, ScalarType, toJson } from '@bufbuild/pr
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { codeName, type RpcError } from '../contract/errors.ts';
-import type { Transaction, TransactionState } from '../transactions/registry.ts';
 import {
   type ExecuteRequest,
   type ExecuteResponse,
   TransactionService,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import type { Transaction, TransactionState } from '../transactions/registry.ts';
 import { AuditFile } from './audit-file.ts';
 import type { Endpoint } from './endpoint.ts';
 import { type Headers, SINGLE_USE } from './headers.ts';

@@ -108,7 +108,7 @@ export class Connections {
     });
   }
 
-  /** Owns a new socket from now on; it must be handed over in time. */
+  /** Owns a new socket from now on; it must be handed over in time, or what is made of it by `secure`. */
   add(socket: Socket): void {
     this.#sockets.add(socket);
     const late = setTimeout(() => socket.destroy(), this.#limits.handshakeMs);

@@ -17,6 +17,7 @@ import { CallNotes } from '../database/notes.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import { type BindOptions, bind } from './bind.ts';
 import type { ByteBudget } from './budget.ts';
+import { certificateOf } from './certificate.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
 import { CallEnd } from './deadline.ts';
 import { decodeBinary } from './decode.ts';
@@ -24,6 +25,7 @@ import type { Endpoint } from './endpoint.ts';
 import { readHeaders, settleHeaders } from './headers.ts';
 import { type Admitted, type Arrival, INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
 import { statusBytes, wellFormed } from './status.ts';
+import { type Certificates, securing } from './tls.ts';
 
 type AnyCall =
   | ServerUnaryCall<Buffer, Message>
@@ -36,6 +38,8 @@ export interface ListenerOptions extends Pick<BindOptions, 'listen' | 'socketMod
   /** What requests under way hold, on all listeners together. */
   readonly budget: ByteBudget;
   readonly limits?: ConnectionLimits;
+  /** What a listener on a `host:port` speaks TLS with; undefined: it does not. */
+  readonly certificates: Certificates | undefined;
 }
 
 /** A listener that is up. */
@@ -204,7 +208,7 @@ const requestTimeout = (ms: number): RpcError =>
 export const listenGrpc = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
-  { listen, socketMode, maxMessageBytes, budget, limits = CONNECTION_LIMITS }: ListenerOptions,
+  { listen, socketMode, maxMessageBytes, budget, certificates, limits = CONNECTION_LIMITS }: ListenerOptions,
 ): Promise<Listener> => {
   const server = new Server({
     'grpc.max_receive_message_length': maxMessageBytes,
@@ -245,7 +249,7 @@ export const listenGrpc = async (
     const socket = stream.session?.socket;
     const peer = socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown';
     const read = readHeaders(raw);
-    const arrival: Arrival = { ...read, endpoint, peer };
+    const arrival: Arrival = { ...read, endpoint, peer, certificate: certificateOf(socket) };
     const admitted = pipeline.admit(arrival);
     settleHeaders(headers, read);
     arrivals.add(admitted, headers, stream);
@@ -279,10 +283,13 @@ export const listenGrpc = async (
     }
     inner.emit('stream', stream, headers, flags);
   });
+  const secure = securing(certificates, listen, ['h2'], limits);
   const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {
     connections.add(socket);
-    connections.handOver(socket);
-    connections.http2.emit('connection', socket);
+    secure(socket, (channel) => {
+      connections.handOver(socket);
+      connections.http2.emit('connection', channel);
+    });
   });
   return {
     address: bound.address,

@@ -20,6 +20,7 @@ import { Code, RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import { bind } from './bind.ts';
+import { type ClientCertificate, certificateOf } from './certificate.ts';
 import { CONNECTION_LIMITS, Connections } from './connections.ts';
 import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
 import { decodeBinary, decodeJson, malformed } from './decode.ts';
@@ -28,7 +29,9 @@ import type { Listener, ListenerOptions } from './grpc.ts';
 import { type ReadHeaders, readHeaders, settleHeaders } from './headers.ts';
 import { WebGuard, type WebRules } from './origins.ts';
 import { type Admitted, INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
+import { answerRoute, type Routes } from './probes.ts';
 import { errorDetails, wellFormed } from './status.ts';
+import { securing } from './tls.ts';
 
 type Request = IncomingMessage | Http2ServerRequest;
 type Response = ServerResponse | Http2ServerResponse;
@@ -40,6 +43,7 @@ interface Call extends ReadHeaders {
   readonly problem: RpcError | undefined;
   /** HTTP/2 asks whether the other side is there; HTTP/1.1 cannot. */
   readonly watched: boolean;
+  readonly certificate: ClientCertificate | undefined;
   admitted?: Admitted;
   /** Its body has been read and is the pipeline's. */
   received?: boolean;
@@ -241,15 +245,17 @@ const turnAway = (response: Response, problem: RpcError): void => {
   response.end(JSON.stringify(errorToJson(asConnectError(problem), undefined)));
 };
 
-/** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 without TLS on the same port. */
+/** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 on the same port; and some pages. */
 export const listenHttp = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
+  routes: Routes,
   {
     listen,
     socketMode,
     maxMessageBytes,
     budget,
+    certificates,
     limits = CONNECTION_LIMITS,
     web,
   }: ListenerOptions & { readonly web: Omit<WebRules, 'listen'> },
@@ -290,6 +296,7 @@ export const listenHttp = async (
   };
 
   const serve = (request: Request, response: Response): void => {
+    if (answerRoute(routes, request, response as ServerResponse)) return;
     const { socket } = request;
     const problem = guard.problemOf(request);
     if (guard.welcome(request, response, problem)) return;
@@ -305,6 +312,7 @@ export const listenHttp = async (
       peer: socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown',
       watched: 'stream' in request,
       problem,
+      certificate: certificateOf(socket),
     });
     counted(request, response);
     if ('stream' in request) {
@@ -336,12 +344,15 @@ export const listenHttp = async (
   http1.emit('listening');
   const connections = new Connections(limits);
   connections.http2.on('request', serve);
+  const secure = securing(certificates, listen, ['h2', 'http/1.1'], limits);
   const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {
     connections.add(socket);
-    sniff(socket, (speaksHttp2) => {
-      connections.handOver(socket);
-      (speaksHttp2 ? connections.http2 : http1).emit('connection', socket);
-    });
+    secure(socket, (channel) =>
+      sniff(channel, (speaksHttp2) => {
+        connections.handOver(socket);
+        (speaksHttp2 ? connections.http2 : http1).emit('connection', channel);
+      }),
+    );
   });
   return {
     address: bound.address,

@@ -9,6 +9,7 @@ import { isServerError, problemOf, toRpcError } from '../database/sqlstate.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
 import { answerOnce, READ_COMMITTED } from '../transactions/single-use.ts';
 import type { Access } from './access.ts';
+import type { ClientCertificate } from './certificate.ts';
 import { type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
 import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
@@ -19,6 +20,8 @@ export interface Arrival extends ReadHeaders {
   readonly endpoint: Endpoint;
   /** Who is at the other end, for the log. */
   readonly peer: string;
+  /** By which the connection was let in; undefined where none is asked for. */
+  readonly certificate: ClientCertificate | undefined;
 }
 
 /** A call whose caller is known and whose headers can be read. */
@@ -97,6 +100,7 @@ export class Pipeline {
   readonly #log: Logger;
   readonly #callTimeoutMs: number;
   readonly #guards: Guards;
+  #isOpen = false;
 
   /** @param callTimeoutMs how long a call with one response may take that has no deadline. */
   constructor(
@@ -113,6 +117,11 @@ export class Pipeline {
     this.#transactions = transactions;
     this.#identity = identity;
     this.#log = log;
+  }
+
+  /** From now on calls are let in that need the database, which has turned out to be as it must be. */
+  open(): void {
+    this.#isOpen = true;
   }
 
   /** How long a call may take whose caller sets no deadline, milliseconds. A stream lasts as long as its lease. */
@@ -182,12 +191,13 @@ export class Pipeline {
    *   PERMISSION_DENIED when the caller is not granted the RPC, RESOURCE_EXHAUSTED when it calls too often.
    */
   admit(arrival: Arrival): Admitted {
-    const { endpoint, peer, header, unreadable } = arrival;
+    const { endpoint, peer, header, unreadable, certificate } = arrival;
     let known: { readonly caller: string } | undefined;
     try {
+      if (!this.#isOpen && !endpoint.open) throw refuse('DATABASE_UNAVAILABLE', 'the database is not ready yet');
       const broken = unreadable.filter(({ field }) => field === 'header authorization');
       if (broken.length > 0) throw invalidArgument(broken);
-      const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'));
+      const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);
       known = { caller };
       if (unreadable.length > 0) throw invalidArgument(unreadable);
       const access = this.#guards.authorization.of(caller);

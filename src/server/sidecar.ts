@@ -20,9 +20,11 @@ import { listenGrpc } from './grpc.ts';
 import { type Guards, openGuards } from './guards.ts';
 import { healthEndpoints, Readiness } from './health.ts';
 import { listenHttp } from './http.ts';
-import { localIdentity, tokenIdentity } from './identity.ts';
+import { listenerIdentity, tokenIdentity } from './identity.ts';
 import { Pipeline } from './pipeline.ts';
+import { healthRoutes } from './probes.ts';
 import { reflectionEndpoints } from './reflection.ts';
+import { Certificates } from './tls.ts';
 import { transactionEndpoints } from './transaction-service.ts';
 
 /** A sidecar that serves. */
@@ -31,6 +33,8 @@ export interface Sidecar {
   readonly grpcAddress: string;
   /** Where Connect, gRPC-Web and JSON listen; undefined when that is off. */
   readonly httpAddress: string | undefined;
+  /** In words, why not all calls are served; undefined when they are. */
+  readonly whyNot: string | undefined;
   /** Drains: NOT_SERVING, no new transactions, open ones get the drain time and are then rolled back. */
   stop(): Promise<void>;
 }
@@ -43,9 +47,10 @@ const LAST_CALLS_MS = 200;
 const LAST_COMMANDS_MS = 100;
 
 /**
- * Connects to a migrated database and serves all drivers on both listeners.
+ * Listens, and serves all drivers on both listeners as soon as the database is ready.
  *
  * @param url PostgreSQL connection string.
+ * @param prepare what has to be true of the database before it is used; health answers NOT_SERVING meanwhile.
  * @param limits how long connections may be silent, where that is not the default.
  */
 export const startServer = async (
@@ -54,12 +59,20 @@ export const startServer = async (
     url,
     log,
     limits: connectionLimits,
-  }: { readonly url: string; readonly log: Logger; readonly limits?: ConnectionLimits },
+    prepare = async () => {},
+  }: {
+    readonly url: string;
+    readonly log: Logger;
+    readonly limits?: ConnectionLimits;
+    readonly prepare?: () => Promise<void>;
+  },
 ): Promise<Sidecar> => {
   let onRemoved = (_callers: ReadonlySet<string>): void => {};
   const identity = config.tokensFile
     ? tokenIdentity(config.tokensFile, log, (callers) => onRemoved(callers))
-    : localIdentity;
+    : listenerIdentity;
+  const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
+  const certificates = cert && key ? new Certificates({ cert, key, clientCa }, log) : undefined;
   const database = openDatabase(readTarget(url), {
     pooler: config.pooler,
     statementMs: config.callTimeoutMs,
@@ -68,12 +81,13 @@ export const startServer = async (
     transactions: { max: config.transactionsMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
   });
   const closing = new AbortController();
+  const listeners: { close(graceMs: number): Promise<void> }[] = [];
   const providers = createProviders(config, (layer, problem) => {
     log.warn({ layer, problem }, 'a layer of suggestions could not do its part');
   });
   let guards: Guards | undefined;
   try {
-    const ids = new TransactionIds(await transactionIdKey(database.reserve), `${hostname()}/${process.pid}`);
+    const ids = new TransactionIds(`${hostname()}/${process.pid}`);
     const limits = {
       idleLeaseMs: config.transactionIdleLeaseMs,
       idleLeaseMaxMs: config.transactionIdleLeaseMaxMs,
@@ -119,21 +133,29 @@ export const startServer = async (
     const shared = {
       maxMessageBytes,
       socketMode,
+      certificates,
       budget: new ByteBudget(maxRequestBytes, maxMessageBytes),
       limits: connectionLimits ?? CONNECTION_LIMITS,
     };
     const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, ...shared });
+    listeners.push(grpc);
     const http = config.httpListen
-      ? await listenHttp(pipeline, endpoints, {
-          listen: config.httpListen,
-          web: { hosts: config.httpHosts, origins: config.httpOrigins },
-          ...shared,
-        }).catch(async (error) => {
-          await grpc.close(0);
-          throw error;
-        })
+      ? await listenHttp(
+          pipeline,
+          endpoints,
+          healthRoutes(() => readiness.whyNot),
+          {
+            listen: config.httpListen,
+            web: { hosts: config.httpHosts, origins: config.httpOrigins },
+            ...shared,
+          },
+        )
       : undefined;
+    if (http) listeners.push(http);
+    await prepare();
+    ids.open(await transactionIdKey(database.reserve));
     await readiness.start();
+    pipeline.open();
     const pruning = setInterval(() => {
       prune(database.reserve, config.requestRetentionMs).catch((error: unknown) => {
         log.warn({ problem: problemOf(error) }, 'stored answers could not be pruned');
@@ -142,6 +164,9 @@ export const startServer = async (
     return {
       grpcAddress: grpc.address,
       httpAddress: http?.address,
+      get whyNot() {
+        return readiness.whyNot;
+      },
       stop: async () => {
         const deadline = Date.now() + config.drainTimeoutMs;
         readiness.drain();
@@ -156,13 +181,17 @@ export const startServer = async (
         clearInterval(pruning);
         identity.close();
         guards?.authorization.close();
+        certificates?.close();
         providers.close();
         await Promise.all([database.end(LAST_COMMANDS_MS), audit.close(LAST_COMMANDS_MS)]);
       },
     };
   } catch (error) {
+    closing.abort();
+    await Promise.all(listeners.map((listener) => listener.close(0)));
     identity.close();
     guards?.authorization.close();
+    certificates?.close();
     providers.close();
     await database.end(LAST_COMMANDS_MS);
     throw error;

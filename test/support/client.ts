@@ -116,12 +116,22 @@ const headersOf = ({ transaction, headers = {} }: CallInit): Record<string, stri
   ...(transaction === undefined ? {} : { transaction }),
 });
 
+/** What a caller speaks TLS with, PEM. */
+export interface CallerTls {
+  readonly ca: Buffer;
+  readonly cert?: Buffer;
+  readonly key?: Buffer;
+}
+
 /** Calls through `@grpc/grpc-js`. */
-export const grpcCaller = (address: string, logged?: LoggedCause): Caller => {
-  const client = new Client(address, credentials.createInsecure(), {
+export const grpcCaller = (address: string, logged?: LoggedCause, tls?: CallerTls): Caller => {
+  const secured = tls && credentials.createSsl(tls.ca, tls.key, tls.cert);
+  const client = new Client(address, secured ?? credentials.createInsecure(), {
     'grpc.max_receive_message_length': -1,
     'grpc.max_send_message_length': -1,
     'grpc.use_local_subchannel_pool': 1,
+    // This library names an address as the host that it wants, which TLS does not allow.
+    ...(tls ? { 'grpc.ssl_target_name_override': 'localhost' } : {}),
   });
   const prepare = (init: CallInit) => {
     const metadata = new Metadata();
@@ -172,12 +182,18 @@ export const grpcCaller = (address: string, logged?: LoggedCause): Caller => {
   };
 };
 
-/** Calls through the Connect protocol over HTTP/1.1. */
-export const connectCaller = (address: string, useBinaryFormat = true, logged?: LoggedCause): Caller => {
+/** Calls through the Connect protocol, over HTTP/1.1 unless told otherwise. */
+export const connectCaller = (
+  address: string,
+  useBinaryFormat = true,
+  logged?: LoggedCause,
+  { tls, httpVersion = '1.1' }: { readonly tls?: CallerTls; readonly httpVersion?: '1.1' | '2' } = {},
+): Caller => {
   const transport: Transport = createConnectTransport({
-    baseUrl: `http://${address}`,
-    httpVersion: '1.1',
+    baseUrl: `${tls ? 'https' : 'http'}://${address}`,
+    httpVersion,
     useBinaryFormat,
+    ...(tls ? { nodeOptions: { ...tls } } : {}),
   });
   const options = (init: CallInit): CallOptions => ({
     headers: headersOf(init),
