@@ -96,7 +96,7 @@ try {
     soak: minutes,
   };
   for (const { name, run } of CASES) if (only.includes(name)) await run(bench);
-  if (!flags.quick && !flags.only) await report.write();
+  if (!flags.quick && !flags.only) await report.write(import.meta.dirname);
 } finally {
   await Promise.all(servers.map(({ stop }) => stop()));
   await database.stop();
