@@ -3,8 +3,8 @@ import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
-import { startEmbedded } from '../src/embedded/embedded.ts';
 import { migrateUp } from '../src/database/migrate/migrate.ts';
+import { startEmbedded } from '../src/embedded/embedded.ts';
 
 export interface Database {
   readonly url: string;
@@ -16,7 +16,7 @@ export interface Database {
 }
 
 /** Violations in the database of which the point read takes one and the list a hundred. */
-export const VIOLATIONS = 20_000;
+export const VIOLATIONS = 10_000;
 
 /**
  * SQL that adds violations. All rows have the same length on the wire, so that load can tell a right answer by its bytes,
