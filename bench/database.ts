@@ -3,8 +3,8 @@ import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
-import { startEmbedded } from '../src/database/embedded.ts';
-import { migrateUp } from '../src/database/migrate.ts';
+import { migrateUp } from '../src/database/migrate/migrate.ts';
+import { startEmbedded } from '../src/embedded/embedded.ts';
 
 export interface Database {
   readonly url: string;

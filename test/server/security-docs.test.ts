@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { drivers } from '../../src/drivers/index.ts';
+import { drivers } from '../../src/drivers/drivers.ts';
 import { authorizationReading } from '../../src/server/authorization.ts';
 import { driverEndpoints } from '../../src/server/endpoint.ts';
 import { tokenIdentity } from '../../src/server/identity.ts';
