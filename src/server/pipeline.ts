@@ -179,8 +179,7 @@ export class Pipeline {
   /**
    * Lets a call in, before its body costs anything.
    *
-   * @throws UNAUTHENTICATED without a valid token, INVALID_ARGUMENT when a header that was sent cannot be read,
-   *   PERMISSION_DENIED when the caller is not granted the RPC, RESOURCE_EXHAUSTED when it calls too often.
+   * @throws UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED by who calls; INVALID_ARGUMENT by its headers.
    */
   admit(arrival: Arrival): Admitted {
     const { endpoint, peer, header, unreadable } = arrival;
