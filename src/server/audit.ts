@@ -9,6 +9,7 @@ import {
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import type { Transaction, TransactionState } from '../transactions/registry.ts';
 import { AuditFile } from './audit-file.ts';
+import { shownId } from './call-log.ts';
 import type { Endpoint } from './endpoint.ts';
 import { type Headers, SINGLE_USE } from './headers.ts';
 
@@ -42,8 +43,6 @@ const SAVEPOINTS = new Map<unknown, string>([
   [TransactionService.method.releaseSavepoint, 'released'],
 ]);
 
-/** Enough to tell transactions apart, not enough to use one. */
-const ID_SHOWN = 10;
 const KEY_CHARACTERS = 128;
 const KEYS_OF_A_LIST = 20;
 
@@ -124,7 +123,7 @@ class Lines implements Audit {
       this.#sink.write({
         audit: 'savepoint',
         caller: call.caller,
-        transaction: (transactionId || header('transaction'))!.slice(0, ID_SHOWN),
+        transaction: shownId((transactionId || header('transaction'))!),
         savepoint: name,
         outcome: SAVEPOINTS.get(endpoint.method),
       });
@@ -136,7 +135,7 @@ class Lines implements Audit {
     this.#sink.write({
       audit: 'transaction',
       caller,
-      transaction: id.slice(0, ID_SHOWN),
+      transaction: shownId(id),
       label,
       calls,
       outcome: state,
@@ -171,7 +170,7 @@ class Lines implements Audit {
       audit: 'write',
       caller,
       method: endpoint.name,
-      ...(transaction === undefined ? {} : { transaction: transaction.slice(0, ID_SHOWN) }),
+      ...(transaction === undefined ? {} : { transaction: shownId(transaction) }),
       ...(requestId === undefined ? {} : { request_id: requestId }),
       ...(request ? { keys: keysOf(input, request) } : {}),
       ...what,

@@ -21,7 +21,7 @@ interface Policy {
 /** Whether a caller may use an RPC, and why. */
 export interface Explanation {
   readonly allowed: boolean;
-  readonly needed: Need | 'an identity' | 'nothing';
+  readonly needed: Need;
   /** The entry of the file that grants it, `identities.ann.write[0]`, or what is missing. */
   readonly because: string;
 }

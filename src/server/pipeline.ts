@@ -1,14 +1,15 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
-import { Code, codeName, invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
+import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import { type CallNotes, noting } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
-import { isServerError, problemOf, toRpcError } from '../database/sqlstate.ts';
+import { toRpcError } from '../database/sqlstate.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
 import { answerOnce, READ_COMMITTED } from '../transactions/single-use.ts';
 import type { Access } from './access.ts';
+import { logCall } from './call-log.ts';
 import type { ClientCertificate } from './certificate.ts';
 import { type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
@@ -187,8 +188,7 @@ export class Pipeline {
   /**
    * Lets a call in, before its body costs anything.
    *
-   * @throws UNAUTHENTICATED without a valid token, INVALID_ARGUMENT when a header that was sent cannot be read,
-   *   PERMISSION_DENIED when the caller is not granted the RPC, RESOURCE_EXHAUSTED when it calls too often.
+   * @throws UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED by who calls; INVALID_ARGUMENT by its headers.
    */
   admit(arrival: Arrival): Admitted {
     const { endpoint, peer, header, unreadable, certificate } = arrival;
@@ -298,48 +298,13 @@ export class Pipeline {
     return failure;
   }
 
-  /** One line a call: no payload, no SQL. */
+  /** A call has ended: its line in the log, and in the audit where it wrote. */
   #note(entry: Entry<Arrival | Admitted | Inbound>, failure?: RpcError): void {
-    const { inbound, startedAt, transaction: named, request, response, rows } = entry;
-    const { endpoint, peer, header } = inbound;
-    const caller = 'caller' in inbound ? inbound.caller : undefined;
-    if (caller !== undefined) {
-      this.#guards.audit.call({ endpoint, header, caller, request, response, rows }, failure);
-    }
-    const serious = failure?.code === Code.INTERNAL || failure?.code === Code.DATA_LOSS;
-    const level = serious ? 'error' : endpoint.quiet && !failure ? 'debug' : 'info';
-    if (!this.#log.isLevelEnabled(level)) return;
-    const transaction = header('transaction') ?? named;
-    this.#log[level](
-      {
-        ...(failure ? { reason: failure.reason, ...failure.metadata } : {}),
-        method: endpoint.name,
-        code: codeName(failure?.code ?? 0),
-        // Names only: a description may quote what was sent.
-        ...(failure && failure.fields.length > 0 ? { fields: failure.fields.map(({ field }) => field) } : {}),
-        ms: Math.round((performance.now() - startedAt) * 1000) / 1000,
-        peer,
-        ...(caller === undefined ? {} : { caller }),
-        // Enough to tell transactions apart, not enough to use one.
-        ...(transaction === undefined ? {} : { transaction: transaction.slice(0, 10) }),
-        ...('notes' in inbound && inbound.notes.text !== undefined ? { inexact: inbound.notes.text } : {}),
-        ...causeOf(failure),
-      },
-      'call',
-    );
+    const { inbound, startedAt, request, response, rows } = entry;
+    if ('caller' in inbound) this.#guards.audit.call({ ...inbound, request, response, rows }, failure);
+    const transaction = inbound.header('transaction') ?? entry.transaction;
+    logCall(this.#log, inbound, { startedAt, transaction }, failure);
   }
 }
 
 const created = (desc: DescMessage, init: unknown): Message => create(desc, init as MessageInitShape<DescMessage>);
-
-/** What an on-call engineer needs of an error's cause: where it came from, never a value. */
-const causeOf = (failure: RpcError | undefined): object => {
-  const cause = failure?.cause;
-  if (cause === undefined) return {};
-  if (isServerError(cause)) {
-    const { code, schema, table, column, constraint, routine } = cause;
-    return { database: { sqlstate: code, schema, table, column, constraint, routine } };
-  }
-  if (!(cause instanceof Error)) return { cause: String(cause) };
-  return { cause: failure?.code === Code.INTERNAL ? cause.stack : problemOf(cause) };
-};

@@ -4,12 +4,15 @@ import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { PolicyProposalWriteService } from '../../src/gen/hoc/cus/policies/v1/policy_proposal_write_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
+import { startNetwork } from '../support/network.ts';
+import { createDatabase } from '../support/postgres.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
 const { fetchRiskCeilings, resetRiskCeiling } = PolicyEngineService.method;
@@ -208,4 +211,44 @@ test('the log takes it, too, however quiet it is; requests are in it where that 
     { audit: 'write', rows: 1, outcome: 'committed', request: { ceilingId }, msg: 'audit' },
   ]);
   await server.stop();
+});
+
+test('a write whose commit got no answer is unknown, alone and in a transaction', async () => {
+  const database = await createDatabase();
+  const network = await startNetwork(database.url);
+  const path = join(folder, 'lost.jsonl');
+  const server = await startTestSidecar({ audit: { file: path } }, network.url);
+  const gate = new pg.Client({ connectionString: database.url });
+  await gate.connect();
+  await gate.query(`
+    create function wait_at_commit() returns trigger language plpgsql as
+      $$ begin perform pg_advisory_xact_lock(42); return null; end $$;
+    create constraint trigger waits after update on policy.risk_ceilings deferrable initially deferred
+      for each row execute function wait_at_commit();
+    select pg_advisory_lock(42)`);
+  const lose = async (call: Promise<unknown>): Promise<void> => {
+    const lost = refusal(call);
+    const waiting = `select 1 from pg_locks where locktype = 'advisory' and not granted`;
+    await vi.waitFor(async () => expect((await gate.query(waiting)).rows).not.toHaveLength(0));
+    network.cut();
+    expect((await lost).reason).toBe('COMMIT_OUTCOME_UNKNOWN');
+    await gate.query('select pg_terminate_backend(pid) from pg_locks where not granted');
+  };
+  await lose(server.grpc.unary(resetRiskCeiling, { ceilingId }, { transaction: 'single-use' }));
+  let id: string | undefined;
+  await vi.waitFor(async () => {
+    ({ id } = (await server.grpc.unary(begin, {})).transaction!);
+  });
+  await server.grpc.unary(resetRiskCeiling, { ceilingId }, { transaction: id! });
+  await lose(server.grpc.unary(commit, {}, { transaction: id! }));
+  await vi.waitFor(() => expect(linesOf(path)).toHaveLength(3));
+  expect(linesOf(path)).toMatchObject([
+    { audit: 'write', outcome: 'unknown', reason: 'COMMIT_OUTCOME_UNKNOWN' },
+    { audit: 'write', outcome: 'pending' },
+    { audit: 'transaction', outcome: 'unknown' },
+  ]);
+  await gate.end();
+  await server.stop();
+  await network.close();
+  await database.drop();
 });

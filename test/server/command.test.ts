@@ -412,6 +412,27 @@ describe('one clear line, and an exit code that says what kind of problem it is'
   });
 
   test.each([
+    ['authorization', 'no.json', undefined, /the authorization file \S+no\.json cannot be read \(ENOENT\)/],
+    [
+      'authorization',
+      'a.json',
+      '{"identities": []}',
+      /the authorization file \S+a\.json is no good: identities must be obj/,
+    ],
+    ['audit', 'no/audit', undefined, /the audit file \S+no\/audit cannot be written \(ENOENT\)/],
+  ])('an unusable file of --%s is told by its name: %s', async (flag, name, text, line) => {
+    const database = await createDatabase();
+    const path = join(folder, name);
+    if (text !== undefined) await writeFile(path, text);
+    const value = flag === 'audit' ? `file:${path}` : path;
+    const { code, err } = await finish([`--${flag}`, value], { DATABASE_URL: database.url });
+    expect(code).toBe(2);
+    expect(err).toMatch(line);
+    expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
+    await database.drop();
+  });
+
+  test.each([
     ['--grpc-listen', '192.0.2.1:50051'],
     ['--http-listen', '192.0.2.1:50052'],
     ['--grpc-listen', 'no-such-host.invalid:50051'],
