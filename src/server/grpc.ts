@@ -38,6 +38,8 @@ export interface ListenerOptions extends Pick<BindOptions, 'listen' | 'socketMod
   /** What requests under way hold, on all listeners together. */
   readonly budget: ByteBudget;
   readonly limits?: ConnectionLimits;
+  /** Calls under way on one connection. */
+  readonly streams?: number;
   /** What a listener on a `host:port` speaks TLS with; undefined: it does not. */
   readonly certificates: Certificates | undefined;
 }
@@ -46,6 +48,8 @@ export interface ListenerOptions extends Pick<BindOptions, 'listen' | 'socketMod
 export interface Listener {
   /** Where it can be reached. */
   readonly address: string;
+  /** Connections that are open. */
+  readonly open: number;
   /** Stops accepting; waits for the calls under way at most that long, then cuts them off. */
   close(timeoutMs: number): Promise<void>;
 }
@@ -207,7 +211,7 @@ const requestTimeout = (ms: number): RpcError =>
 export const listenGrpc = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
-  { listen, socketMode, maxMessageBytes, budget, certificates, limits = CONNECTION_LIMITS }: ListenerOptions,
+  { listen, socketMode, maxMessageBytes, budget, certificates, streams, limits = CONNECTION_LIMITS }: ListenerOptions,
 ): Promise<Listener> => {
   const server = new Server({
     'grpc.max_receive_message_length': maxMessageBytes,
@@ -237,7 +241,7 @@ export const listenGrpc = async (
     server.addService(definition, { [method.localName]: handlers[method.methodKind]!(pipeline, arrivals) as never });
   }
   const inner = streamHandlerOf(server);
-  const connections = new Connections(limits);
+  const connections = new Connections(limits, streams);
 
   const arrive = (
     endpoint: Endpoint,
@@ -292,6 +296,9 @@ export const listenGrpc = async (
   });
   return {
     address: bound.address,
+    get open() {
+      return connections.open;
+    },
     close: async (timeoutMs) => {
       await connections.close(timeoutMs, bound.close());
       server.forceShutdown();

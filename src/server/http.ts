@@ -20,7 +20,7 @@ import { CallNotes } from '../database/notes.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import { bind } from './bind.ts';
 import { type ClientCertificate, certificateOf } from './certificate.ts';
-import { CONNECTION_LIMITS, Connections } from './connections.ts';
+import { aboutMs, CONNECTION_LIMITS, Connections } from './connections.ts';
 import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
 import { decodeBinary, decodeJson, malformed } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
@@ -238,9 +238,12 @@ export const listenHttp = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
   routes: Routes,
-  { listen, socketMode, maxMessageBytes, budget, certificates, limits = CONNECTION_LIMITS }: ListenerOptions,
+  { listen, socketMode, maxMessageBytes, budget, certificates, streams, limits = CONNECTION_LIMITS }: ListenerOptions,
 ): Promise<Listener> => {
   const calls = new WeakMap<object, Call>();
+  /** When connections of HTTP/1.1 are old, by the clock of `performance.now()`. */
+  const oldAt = new WeakMap<object, number>();
+  let closing = false;
   const adapter = connectNodeAdapter({
     routes: (router) => {
       for (const endpoint of endpoints) {
@@ -274,6 +277,13 @@ export const listenHttp = async (
   };
 
   const serve = (request: Request, response: Response): void => {
+    // HTTP/1.1 ends a connection with an answer. A client that was not told would send the next request into its end.
+    if (
+      !('stream' in request) &&
+      (closing || performance.now() > (oldAt.get(request.socket) ?? Number.POSITIVE_INFINITY))
+    ) {
+      response.setHeader('connection', 'close');
+    }
     if (answerRoute(routes, request, response as ServerResponse)) return;
     const { socket } = request;
     const read = readHeaders(request.rawHeaders);
@@ -312,7 +322,7 @@ export const listenHttp = async (
   );
   // It looks for late requests from when it listens, and it never does: it is handed its connections.
   http1.emit('listening');
-  const connections = new Connections(limits);
+  const connections = new Connections(limits, streams);
   connections.http2.on('request', serve);
   const secure = securing(certificates, listen, ['h2', 'http/1.1'], limits);
   const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {
@@ -320,13 +330,18 @@ export const listenHttp = async (
     secure(socket, (channel) =>
       sniff(channel, (speaksHttp2) => {
         connections.handOver(socket);
+        if (!speaksHttp2) oldAt.set(channel, performance.now() + aboutMs(limits.ageMs));
         (speaksHttp2 ? connections.http2 : http1).emit('connection', channel);
       }),
     );
   });
   return {
     address: bound.address,
+    get open() {
+      return connections.open;
+    },
     close: async (timeoutMs) => {
+      closing = true;
       http1.closeIdleConnections();
       // Idle keep-alive connections end as soon as they have nothing under way.
       const sweep = setInterval(() => http1.closeIdleConnections(), 50);
