@@ -1,5 +1,4 @@
 import { type Config, ConfigError, loadConfig, settingsHelp } from './config.ts';
-import { EmbeddedError } from './database/embedded.ts';
 import {
   BlockedError,
   findingText,
@@ -8,8 +7,9 @@ import {
   migrationStatus,
   ObstacleError,
   UnreachableError,
-} from './database/migrate.ts';
+} from './database/migrate/migrate.ts';
 import { readTarget } from './database/target.ts';
+import { EmbeddedError } from './embedded/embedded.ts';
 import { Exit } from './exit.ts';
 import { createLog, standardError, standardOutput } from './log.ts';
 import { healthRoutes, listenProbes } from './server/probes.ts';
@@ -79,7 +79,7 @@ const openSource = async ({ databaseUrl, dataDir }: Config, report?: (event: str
     const failed = new Promise<never>(() => {});
     return { url: databaseUrl, description: readTarget(databaseUrl).description, failed, close: async () => {} };
   }
-  const { startEmbedded } = await import('./database/embedded.ts');
+  const { startEmbedded } = await import('./embedded/embedded.ts');
   const embedded = await startEmbedded({ dataDir, ...(report ? { report } : {}) });
   return {
     url: embedded.url,

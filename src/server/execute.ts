@@ -4,9 +4,7 @@ import { Code, type FieldViolation, invalidArgument, ofOperation, type RpcError,
 import { noting } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import type { Session } from '../database/session.ts';
-import { answerOnce } from '../database/single-use.ts';
 import { toRpcError } from '../database/sqlstate.ts';
-import type { TransactionMode } from '../database/transactions.ts';
 import { type Operation, OperationResultSchema, OperationSchema } from '../gen/hoc/cus/policies/v1/operation_pb.ts';
 import {
   type ExecuteRequest,
@@ -15,6 +13,8 @@ import {
   ExecuteResponseSchema,
   IsolationLevel,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import type { TransactionMode } from '../transactions/registry.ts';
+import { answerOnce } from '../transactions/single-use.ts';
 import type { ControlCall, Endpoint } from './endpoint.ts';
 import { digest, requestIdOf } from './headers.ts';
 import { isolationOf } from './isolation.ts';

@@ -5,9 +5,9 @@ import { Code, codeName, invalidArgument, type RpcError, refuse } from '../contr
 import { type CallNotes, noting } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
-import { answerOnce, READ_COMMITTED } from '../database/single-use.ts';
 import { isServerError, problemOf, toRpcError } from '../database/sqlstate.ts';
-import type { TransactionRegistry } from '../database/transactions.ts';
+import type { TransactionRegistry } from '../transactions/registry.ts';
+import { answerOnce, READ_COMMITTED } from '../transactions/single-use.ts';
 import type { ClientCertificate } from './certificate.ts';
 import type { Endpoint } from './endpoint.ts';
 import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
@@ -42,11 +42,8 @@ export interface Inbound extends Admitted {
 /** Trailer that names them. */
 export const INEXACT = 'inexact-values';
 
-const transactionRequired = (): RpcError =>
-  refuse(
-    'TRANSACTION_REQUIRED',
-    'a write needs a `transaction` header: the id of an open transaction, or `single-use`',
-  );
+/** What a write is told that says nothing of a transaction. */
+const REQUIRED = 'a write needs a `transaction` header: the id of an open transaction, or `single-use`';
 
 /** Where a call runs, as its headers say. */
 type Scope =
@@ -206,7 +203,7 @@ export class Pipeline {
         if (endpoint.kind === 'write') return this.#inSingleUse(inbound, scope.requestId, request, run);
         break;
       case 'none':
-        if (endpoint.kind === 'write') throw transactionRequired();
+        if (endpoint.kind === 'write') throw refuse('TRANSACTION_REQUIRED', REQUIRED);
     }
     return run(new AutoCommitSession(this.#database, signal));
   }
