@@ -38,6 +38,10 @@ export const CONNECTION_STREAMS = 1_000;
 /** Calls beyond that in one go after which the connection is closed: a client that has read the limit sends none. */
 const REJECTED_STREAMS = 10_000;
 
+/** Header bytes and fields that are taken in, so that a call with too many can be told; HTTP/1.1 says 431 beyond. */
+export const HEADER_BYTES_READ = 65_536;
+const HEADER_FIELDS_READ = 512;
+
 /**
  * Resets that one connection may send: at once, and every second for ever. A hundred calls at a time that all end by
  * deadlines of 100 ms send as many, and a slow query must last long before five times that number do; an attack is
@@ -99,7 +103,8 @@ export class Connections {
   constructor(limits: ConnectionLimits, streams = CONNECTION_STREAMS) {
     this.#limits = limits;
     this.http2 = createServer({
-      settings: { maxConcurrentStreams: streams },
+      settings: { maxConcurrentStreams: streams, maxHeaderListSize: HEADER_BYTES_READ },
+      maxHeaderListPairs: HEADER_FIELDS_READ,
       streamResetBurst: RESET_BURST,
       streamResetRate: RESETS_A_SECOND,
       maxSessionRejectedStreams: REJECTED_STREAMS,

@@ -20,7 +20,7 @@ import { CallNotes } from '../database/notes.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import { bind } from './bind.ts';
 import { type ClientCertificate, certificateOf } from './certificate.ts';
-import { aboutMs, CONNECTION_LIMITS, Connections } from './connections.ts';
+import { aboutMs, CONNECTION_LIMITS, Connections, HEADER_BYTES_READ } from './connections.ts';
 import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
 import { decodeBinary, decodeJson, malformed } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
@@ -316,10 +316,13 @@ export const listenHttp = async (
       headersTimeout: limits.requestMs,
       requestTimeout: limits.requestMs,
       keepAliveTimeout: limits.idleMs,
+      maxHeaderSize: HEADER_BYTES_READ,
       connectionsCheckingInterval: limits.checkMs,
     },
     serve,
   );
+  // Fields beyond a number would be left out in silence.
+  http1.maxHeadersCount = 0;
   // It looks for late requests from when it listens, and it never does: it is handed its connections.
   http1.emit('listening');
   const connections = new Connections(limits, streams);

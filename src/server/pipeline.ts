@@ -159,13 +159,12 @@ export class Pipeline {
   /**
    * Lets a call in, before its body costs anything.
    *
-   * @throws UNAUTHENTICATED without a valid token, INVALID_ARGUMENT when a header that was sent cannot be read.
+   * @throws UNAUTHENTICATED without a valid proof, RESOURCE_EXHAUSTED of very long headers, INVALID_ARGUMENT when a header that was sent cannot be read.
    */
   admit(arrival: Arrival): Admitted {
-    const { endpoint, peer, header, unreadable, certificate } = arrival;
+    const { endpoint, peer, header, unreadable, problem, certificate } = arrival;
     try {
-      const broken = unreadable.filter(({ field }) => field === 'header authorization');
-      if (broken.length > 0) throw invalidArgument(broken);
+      if (problem) throw problem;
       const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);
       if (unreadable.length > 0) throw invalidArgument(unreadable);
       return { endpoint, peer, header, caller };
