@@ -80,7 +80,10 @@ export const startServer = async (
     : listenerIdentity;
   const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
   const certificates = cert && key ? new Certificates({ cert, key, clientCa }, log) : undefined;
-  const database = openDatabase(readTarget(url), {
+  const target = readTarget(url, (problem) => {
+    log.warn({ problem }, 'TLS files of the database not usable, those read before stay in use');
+  });
+  const database = openDatabase(target, {
     pooler: config.pooler,
     statementMs: config.callTimeoutMs,
     lockMs: config.lockTimeoutMs,
