@@ -40,6 +40,14 @@ export interface Config {
   readonly pooler: 'auto' | 'none' | 'session' | 'transaction';
   readonly requestRetentionMs: number;
   readonly drainTimeoutMs: number;
+  /** Whether new calls are served during the drain until their callers are gone, or only what is open may finish. */
+  readonly drain: 'finish' | 'linger';
+  /** Calls under way on one connection. */
+  readonly connectionStreams: number;
+  /** How long a connection takes new calls; undefined: for ever. */
+  readonly connectionAgeMs: number | undefined;
+  /** How long a connection without a call stays open. */
+  readonly connectionIdleMs: number;
   readonly maxMessageBytes: number;
   /** What the requests under way may hold together. */
   readonly maxRequestBytes: number;
@@ -406,6 +414,34 @@ export const SETTINGS: Settings = {
     '10s',
     'duration',
     'what open transactions and calls get at shutdown',
+    duration,
+  ),
+  drain: setting(
+    'SIDECAR_DRAIN',
+    'finish',
+    'finish | linger',
+    'what is served meanwhile: what is open, or all calls until there is no connection left',
+    oneOf<Config['drain']>({ finish: 'finish', linger: 'linger' }),
+  ),
+  connectionStreams: setting(
+    'SIDECAR_CONNECTION_STREAMS',
+    '1000',
+    'number',
+    'calls under way on one HTTP/2 connection; a client keeps back what goes beyond',
+    wholeNumber(1),
+  ),
+  connectionAgeMs: setting(
+    'SIDECAR_CONNECTION_AGE',
+    'off',
+    'duration | off',
+    'how long a connection takes new calls, give or take a tenth; calls under way end by themselves',
+    (text) => (text === 'off' ? undefined : duration(text)),
+  ),
+  connectionIdleMs: setting(
+    'SIDECAR_CONNECTION_IDLE',
+    '5m',
+    'duration',
+    'how long a connection without a call stays open',
     duration,
   ),
   maxMessageBytes: setting('SIDECAR_MAX_MESSAGE_BYTES', '4194304', 'bytes', 'largest request', wholeNumber(1024)),

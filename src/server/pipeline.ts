@@ -47,11 +47,8 @@ export interface Inbound extends Admitted {
 /** Trailer that names them. */
 export const INEXACT = 'inexact-values';
 
-const transactionRequired = (): RpcError =>
-  refuse(
-    'TRANSACTION_REQUIRED',
-    'a write needs a `transaction` header: the id of an open transaction, or `single-use`',
-  );
+/** What a write is told that says nothing of a transaction. */
+const REQUIRED = 'a write needs a `transaction` header: the id of an open transaction, or `single-use`';
 
 /** Where a call runs, as its headers say. */
 type Scope =
@@ -188,12 +185,14 @@ export class Pipeline {
   /**
    * Lets a call in, before its body costs anything.
    *
-   * @throws UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED by who calls; INVALID_ARGUMENT by its headers.
+   * @throws UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED by who calls and by the length of its headers;
+   *   INVALID_ARGUMENT by the headers themselves.
    */
   admit(arrival: Arrival): Admitted {
-    const { endpoint, peer, header, unreadable, certificate } = arrival;
+    const { endpoint, peer, header, unreadable, problem, certificate } = arrival;
     let known: { readonly caller: string } | undefined;
     try {
+      if (problem) throw problem;
       if (!this.#isOpen && !endpoint.open) throw refuse('DATABASE_UNAVAILABLE', 'the database is not ready yet');
       const broken = unreadable.filter(({ field }) => field === 'header authorization');
       if (broken.length > 0) throw invalidArgument(broken);
@@ -244,7 +243,7 @@ export class Pipeline {
         if (endpoint.kind === 'write') return this.#inSingleUse(inbound, scope.requestId, request, run);
         break;
       case 'none':
-        if (endpoint.kind === 'write') throw transactionRequired();
+        if (endpoint.kind === 'write') throw refuse('TRANSACTION_REQUIRED', REQUIRED);
     }
     return run(new AutoCommitSession(this.#database, signal));
   }

@@ -35,7 +35,10 @@ export interface Sidecar {
   readonly httpAddress: string | undefined;
   /** In words, why not all calls are served; undefined when they are. */
   readonly whyNot: string | undefined;
-  /** Drains: NOT_SERVING, no new transactions, open ones get the drain time and are then rolled back. */
+  /**
+   * Drains: NOT_SERVING; where that is wanted, all calls are served until their callers are gone; then no new transactions,
+   * open ones get what is left of the drain time and are rolled back.
+   */
   stop(): Promise<void>;
 }
 
@@ -45,6 +48,18 @@ const PRUNE_MS = 600_000;
 const ROLL_BACK_MS = 200;
 const LAST_CALLS_MS = 200;
 const LAST_COMMANDS_MS = 100;
+
+/** Without a connection for so long, callers are taken to be gone: some connect anew for each call. */
+const GONE_MS = 1_000;
+const LOOK_MS = 50;
+
+/** Waits until there has been no connection for a while, or until the time is over (milliseconds since 1970). */
+const unused = async (open: () => number, deadline: number): Promise<void> => {
+  for (let usedAt = Date.now(); Date.now() < Math.min(deadline, usedAt + GONE_MS); ) {
+    await sleep(LOOK_MS);
+    if (open() > 0) usedAt = Date.now();
+  }
+};
 
 /**
  * Listens, and serves all drivers on both listeners as soon as the database is ready.
@@ -73,7 +88,10 @@ export const startServer = async (
     : listenerIdentity;
   const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
   const certificates = cert && key ? new Certificates({ cert, key, clientCa }, log) : undefined;
-  const database = openDatabase(readTarget(url), {
+  const target = readTarget(url, (problem) => {
+    log.warn({ problem }, 'TLS files of the database not usable, those read before stay in use');
+  });
+  const database = openDatabase(target, {
     pooler: config.pooler,
     statementMs: config.callTimeoutMs,
     lockMs: config.lockTimeoutMs,
@@ -135,7 +153,12 @@ export const startServer = async (
       socketMode,
       certificates,
       budget: new ByteBudget(maxRequestBytes, maxMessageBytes),
-      limits: connectionLimits ?? CONNECTION_LIMITS,
+      streams: config.connectionStreams,
+      limits: connectionLimits ?? {
+        ...CONNECTION_LIMITS,
+        idleMs: config.connectionIdleMs,
+        ageMs: config.connectionAgeMs ?? Number.POSITIVE_INFINITY,
+      },
     };
     const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, ...shared });
     listeners.push(grpc);
@@ -170,10 +193,12 @@ export const startServer = async (
       stop: async () => {
         const deadline = Date.now() + config.drainTimeoutMs;
         readiness.drain();
+        if (config.drain === 'linger') await unused(() => grpc.open + (http?.open ?? 0), deadline);
+        const rollBackMs = Math.max(0, deadline - Date.now());
         // A database that does not answer rolls back by itself when it sees that its connections are gone.
         await Promise.race([
-          transactions.drain(config.drainTimeoutMs),
-          sleep(config.drainTimeoutMs + ROLL_BACK_MS, undefined, { ref: false }),
+          transactions.drain(rollBackMs),
+          sleep(rollBackMs + ROLL_BACK_MS, undefined, { ref: false }),
         ]);
         closing.abort();
         const rest = Math.max(LAST_CALLS_MS, deadline - Date.now());
