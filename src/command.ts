@@ -8,8 +8,8 @@ import { token } from './commands/token.ts';
 import { wait } from './commands/wait.ts';
 import { AddressError, ConfigError, duration, loadConfig, settingsHelp } from './config.ts';
 import { RpcError } from './contract/errors.ts';
-import { EmbeddedError } from './database/embedded.ts';
-import { BlockedError, ObstacleError, SchemaError, UnreachableError } from './database/migrate.ts';
+import { BlockedError, ObstacleError, SchemaError, UnreachableError } from './database/migrate/migrate.ts';
+import { EmbeddedError } from './embedded/embedded.ts';
 import { EXIT } from './exit.ts';
 import { VERSION } from './version.ts';
 

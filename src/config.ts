@@ -14,6 +14,10 @@ export interface Config {
   readonly grpcListen: string;
   /** `host:port` or `unix:/path`; undefined: no HTTP listener. */
   readonly httpListen: string | undefined;
+  /** Names that requests may call the HTTP port by; `*` is any. */
+  readonly httpHosts: readonly string[];
+  /** Origins of the web pages that may call. */
+  readonly httpOrigins: readonly string[];
   /** `host:port` that answers probes; undefined: none. */
   readonly probeListen: string | undefined;
   /** Permission bits of socket files. */
@@ -36,6 +40,14 @@ export interface Config {
   readonly pooler: 'auto' | 'none' | 'session' | 'transaction';
   readonly requestRetentionMs: number;
   readonly drainTimeoutMs: number;
+  /** Whether new calls are served during the drain until their callers are gone, or only what is open may finish. */
+  readonly drain: 'finish' | 'linger';
+  /** Calls under way on one connection. */
+  readonly connectionStreams: number;
+  /** How long a connection takes new calls; undefined: for ever. */
+  readonly connectionAgeMs: number | undefined;
+  /** How long a connection without a call stays open. */
+  readonly connectionIdleMs: number;
   readonly maxMessageBytes: number;
   /** What the requests under way may hold together. */
   readonly maxRequestBytes: number;
@@ -43,6 +55,16 @@ export interface Config {
   readonly logLevel: string;
   readonly tokensFile: string | undefined;
   readonly allowUnauthenticated: boolean;
+  /** File that says who may do what; undefined: who is let in may do everything. */
+  readonly authorizationFile: string | undefined;
+  /** Calls that one caller may make in a second; undefined: any number. */
+  readonly callsPerSecond: number | undefined;
+  /** Calls that one caller may have under way; undefined: any number. */
+  readonly callsAtOnce: number | undefined;
+  /** Where writes are audited: in the log, or in a file; undefined: nowhere. */
+  readonly audit: 'log' | { readonly file: string } | undefined;
+  /** True to audit the requests themselves, too. */
+  readonly auditPayloads: boolean;
   /** Files (PEM) that the listeners speak TLS with: both, or none. */
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
@@ -146,6 +168,39 @@ const socketOrPort: Parse<string> = (text) => (/^unix:\/.+/.test(text) ? text : 
 const fileMode: Parse<Mode> = (text) => {
   if (!/^0?[0-7]{3}$/.test(text)) throw new ConfigError('must be an octal file mode such as 0660');
   return Number.parseInt(text, 8) as Mode;
+};
+
+const listOf =
+  (one: Parse<string>): Parse<readonly string[]> =>
+  (text) =>
+    text
+      .split(',')
+      .map((each) => each.trim())
+      .filter((each) => each !== '')
+      .map(one);
+
+const hostName: Parse<string> = (text) => {
+  if (text !== '*' && !/^[a-z\d_-]+(\.[a-z\d_-]+)*$/i.test(text)) {
+    throw new ConfigError('must be names without ports, separated by commas, or *');
+  }
+  return text;
+};
+
+const origin: Parse<string> = (text) => {
+  if (!/^https?:/.test(text) || !URL.canParse(text) || new URL(text).origin !== text) {
+    throw new ConfigError('must be origins such as https://console.example:8443, separated by commas');
+  }
+  return text;
+};
+
+const numberOrOff: Parse<number | undefined> = (text) => (text === 'off' ? undefined : wholeNumber(1)(text));
+
+const auditPlace: Parse<Config['audit']> = (text) => {
+  if (text === 'off') return undefined;
+  if (text === 'log') return 'log';
+  const [, file] = /^file:(.+)$/.exec(text) ?? [];
+  if (file === undefined) throw new ConfigError('must be log, file:/path or off');
+  return { file };
 };
 
 const optional: Parse<string | undefined> = (text) => (text === '' ? undefined : text);
@@ -252,6 +307,20 @@ export const SETTINGS: Settings = {
     'where Connect, gRPC-Web and JSON listen',
     (text) => (text === 'off' ? undefined : socketOrPort(text)),
   ),
+  httpHosts: setting(
+    'SIDECAR_HTTP_HOSTS',
+    'localhost',
+    'names',
+    'names that HTTP requests may call this server by, beside addresses and the name it listens at; *: any',
+    listOf(hostName),
+  ),
+  httpOrigins: setting(
+    'SIDECAR_HTTP_ORIGINS',
+    '',
+    'origins',
+    'origins of web pages that may call, such as https://console.example; empty: none may',
+    listOf(origin),
+  ),
   probeListen: setting(
     'SIDECAR_PROBE_LISTEN',
     'off',
@@ -347,6 +416,34 @@ export const SETTINGS: Settings = {
     'what open transactions and calls get at shutdown',
     duration,
   ),
+  drain: setting(
+    'SIDECAR_DRAIN',
+    'finish',
+    'finish | linger',
+    'what is served meanwhile: what is open, or all calls until there is no connection left',
+    oneOf<Config['drain']>({ finish: 'finish', linger: 'linger' }),
+  ),
+  connectionStreams: setting(
+    'SIDECAR_CONNECTION_STREAMS',
+    '1000',
+    'number',
+    'calls under way on one HTTP/2 connection; a client keeps back what goes beyond',
+    wholeNumber(1),
+  ),
+  connectionAgeMs: setting(
+    'SIDECAR_CONNECTION_AGE',
+    'off',
+    'duration | off',
+    'how long a connection takes new calls, give or take a tenth; calls under way end by themselves',
+    (text) => (text === 'off' ? undefined : duration(text)),
+  ),
+  connectionIdleMs: setting(
+    'SIDECAR_CONNECTION_IDLE',
+    '5m',
+    'duration',
+    'how long a connection without a call stays open',
+    duration,
+  ),
   maxMessageBytes: setting('SIDECAR_MAX_MESSAGE_BYTES', '4194304', 'bytes', 'largest request', wholeNumber(1024)),
   maxRequestBytes: setting(
     'SIDECAR_MAX_REQUEST_BYTES',
@@ -375,6 +472,35 @@ export const SETTINGS: Settings = {
     'off',
     'on | off',
     'allow listeners beyond loopback without tokens or client certificates',
+    onOff,
+  ),
+  authorizationFile: setting(
+    'SIDECAR_AUTHORIZATION',
+    '',
+    'file',
+    'who may read and write what, as docs/security.md says; empty: who is let in may do everything',
+    optional,
+  ),
+  callsPerSecond: setting(
+    'SIDECAR_CALLS_PER_SECOND',
+    'off',
+    'number | off',
+    'calls that one caller may make in a second',
+    numberOrOff,
+  ),
+  callsAtOnce: setting(
+    'SIDECAR_CALLS_AT_ONCE',
+    'off',
+    'number | off',
+    'calls that one caller may have under way',
+    numberOrOff,
+  ),
+  audit: setting('SIDECAR_AUDIT', 'off', 'log | file:/path | off', 'where writes are audited', auditPlace),
+  auditPayloads: setting(
+    'SIDECAR_AUDIT_PAYLOADS',
+    'off',
+    'on | off',
+    'audit the requests of writes, too, with all that they hold',
     onOff,
   ),
   tlsCert: setting(

@@ -6,9 +6,9 @@ import {
   OLDEST_SERVER,
   UnreachableError,
   withClient,
-} from '../database/migrate.ts';
+} from '../database/migrate/migrate.ts';
 import { readTarget } from '../database/target.ts';
-import { entities } from '../entities/index.ts';
+import { entities } from '../entities/all.ts';
 import { EXIT } from '../exit.ts';
 import { createLog } from '../log.ts';
 import { tokenIdentity } from '../server/identity.ts';

@@ -1,5 +1,5 @@
 import { type Config, ConfigError } from '../config.ts';
-import { findingText, migrateCheck, migrateUp, migrationStatus } from '../database/migrate.ts';
+import { findingText, migrateCheck, migrateUp, migrationStatus } from '../database/migrate/migrate.ts';
 import { EXIT } from '../exit.ts';
 import { say, tell } from './output.ts';
 import { openSource } from './source.ts';

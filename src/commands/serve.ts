@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import { migrateUp, migrationStatus, SchemaError, UnreachableError } from '../database/migrate.ts';
+import { migrateUp, migrationStatus, SchemaError, UnreachableError } from '../database/migrate/migrate.ts';
 import { EXIT } from '../exit.ts';
 import { createLog } from '../log.ts';
 import { healthRoutes, listenProbes } from '../server/probes.ts';

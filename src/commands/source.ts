@@ -24,7 +24,7 @@ export const openSource = async (
     const failed = new Promise<never>(() => {});
     return { url: databaseUrl, description: readTarget(databaseUrl).description, failed, close: async () => {} };
   }
-  const { startEmbedded } = await import('../database/embedded.ts');
+  const { startEmbedded } = await import('../embedded/embedded.ts');
   const embedded = await startEmbedded({ dataDir, settings, ...(report ? { report } : {}) });
   return {
     url: embedded.url,

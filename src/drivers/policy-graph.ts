@@ -13,8 +13,8 @@ import {
 } from '../gen/hoc/cus/policies/v1/policy_graph_pb.ts';
 import { documentOr } from '../statements/documents.ts';
 import { projection, rowMapper } from '../statements/projection.ts';
+import { each } from '../statements/streams.ts';
 import { driver, read } from './driver.ts';
-import { each } from './streams.ts';
 
 const nodeExpressions = {
   rule_type: `coalesce(nullif(${column(PolicyRule, 'rule_type')}, ''), 'SYSTEM')`,

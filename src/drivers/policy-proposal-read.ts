@@ -16,8 +16,8 @@ import {
 import { filteredList, where } from '../statements/filters.ts';
 import { fits } from '../statements/fits.ts';
 import { projection } from '../statements/projection.ts';
+import { each } from '../statements/streams.ts';
 import { driver, read } from './driver.ts';
-import { each } from './streams.ts';
 
 const feedback = projection(UnacknowledgedFeedbackSchema, PatternFeedback);
 const proposal = projection(PolicyProposalSchema, PolicyProposal);

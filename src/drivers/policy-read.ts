@@ -12,8 +12,8 @@ import {
   TenantBudgetSettingsSchema,
 } from '../gen/hoc/cus/policies/v1/policy_read_pb.ts';
 import { projection, rowMapper } from '../statements/projection.ts';
+import { each } from '../statements/streams.ts';
 import { driver, read } from './driver.ts';
-import { each } from './streams.ts';
 
 const settings = projection(TenantBudgetSettingsSchema, Tenant, { expressions: { tenant_id: column(Tenant, 'id') } });
 const guardrail = projection(GuardrailSchema, DefaultGuardrail);

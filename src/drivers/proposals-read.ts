@@ -20,8 +20,8 @@ import { documentOr, elementsOf } from '../statements/documents.ts';
 import { filteredCount, filteredList, where } from '../statements/filters.ts';
 import { fits } from '../statements/fits.ts';
 import { projection } from '../statements/projection.ts';
+import { each } from '../statements/streams.ts';
 import { driver, read } from './driver.ts';
-import { each } from './streams.ts';
 
 const feedbackIds = column(PolicyProposal, 'triggering_feedback_ids');
 const createdAt = column(PolicyProposal, 'created_at');

@@ -15,40 +15,22 @@ import {
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
 import { toRpcError } from '../database/sqlstate.ts';
-import { type BindOptions, bind } from './bind.ts';
-import type { ByteBudget } from './budget.ts';
+import { bind } from './bind.ts';
 import { certificateOf } from './certificate.ts';
-import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
+import { CONNECTION_LIMITS, Connections } from './connections.ts';
 import { CallEnd } from './deadline.ts';
 import { decodeBinary } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
 import { readHeaders, settleHeaders } from './headers.ts';
+import type { Listener, ListenerOptions } from './listener.ts';
 import { type Admitted, type Arrival, INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
 import { statusBytes, wellFormed } from './status.ts';
-import { type Certificates, securing } from './tls.ts';
+import { securing } from './tls.ts';
 
 type AnyCall =
   | ServerUnaryCall<Buffer, Message>
   | ServerWritableStream<Buffer, Message>
   | ServerDuplexStream<Buffer, Message>;
-
-/** Options of a listener. */
-export interface ListenerOptions extends Pick<BindOptions, 'listen' | 'socketMode'> {
-  readonly maxMessageBytes: number;
-  /** What requests under way hold, on all listeners together. */
-  readonly budget: ByteBudget;
-  readonly limits?: ConnectionLimits;
-  /** What a listener on a `host:port` speaks TLS with; undefined: it does not. */
-  readonly certificates: Certificates | undefined;
-}
-
-/** A listener that is up. */
-export interface Listener {
-  /** Where it can be reached. */
-  readonly address: string;
-  /** Stops accepting; waits for the calls under way at most that long, then cuts them off. */
-  close(timeoutMs: number): Promise<void>;
-}
 
 /** What an answer or a stream ends with. */
 const trailerOf = ({ notes }: Inbound): Metadata | undefined => {
@@ -182,7 +164,8 @@ const turnAway = (stream: ServerHttp2Stream, error: RpcError): void => {
       ':status': 200,
       'content-type': 'application/grpc+proto',
       'grpc-status': error.code,
-      'grpc-message': encodeURIComponent(wellFormed(error.message)),
+      // As the library does it, and undoes it: it leaves `%2F` as it is.
+      'grpc-message': encodeURI(wellFormed(error.message)),
       'grpc-status-details-bin': Buffer.from(statusBytes(error)).toString('base64'),
     },
     { endStream: true },
@@ -207,7 +190,7 @@ const requestTimeout = (ms: number): RpcError =>
 export const listenGrpc = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
-  { listen, socketMode, maxMessageBytes, budget, certificates, limits = CONNECTION_LIMITS }: ListenerOptions,
+  { listen, socketMode, maxMessageBytes, budget, certificates, streams, limits = CONNECTION_LIMITS }: ListenerOptions,
 ): Promise<Listener> => {
   const server = new Server({
     'grpc.max_receive_message_length': maxMessageBytes,
@@ -237,7 +220,7 @@ export const listenGrpc = async (
     server.addService(definition, { [method.localName]: handlers[method.methodKind]!(pipeline, arrivals) as never });
   }
   const inner = streamHandlerOf(server);
-  const connections = new Connections(limits);
+  const connections = new Connections(limits, streams);
 
   const arrive = (
     endpoint: Endpoint,
@@ -292,6 +275,9 @@ export const listenGrpc = async (
   });
   return {
     address: bound.address,
+    get open() {
+      return connections.open;
+    },
     close: async (timeoutMs) => {
       await connections.close(timeoutMs, bound.close());
       server.forceShutdown();

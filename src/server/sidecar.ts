@@ -2,21 +2,22 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import { prune } from '../database/outcomes.ts';
 import { openDatabase } from '../database/pool.ts';
-import { transactionIdKey } from '../database/requests.ts';
 import { problemOf } from '../database/sqlstate.ts';
 import { readTarget } from '../database/target.ts';
-import { TransactionIds } from '../database/transaction-id.ts';
-import { TransactionRegistry } from '../database/transactions.ts';
-import { drivers as driversFor } from '../drivers/index.ts';
+import { drivers as driversFor } from '../drivers/drivers.ts';
 import { Health } from '../gen/grpc/health/v1/health_pb.ts';
 import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
-import { createProviders } from '../providers/index.ts';
+import { createProviders } from '../providers/providers.ts';
+import { transactionIdKey } from '../transactions/once.ts';
+import { prune } from '../transactions/outcomes.ts';
+import { TransactionRegistry } from '../transactions/registry.ts';
+import { TransactionIds } from '../transactions/transaction-id.ts';
 import { ByteBudget } from './budget.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits } from './connections.ts';
 import { driverEndpoints } from './endpoint.ts';
 import { listenGrpc } from './grpc.ts';
+import { type Guards, openGuards } from './guards.ts';
 import { healthEndpoints, Readiness } from './health.ts';
 import { listenHttp } from './http.ts';
 import { listenerIdentity, tokenIdentity } from './identity.ts';
@@ -34,7 +35,10 @@ export interface Sidecar {
   readonly httpAddress: string | undefined;
   /** In words, why not all calls are served; undefined when they are. */
   readonly whyNot: string | undefined;
-  /** Drains: NOT_SERVING, no new transactions, open ones get the drain time and are then rolled back. */
+  /**
+   * Drains: NOT_SERVING; where that is wanted, all calls are served until their callers are gone; then no new transactions,
+   * open ones get what is left of the drain time and are rolled back.
+   */
   stop(): Promise<void>;
 }
 
@@ -44,6 +48,18 @@ const PRUNE_MS = 600_000;
 const ROLL_BACK_MS = 200;
 const LAST_CALLS_MS = 200;
 const LAST_COMMANDS_MS = 100;
+
+/** Without a connection for so long, callers are taken to be gone: some connect anew for each call. */
+const GONE_MS = 1_000;
+const LOOK_MS = 50;
+
+/** Waits until there has been no connection for a while, or until the time is over (milliseconds since 1970). */
+const unused = async (open: () => number, deadline: number): Promise<void> => {
+  for (let usedAt = Date.now(); Date.now() < Math.min(deadline, usedAt + GONE_MS); ) {
+    await sleep(LOOK_MS);
+    if (open() > 0) usedAt = Date.now();
+  }
+};
 
 /**
  * Listens, and serves all drivers on both listeners as soon as the database is ready.
@@ -72,7 +88,10 @@ export const startServer = async (
     : listenerIdentity;
   const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
   const certificates = cert && key ? new Certificates({ cert, key, clientCa }, log) : undefined;
-  const database = openDatabase(readTarget(url), {
+  const target = readTarget(url, (problem) => {
+    log.warn({ problem }, 'TLS files of the database not usable, those read before stay in use');
+  });
+  const database = openDatabase(target, {
     pooler: config.pooler,
     statementMs: config.callTimeoutMs,
     lockMs: config.lockTimeoutMs,
@@ -84,6 +103,7 @@ export const startServer = async (
   const providers = createProviders(config, (layer, problem) => {
     log.warn({ layer, problem }, 'a layer of suggestions could not do its part');
   });
+  let guards: Guards | undefined;
   try {
     const ids = new TransactionIds(`${hostname()}/${process.pid}`);
     const limits = {
@@ -123,14 +143,22 @@ export const startServer = async (
       ...healthEndpoints(readiness, served, closing.signal),
       ...(config.reflection ? reflectionEndpoints(services) : []),
     ];
-    const pipeline = new Pipeline(database, transactions, identity, log, config.callTimeoutMs);
+    guards = await openGuards(config, ofDrivers, log);
+    const { audit } = guards;
+    transactions.onEnded = (transaction, state, how) => audit.ended(transaction, state, how);
+    const pipeline = new Pipeline(database, transactions, identity, log, config.callTimeoutMs, guards);
     const { maxMessageBytes, maxRequestBytes, socketMode } = config;
     const shared = {
       maxMessageBytes,
       socketMode,
       certificates,
       budget: new ByteBudget(maxRequestBytes, maxMessageBytes),
-      limits: connectionLimits ?? CONNECTION_LIMITS,
+      streams: config.connectionStreams,
+      limits: connectionLimits ?? {
+        ...CONNECTION_LIMITS,
+        idleMs: config.connectionIdleMs,
+        ageMs: config.connectionAgeMs ?? Number.POSITIVE_INFINITY,
+      },
     };
     const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, ...shared });
     listeners.push(grpc);
@@ -139,7 +167,11 @@ export const startServer = async (
           pipeline,
           endpoints,
           healthRoutes(() => readiness.whyNot),
-          { listen: config.httpListen, ...shared },
+          {
+            listen: config.httpListen,
+            web: { hosts: config.httpHosts, origins: config.httpOrigins },
+            ...shared,
+          },
         )
       : undefined;
     if (http) listeners.push(http);
@@ -161,25 +193,29 @@ export const startServer = async (
       stop: async () => {
         const deadline = Date.now() + config.drainTimeoutMs;
         readiness.drain();
+        if (config.drain === 'linger') await unused(() => grpc.open + (http?.open ?? 0), deadline);
+        const rollBackMs = Math.max(0, deadline - Date.now());
         // A database that does not answer rolls back by itself when it sees that its connections are gone.
         await Promise.race([
-          transactions.drain(config.drainTimeoutMs),
-          sleep(config.drainTimeoutMs + ROLL_BACK_MS, undefined, { ref: false }),
+          transactions.drain(rollBackMs),
+          sleep(rollBackMs + ROLL_BACK_MS, undefined, { ref: false }),
         ]);
         closing.abort();
         const rest = Math.max(LAST_CALLS_MS, deadline - Date.now());
         await Promise.all([grpc.close(rest), http?.close(rest), readiness.stop()]);
         clearInterval(pruning);
         identity.close();
+        guards?.authorization.close();
         certificates?.close();
         providers.close();
-        await database.end(LAST_COMMANDS_MS);
+        await Promise.all([database.end(LAST_COMMANDS_MS), audit.close(LAST_COMMANDS_MS)]);
       },
     };
   } catch (error) {
     closing.abort();
     await Promise.all(listeners.map((listener) => listener.close(0)));
     identity.close();
+    guards?.authorization.close();
     certificates?.close();
     providers.close();
     await database.end(LAST_COMMANDS_MS);

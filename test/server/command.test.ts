@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { migrationStatus } from '../../src/database/migrate.ts';
+import { migrationStatus } from '../../src/database/migrate/migrate.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { connectCaller, grpcCaller } from '../support/client.ts';
@@ -405,6 +405,27 @@ describe('one clear line, and an exit code that says what kind of problem it is'
     const path = join(folder, 'tokens');
     if (text !== undefined) await writeFile(path, text);
     const { code, err } = await finish(['--tokens-file', path], { DATABASE_URL: database.url });
+    expect(code).toBe(2);
+    expect(err).toMatch(line);
+    expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
+    await database.drop();
+  });
+
+  test.each([
+    ['authorization', 'no.json', undefined, /the authorization file \S+no\.json cannot be read \(ENOENT\)/],
+    [
+      'authorization',
+      'a.json',
+      '{"identities": []}',
+      /the authorization file \S+a\.json is no good: identities must be obj/,
+    ],
+    ['audit', 'no/audit', undefined, /the audit file \S+no\/audit cannot be written \(ENOENT\)/],
+  ])('an unusable file of --%s is told by its name: %s', async (flag, name, text, line) => {
+    const database = await createDatabase();
+    const path = join(folder, name);
+    if (text !== undefined) await writeFile(path, text);
+    const value = flag === 'audit' ? `file:${path}` : path;
+    const { code, err } = await finish([`--${flag}`, value], { DATABASE_URL: database.url });
     expect(code).toBe(2);
     expect(err).toMatch(line);
     expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);

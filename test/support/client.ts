@@ -1,3 +1,5 @@
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
 import type { DescMethodServerStreaming, DescMethodUnary } from '@bufbuild/protobuf';
 import {
   create,
@@ -9,7 +11,7 @@ import {
 } from '@bufbuild/protobuf';
 import { anyUnpack, durationMs } from '@bufbuild/protobuf/wkt';
 import { type CallOptions, Code as ConnectCode, ConnectError, createClient, type Transport } from '@connectrpc/connect';
-import { createConnectTransport } from '@connectrpc/connect-node';
+import { createConnectTransport, Http2SessionManager } from '@connectrpc/connect-node';
 import { Client, type ClientReadableStream, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { codeName } from '../../src/contract/errors.ts';
 import {
@@ -189,11 +191,13 @@ export const connectCaller = (
   logged?: LoggedCause,
   { tls, httpVersion = '1.1' }: { readonly tls?: CallerTls; readonly httpVersion?: '1.1' | '2' } = {},
 ): Caller => {
+  const baseUrl = `${tls ? 'https' : 'http'}://${address}`;
+  const agent = new (tls ? HttpsAgent : HttpAgent)({ keepAlive: true, timeout: 5_000, ...tls });
+  const sessionManager = new Http2SessionManager(baseUrl, {}, tls);
   const transport: Transport = createConnectTransport({
-    baseUrl: `${tls ? 'https' : 'http'}://${address}`,
-    httpVersion,
+    baseUrl,
     useBinaryFormat,
-    ...(tls ? { nodeOptions: { ...tls } } : {}),
+    ...(httpVersion === '2' ? { httpVersion, sessionManager } : { httpVersion, nodeOptions: { agent } }),
   });
   const options = (init: CallInit): CallOptions => ({
     headers: headersOf(init),
@@ -219,7 +223,10 @@ export const connectCaller = (
         throw fromConnectError(error, logged);
       }
     },
-    close: () => {},
+    close: () => {
+      agent.destroy();
+      sessionManager.abort();
+    },
   };
 };
 

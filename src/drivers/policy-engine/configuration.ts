@@ -17,8 +17,8 @@ import {
 import { fits } from '../../statements/fits.ts';
 import { byMask, patchUpdate } from '../../statements/patch.ts';
 import { projection } from '../../statements/projection.ts';
+import { each } from '../../statements/streams.ts';
 import { read, write } from '../driver.ts';
-import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
 const activeRows = <D extends DescMessage>(

@@ -9,8 +9,8 @@ import {
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
+import { each } from '../../statements/streams.ts';
 import { read, write } from '../driver.ts';
-import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
 const of = (name: ColumnOf<typeof PolicyDependency>): string => column(PolicyDependency, name);

@@ -14,8 +14,8 @@ import {
   TemporalPolicyForIntegritySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { projection } from '../../statements/projection.ts';
+import { each } from '../../statements/streams.ts';
 import { read } from '../driver.ts';
-import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
 const active = (entity: Table<'id' | 'is_active' | 'created_at'>): string =>

@@ -10,9 +10,9 @@ import {
 import { filteredList, nonEmpty, where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { projection, rowMapper } from '../../statements/projection.ts';
+import { each } from '../../statements/streams.ts';
 import { sumOf } from '../../statements/sums.ts';
 import { read } from '../driver.ts';
-import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
 const event = (name: ColumnOf<typeof TemporalMetricEvent>): string => column(TemporalMetricEvent, name);

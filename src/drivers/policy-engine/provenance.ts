@@ -9,8 +9,8 @@ import {
 import { filteredList, where } from '../../statements/filters.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
+import { each } from '../../statements/streams.ts';
 import { read, write } from '../driver.ts';
-import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
 const of = (name: ColumnOf<typeof PolicyProvenance>): string => column(PolicyProvenance, name);

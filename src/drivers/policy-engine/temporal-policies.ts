@@ -12,8 +12,8 @@ import { filteredList, where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
+import { each } from '../../statements/streams.ts';
 import { read, write } from '../driver.ts';
-import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
 const of = (name: ColumnOf<typeof TemporalPolicy>): string => column(TemporalPolicy, name);

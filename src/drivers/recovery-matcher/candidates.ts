@@ -15,8 +15,8 @@ import {
 } from '../../gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
 import { filteredCount, filteredList, where } from '../../statements/filters.ts';
 import { document, lowerEnumText, projection, rowMapper } from '../../statements/projection.ts';
+import { each } from '../../statements/streams.ts';
 import { type Rpcs, read, write } from '../driver.ts';
-import { each } from '../streams.ts';
 
 const of = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
 
