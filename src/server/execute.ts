@@ -15,7 +15,7 @@ import {
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import type { TransactionMode } from '../transactions/registry.ts';
 import { answerOnce } from '../transactions/single-use.ts';
-import type { ControlCall, Endpoint } from './endpoint.ts';
+import { type ControlCall, type Endpoint, rowsOf } from './endpoint.ts';
 import { digest, requestIdOf } from './headers.ts';
 import { isolationOf } from './isolation.ts';
 
@@ -76,6 +76,17 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
     if (problems.length > 0) throw invalidArgument(problems);
   };
 
+  /** Each must be granted, before any runs. */
+  const authorize = (operations: readonly Operation[], { access }: ControlCall): void => {
+    for (const [index, operation] of operations.entries()) {
+      try {
+        access.check(runnerOf(operation).endpoint);
+      } catch (error) {
+        throw ofOperation(toRpcError(error), index);
+      }
+    }
+  };
+
   const runAll = async (db: Session, operations: readonly Operation[], call: ControlCall) => {
     const results: MessageInitShape<typeof OperationResultSchema>[] = [];
     for (const [index, operation] of operations.entries()) {
@@ -84,7 +95,7 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
         const before = db.rowCount;
         const reply = await endpoint.run!(noting(db, call.notes), operation.request.value as Message, call);
         const value = create(endpoint.method.output, reply as MessageInitShape<DescMessage>);
-        const rows = (value as { rowsAffected?: bigint }).rowsAffected ?? db.rowCount - before;
+        const rows = rowsOf(value, db.rowCount - before);
         if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
           throw unexpected(operation.expectedRows, rows);
         }
@@ -100,6 +111,7 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
   return async (request: ExecuteRequest, call: ControlCall): Promise<ExecuteResponse> => {
     const { operations } = request;
     validate(operations);
+    authorize(operations, call);
     const requestId = requestIdOf(call);
     const { caller } = call;
     const once =

@@ -164,7 +164,8 @@ const turnAway = (stream: ServerHttp2Stream, error: RpcError): void => {
       ':status': 200,
       'content-type': 'application/grpc+proto',
       'grpc-status': error.code,
-      'grpc-message': encodeURIComponent(wellFormed(error.message)),
+      // As the library does it, and undoes it: it leaves `%2F` as it is.
+      'grpc-message': encodeURI(wellFormed(error.message)),
       'grpc-status-details-bin': Buffer.from(statusBytes(error)).toString('base64'),
     },
     { endStream: true },

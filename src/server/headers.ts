@@ -11,7 +11,7 @@ export const headerError = (header: string, description: string): RpcError =>
   invalidArgument([{ field: `header ${header}`, description }]);
 
 /** Headers that decide as whom, where and until when a call runs. */
-const DECISIVE = new Set([
+export const DECISIVE: ReadonlySet<string> = new Set([
   'authorization',
   'transaction',
   'transaction-sequence',

@@ -14,6 +14,7 @@ import {
   createContextValues,
   type HandlerContext,
 } from '@connectrpc/connect';
+import { errorToJson } from '@connectrpc/connect/protocol-connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { Code, RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
@@ -26,6 +27,7 @@ import { decodeBinary, decodeJson, malformed } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
 import { type ReadHeaders, readHeaders, settleHeaders } from './headers.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
+import { WebGuard, type WebRules } from './origins.ts';
 import { type Admitted, INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
 import { answerRoute, type Routes } from './probes.ts';
 import { errorDetails, wellFormed } from './status.ts';
@@ -233,13 +235,31 @@ const encodingOf = ({ headers }: Request): string | undefined =>
     | string
     | undefined;
 
+/** Refuses what is no call. */
+const turnAway = (response: Response, problem: RpcError): void => {
+  response.statusCode = 403;
+  response.setHeader('content-type', 'application/json');
+  response.end(JSON.stringify(errorToJson(asConnectError(problem), undefined)));
+};
+
 /** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 on the same port; and some pages. */
 export const listenHttp = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
   routes: Routes,
-  { listen, socketMode, maxMessageBytes, budget, certificates, streams, limits = CONNECTION_LIMITS }: ListenerOptions,
+  {
+    listen,
+    socketMode,
+    maxMessageBytes,
+    budget,
+    certificates,
+    streams,
+    limits = CONNECTION_LIMITS,
+    web,
+  }: ListenerOptions & { readonly web: Omit<WebRules, 'listen'> },
 ): Promise<Listener> => {
+  const guard = new WebGuard({ ...web, listen });
+  const paths = new Set<string | undefined>(endpoints.map(({ path }) => path));
   const calls = new WeakMap<object, Call>();
   /** When connections of HTTP/1.1 are old, by the clock of `performance.now()`. */
   const oldAt = new WeakMap<object, number>();
@@ -286,12 +306,20 @@ export const listenHttp = async (
     }
     if (answerRoute(routes, request, response as ServerResponse)) return;
     const { socket } = request;
+    const problem = guard.problemOf(request);
+    if (guard.welcome(request, response, problem)) return;
+    // A call is refused in the form of its own protocol, with its line in the log.
+    if (problem && (request.method === 'OPTIONS' || !paths.has(request.url?.split('?')[0]))) {
+      turnAway(response, problem);
+      return;
+    }
     const read = readHeaders(request.rawHeaders);
     settleHeaders(request.headers, read);
     calls.set(request, {
       ...read,
       peer: socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown',
       watched: 'stream' in request,
+      problem: problem ?? read.problem,
       certificate: certificateOf(socket),
     });
     counted(request, response);

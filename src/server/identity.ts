@@ -1,10 +1,8 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import type { Logger } from 'pino';
-import { ConfigError } from '../config.ts';
 import { type RpcError, refuse } from '../contract/errors.ts';
 import type { ClientCertificate } from './certificate.ts';
-import { watchFiles } from './watch.ts';
+import { watched } from './watched.ts';
 
 /** Tells who calls. */
 export interface Identity {
@@ -23,30 +21,33 @@ const LOCAL_CALLER = 'local';
 
 const LINE = /^([\w.@/-]{1,128}):\s*([0-9a-f]{64})$/i;
 
+interface Token {
+  readonly name: string;
+  readonly hash: Buffer;
+}
+
 /**
- * Parses lines of `name: sha256-of-token` (hex); blank lines and lines that start with `#` are skipped.
+ * Parses lines of `name: sha256-of-token` (hex); blank lines and lines that start with `#` are skipped. A name may have
+ * several tokens, so that one can take over from another; a token has one name.
  *
- * @throws Error naming the first bad line.
+ * @throws Error naming the first bad line, never what it holds: it may be a token.
  */
-export const parseTokens = (text: string): { name: string; hash: Buffer }[] =>
-  text.split(/\r?\n/).flatMap((line, index) => {
-    if (line.trim() === '' || line.startsWith('#')) return [];
-    const [, name, hash] = LINE.exec(line.trim()) ?? [];
-    if (!name || !hash) throw new Error(`line ${index + 1} is not "name: sha256-of-token"`);
-    return [{ name, hash: Buffer.from(hash, 'hex') }];
+export const parseTokens = (text: string): Token[] => {
+  const lineOf = new Map<string, number>();
+  return text.split(/\r?\n/).flatMap((raw, index) => {
+    const line = raw.trim();
+    if (line === '' || line.startsWith('#')) return [];
+    const [, name, hex] = LINE.exec(line) ?? [];
+    if (!name || !hex) throw new Error(`line ${index + 1} is not "name: sha256-of-token" (64 hexadecimal digits)`);
+    const hash = Buffer.from(hex, 'hex');
+    const earlier = lineOf.get(hash.toString('hex'));
+    if (earlier !== undefined) throw new Error(`line ${index + 1} has the token of line ${earlier}`);
+    lineOf.set(hash.toString('hex'), index + 1);
+    return [{ name, hash }];
   });
+};
 
 const unauthenticated = (): RpcError => refuse('UNAUTHENTICATED', 'a valid bearer token is required');
-
-/** @throws ConfigError with one line that names the file. */
-const readTokens = (path: string): { name: string; hash: Buffer }[] => {
-  try {
-    return parseTokens(readFileSync(path, 'utf8'));
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    throw new ConfigError(`the tokens file ${path} ${code ? `cannot be read (${code})` : `is no good: ${message}`}`);
-  }
-};
 
 /**
  * Callers are the names in a tokens file, which is read again when it changes; a bad new file, or none, changes nothing.
@@ -59,18 +60,9 @@ export const tokenIdentity = (
   log: Logger,
   onRemoved: (callers: ReadonlySet<string>) => void = () => {},
 ): Identity => {
-  let tokens = readTokens(path);
-  const unwatch = watchFiles([path], () => {
-    const before = tokens;
-    try {
-      tokens = readTokens(path);
-    } catch (error) {
-      log.warn({ problem: (error as Error).message }, 'tokens file not usable, the tokens read before stay in force');
-      return;
-    }
-    log.info({ tokens: tokens.length }, 'tokens file read again');
+  const tokens = watched({ path, name: 'tokens file', parse: parseTokens }, log, (before, now) => {
     const removed = new Set(before.map(({ name }) => name));
-    for (const { name } of tokens) removed.delete(name);
+    for (const { name } of now) removed.delete(name);
     if (removed.size > 0) onRemoved(removed);
   });
   return {
@@ -80,11 +72,11 @@ export const tokenIdentity = (
       const hash = createHash('sha256').update(token).digest();
       let caller: string | undefined;
       // Every entry is compared, so that the time taken says nothing about which one matched.
-      for (const candidate of tokens) if (timingSafeEqual(candidate.hash, hash)) caller = candidate.name;
+      for (const candidate of tokens.current) if (timingSafeEqual(candidate.hash, hash)) caller = candidate.name;
       if (caller === undefined) throw unauthenticated();
       return caller;
     },
-    close: unwatch,
+    close: () => tokens.close(),
   };
 };
 

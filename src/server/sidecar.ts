@@ -17,6 +17,7 @@ import { ByteBudget } from './budget.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits } from './connections.ts';
 import { driverEndpoints } from './endpoint.ts';
 import { listenGrpc } from './grpc.ts';
+import { type Guards, openGuards } from './guards.ts';
 import { healthEndpoints, Readiness } from './health.ts';
 import { listenHttp } from './http.ts';
 import { listenerIdentity, tokenIdentity } from './identity.ts';
@@ -61,9 +62,10 @@ const unused = async (open: () => number, deadline: number): Promise<void> => {
 };
 
 /**
- * Connects to a migrated database and serves all drivers on both listeners.
+ * Listens, and serves all drivers on both listeners as soon as the database is ready.
  *
  * @param url PostgreSQL connection string.
+ * @param prepare what has to be true of the database before it is used; health answers NOT_SERVING meanwhile.
  * @param limits how long connections may be silent, where that is not the default.
  */
 export const startServer = async (
@@ -72,7 +74,13 @@ export const startServer = async (
     url,
     log,
     limits: connectionLimits,
-  }: { readonly url: string; readonly log: Logger; readonly limits?: ConnectionLimits },
+    prepare = async () => {},
+  }: {
+    readonly url: string;
+    readonly log: Logger;
+    readonly limits?: ConnectionLimits;
+    readonly prepare?: () => Promise<void>;
+  },
 ): Promise<Sidecar> => {
   let onRemoved = (_callers: ReadonlySet<string>): void => {};
   const identity = config.tokensFile
@@ -91,11 +99,13 @@ export const startServer = async (
     transactions: { max: config.transactionsMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
   });
   const closing = new AbortController();
+  const listeners: { close(graceMs: number): Promise<void> }[] = [];
   const providers = createProviders(config, (layer, problem) => {
     log.warn({ layer, problem }, 'a layer of suggestions could not do its part');
   });
+  let guards: Guards | undefined;
   try {
-    const ids = new TransactionIds(await transactionIdKey(database.reserve), `${hostname()}/${process.pid}`);
+    const ids = new TransactionIds(`${hostname()}/${process.pid}`);
     const limits = {
       idleLeaseMs: config.transactionIdleLeaseMs,
       idleLeaseMaxMs: config.transactionIdleLeaseMaxMs,
@@ -133,7 +143,10 @@ export const startServer = async (
       ...healthEndpoints(readiness, served, closing.signal),
       ...(config.reflection ? reflectionEndpoints(services) : []),
     ];
-    const pipeline = new Pipeline(database, transactions, identity, log, config.callTimeoutMs);
+    guards = await openGuards(config, ofDrivers, log);
+    const { audit } = guards;
+    transactions.onEnded = (transaction, state, how) => audit.ended(transaction, state, how);
+    const pipeline = new Pipeline(database, transactions, identity, log, config.callTimeoutMs, guards);
     const { maxMessageBytes, maxRequestBytes, socketMode } = config;
     const shared = {
       maxMessageBytes,
@@ -148,18 +161,24 @@ export const startServer = async (
       },
     };
     const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, ...shared });
+    listeners.push(grpc);
     const http = config.httpListen
       ? await listenHttp(
           pipeline,
           endpoints,
           healthRoutes(() => readiness.whyNot),
-          { listen: config.httpListen, ...shared },
-        ).catch(async (error) => {
-          await grpc.close(0);
-          throw error;
-        })
+          {
+            listen: config.httpListen,
+            web: { hosts: config.httpHosts, origins: config.httpOrigins },
+            ...shared,
+          },
+        )
       : undefined;
+    if (http) listeners.push(http);
+    await prepare();
+    ids.open(await transactionIdKey(database.reserve));
     await readiness.start();
+    pipeline.open();
     const pruning = setInterval(() => {
       prune(database.reserve, config.requestRetentionMs).catch((error: unknown) => {
         log.warn({ problem: problemOf(error) }, 'stored answers could not be pruned');
@@ -186,13 +205,17 @@ export const startServer = async (
         await Promise.all([grpc.close(rest), http?.close(rest), readiness.stop()]);
         clearInterval(pruning);
         identity.close();
+        guards?.authorization.close();
         certificates?.close();
         providers.close();
-        await database.end(LAST_COMMANDS_MS);
+        await Promise.all([database.end(LAST_COMMANDS_MS), audit.close(LAST_COMMANDS_MS)]);
       },
     };
   } catch (error) {
+    closing.abort();
+    await Promise.all(listeners.map((listener) => listener.close(0)));
     identity.close();
+    guards?.authorization.close();
     certificates?.close();
     providers.close();
     await database.end(LAST_COMMANDS_MS);

@@ -476,6 +476,8 @@ export class TransactionRegistry {
   #closing = false;
   readonly limits: TransactionLimits;
   readonly report: EndedReport;
+  /** Told of every transaction that ends, however it does. */
+  onEnded: (transaction: Transaction, state: TransactionState, how: string) => void = () => {};
 
   constructor(database: Database, ids: TransactionIds, limits: TransactionLimits, report: EndedReport) {
     this.#database = database;
@@ -613,6 +615,7 @@ export class TransactionRegistry {
   /** Moves a transaction from the open ones to memory. */
   forget(transaction: Transaction, state: TransactionState, how: string): void {
     if (!this.#open.delete(transaction.id)) return;
+    this.onEnded(transaction, state, how);
     const { caller, ended: settled, wrote } = transaction;
     this.#memory.set(transaction.id, { caller, state, how, endedAt: Date.now(), settled, wrote });
     if (this.#memory.size > MEMORY) this.#memory.delete(this.#memory.keys().next().value!);

@@ -17,6 +17,8 @@ test('the defaults', () => {
     dataDir: '.sidecar',
     grpcListen: '127.0.0.1:50051',
     httpListen: '127.0.0.1:50052',
+    httpHosts: ['localhost'],
+    httpOrigins: [],
     probeListen: undefined,
     socketMode: 0o660,
     poolMax: 10,
@@ -44,6 +46,11 @@ test('the defaults', () => {
     logLevel: 'info',
     tokensFile: undefined,
     allowUnauthenticated: false,
+    authorizationFile: undefined,
+    callsPerSecond: undefined,
+    callsAtOnce: undefined,
+    audit: undefined,
+    auditPayloads: false,
     tlsCert: undefined,
     tlsKey: undefined,
     tlsClientCa: undefined,
@@ -108,6 +115,14 @@ describe('listeners', () => {
     },
   );
 
+  test('hosts and origins are lists', () => {
+    const argv = ['--http-hosts', 'sidecar, sidecar.agents.svc', '--http-origins', 'https://a.example, http://b:8080'];
+    expect(loadConfig(argv, {})).toMatchObject({
+      httpHosts: ['sidecar', 'sidecar.agents.svc'],
+      httpOrigins: ['https://a.example', 'http://b:8080'],
+    });
+  });
+
   test('HTTP can be off', () => {
     expect(loadConfig([], { SIDECAR_HTTP_LISTEN: 'off' }).httpListen).toBeUndefined();
   });
@@ -140,6 +155,16 @@ describe('refused in one line that names the setting', () => {
     ['--llm-url', 'http://localhost/?key=1'],
     ['--llm-model', ''],
     ['--embedding-url', 'ftp://localhost'],
+    ['--http-hosts', 'sidecar:50052'],
+    ['--http-hosts', 'http://sidecar'],
+    ['--http-origins', '*'],
+    ['--http-origins', 'https://console.example/'],
+    ['--http-origins', 'null'],
+    ['--calls-per-second', '0'],
+    ['--calls-at-once', 'many'],
+    ['--audit', '/var/log/audit'],
+    ['--audit', 'file:'],
+    ['--audit-payloads', 'yes'],
   ])('%s %s', (...argv) => {
     const line = problem(argv);
     expect(line).toContain(argv[0]);

@@ -123,7 +123,7 @@ test('before the database is up it is alive, and not ready', async () => {
 
 test('a port that cannot be had ends the start with one line', async () => {
   const sidecar = launch(process.execPath, ['src/start.js', '--probe-listen', '203.0.113.1:1'], {});
-  expect(await sidecar.ended).toBe(2);
+  expect(await sidecar.ended).toBe(5);
   expect(sidecar.err()).toBe(
     'policy-sidecar: cannot listen on 203.0.113.1:1: this machine does not have that address\n',
   );
