@@ -14,6 +14,7 @@ const problem = (argv: string[], env: Record<string, string> = {}): string => {
 test('the defaults', () => {
   expect(loadConfig([], {})).toEqual({
     databaseUrl: undefined,
+    databaseWaitMs: 0,
     dataDir: '.sidecar',
     grpcListen: '127.0.0.1:50051',
     httpListen: '127.0.0.1:50052',

@@ -140,7 +140,7 @@ describe.runIf(hasOpenssl)('TLS', () => {
         ca: bytes('servers.crt'),
       });
       socket.write(
-        `POST /${PolicyEngineService.typeName}/${READ.name} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}`,
+        `POST /${PolicyEngineService.typeName}/${READ.name} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}`,
       );
       let answer = '';
       socket.on('data', (chunk) => {
