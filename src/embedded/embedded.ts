@@ -22,6 +22,7 @@ import { dirname, join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
+import { trimLog } from './trim-log.ts';
 
 /** A PostgreSQL that this process has started, and starts again when it ends by itself. */
 export interface Embedded {
@@ -361,6 +362,9 @@ const WATCHDOG = `"$0" "$@" 3<&- & server=$!
 (read -r _ <&3; kill -INT $server) 2>/dev/null & reader=$!
 wait $server; code=$?; kill $reader 2>/dev/null; exit $code`;
 
+/** How often the server's log is looked at that may have become too long, milliseconds. */
+const TRIM_MS = 60_000;
+
 interface Server {
   /** Settles when it has ended. */
   readonly ended: Promise<void>;
@@ -535,6 +539,7 @@ export const startEmbedded = async ({
 
     /** Starts the server, and waits until it lets somebody in. */
     const start = async (): Promise<Server> => {
+      await trimLog(logPath);
       const logged = statSync(logPath, { throwIfNoEntry: false })?.size ?? 0;
       const server = launch(join(bin, 'postgres'), args, logPath, account);
       const said = (): string => readFileSync(logPath).toString('utf8', logged).trim();
@@ -558,6 +563,9 @@ export const startEmbedded = async ({
     };
 
     let server = await start();
+    const trimming = setInterval(() => {
+      trimLog(logPath).catch((error: Error) => report(`${logPath} cannot be kept short: ${error.message}`));
+    }, TRIM_MS).unref();
     let isStopping = false;
     const failed = Promise.withResolvers<EmbeddedError>();
     const keepAlive = async (): Promise<void> => {
@@ -598,6 +606,7 @@ export const startEmbedded = async ({
     let kept: Promise<void> | undefined;
     const stop = async (): Promise<void> => {
       isStopping = true;
+      clearInterval(trimming);
       server.release();
       await kept;
       // One that was being started again meanwhile.

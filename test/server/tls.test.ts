@@ -11,6 +11,7 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { hasOpenssl, type KeyPair, makeAuthority, makeCertificate } from '../support/certificates.ts';
 import { type Caller, type CallerTls, connectCaller, grpcCaller, refusal } from '../support/client.ts';
+import { launch } from '../support/command.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 import { exchange } from '../support/wire.ts';
@@ -139,7 +140,7 @@ describe.runIf(hasOpenssl)('TLS', () => {
         ca: bytes('servers.crt'),
       });
       socket.write(
-        `POST /${PolicyEngineService.typeName}/${READ.name} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}`,
+        `POST /${PolicyEngineService.typeName}/${READ.name} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}`,
       );
       let answer = '';
       socket.on('data', (chunk) => {
@@ -301,6 +302,17 @@ describe.runIf(hasOpenssl)('TLS', () => {
       leave.abort();
       await held;
     });
+  });
+
+  test('the calls to try speak it', async () => {
+    const { cert, key } = pairs.get('server')!;
+    const tls = ['--tls-cert', cert, '--tls-key', key, '--tls-client-ca', file('engines.crt')];
+    const sidecar = launch(process.execPath, ['src/start.js', ...tls], { DATABASE_URL: database.url });
+    const { grpc, http } = await sidecar.serving();
+    expect(sidecar.out()).toContain(`grpcurl -cacert <authority> -cert <file> -key <file> ${grpc} hoc.`);
+    expect(sidecar.out()).toContain(`-d '{}' --cacert <authority> --cert <file> --key <file> https://${http}/hoc.`);
+    sidecar.child.kill('SIGTERM');
+    expect(await sidecar.ended).toBe(0);
   });
 
   test('files that cannot be used end the start with one line that names the file', async () => {
