@@ -8,6 +8,7 @@ import {
 } from '@bufbuild/protobuf';
 import { Health } from '../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { TransactionService } from '../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type Call, framed } from './channel.ts';
 
 const rpc = PolicyEngineService.method;
@@ -57,6 +58,15 @@ const change = {
   reason: 'why',
 };
 export const write: Call = callOf(rpc.insertProvenance, change, { transaction: 'single-use' });
+/** The same write in an open transaction. */
+export const writeIn = (transaction: string): Call => ({ ...write, headers: { transaction } });
+export const begin: Call = callOf(TransactionService.method.begin, {});
+export const commit = (transactionId: string): Call => callOf(TransactionService.method.commit, { transactionId });
+/** So many of the same write in one call. */
+export const execute = (count: number): Call => {
+  const operation = { request: { case: 'insertProvenance' as const, value: change } };
+  return callOf(TransactionService.method.execute, { operations: Array.from({ length: count }, () => operation) });
+};
 
 /** The same statements for `pg` and `pgbench`. */
 export const statements = {

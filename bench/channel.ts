@@ -4,6 +4,7 @@
  */
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { HeaderTable } from './headers.ts';
 
 /** What came back of a call. */
 export interface Answer {
@@ -47,9 +48,6 @@ const END_STREAM = 1;
 const ACK = 1;
 const END_HEADERS = 4;
 const PADDED = 8;
-/** Bytes of the peer's header table that are used; every peer has 4096. */
-const TABLE_BYTES = 3_000;
-
 const head = (length: number, type: number, flags: number, stream: number): Buffer => {
   const bytes = Buffer.allocUnsafe(9);
   bytes.writeUIntBE(length, 0, 3);
@@ -64,43 +62,6 @@ const windowUpdate = (stream: number, by: number): Buffer => {
   bytes.writeUInt32BE(by);
   return Buffer.concat([head(4, WINDOW_UPDATE, 0, stream), bytes]);
 };
-
-const text = (value: string): Buffer => {
-  const bytes = Buffer.from(value);
-  if (bytes.length < 127) return Buffer.concat([Buffer.from([bytes.length]), bytes]);
-  const length = [127];
-  let left = bytes.length - 127;
-  for (; left >= 128; left >>= 7) length.push((left & 127) | 128);
-  return Buffer.concat([Buffer.from([...length, left]), bytes]);
-};
-
-/** Header blocks; what was sent before is one byte, as of any gRPC client. */
-class HeaderTable {
-  readonly #added = new Map<string, number>();
-  #bytes = 0;
-
-  block(headers: Readonly<Record<string, string>>): Buffer {
-    const parts = Object.entries(headers).map(([name, value]) => {
-      const key = `${name}: ${value}`;
-      const added = this.#added.get(key);
-      // Static entries are 1 to 61; the youngest entry added is 62. Fewer than 60 are ever added: one byte holds them.
-      if (added !== undefined) return Buffer.from([0x80 | (62 + this.#added.size - 1 - added)]);
-      const size = name.length + value.length + 32;
-      const remember = this.#bytes + size <= TABLE_BYTES;
-      if (remember) {
-        this.#added.set(key, this.#added.size);
-        this.#bytes += size;
-      }
-      return Buffer.concat([Buffer.from([remember ? 0x40 : 0]), text(name), text(value)]);
-    });
-    return Buffer.concat(parts);
-  }
-
-  /** Changes when blocks made before say something else from now on. */
-  get version(): number {
-    return this.#added.size;
-  }
-}
 
 /** A gRPC message with its prefix. */
 export const framed = (message: Uint8Array): Buffer => {

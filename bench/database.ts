@@ -16,7 +16,7 @@ export interface Database {
 }
 
 /** Violations in the database of which the point read takes one and the list a hundred. */
-export const VIOLATIONS = 20_000;
+export const VIOLATIONS = 10_000;
 
 /**
  * SQL that adds violations. All rows have the same length on the wire, so that load can tell a right answer by its bytes,

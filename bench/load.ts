@@ -59,16 +59,21 @@ export const drive = async (address: string, { calls, bytes, callers, ms, rate }
     });
   // What is late is sent at once, so that a slow server meets a queue and not a slower load.
   const paced = async (perSecond: number): Promise<void> => {
-    const open: Promise<void>[] = [];
-    for (let sent = 0; performance.now() < ends; ) {
+    let open = 0;
+    let failed: Error | undefined;
+    const done = (error?: Error): void => {
+      open -= 1;
+      failed ??= error;
+    };
+    for (let sent = 0; !failed && performance.now() < ends; await sleep(1)) {
       const due = ((performance.now() - began) / 1_000) * perSecond;
       for (; sent < due; sent += 1) {
-        const channel = channels[sent % channels.length]!;
-        open.push(new Promise((resolve, reject) => once(channel, (error) => (error ? reject(error) : resolve()))));
+        open += 1;
+        once(channels[sent % channels.length]!, done);
       }
-      await sleep(1);
     }
-    await Promise.all(open);
+    while (!failed && open > 0) await sleep(1);
+    if (failed) throw failed;
   };
   try {
     if (rate) await paced(rate);

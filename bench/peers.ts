@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process';
 import { existsSync, globSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { SQL } from './calls.ts';
@@ -87,8 +88,8 @@ const python: Peer = {
 
 const mikroOrm: Peer = {
   name: 'mikro-orm',
-  toolchain: 'Node',
-  version: async () => process.version,
+  toolchain: 'MikroORM',
+  version: async () => (createRequire(import.meta.url)('@mikro-orm/core/package.json') as { version: string }).version,
   built: () => true,
   build: async () => {},
   commands: (url) => [

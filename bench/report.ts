@@ -68,8 +68,8 @@ export class Report {
     this.table(title, columns, rows);
   }
 
-  /** Writes both files. */
-  async write(): Promise<void> {
+  /** Writes both files into `folder`. */
+  async write(folder: string): Promise<void> {
     const targets = markdown(
       ['', 'found', 'target', ''],
       this.#targets.map((target) => this.#row(target)),
@@ -88,9 +88,9 @@ ${about.join('\n')}
 ${targets}
 
 ${tables.join('\n')}`;
-    await writeFile(join(import.meta.dirname, 'RESULTS.md'), text);
+    await writeFile(join(folder, 'RESULTS.md'), text);
     const json = { about: this.#about, targets: this.#targets, tables: this.#tables };
-    await writeFile(join(import.meta.dirname, 'results.json'), `${JSON.stringify(json, null, 2)}\n`);
+    await writeFile(join(folder, 'results.json'), `${JSON.stringify(json, null, 2)}\n`);
   }
 
   #row({ what, value, unit, relation, bound }: Target): string[] {

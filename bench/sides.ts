@@ -4,7 +4,6 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type pg from 'pg';
 import type { Statement } from './calls.ts';
 import { type Call, Channel } from './channel.ts';
 import { drive, type Load, quantile } from './load.ts';
@@ -53,17 +52,21 @@ export const benched = (url: string, { text, values }: Statement, clients: numbe
   };
 };
 
-/** The statement from one connection of `pg`, prepared, one after the other. */
-export const prepared =
-  (client: pg.Client, name: string, { text, values }: Statement, ms: number): Side =>
+/** Work of the bench's own process, done over and over. */
+export const repeated =
+  (work: () => Promise<unknown>, ms: number): Side =>
   async () => {
     const times: number[] = [];
-    const ends = performance.now() + ms;
-    while (performance.now() < ends) {
+    const began = performance.now();
+    while (performance.now() < began + ms) {
       const started = performance.now();
-      await client.query({ name, text, values: [...values] });
+      await work();
       times.push(performance.now() - started);
     }
-    const ordered = times.sort((a, b) => a - b);
-    return { rps: times.length / (ms / 1_000), p50: quantile(ordered, 0.5), p99: quantile(ordered, 0.99) };
+    const seconds = (performance.now() - began) / 1_000;
+    times.sort((a, b) => a - b);
+    return { rps: times.length / seconds, p50: quantile(times, 0.5), p99: quantile(times, 0.99) };
   };
+
+/** A prepared statement of `pg`. */
+export const prepared = (name: string, { text, values }: Statement) => ({ name, text, values: [...values] });

@@ -63,6 +63,7 @@ export const REASONS = {
   MALFORMED_REQUEST: invalid,
   UNSUPPORTED_REQUEST: { code: Code.UNIMPLEMENTED },
   SERVICE_UNKNOWN: { code: Code.NOT_FOUND },
+  HEADERS_TOO_LARGE: tooMuch,
   REQUEST_TOO_LARGE: tooMuch,
   REQUEST_TOO_COMPLEX: { ...tooMuch, metadata: ['limit'] },
   REQUEST_BYTES_EXHAUSTED: busy,

@@ -20,15 +20,18 @@ import { Code, RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import { bind } from './bind.ts';
-import { CONNECTION_LIMITS, Connections } from './connections.ts';
+import { type ClientCertificate, certificateOf } from './certificate.ts';
+import { aboutMs, CONNECTION_LIMITS, Connections, HEADER_BYTES_READ } from './connections.ts';
 import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
 import { decodeBinary, decodeJson, malformed } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
-import type { Listener, ListenerOptions } from './grpc.ts';
 import { type ReadHeaders, readHeaders, settleHeaders } from './headers.ts';
+import type { Listener, ListenerOptions } from './listener.ts';
 import { WebGuard, type WebRules } from './origins.ts';
 import { type Admitted, INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
+import { answerRoute, type Routes } from './probes.ts';
 import { errorDetails, wellFormed } from './status.ts';
+import { securing } from './tls.ts';
 
 type Request = IncomingMessage | Http2ServerRequest;
 type Response = ServerResponse | Http2ServerResponse;
@@ -36,10 +39,9 @@ type Response = ServerResponse | Http2ServerResponse;
 /** A request as this file and the library pass it to each other. */
 interface Call extends ReadHeaders {
   readonly peer: string;
-  /** Why a web page must not have an answer. */
-  readonly problem: RpcError | undefined;
   /** HTTP/2 asks whether the other side is there; HTTP/1.1 cannot. */
   readonly watched: boolean;
+  readonly certificate: ClientCertificate | undefined;
   admitted?: Admitted;
   /** Its body has been read and is the pipeline's. */
   received?: boolean;
@@ -90,7 +92,6 @@ const unreadable = ({ code, rawMessage, cause }: ConnectError): RpcError => {
 const admit = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerContext): void => {
   const call = context.values.get(callKey)!;
   try {
-    if (call.problem) throw pipeline.refuse({ ...call, endpoint }, call.problem);
     call.admitted = pipeline.admit({ ...call, endpoint });
   } catch (error) {
     throw asConnectError(toRpcError(error));
@@ -241,15 +242,18 @@ const turnAway = (response: Response, problem: RpcError): void => {
   response.end(JSON.stringify(errorToJson(asConnectError(problem), undefined)));
 };
 
-/** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 without TLS on the same port. */
+/** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 on the same port; and some pages. */
 export const listenHttp = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
+  routes: Routes,
   {
     listen,
     socketMode,
     maxMessageBytes,
     budget,
+    certificates,
+    streams,
     limits = CONNECTION_LIMITS,
     web,
   }: ListenerOptions & { readonly web: Omit<WebRules, 'listen'> },
@@ -257,6 +261,9 @@ export const listenHttp = async (
   const guard = new WebGuard({ ...web, listen });
   const paths = new Set<string | undefined>(endpoints.map(({ path }) => path));
   const calls = new WeakMap<object, Call>();
+  /** When connections of HTTP/1.1 are old, by the clock of `performance.now()`. */
+  const oldAt = new WeakMap<object, number>();
+  let closing = false;
   const adapter = connectNodeAdapter({
     routes: (router) => {
       for (const endpoint of endpoints) {
@@ -290,6 +297,14 @@ export const listenHttp = async (
   };
 
   const serve = (request: Request, response: Response): void => {
+    // HTTP/1.1 ends a connection with an answer. A client that was not told would send the next request into its end.
+    if (
+      !('stream' in request) &&
+      (closing || performance.now() > (oldAt.get(request.socket) ?? Number.POSITIVE_INFINITY))
+    ) {
+      response.setHeader('connection', 'close');
+    }
+    if (answerRoute(routes, request, response as ServerResponse)) return;
     const { socket } = request;
     const problem = guard.problemOf(request);
     if (guard.welcome(request, response, problem)) return;
@@ -304,7 +319,8 @@ export const listenHttp = async (
       ...read,
       peer: socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown',
       watched: 'stream' in request,
-      problem,
+      problem: problem ?? read.problem,
+      certificate: certificateOf(socket),
     });
     counted(request, response);
     if ('stream' in request) {
@@ -328,24 +344,35 @@ export const listenHttp = async (
       headersTimeout: limits.requestMs,
       requestTimeout: limits.requestMs,
       keepAliveTimeout: limits.idleMs,
+      maxHeaderSize: HEADER_BYTES_READ,
       connectionsCheckingInterval: limits.checkMs,
     },
     serve,
   );
+  // Fields beyond a number would be left out in silence.
+  http1.maxHeadersCount = 0;
   // It looks for late requests from when it listens, and it never does: it is handed its connections.
   http1.emit('listening');
-  const connections = new Connections(limits);
+  const connections = new Connections(limits, streams);
   connections.http2.on('request', serve);
+  const secure = securing(certificates, listen, ['h2', 'http/1.1'], limits);
   const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {
     connections.add(socket);
-    sniff(socket, (speaksHttp2) => {
-      connections.handOver(socket);
-      (speaksHttp2 ? connections.http2 : http1).emit('connection', socket);
-    });
+    secure(socket, (channel) =>
+      sniff(channel, (speaksHttp2) => {
+        connections.handOver(socket);
+        if (!speaksHttp2) oldAt.set(channel, performance.now() + aboutMs(limits.ageMs));
+        (speaksHttp2 ? connections.http2 : http1).emit('connection', channel);
+      }),
+    );
   });
   return {
     address: bound.address,
+    get open() {
+      return connections.open;
+    },
     close: async (timeoutMs) => {
+      closing = true;
       http1.closeIdleConnections();
       // Idle keep-alive connections end as soon as they have nothing under way.
       const sweep = setInterval(() => http1.closeIdleConnections(), 50);

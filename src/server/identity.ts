@@ -1,20 +1,22 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { Logger } from 'pino';
 import { type RpcError, refuse } from '../contract/errors.ts';
+import type { ClientCertificate } from './certificate.ts';
 import { watched } from './watched.ts';
 
 /** Tells who calls. */
 export interface Identity {
   /**
-   * Identity behind an `authorization` header.
+   * Identity behind an `authorization` header and the certificate of the connection. Every proof that is configured is
+   * asked for; of several the token tells the name.
    *
-   * @throws UNAUTHENTICATED when tokens are configured and this is none of them.
+   * @throws UNAUTHENTICATED when tokens are configured and this is none of them, or when the certificate has no name.
    */
-  caller(authorization: string | undefined): string;
+  caller(authorization: string | undefined, certificate: ClientCertificate | undefined): string;
   close(): void;
 }
 
-/** Identity of every caller where no tokens are configured: whoever reaches the listener is trusted. */
+/** Identity of every caller where no proof is asked for: whoever reaches the listener is trusted. */
 const LOCAL_CALLER = 'local';
 
 const LINE = /^([\w.@/-]{1,128}):\s*([0-9a-f]{64})$/i;
@@ -78,5 +80,15 @@ export const tokenIdentity = (
   };
 };
 
-/** Everybody who reaches the listener is the same caller. */
-export const localIdentity: Identity = { caller: () => LOCAL_CALLER, close: () => {} };
+/** Callers are the names of their certificates; where none is asked for, everybody who reaches the listener is the same. */
+export const listenerIdentity: Identity = {
+  caller: (_authorization, certificate) => {
+    if (!certificate) return LOCAL_CALLER;
+    if (certificate.name !== undefined) return certificate.name;
+    throw refuse(
+      'UNAUTHENTICATED',
+      'the client certificate names nobody: it needs a URI, a DNS name or an e-mail address as alternative name',
+    );
+  },
+  close: () => {},
+};

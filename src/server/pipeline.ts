@@ -10,6 +10,7 @@ import type { TransactionRegistry } from '../transactions/registry.ts';
 import { answerOnce, READ_COMMITTED } from '../transactions/single-use.ts';
 import type { Access } from './access.ts';
 import { logCall } from './call-log.ts';
+import type { ClientCertificate } from './certificate.ts';
 import { type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
 import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
@@ -20,6 +21,8 @@ export interface Arrival extends ReadHeaders {
   readonly endpoint: Endpoint;
   /** Who is at the other end, for the log. */
   readonly peer: string;
+  /** By which the connection was let in; undefined where none is asked for. */
+  readonly certificate: ClientCertificate | undefined;
 }
 
 /** A call whose caller is known and whose headers can be read. */
@@ -44,11 +47,8 @@ export interface Inbound extends Admitted {
 /** Trailer that names them. */
 export const INEXACT = 'inexact-values';
 
-const transactionRequired = (): RpcError =>
-  refuse(
-    'TRANSACTION_REQUIRED',
-    'a write needs a `transaction` header: the id of an open transaction, or `single-use`',
-  );
+/** What a write is told that says nothing of a transaction. */
+const REQUIRED = 'a write needs a `transaction` header: the id of an open transaction, or `single-use`';
 
 /** Where a call runs, as its headers say. */
 type Scope =
@@ -98,6 +98,7 @@ export class Pipeline {
   readonly #log: Logger;
   readonly #callTimeoutMs: number;
   readonly #guards: Guards;
+  #isOpen = false;
 
   /** @param callTimeoutMs how long a call with one response may take that has no deadline. */
   constructor(
@@ -114,6 +115,11 @@ export class Pipeline {
     this.#transactions = transactions;
     this.#identity = identity;
     this.#log = log;
+  }
+
+  /** From now on calls are let in that need the database, which has turned out to be as it must be. */
+  open(): void {
+    this.#isOpen = true;
   }
 
   /** How long a call may take whose caller sets no deadline, milliseconds. A stream lasts as long as its lease. */
@@ -179,15 +185,18 @@ export class Pipeline {
   /**
    * Lets a call in, before its body costs anything.
    *
-   * @throws UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED by who calls; INVALID_ARGUMENT by its headers.
+   * @throws UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED by who calls and by the length of its headers;
+   *   INVALID_ARGUMENT by the headers themselves.
    */
   admit(arrival: Arrival): Admitted {
-    const { endpoint, peer, header, unreadable } = arrival;
+    const { endpoint, peer, header, unreadable, problem, certificate } = arrival;
     let known: { readonly caller: string } | undefined;
     try {
+      if (problem) throw problem;
+      if (!this.#isOpen && !endpoint.open) throw refuse('DATABASE_UNAVAILABLE', 'the database is not ready yet');
       const broken = unreadable.filter(({ field }) => field === 'header authorization');
       if (broken.length > 0) throw invalidArgument(broken);
-      const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'));
+      const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);
       known = { caller };
       if (unreadable.length > 0) throw invalidArgument(unreadable);
       this.#guards.limits.arrive(caller, endpoint);
@@ -234,7 +243,7 @@ export class Pipeline {
         if (endpoint.kind === 'write') return this.#inSingleUse(inbound, scope.requestId, request, run);
         break;
       case 'none':
-        if (endpoint.kind === 'write') throw transactionRequired();
+        if (endpoint.kind === 'write') throw refuse('TRANSACTION_REQUIRED', REQUIRED);
     }
     return run(new AutoCommitSession(this.#database, signal));
   }

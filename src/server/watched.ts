@@ -1,8 +1,7 @@
-import { readFileSync, unwatchFile, watchFile } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import type { Logger } from 'pino';
 import { ConfigError } from '../config.ts';
-
-const WATCH_MS = 1_000;
+import { watchFiles } from './watch.ts';
 
 /** What is read from a file whose content may change while this process runs. */
 export interface Watched<T> {
@@ -57,11 +56,11 @@ export const watched = <T>(
     log.info(`${name} read again`);
     onChange(before, current);
   };
-  watchFile(path, { interval: WATCH_MS, persistent: false }, listener);
+  const close = watchFiles([path], listener);
   return {
     get current() {
       return current;
     },
-    close: () => unwatchFile(path, listener),
+    close,
   };
 };

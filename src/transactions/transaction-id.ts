@@ -32,13 +32,12 @@ export interface TransactionIdDraft {
  * transaction, which a crash, a failover or a restore may hand out again.
  */
 export class TransactionIds {
-  readonly #key: Uint8Array;
+  #key: Uint8Array | undefined;
   /** Name of this sidecar, and a mark of this very run: of containers, several are process 1 of one host name. */
   readonly holder: string;
 
   /** @param name tells a person where the sidecar is. */
-  constructor(key: Uint8Array, name: string) {
-    this.#key = key;
+  constructor(name: string) {
     const clipped = Buffer.from(name)
       .subarray(0, NAME_BYTES)
       .toString()
@@ -46,8 +45,13 @@ export class TransactionIds {
     this.holder = `${clipped}#${randomBytes(MARK_BYTES).toString('hex')}`;
   }
 
+  /** Gives the key that ids are sealed with; without it none is issued or read. */
+  open(key: Uint8Array): void {
+    this.#key = key;
+  }
+
   #seal(body: Uint8Array, caller: string): Buffer {
-    return createHmac('sha256', this.#key).update(body).update(caller).digest().subarray(0, MAC_BYTES);
+    return createHmac('sha256', this.#key!).update(body).update(caller).digest().subarray(0, MAC_BYTES);
   }
 
   /** The random part of a new id. */

@@ -29,7 +29,7 @@ test('the lines of the README make a token that is let in', async () => {
     /^\$ (token=.*)\n\$ (echo .* >> tokens)$/m.exec(readFileSync(join(ROOT, 'README.md'), 'utf8')) ?? [];
   const token = execFileSync('sh', ['-c', `${make}\n${add}\necho "$token"`], { cwd: folder, encoding: 'utf8' }).trim();
   const identity = tokenIdentity(join(folder, 'tokens'), undefined as never);
-  expect(identity.caller(`Bearer ${token}`)).toBe('engine-a');
+  expect(identity.caller(`Bearer ${token}`, undefined)).toBe('engine-a');
   identity.close();
   await rm(folder, { recursive: true });
 });

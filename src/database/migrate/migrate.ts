@@ -1,17 +1,19 @@
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import type pg from 'pg';
 import type { CanonicalMigration, Step } from '../../../migrations/canonical.ts';
+import { migrations } from '../../../migrations/index.ts';
 import { applySteps } from './apply.ts';
 import { type Finding, findingText, obstacles, outlook } from './check.ts';
 import { type Migrating, type Say, TUNING, type Tuning, withClient, withLook, withTurn } from './turn.ts';
 
 export type { Finding } from './check.ts';
 export { findingText } from './check.ts';
-export { BlockedError, UnreachableError } from './turn.ts';
+export { BlockedError, UnreachableError, withClient } from './turn.ts';
 
-const FOLDER = join(import.meta.dirname, '..', '..', '..', 'migrations');
+/** The oldest PostgreSQL that is supported, by its major version. */
+export const OLDEST_SERVER = 14;
+
+/** Only MikroORM's own migrator has a driver for them. */
+const CLASSES = migrations as unknown as Readonly<Record<string, new () => CanonicalMigration>>;
 const SCHEMA = 'policy_sidecar';
 const TABLE = 'migrations';
 
@@ -25,6 +27,14 @@ export interface MigrationStatus {
   readonly unknown: readonly string[];
 }
 
+/** A schema that is older than the program; the message is one line for the user. */
+export class SchemaError extends Error {
+  /** @param count of the migrations it lacks. */
+  constructor(count: number) {
+    super(`the database lacks ${count} migration(s): run \`policy-sidecar migrate up\`, or set SIDECAR_MIGRATE=up`);
+  }
+}
+
 /** Something in the database that a migration would stop at; nothing has been changed. The message has a line for each. */
 export class ObstacleError extends Error {
   constructor(findings: readonly Finding[]) {
@@ -33,16 +43,11 @@ export class ObstacleError extends Error {
 }
 
 /** Names of all migrations of this program, oldest first. */
-const known = (): string[] =>
-  readdirSync(FOLDER)
-    .filter((file) => /^Migration\d+_\w+\.ts$/.test(file))
-    .map((file) => file.replace(/\.ts$/, ''))
-    .sort();
+const known = (): string[] => Object.keys(CLASSES);
 
 /** What a migration states. */
 const stepsOf = async (name: string): Promise<readonly Step[]> => {
-  const module = await import(pathToFileURL(join(FOLDER, `${name}.ts`)).href);
-  const migration: CanonicalMigration = new module[name]();
+  const migration = new CLASSES[name]!();
   await migration.up();
   return migration.steps;
 };

@@ -5,7 +5,16 @@ import { problemOf } from '../sqlstate.ts';
 import { readTarget } from '../target.ts';
 
 /** A database that lets nobody in; the message is one line for the user. */
-export class UnreachableError extends Error {}
+export class UnreachableError extends Error {
+  /** Whether that may pass by itself: the server is starting, or its name is not known yet. */
+  get mayPass(): boolean {
+    const { code, message } = (this.cause ?? {}) as { code?: string; message?: string };
+    return code === undefined ? /terminated|timeout/i.test(message ?? '') : MAY_PASS.test(code);
+  }
+}
+
+const MAY_PASS =
+  /^(?:E(?:CONN(?:REFUSED|RESET)|NOENT|NOTFOUND|AI_AGAIN|TIMEDOUT|PIPE|(?:HOST|NET)UNREACH)|57P0[123]|53300|08\w{3})$/;
 
 /** A table that somebody else holds, for longer than a migration waits; the message is one line for the user. */
 export class BlockedError extends Error {}
@@ -58,7 +67,7 @@ export const withClient = async <T>(url: string, work: (client: pg.Client) => Pr
     bare: true,
   });
   await client.connect().catch((error: unknown) => {
-    throw new UnreachableError(`${target.description} cannot be used: ${problemOf(error)}`);
+    throw new UnreachableError(`${target.description} cannot be used: ${problemOf(error)}`, { cause: error });
   });
   try {
     return await work(client);
