@@ -1,14 +1,15 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { ConfigError } from '../config.ts';
 import { EXIT } from '../exit.ts';
+import { CALLER_NAME } from '../server/identity.ts';
 import { say } from './output.ts';
 
 const TOKEN_BYTES = 32;
 
 /** `token NAME`: a new token for its bearer, and the line of the tokens file that knows it. */
 export const token = (name: string | undefined): number => {
-  if (name === undefined || !/^[^\s:#][^\s:]*$/.test(name)) {
-    throw new ConfigError('token takes the name of a caller, without blanks and colons');
+  if (name === undefined || CALLER_NAME.exec(name)?.[0] !== name) {
+    throw new ConfigError('token takes the name of a caller: 1 to 128 letters, digits and _ . @ / -');
   }
   const secret = randomBytes(TOKEN_BYTES).toString('base64url');
   say(`token  ${secret}`);

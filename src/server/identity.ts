@@ -19,7 +19,10 @@ export interface Identity {
 /** Identity of every caller where no proof is asked for: whoever reaches the listener is trusted. */
 const LOCAL_CALLER = 'local';
 
-const LINE = /^([\w.@/-]{1,128}):\s*([0-9a-f]{64})$/i;
+/** What a caller may be called in a tokens file. */
+export const CALLER_NAME = /[\w.@/-]{1,128}/;
+
+const LINE = new RegExp(`^(${CALLER_NAME.source}):\\s*([0-9a-f]{64})$`, 'i');
 
 interface Token {
   readonly name: string;

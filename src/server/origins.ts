@@ -26,6 +26,8 @@ const ALLOWED_METHODS = cors.allowedMethods.join(', ');
 const ALLOWED_HEADERS = distinct([...cors.allowedHeaders, ...DECISIVE, 'traceparent', 'tracestate']);
 /** Connect sends the trailers of an answer that is no stream as headers with a prefix. */
 const EXPOSED_HEADERS = distinct([...cors.exposedHeaders, INEXACT, `trailer-${INEXACT}`]);
+/** Characters that are told of a name that is refused. */
+const TOLD = 128;
 /** How long a browser need not ask again, seconds: the longest that one of them keeps. */
 const PREFLIGHT_S = 7_200;
 
@@ -63,14 +65,14 @@ export class WebGuard {
     const stranger = hosts.find((host) => !this.#knows(nameOf(host)));
     if (stranger !== undefined) {
       return refuse('HOST_NOT_ALLOWED', 'this server is not called by that name: set SIDECAR_HTTP_HOSTS', {
-        metadata: { host: stranger },
+        metadata: { host: stranger.slice(0, TOLD) },
       });
     }
     const origins = valuesOf(rawHeaders, 'origin');
     const uninvited = origins.find((origin) => !this.#origins.has(origin) && !isOwn(origin, hosts));
     if (uninvited === undefined) return undefined;
     return refuse('ORIGIN_NOT_ALLOWED', 'pages of that origin may not call: set SIDECAR_HTTP_ORIGINS', {
-      metadata: { origin: uninvited },
+      metadata: { origin: uninvited.slice(0, TOLD) },
     });
   }
 

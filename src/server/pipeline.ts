@@ -199,9 +199,9 @@ export class Pipeline {
       const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);
       known = { caller };
       if (unreadable.length > 0) throw invalidArgument(unreadable);
+      this.#guards.limits.arrive(caller, endpoint);
       const access = this.#guards.authorization.of(caller);
       if (!endpoint.open) access.check(endpoint);
-      this.#guards.limits.arrive(caller, endpoint);
       return { endpoint, peer, header, caller, access };
     } catch (error) {
       throw this.refuse({ ...arrival, ...known }, toRpcError(error));

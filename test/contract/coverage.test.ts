@@ -85,11 +85,14 @@ describe('drivers', () => {
  */
 const tested = (): Set<string> => {
   const names = new Set<string>();
-  const files = globSync(['test/contract/**/*.ts', 'test/server/**/*.ts', 'test/faults/**/*.ts'], {
-    cwd: root,
-    // It names nearly every read and looks at plans only.
-    exclude: ['**/indexes.test.ts'],
-  });
+  const files = globSync(
+    ['test/contract/**/*.ts', 'test/server/**/*.ts', 'test/transactions/**/*.ts', 'test/faults/**/*.ts'],
+    {
+      cwd: root,
+      // It names nearly every read and looks at plans only.
+      exclude: ['**/indexes.test.ts'],
+    },
+  );
   for (const file of files) {
     const text = readFileSync(`${root}/${file}`, 'utf8');
     const holders = new Map(services.map((service) => [`${service.name}.method`, [service.name]]));

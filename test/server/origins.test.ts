@@ -70,6 +70,11 @@ describe('the name in Host', () => {
     expect(reasonOf(answer)).toEqual({ reason: 'HOST_NOT_ALLOWED', domain: 'policies.hoc', metadata: { host } });
   });
 
+  test('a long one is refused in few words', async () => {
+    const answer = await ask({ host: `${'x'.repeat(10_000)}.example` });
+    expect(reasonOf(answer)).toMatchObject({ reason: 'HOST_NOT_ALLOWED', metadata: { host: 'x'.repeat(128) } });
+  });
+
   test.each([
     'localhost',
     'LOCALHOST:1',

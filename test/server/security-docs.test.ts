@@ -23,13 +23,31 @@ test('the authorization file of docs/security.md is one', async () => {
   await rm(folder, { recursive: true });
 });
 
-test('the lines of the README make a token that is let in', async () => {
+test('the token of the README is let in by its line, and so is a new one', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'docs-'));
-  const [, make, add] =
-    /^\$ (token=.*)\n\$ (echo .* >> tokens)$/m.exec(readFileSync(join(ROOT, 'README.md'), 'utf8')) ?? [];
-  const token = execFileSync('sh', ['-c', `${make}\n${add}\necho "$token"`], { cwd: folder, encoding: 'utf8' }).trim();
-  const identity = tokenIdentity(join(folder, 'tokens'), undefined as never);
-  expect(identity.caller(`Bearer ${token}`, undefined)).toBe('engine-a');
-  identity.close();
+  const made = execFileSync(process.execPath, ['src/start.js', 'token', 'engine-a'], { cwd: ROOT, encoding: 'utf8' });
+  for (const text of [readFileSync(join(ROOT, 'README.md'), 'utf8'), made]) {
+    const [, token, line] = /^token {2}(\S+)\nline {3}(.*)$/m.exec(text) ?? [];
+    await writeFile(join(folder, 'tokens'), `${line}\n`);
+    const identity = tokenIdentity(join(folder, 'tokens'), undefined as never);
+    expect(identity.caller(`Bearer ${token}`, undefined)).toBe('engine-a');
+    identity.close();
+  }
   await rm(folder, { recursive: true });
+});
+
+test('a name that the tokens file would refuse gets no token', () => {
+  const refused = (name: string): string => {
+    try {
+      return execFileSync(process.execPath, ['src/start.js', 'token', name], {
+        cwd: ROOT,
+        encoding: 'utf8',
+        stdio: 'pipe',
+      });
+    } catch (error) {
+      return (error as { stderr: string }).stderr;
+    }
+  };
+  for (const name of ['a b', 'a:b', 'é', '#a', 'x'.repeat(129)])
+    expect(refused(name)).toMatch(/^policy-sidecar: token takes/);
 });
