@@ -5,6 +5,7 @@ import type { Lane } from './pool.ts';
 import type { Session } from './session.ts';
 import { count, statement } from './statement.ts';
 import { column, table } from './table.ts';
+import { NO_ROWS } from './text-rows.ts';
 
 /** What the evidence of a transaction's commit is kept under, and what is locked while the transaction is open. */
 export interface OutcomeKey {
@@ -79,6 +80,6 @@ const pruneRequests = statement(
 /** Deletes evidence and stored answers older than the retention (milliseconds). */
 export const prune = (lane: Lane, retentionMs: number): Promise<void> =>
   lane.use(undefined, async (connection) => {
-    await connection.run(pruneRequests, [retentionMs / 1000]);
-    await connection.run(pruneOutcomes, [retentionMs / 1000]);
+    await connection.run(pruneRequests, [retentionMs / 1000], NO_ROWS);
+    await connection.run(pruneOutcomes, [retentionMs / 1000], NO_ROWS);
   });

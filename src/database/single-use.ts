@@ -2,9 +2,10 @@ import { type DescMessage, fromBinary, type MessageShape, toBinary } from '@bufb
 import type { Connection, TransactionMode } from './connection.ts';
 import type { Database } from './pool.ts';
 import { type OnceRequest, runOnce } from './requests.ts';
-import { AutoCommitSession, type Session, Statements, TransactionSession } from './session.ts';
+import { AutoCommitSession, type CallScope, type Session, Statements, TransactionSession } from './session.ts';
 import type { Param, Statement } from './statement.ts';
 import { abortedError, commitUnknown, orUnknown } from './transactions.ts';
+import type { Sink } from './wire.ts';
 
 export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', readOnly: false, deferrable: false };
 
@@ -12,25 +13,22 @@ export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', re
 class LateSession extends Statements implements Session {
   readonly #database: Database;
   readonly #mode: TransactionMode;
-  readonly #signal: AbortSignal | undefined;
   #beginning: Promise<TransactionSession> | undefined;
   #connection: Connection | undefined;
   #leaveGate: (() => void) | undefined;
-  #rowCount = (): bigint => 0n;
 
-  constructor(database: Database, mode: TransactionMode, signal: AbortSignal | undefined) {
-    super();
+  constructor(database: Database, mode: TransactionMode, call: CallScope) {
+    super(call);
     this.#database = database;
     this.#mode = mode;
-    this.#signal = signal;
   }
 
-  get rowCount(): bigint {
-    return this.#rowCount();
-  }
-
-  async rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]> {
-    return (await this.#begun()).rows(statement, params);
+  async collect<S extends Sink>(statement: Statement<unknown>, params: readonly Param[], sink: () => S): Promise<S> {
+    const session = await this.#begun();
+    const before = session.rowCount;
+    const taken = await session.collect(statement, params, sink);
+    this.rowCount += session.rowCount - before;
+    return taken;
   }
 
   async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
@@ -39,7 +37,7 @@ class LateSession extends Statements implements Session {
 
   aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
     const begins = this.#beginning !== undefined || this.#mode.isolation !== 'read committed';
-    return begins ? this.attempt(work) : work(new AutoCommitSession(this.#database, this.#signal));
+    return begins ? this.attempt(work) : work(new AutoCommitSession(this.#database, this.call));
   }
 
   async commit(): Promise<void> {
@@ -73,14 +71,11 @@ class LateSession extends Statements implements Session {
   }
 
   async #begin(): Promise<TransactionSession> {
-    this.#leaveGate = await this.#database.writes.enter(this.#signal);
-    const { connection } = await this.#database.calls.acquireWith(this.#signal, (idle) =>
-      idle.begin(this.#mode, this.#signal),
-    );
+    const { signal } = this.call;
+    this.#leaveGate = await this.#database.writes.enter(signal);
+    const { connection } = await this.#database.calls.acquireWith(signal, (idle) => idle.begin(this.#mode, signal));
     this.#connection = connection;
-    const session = new TransactionSession(connection, this.#signal);
-    this.#rowCount = () => session.rowCount;
-    return session;
+    return new TransactionSession(connection, this.call);
   }
 }
 
@@ -93,17 +88,17 @@ class LateSession extends Statements implements Session {
 const singleUse = async (
   database: Database,
   mode: TransactionMode,
-  signal: AbortSignal | undefined,
+  call: CallScope,
   work: (db: Session) => Promise<unknown>,
 ): Promise<void> => {
-  const session = new LateSession(database, mode, signal);
+  const session = new LateSession(database, mode, call);
   try {
     await work(session);
   } catch (error) {
     await session.rollback();
     throw error;
   }
-  await orUnknown(session.commit(), signal);
+  await orUnknown(session.commit(), call.signal);
 };
 
 /**
@@ -115,12 +110,12 @@ const singleUse = async (
 export const answerOnce = async <D extends DescMessage>(
   database: Database,
   mode: TransactionMode,
-  signal: AbortSignal | undefined,
+  call: CallScope,
   { output, once }: { readonly output: D; readonly once: OnceRequest | undefined },
   run: (db: Session) => Promise<MessageShape<D>>,
 ): Promise<MessageShape<D>> => {
   let response: MessageShape<D> | undefined;
-  await singleUse(database, mode, signal, async (db) => {
+  await singleUse(database, mode, call, async (db) => {
     response = once
       ? fromBinary(output, await runOnce(db, once, async () => toBinary(output, await run(db))))
       : await run(db);

@@ -35,9 +35,7 @@ export interface Statement<T = Row> {
   readonly text: string;
   /** True when it writes nothing. */
   readonly reads: boolean;
-  /** What a row becomes where nobody reads notes. */
-  readonly map: (row: Row) => T;
-  readonly mapNoting: RowMap<T>;
+  readonly map: RowMap<T>;
 }
 
 const names = new Set<string>();
@@ -46,8 +44,6 @@ const names = new Set<string>();
 const NAME_LENGTH = 56;
 
 const WRITES = /\b(?:insert|update|delete|merge)\b/i;
-
-const unread: Notes = { add: () => {} };
 
 /**
  * Declares a statement. Texts are composed once, when a module loads, from entities and constants; everything that
@@ -61,12 +57,10 @@ export function statement<T>(name: string, text: string, map?: RowMap<T>): State
   if (name.length > NAME_LENGTH) throw new Error(`statement name too long: ${name}`);
   if (names.has(name)) throw new Error(`two statements are called ${name}`);
   names.add(name);
-  const mapNoting: RowMap<T | Row> = map ?? ((row) => row);
   return {
     name,
     text: text.replace(/\s+/g, ' ').trim(),
     reads: !WRITES.test(text),
-    map: (row) => mapNoting(row, unread),
-    mapNoting,
+    map: map ?? ((row) => row),
   };
 }

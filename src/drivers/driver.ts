@@ -2,13 +2,14 @@ import type { DescMethod, DescService, MessageInitShape, MessageShape } from '@b
 import type { FieldViolation } from '../contract/errors.ts';
 import type { Rules } from '../contract/rules.ts';
 import type { Session, StreamingSession } from '../database/session.ts';
+import type { Signal } from '../database/signal.ts';
 
 /** What a handler may know of its call besides the request. */
 export interface CallContext {
   /** Identity of the caller: its token's name, or `local` where no tokens are configured. */
   readonly caller: string;
   /** Fires when the call's deadline passes or the caller cancels; its reason is the error to answer with. */
-  readonly signal: AbortSignal | undefined;
+  readonly signal: Signal | undefined;
 }
 
 type Awaitable<T> = T | Promise<T>;

@@ -2,11 +2,12 @@ import type { DescMethod, DescService, Message } from '@bufbuild/protobuf';
 import type { FieldViolation } from '../contract/errors.ts';
 import { type Rule, requestCheck } from '../contract/rules.ts';
 import type { CallNotes } from '../database/notes.ts';
+import type { Signal } from '../database/signal.ts';
 import type { CallContext, Driver, RpcDefinition, RpcKind } from '../drivers/driver.ts';
 
 /** What a control RPC (transactions, health, reflection) knows of its call. */
 export interface ControlCall extends CallContext {
-  readonly signal: AbortSignal;
+  readonly signal: Signal;
   /** Stored values of the answer that were not carried exactly. */
   readonly notes: CallNotes;
   /** Value of a request header, if it is there. */

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf';
 import { Code, type FieldViolation, invalidArgument, ofOperation, type RpcError, refuse } from '../contract/errors.ts';
-import { noting } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import type { Session } from '../database/session.ts';
+import { abortSignalOf } from '../database/signal.ts';
 import { answerOnce } from '../database/single-use.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import type { TransactionMode } from '../database/transactions.ts';
@@ -82,7 +82,7 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
       const { endpoint, result } = runnerOf(operation);
       try {
         const before = db.rowCount;
-        const reply = await endpoint.run!(noting(db, call.notes), operation.request.value as Message, call);
+        const reply = await endpoint.run!(db, operation.request.value as Message, call);
         const value = create(endpoint.method.output, reply as MessageInitShape<DescMessage>);
         const rows = (value as { rowsAffected?: bigint }).rowsAffected ?? db.rowCount - before;
         if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
@@ -122,12 +122,14 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
       const run = async (db: Session): Promise<ExecuteResponse> =>
         create(ExecuteResponseSchema, { results: await runAll(db, operations, call), attempts: attempt });
       try {
-        return await answerOnce(database, mode, call.signal, { output: ExecuteResponseSchema, once }, run);
+        return await answerOnce(database, mode, call, { output: ExecuteResponseSchema, once }, run);
       } catch (error) {
         const failure = toRpcError(error);
         if (failure.code !== Code.ABORTED || attempt >= attempts) throw failure;
         // Those that collided must not meet again at the same moment.
-        await sleep(failure.retryAfterMs! * attempt * Math.random(), undefined, { signal: call.signal }).catch(() => {
+        await sleep(failure.retryAfterMs! * attempt * Math.random(), undefined, {
+          signal: abortSignalOf(call.signal),
+        }).catch(() => {
           throw call.signal.reason;
         });
       }

@@ -2,9 +2,10 @@ import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import { Code, codeName, invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
-import { type CallNotes, noting } from '../database/notes.ts';
+import type { CallNotes } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
+import type { Signal } from '../database/signal.ts';
 import { answerOnce, READ_COMMITTED } from '../database/single-use.ts';
 import { isServerError, problemOf, toRpcError } from '../database/sqlstate.ts';
 import type { TransactionRegistry } from '../database/transactions.ts';
@@ -31,7 +32,7 @@ export interface Inbound extends Admitted {
   /** Whether the listener notices within a minute that the caller's machine has vanished. */
   readonly watched: boolean;
   /** Fires with an RpcError when the call's deadline passes or the caller goes away. */
-  readonly signal: AbortSignal;
+  readonly signal: Signal;
   /** Stored values of the answer that were not carried exactly; the listener sends them as {@link INEXACT}. */
   readonly notes: CallNotes;
 }
@@ -190,11 +191,10 @@ export class Pipeline {
   }
 
   async #answer({ inbound }: Entry, request: Message): Promise<Message> {
-    const { endpoint, signal } = inbound;
+    const { endpoint } = inbound;
     const { output } = endpoint.method;
     if (endpoint.control) return created(output, await endpoint.control(request as never, inbound));
-    const run = async (db: Session): Promise<Message> =>
-      created(output, await endpoint.run!(noting(db, inbound.notes), request, inbound));
+    const run = async (db: Session): Promise<Message> => created(output, await endpoint.run!(db, request, inbound));
     const scope = readScope(inbound);
     switch (scope.kind) {
       case 'leased':
@@ -205,50 +205,52 @@ export class Pipeline {
       case 'none':
         if (endpoint.kind === 'write') throw transactionRequired();
     }
-    return run(new AutoCommitSession(this.#database, signal));
+    return run(new AutoCommitSession(this.#database, inbound));
   }
 
   #inLeased(
-    { endpoint, signal, caller }: Inbound,
+    inbound: Inbound,
     { id, sequence }: Scope & { kind: 'leased' },
     request: Message,
     run: (db: Session) => Promise<Message>,
   ): Promise<Message> {
+    const { endpoint, caller } = inbound;
     const transaction = this.#transactions.find(id, caller);
-    if (endpoint.kind === 'compute') return run(new AutoCommitSession(this.#database, signal));
-    if (sequence === undefined) return transaction.run(endpoint.name, signal, run);
+    if (endpoint.kind === 'compute') return run(new AutoCommitSession(this.#database, inbound));
+    if (sequence === undefined) return transaction.run(endpoint.name, inbound, run);
     const { output } = endpoint.method;
     return transaction
       .once(sequence, digest(endpoint.path, endpoint.method.input, request), () =>
-        transaction.run(endpoint.name, signal, async (db) => toBinary(output, await run(db))),
+        transaction.run(endpoint.name, inbound, async (db) => toBinary(output, await run(db))),
       )
       .then((bytes) => fromBinary(output, bytes));
   }
 
   #inSingleUse(
-    { endpoint, signal, caller }: Inbound,
+    inbound: Inbound,
     requestId: string | undefined,
     request: Message,
     run: (db: Session) => Promise<Message>,
   ): Promise<Message> {
+    const { endpoint, caller } = inbound;
     const { input, output } = endpoint.method;
     const once =
       requestId === undefined
         ? undefined
         : { caller, requestId, method: endpoint.name, hash: digest(endpoint.path, input, request) };
-    return answerOnce(this.#database, READ_COMMITTED, signal, { output, once }, run);
+    return answerOnce(this.#database, READ_COMMITTED, inbound, { output, once }, run);
   }
 
   #source({ inbound }: Entry, request: Message): AsyncIterable<object> {
-    const { endpoint, signal, caller } = inbound;
+    const { endpoint, caller } = inbound;
     if (endpoint.control) return endpoint.control(request as never, inbound) as AsyncIterable<object>;
     const run = (db: StreamingSession): AsyncIterable<object> =>
-      endpoint.run!(noting(db, inbound.notes), request, inbound) as unknown as AsyncIterable<object>;
+      endpoint.run!(db, request, inbound) as unknown as AsyncIterable<object>;
     const scope = readScope(inbound);
     if (scope.kind === 'leased') {
-      return this.#transactions.find(scope.id, caller).stream(endpoint.name, signal, run);
+      return this.#transactions.find(scope.id, caller).stream(endpoint.name, inbound, run);
     }
-    return this.#transactions.reading({ caller, method: endpoint.name }, signal, run);
+    return this.#transactions.reading({ caller, method: endpoint.name }, inbound, run);
   }
 
   #fail(entry: Entry, error: unknown): RpcError {

@@ -7,6 +7,7 @@ import type { Database } from '../database/pool.ts';
 import { requestOutcome } from '../database/requests.ts';
 import type { Session } from '../database/session.ts';
 import { TransactionSession } from '../database/session.ts';
+import type { Signal } from '../database/signal.ts';
 import { elsewhere, type Transaction, type TransactionRegistry } from '../database/transactions.ts';
 import {
   type BeginRequest,
@@ -161,18 +162,18 @@ export const transactionEndpoints = (
   };
 
   /** Statements about transactions, on connections that open ones cannot take. */
-  const reserve = <T>(signal: AbortSignal, work: (db: Session) => Promise<T>): Promise<T> =>
-    database.reserve.use(signal, (connection) => work(new TransactionSession(connection, signal)));
+  const reserve = <T>(call: ControlCall, work: (db: Session) => Promise<T>): Promise<T> =>
+    database.reserve.use(call.signal, (connection) => work(new TransactionSession(connection, call)));
 
   /** What memory knows first, where that is all there is to know; else what the database bears out. */
-  const outcomeOfTransaction = async (id: string, { caller, signal }: ControlCall): Promise<Outcome> => {
-    const { key, beganAt } = transactions.factsOf(id, caller);
+  const outcomeOfTransaction = async (id: string, call: ControlCall): Promise<Outcome> => {
+    const { key, beganAt } = transactions.factsOf(id, call.caller);
     if (transactions.isOpen(id)) return Outcome.IN_PROGRESS;
-    const ended = transactions.remembered(id, caller);
+    const ended = transactions.remembered(id, call.caller);
     await ended?.settled;
     if (ended && ROLLED_BACK.has(ended.state)) return Outcome.ABORTED;
     if (ended?.state === 'committed' && !ended.wrote) return Outcome.COMMITTED;
-    return OUTCOME[await reserve(signal, (db) => outcomeOf(db, key, beganAt))];
+    return OUTCOME[await reserve(call, (db) => outcomeOf(db, key, beganAt))];
   };
 
   return controlEndpoints(TransactionService, {
@@ -269,7 +270,7 @@ export const transactionEndpoints = (
             return { outcome: await outcomeOfTransaction(subject.value, call) };
           case 'requestId': {
             const id = canonicalUuid(subject.value);
-            const committed = await reserve(call.signal, (db) => requestOutcome(db, call.caller, id));
+            const committed = await reserve(call, (db) => requestOutcome(db, call.caller, id));
             if (committed === undefined) return { outcome: Outcome.IN_PROGRESS };
             return { outcome: committed ? Outcome.COMMITTED : Outcome.ABORTED };
           }
@@ -281,8 +282,8 @@ export const transactionEndpoints = (
   });
 };
 
-const aborted = (signal: AbortSignal): Promise<void> =>
+const aborted = (signal: Signal): Promise<void> =>
   new Promise((resolve) => {
     if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
+    else signal.addEventListener('abort', () => resolve());
   });
