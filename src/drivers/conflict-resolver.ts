@@ -18,7 +18,7 @@ import {
   TooManyConflicts,
 } from '../plang/conflict-resolver.ts';
 import type { Action, Category } from '../plang/grammar.ts';
-import { enumText } from '../statements/projection.ts';
+import { enumText } from '../statements/codecs.ts';
 import { compute, driver } from './driver.ts';
 
 const MAX_FUNCTIONS = 20_000;

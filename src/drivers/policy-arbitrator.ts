@@ -14,10 +14,11 @@ import {
   PolicyPrecedenceSchema,
 } from '../gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
 import { cell, cells } from '../statements/cells.ts';
+import { lowerEnumText } from '../statements/codecs.ts';
 import { filteredList, where } from '../statements/filters.ts';
 import { insert } from '../statements/insert.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams } from '../statements/patch.ts';
-import { lowerEnumText, projection } from '../statements/projection.ts';
+import { projection } from '../statements/projection.ts';
 import {
   type Arbitration,
   type ArbitrationInput,
@@ -43,7 +44,7 @@ const rowsOfPolicies = statement(
   'policy_arbitrator.rows_of_policies',
   `select ${row.columns} from ${table(PolicyPrecedence)}
   where ${of('tenant_id')} = $1 and ${of('policy_id')} = any($2::text[])`,
-  row.map,
+  row,
 );
 
 const newPrecedence = insert(PolicyPrecedence, CreatePrecedenceRequestSchema, {
@@ -59,7 +60,7 @@ const newPrecedence = insert(PolicyPrecedence, CreatePrecedenceRequestSchema, {
 const insertPrecedence = statement(
   'policy_arbitrator.create_precedence',
   `${newPrecedence.text} returning ${precedence.columns}`,
-  precedence.map,
+  precedence,
 );
 
 const patchPaths = PolicyPrecedencePatchSchema.fields.map(({ name }) => name);
@@ -69,7 +70,7 @@ const updatePrecedence = statement(
   `update ${table(PolicyPrecedence)} set ${patchAssignments(PolicyPrecedence, PolicyPrecedencePatchSchema, 3)},
     ${of('updated_at')} = now()
   where ${ofPolicy} returning ${precedence.columns}`,
-  precedence.map,
+  precedence,
 );
 
 const deletePrecedence = statement(
@@ -82,7 +83,7 @@ const precedences = filteredList('policy_arbitrator.precedences', {
   base: { tenantId: where.exactText(`${of('tenant_id')} = ?`) },
   filters: { policyIds: where.texts(`${of('policy_id')} = any(?::text[])`) },
   order: `${of('policy_id')} collate "C"`,
-  map: precedence.map,
+  reading: precedence,
 });
 
 const limits = (given: readonly PolicyLimit[]): Limit[] =>

@@ -12,7 +12,7 @@ import {
   PolicyPairSchema,
 } from '../gen/hoc/cus/policies/v1/policy_graph_pb.ts';
 import { documentOr } from '../statements/documents.ts';
-import { projection, rowMapper } from '../statements/projection.ts';
+import { projection, rowsOf } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 import { each } from './streams.ts';
 
@@ -33,33 +33,33 @@ const newestFirst = 'order by created_at desc, id collate "C" desc';
 const activePolicies = statement(
   'policy_graph.active_policies',
   `select ${activePolicy.columns} from ${table(PolicyRule)} where tenant_id = $1 and status = 'ACTIVE' ${newestFirst}`,
-  activePolicy.map,
+  activePolicy,
 );
 
 const allPolicies = statement(
   'policy_graph.all_policies',
   `select ${anyPolicy.columns} from ${table(PolicyRule)} where tenant_id = $1 ${newestFirst}`,
-  anyPolicy.map,
+  anyPolicy,
 );
 
 const activeLimits = statement(
   'policy_graph.active_limits',
   `select ${activeLimit.columns} from ${table(Limit)} where tenant_id = $1 and status = 'ACTIVE'
   order by limit_type collate "C", scope collate "C", id collate "C"`,
-  activeLimit.map,
+  activeLimit,
 );
 
 const allLimits = statement(
   'policy_graph.all_limits',
   `select ${anyLimit.columns} from ${table(Limit)} where tenant_id = $1 order by limit_type collate "C", id collate "C"`,
-  anyLimit.map,
+  anyLimit,
 );
 
 const resolvedConflicts = statement(
   'policy_graph.resolved_conflicts',
   `select policy_a collate "C", policy_b collate "C" from ${table(PolicyConflict)} where resolved
   group by 1, 2 order by 1, 2`,
-  rowMapper(PolicyPairSchema),
+  rowsOf(PolicyPairSchema),
 );
 
 /** `PolicyGraphDriver`: rules, limits and settled conflicts behind the policy graphs. */

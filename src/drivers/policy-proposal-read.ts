@@ -29,13 +29,13 @@ const unacknowledged = filteredList('policy_proposal_read.feedback', {
   always: ['not acknowledged'],
   filters: { tenantId: where.text('tenant_id = ?'), feedbackType: where.text('pattern_type = ?') },
   order: 'created_at, id',
-  map: feedback.map,
+  reading: feedback,
 });
 
 const proposalById = statement(
   'policy_proposal_read.proposal_by_id',
   `select ${proposal.columns} from ${table(PolicyProposal)} where id = $1::uuid`,
-  proposal.map,
+  proposal,
 );
 
 const proposalStatus = statement(
@@ -54,7 +54,7 @@ const proposals = filteredList('policy_proposal_read.proposals', {
   select: `select ${summary.columns} from ${table(PolicyProposal)}`,
   filters: { tenantId: where.text('tenant_id = ?'), status: where.text('status = ?') },
   order: 'created_at desc, id desc',
-  map: summary.map,
+  reading: summary,
 });
 
 const ruleExists = statement(
@@ -66,7 +66,7 @@ const ruleExists = statement(
 const ruleById = statement(
   'policy_proposal_read.rule_by_id',
   `select ${ruleName.columns} from ${table(PolicyRule)} where id = $1 and tenant_id = $2`,
-  ruleName.map,
+  ruleName,
 );
 
 const named: Rules<typeof FetchProposalStatusRequestSchema> = { proposal_id: fits(PolicyProposal, 'id') };

@@ -11,7 +11,7 @@ import {
   PolicyReadService,
   TenantBudgetSettingsSchema,
 } from '../gen/hoc/cus/policies/v1/policy_read_pb.ts';
-import { projection, rowMapper } from '../statements/projection.ts';
+import { projection, rowsOf } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 import { each } from './streams.ts';
 
@@ -21,25 +21,25 @@ const guardrail = projection(GuardrailSchema, DefaultGuardrail);
 const budgetSettings = statement(
   'policy_read.budget_settings',
   `select ${settings.columns} from ${table(Tenant)} where id = $1`,
-  settings.map,
+  settings,
 );
 
 const usageSum = statement(
   'policy_read.usage_sum',
   `select coalesce(trunc(sum(cost_cents)), 0) from ${table(ProxyCall)} where tenant_id = $1 and created_at >= $2::timestamptz`,
-  rowMapper(GetUsageSumSinceResponseSchema),
+  rowsOf(GetUsageSumSinceResponseSchema),
 );
 
 const guardrailById = statement(
   'policy_read.guardrail_by_id',
   `select ${guardrail.columns} from ${table(DefaultGuardrail)} where id = $1`,
-  guardrail.map,
+  guardrail,
 );
 
 const allGuardrails = statement(
   'policy_read.all_guardrails',
   `select ${guardrail.columns} from ${table(DefaultGuardrail)} order by priority, id collate "C"`,
-  guardrail.map,
+  guardrail,
 );
 
 /** `PolicyReadDriver`: budgets, usage and default guardrails. */

@@ -16,8 +16,9 @@ import {
   PolicyRuleSummarySchema,
   PolicyRulesReadService,
 } from '../gen/hoc/cus/policies/v1/policy_rules_read_pb.ts';
+import { enumText } from '../statements/codecs.ts';
 import { filteredCount, filteredList, nonEmpty, where } from '../statements/filters.ts';
-import { enumText, projection } from '../statements/projection.ts';
+import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 
 const joined = {
@@ -63,7 +64,7 @@ const rules = filteredList('policy_rules_read.rules', {
   base,
   filters,
   order: 'triggers.last desc nulls last, rule.created_at desc, rule.id collate "C" desc',
-  map: summary.map,
+  reading: summary,
 });
 
 const total = filteredCount('policy_rules_read.total', {
@@ -75,7 +76,7 @@ const total = filteredCount('policy_rules_read.total', {
 const ruleById = statement(
   'policy_rules_read.rule_by_id',
   `select ${detail.columns} ${from} where rule.tenant_id = $1 and rule.id = $2`,
-  detail.map,
+  detail,
 );
 
 const countRules = statement(

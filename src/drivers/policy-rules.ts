@@ -23,7 +23,7 @@ const integrity = projection(PolicyRuleIntegritySchema, PolicyRuleIntegrity);
 const ruleById = statement(
   'policy_rules.rule_by_id',
   `select ${rule.columns} from ${table(PolicyRule)} where tenant_id = $1 and id = $2`,
-  rule.map,
+  rule,
 );
 
 const newRule = insert(PolicyRule, CreateRuleRequestSchema, {
@@ -42,7 +42,7 @@ const newRule = insert(PolicyRule, CreateRuleRequestSchema, {
   },
 });
 
-const insertRule = statement('policy_rules.insert_rule', `${newRule.text} returning ${rule.columns}`, rule.map);
+const insertRule = statement('policy_rules.insert_rule', `${newRule.text} returning ${rule.columns}`, rule);
 
 const newIntegrity = insert(PolicyRuleIntegrity, CreateIntegrityRequestSchema, {
   defaults: { computed_at: 'statement_timestamp()' },
@@ -51,7 +51,7 @@ const newIntegrity = insert(PolicyRuleIntegrity, CreateIntegrityRequestSchema, {
 const insertIntegrity = statement(
   'policy_rules.insert_integrity',
   `${newIntegrity.text} returning ${integrity.columns}`,
-  integrity.map,
+  integrity,
 );
 
 const patchPaths = PolicyRulePatchSchema.fields.map(({ name }) => name);
@@ -66,7 +66,7 @@ const updateRule = statement(
   'policy_rules.update_rule',
   `update ${table(PolicyRule)} set ${patchAssignments(PolicyRule, PolicyRulePatchSchema, 3)}, ${DEACTIVATED}
   where tenant_id = $1 and id = $2 returning ${rule.columns}`,
-  rule.map,
+  rule,
 );
 
 const retireRule = statement(
@@ -74,7 +74,7 @@ const retireRule = statement(
   `update ${table(PolicyRule)} set status = 'RETIRED', retired_at = statement_timestamp(), retired_by = $3, retirement_reason = $4,
      superseded_by = $5, updated_at = statement_timestamp(), is_active = null, mode = null
   where tenant_id = $1 and id = $2 returning ${rule.columns}`,
-  rule.map,
+  rule,
 );
 
 const ruleFits: Rules<typeof PolicyRulePatchSchema> = {

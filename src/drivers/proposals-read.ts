@@ -59,7 +59,7 @@ const proposals = filteredList('proposals_read.proposals', {
     daysOld: where.number('created_at <= statement_timestamp() - make_interval(days => ?::integer)'),
   },
   order: newestFirst,
-  map: forReview.map,
+  reading: forReview,
 });
 
 const drafts = statement(
@@ -71,7 +71,7 @@ const drafts = statement(
 const proposalOfTenant = statement(
   'proposals_read.proposal_of_tenant',
   `select ${reviewed.columns} from ${table(PolicyProposal)} where tenant_id = $1 and id = $2::uuid`,
-  reviewed.map,
+  reviewed,
 );
 
 const pageFilters = {
@@ -84,7 +84,7 @@ const pages = filteredList('proposals_read.pages', {
   select: `select ${onPage.columns} from ${table(PolicyProposal)}`,
   filters: pageFilters,
   order: newestFirst,
-  map: onPage.map,
+  reading: onPage,
 });
 
 const total = filteredCount('proposals_read.total', {
@@ -109,7 +109,7 @@ const groups = (name: string, where = '') =>
   statement(
     `proposals_read.${name}`,
     `select ${group.columns} from ${table(PolicyProposal)} ${where} group by status, proposal_type`,
-    group.map,
+    group,
   );
 
 const allGroups = groups('groups');
@@ -118,13 +118,13 @@ const groupsOfTenant = groups('groups_of_tenant', 'where tenant_id = $1');
 const proposalDetail = statement(
   'proposals_read.detail',
   `select ${detail.columns} from ${table(PolicyProposal)} where id = $1::uuid`,
-  detail.map,
+  detail,
 );
 
 const versions = statement(
   'proposals_read.versions',
   `select ${version.columns} from ${table(ProposalVersion)} where proposal_id = $1::uuid order by version desc, id desc`,
-  version.map,
+  version,
 );
 
 /** Adds up sizes by key. */

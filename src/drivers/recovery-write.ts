@@ -20,10 +20,11 @@ import {
   type UpsertRecoveryCandidateRequest,
   UpsertRecoveryCandidateResponseSchema,
 } from '../gen/hoc/cus/policies/v1/recovery_write_pb.ts';
+import { lowerEnumText } from '../statements/codecs.ts';
 import { fits } from '../statements/fits.ts';
 import { insert, overwriting } from '../statements/insert.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams, patchUpdate } from '../statements/patch.ts';
-import { lowerEnumText, projection, rowMapper } from '../statements/projection.ts';
+import { projection, rowsOf } from '../statements/projection.ts';
 import { driver, read, write } from './driver.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
 
@@ -38,7 +39,7 @@ const ingest = statement(
     // A row that this statement has made has no other version.
     returning: 'candidate.id, candidate.xmax = 0, candidate.occurrence_count',
   }),
-  rowMapper(UpsertRecoveryCandidateResponseSchema),
+  rowsOf(UpsertRecoveryCandidateResponseSchema),
 );
 
 const key = projection(CandidateKeySchema, RecoveryCandidate);
@@ -46,7 +47,7 @@ const key = projection(CandidateKeySchema, RecoveryCandidate);
 const candidateByKey = statement(
   'recovery_write.candidate_by_idempotency_key',
   `select ${key.columns} from ${table(RecoveryCandidate)} where ${candidate('idempotency_key')} = $1::uuid`,
-  key.map,
+  key,
 );
 
 const enqueue = statement(
@@ -59,7 +60,7 @@ const claim = statement(
   'recovery_write.claim_work',
   `select ${ClaimedWorkSchema.fields.map(({ name }) => name).join(', ')}
   from m10_recovery.claim_work($1::text, $2::integer) order by priority desc, work_id`,
-  rowMapper(ClaimedWorkSchema),
+  rowsOf(ClaimedWorkSchema),
 );
 
 const complete = statement(

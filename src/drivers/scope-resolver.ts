@@ -15,10 +15,11 @@ import {
   ScopeTypeSchema,
 } from '../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import { cell, cells } from '../statements/cells.ts';
+import { lowerEnumText } from '../statements/codecs.ts';
 import { filteredList, where } from '../statements/filters.ts';
 import { insert } from '../statements/insert.ts';
 import { byMask, namedValues, patchCheck } from '../statements/patch.ts';
-import { lowerEnumText, projection } from '../statements/projection.ts';
+import { projection } from '../statements/projection.ts';
 import { compute, driver, read, write } from './driver.ts';
 import {
   idsJson,
@@ -61,7 +62,7 @@ const testable = cells<StoredScope & { readonly scopeId: string }>({
 const scopesOfTenant = statement(
   'scope_resolver.scopes_of_tenant',
   `select ${testable.columns} from ${table(PolicyScope)} where ${of('tenant_id')} = $1 order by ${of('id')}`,
-  testable.map,
+  testable,
 );
 
 const scopeOfPolicy = statement(
@@ -76,7 +77,7 @@ const scopes = filteredList('scope_resolver.scopes', {
   base: { tenantId: where.exactText(`${of('tenant_id')} = ?`) },
   filters: { policyId: where.text(`${of('policy_id')} = ?`) },
   order: of('id'),
-  map: scopeOf,
+  reading: scopeOf,
 });
 
 const newScope = insert(PolicyScope, CreateScopeRequestSchema, {

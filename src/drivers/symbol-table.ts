@@ -24,7 +24,7 @@ import {
   type SymbolType,
 } from '../plang/symbol-table.ts';
 import { HandleError, SymbolTables } from '../plang/symbol-tables.ts';
-import { enumText } from '../statements/projection.ts';
+import { enumText } from '../statements/codecs.ts';
 import { type CallContext, compute, driver } from './driver.ts';
 
 type Table = SymbolTable<Value>;

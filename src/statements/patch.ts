@@ -6,7 +6,7 @@ import type { Session } from '../database/session.ts';
 import { type Param, statement } from '../database/statement.ts';
 import { columnNamed, type Table, table } from '../database/table.ts';
 import { binderOf, columnProperties, parameterOf } from '../statements/parameters.ts';
-import { enumText } from './projection.ts';
+import { enumText } from './codecs.ts';
 
 /** A request to change the columns that its mask names. */
 interface PatchRequest<P extends DescMessage> {

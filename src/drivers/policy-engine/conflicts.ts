@@ -28,7 +28,7 @@ const conflicts = (name: string, ...always: string[]) =>
     always,
     filters: { severityMin: where.number(`${of('severity')} >= ?`) },
     order: `${of('detected_at')}, ${of('id')}`,
-    map: conflict.map,
+    reading: conflict,
   });
 
 const allConflicts = conflicts('conflicts');
@@ -37,7 +37,7 @@ const openConflicts = conflicts('open_conflicts', `not ${of('resolved')}`);
 const unresolvedConflicts = statement(
   'policy_engine.unresolved_conflicts',
   `select ${unresolved.columns} from ${from} where not ${of('resolved')} order by ${of('detected_at')}, ${of('id')}`,
-  unresolved.map,
+  unresolved,
 );
 
 const resolveConflict = statement(
@@ -53,7 +53,7 @@ const newConflict = insert(PolicyConflict, InsertConflictRequestSchema, { defaul
 const insertConflict = statement(
   'policy_engine.insert_conflict',
   `${newConflict.text} returning ${conflict.columns}`,
-  conflict.map,
+  conflict,
 );
 
 const matching = (request: FetchConflictsRequest | StreamConflictsRequest) =>

@@ -22,25 +22,25 @@ const typedEdge = projection(TypedDependencyEdgeSchema, PolicyDependency);
 const dependencies = statement(
   'policy_engine.dependencies',
   `select ${dependency.columns} from ${from} order by ${of('created_at')}, ${of('id')}`,
-  dependency.map,
+  dependency,
 );
 
 const allEdges = statement(
   'policy_engine.dependency_edges',
   `select ${edge.columns} from ${from} order by ${of('created_at')}, ${of('id')}`,
-  edge.map,
+  edge,
 );
 
 const activeEdges = statement(
   'policy_engine.active_dependency_edges',
   `select ${edge.columns} from ${from} where ${of('is_active')} order by ${of('created_at')}, ${of('id')}`,
-  edge.map,
+  edge,
 );
 
 const typedEdges = statement(
   'policy_engine.dependency_edges_with_type',
   `select ${typedEdge.columns} from ${from} where ${of('is_active')} order by ${of('created_at')}, ${of('id')}`,
-  typedEdge.map,
+  typedEdge,
 );
 
 const newDependency = insert(PolicyDependency, InsertDependencyRequestSchema);

@@ -32,13 +32,13 @@ const evaluations = filteredList('policy_engine.evaluations', {
     since: where.instant(`${of('evaluated_at')} >= ?::timestamptz`),
   },
   order: `${of('evaluated_at')} desc, ${of('id')} desc`,
-  map: evaluation.map,
+  reading: evaluation,
 });
 
 const evaluationById = statement(
   'policy_engine.evaluation_by_id',
   `select ${evaluation.columns} from ${table(Evaluation)} where ${of('id')} = $1::uuid`,
-  evaluation.map,
+  evaluation,
 );
 
 /** What was decided about actions. */

@@ -46,14 +46,14 @@ const temporalPolicy = projection(TemporalPolicyForIntegritySchema, TemporalPoli
 const temporalPolicies = statement(
   'policy_engine.temporal_policies_for_integrity',
   `select ${temporalPolicy.columns} ${active(TemporalPolicy)}`,
-  temporalPolicy.map,
+  temporalPolicy,
 );
 
 const ethicalConstraint = projection(EthicalConstraintForIntegritySchema, EthicalConstraint);
 const ethicalConstraints = statement(
   'policy_engine.ethical_constraints_for_integrity',
   `select ${ethicalConstraint.columns} ${active(EthicalConstraint)}`,
-  ethicalConstraint.map,
+  ethicalConstraint,
 );
 
 /** What an engine reads to check that its policies are whole. */

@@ -10,7 +10,7 @@ import {
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { fits } from '../../statements/fits.ts';
 import { typeOf } from '../../statements/parameters.ts';
-import { rowMapper } from '../../statements/projection.ts';
+import { rowsOf } from '../../statements/projection.ts';
 import { write } from '../driver.ts';
 import type { Part } from './contract.ts';
 
@@ -46,7 +46,7 @@ const insertEvents = statement(
     .map((name) => `${column(TemporalMetricEvent, name)} ${typeOf(TemporalMetricEvent, name)}`)
     .join(', ')})
   returning id, occurred_at`,
-  rowMapper(
+  rowsOf(
     RecordTemporalMetricEventResponseSchema,
     RecordTemporalMetricEventResponseSchema.fields.filter(({ name }) => name !== 'rows_affected'),
   ),

@@ -9,7 +9,7 @@ import {
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { filteredList, nonEmpty, where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
-import { projection, rowMapper } from '../../statements/projection.ts';
+import { projection, rowsOf } from '../../statements/projection.ts';
 import { sumOf } from '../../statements/sums.ts';
 import { read } from '../driver.ts';
 import { each } from '../streams.ts';
@@ -34,7 +34,7 @@ const metricSum = statement(
 const owned = (of: (name: 'agent_id' | 'tenant_id') => string): string =>
   `($3::text is null or ${of('agent_id')} = $3) and ($4::text is null or ${of('tenant_id')} = $4)`;
 
-const totalParts = rowMapper(
+const totalParts = rowsOf(
   FetchTemporalMetricTotalResponseSchema,
   FetchTemporalMetricTotalResponseSchema.fields.filter(({ name }) => name !== 'total'),
 );
@@ -53,7 +53,7 @@ const metricTotal = statement(
     where ${window('policy_id')} = $1::uuid and ${window('window_end')} > ${CUTOFF} and ${owned(window)}
   ) windows`,
   (row, notes) => {
-    const parts = totalParts(row, notes);
+    const parts = totalParts.map(row, notes);
     return { ...parts, total: parts.eventSum + parts.windowSum + parts.partialWindowSum };
   },
 );
@@ -69,7 +69,7 @@ const metricWindows = filteredList('policy_engine.temporal_metric_windows', {
     since: where.instant(`${window('window_end')} > ?::timestamptz`),
   },
   order: `${window('window_start')} desc, ${window('id')} desc`,
-  map: metricWindow.map,
+  reading: metricWindow,
 });
 
 const policyId = fits(TemporalMetricWindow, 'policy_id');

@@ -28,7 +28,7 @@ const provenance = filteredList('policy_engine.provenance', {
   select: `select ${entry.columns} from ${table(PolicyProvenance)}`,
   filters: { policyVersion: where.text(`${of('policy_version')} = ?`) },
   order: `${of('changed_at')} desc, ${of('id')} desc`,
-  map: entry.map,
+  reading: entry,
 });
 
 /** Who changed which policy, and why. */

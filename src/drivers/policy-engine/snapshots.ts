@@ -17,7 +17,7 @@ const snapshotById = statement(
   'policy_engine.snapshot_by_id',
   `select ${snapshot.columns} from ${table(Snapshot)} where ${of('snapshot_id')} = $1
   order by ${of('created_at')} desc, ${of('id')} desc limit 1`,
-  snapshot.map,
+  snapshot,
 );
 
 const newSnapshot = insert(Snapshot, InsertSnapshotRequestSchema, { constants: { created_at: 'now()' } });

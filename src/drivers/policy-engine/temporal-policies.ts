@@ -27,7 +27,7 @@ const temporalPolicies = (name: string, ...always: string[]) =>
     always,
     filters: { metric: where.text(`${of('metric')} = ?`) },
     order: `${of('created_at')}, ${of('id')}`,
-    map: temporalPolicy.map,
+    reading: temporalPolicy,
   });
 
 const allPolicies = temporalPolicies('temporal_policies');
@@ -36,7 +36,7 @@ const activePolicies = temporalPolicies('active_temporal_policies', of('is_activ
 const utilizationBasis = statement(
   'policy_engine.temporal_policy_for_utilization',
   `select ${basis.columns} from ${table(TemporalPolicy)} where ${of('id')} = $1::uuid`,
-  basis.map,
+  basis,
 );
 
 const newPolicy = insert(TemporalPolicy, InsertTemporalPolicyRequestSchema);

@@ -29,25 +29,25 @@ const snapshots = projection(PolicySetVersionSnapshotsSchema, PolicySetVersion);
 const allVersions = statement(
   'policy_engine.policy_versions',
   `select ${version.columns} from ${from} order by ${NEWEST_FIRST} limit $1`,
-  version.map,
+  version,
 );
 
 const versionsInStanding = statement(
   'policy_engine.policy_versions_not_rolled_back',
   `select ${version.columns} from ${from} where ${of('rolled_back_at')} is null order by ${NEWEST_FIRST} limit $1`,
-  version.map,
+  version,
 );
 
 const activeVersion = statement(
   'policy_engine.current_active_version',
   `select ${summary.columns} from ${from} where ${of('is_active')} order by ${NEWEST_FIRST} limit 1`,
-  summary.map,
+  summary,
 );
 
 const versionById = statement(
   'policy_engine.policy_version_by_id',
   `select ${summary.columns} from ${from} where ${of('id')} = $1::uuid`,
-  summary.map,
+  summary,
 );
 
 /** $1: the id or null, $2: the version text. A row with the id comes first. */
@@ -57,13 +57,13 @@ const TARGET_ORDER = `coalesce(${of('id')} = $1::uuid, false) desc, ${NEWEST_FIR
 const versionByIdOrVersion = statement(
   'policy_engine.policy_version_by_id_or_version',
   `select ${state.columns} from ${from} where ${TARGET_MATCH} order by ${TARGET_ORDER} limit 1`,
-  state.map,
+  state,
 );
 
 const versionForRollback = statement(
   'policy_engine.version_for_rollback',
   `select ${snapshots.columns} from ${from} where ${of('version')} = $1 order by ${NEWEST_FIRST} limit 1`,
-  snapshots.map,
+  snapshots,
 );
 
 const deactivateAll = statement(
@@ -120,7 +120,7 @@ const exclusively = (name: string, others: { readonly at: string; readonly by: s
         present.is_active or v.id = target.id as changed
     )
     select ${version.columns} from written where changed`,
-    version.map,
+    version,
   );
 
 const activateExclusively = exclusively('policy_engine.activate_version_exclusively', {

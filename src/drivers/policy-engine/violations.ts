@@ -32,13 +32,13 @@ const violations = filteredList('policy_engine.violations', {
     since: where.instant(`${of('detected_at')} >= ?::timestamptz`),
   },
   order: `${of('detected_at')} desc, ${of('id')} desc`,
-  map: violation.map,
+  reading: violation,
 });
 
 const violationById = statement(
   'policy_engine.violation_by_id',
   `select ${violation.columns} from ${table(Violation)} where ${of('id')} = $1::uuid`,
-  violation.map,
+  violation,
 );
 
 const acknowledge = statement(

@@ -13,8 +13,9 @@ import {
   RecoveryCandidateSchema,
   type RecoveryMatcherService,
 } from '../../gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
+import { document, lowerEnumText } from '../../statements/codecs.ts';
 import { filteredCount, filteredList, where } from '../../statements/filters.ts';
-import { document, lowerEnumText, projection, rowMapper } from '../../statements/projection.ts';
+import { projection, rowsOf } from '../../statements/projection.ts';
 import { type Rpcs, read, write } from '../driver.ts';
 import { each } from '../streams.ts';
 
@@ -61,7 +62,7 @@ const candidates = filteredList('recovery_matcher.candidates', {
   select: `select ${candidate.columns} from ${table(RecoveryCandidate)}`,
   filters,
   order: `${of('created_at')} desc, ${of('id')} desc`,
-  map: candidate.map,
+  reading: candidate,
 });
 
 const candidateCount = filteredCount('recovery_matcher.count_candidates', {
@@ -75,7 +76,7 @@ const countByStatus = statement(
     .map(({ name }) => `count(*) filter (where ${of('decision')} = '${name}')`)
     .join(', ')}
   from ${table(RecoveryCandidate)}`,
-  rowMapper(CountByStatusResponseSchema),
+  rowsOf(CountByStatusResponseSchema),
 );
 
 const audit = columnList(RecoveryCandidateAudit, [
@@ -103,7 +104,7 @@ const decide = statement(
     select found_id, $2::text, $3::text, old_decision, $2::text, $4::text from found
   )
   select * from decided`,
-  candidate.map,
+  candidate,
 );
 
 const ofStatus = (status: string | undefined): string | undefined => {
