@@ -1,10 +1,11 @@
 import pg from 'pg';
+import { RpcError } from '../contract/errors.ts';
 import type { Client } from './client.ts';
 import { CANCEL_MS } from './client.ts';
 import type { Signal } from './signal.ts';
-import { databaseError, databaseUnavailable, statementTimeout } from './sqlstate.ts';
-import type { Param, Row, Statement } from './statement.ts';
-import { asRow, TextRows } from './text-rows.ts';
+import { commitUnknown, databaseError, databaseUnavailable, statementTimeout } from './sqlstate.ts';
+import { type Param, type Row, type Statement, statement } from './statement.ts';
+import { asRow, NO_ROWS, TextRows } from './text-rows.ts';
 import { type Done, type Outcome, type Portal, Prepared, type Sink, type Step } from './wire.ts';
 
 /** Isolation levels in PostgreSQL's words. */
@@ -51,9 +52,24 @@ const DUPLICATE_STATEMENT = '42P05';
 /** A server that forgets statements twice within this time, on new connections, keeps none; milliseconds. */
 const FORGETFUL_MS = 60_000;
 
+/** How long this transaction may wait for a lock. */
+const LOCK_TIMEOUT = statement('connection.lock_timeout', `select set_config('lock_timeout', $1, true)`);
+
 /** SQL that begins a transaction. Whether it may write where nobody has said, the server decides: it may be short of disk. */
 const beginText = ({ isolation, readOnly, deferrable }: TransactionMode): string =>
   `begin isolation level ${isolation}${readOnly ? ' read only' : ''}${deferrable ? ' deferrable' : ''}`;
+
+const beginnings = new Map<string, Statement>();
+
+/** Begins a transaction of that mode. */
+const beginning = (mode: TransactionMode): Statement => {
+  const text = beginText(mode);
+  const known = beginnings.get(text);
+  if (known) return known;
+  const made = statement(`connection.begin.${beginnings.size}`, text);
+  beginnings.set(text, made);
+  return made;
+};
 
 /** One backend, lent to one piece of work at a time. It alone knows whether it may be lent again. */
 export class Connection {
@@ -98,9 +114,62 @@ export class Connection {
    * @throws RpcError as the SQLSTATE table has it, or the signal's reason.
    */
   async run(statement: Statement<unknown>, params: readonly Param[], sink: Sink, signal?: Signal): Promise<number> {
-    const step: Step = { prepared: this.#prepared(statement), params, sink };
+    const step = this.#step(statement, params, sink);
     const [outcome] = await this.#asked(signal, statement.reads, (done) => this.#client.wire.run([step], done));
     return outcome!.count;
+  }
+
+  /** As {@link Connection.run}, in a transaction that begins in the same round trip; there is none if that fails. */
+  async runFirst(
+    mode: TransactionMode,
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: Sink,
+    signal?: Signal,
+  ): Promise<number> {
+    const steps = [this.#step(beginning(mode), [], NO_ROWS), ...this.#bounds(), this.#step(statement, params, sink)];
+    this.#mode = mode;
+    try {
+      const outcomes = await this.#asked(signal, statement.reads, (done) => this.#client.wire.run(steps, done));
+      return outcomes.at(-1)!.count;
+    } catch (error) {
+      await this.rollback();
+      throw error;
+    }
+  }
+
+  #step(statement: Statement<unknown>, params: readonly Param[], sink: Sink): Step {
+    return { prepared: this.#prepared(statement), params, sink };
+  }
+
+  /** What a transaction has to be told that the session could not be. */
+  #bounds(): Step[] {
+    const { lockMs } = this.#shared;
+    if (this.#client.pooler !== 'transaction' || lockMs === undefined) return [];
+    return [this.#step(LOCK_TIMEOUT, [`${lockMs}ms`], NO_ROWS)];
+  }
+
+  /**
+   * Runs a write as a transaction of its own, in one round trip.
+   *
+   * @returns as {@link Connection.run}.
+   * @throws COMMIT_OUTCOME_UNKNOWN when the connection is lost, unless the server has said that nothing was done.
+   */
+  async runAlone(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: Sink,
+    signal?: Signal,
+  ): Promise<number> {
+    const steps = [...this.#bounds(), this.#step(statement, params, sink)];
+    const outcomes = await this.#asked(signal, false, (done) =>
+      this.#client.wire.run(steps, (error, found) => {
+        // A server that ends a backend says so instead of the command's completion: then it has rolled back.
+        const isKnown = error instanceof pg.DatabaseError && found.length < steps.length;
+        done(error && this.lost && !isKnown ? commitUnknown(error) : error, found);
+      }),
+    );
+    return outcomes.at(-1)!.count;
   }
 
   /**
@@ -115,7 +184,7 @@ export class Connection {
     sink: Sink,
     signal?: Signal,
   ): Promise<boolean> {
-    const step: Step = { prepared: this.#prepared(statement), params, sink, portal };
+    const step: Step = { ...this.#step(statement, params, sink), portal };
     const [outcome] = await this.#asked(signal, true, (done) => this.#client.wire.run([step], done));
     return outcome!.tag === '';
   }
@@ -229,6 +298,7 @@ export class Connection {
       };
       const explained = (error: Error): unknown => {
         const stopped = client.lost !== undefined || (error as pg.DatabaseError).code === '57014';
+        if (error instanceof RpcError) return error;
         if (signal?.aborted && stopped) return signal.reason;
         if (late && stopped) return statementTimeout(limitMs, error);
         return this.#explain(error, reads, performance.now() - began);

@@ -129,6 +129,23 @@ export class Lane {
     return connectError(error);
   }
 
+  /**
+   * Lends a connection for one piece of work that must not be done again, unless it has certainly done nothing: its plan
+   * was of an older schema.
+   */
+  async useOnce<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>): Promise<T> {
+    for (let replanned = false; ; replanned = true) {
+      const connection = await this.acquire(signal);
+      try {
+        return await work(connection);
+      } catch (error) {
+        if (replanned || !isStalePlan(error)) throw error;
+      } finally {
+        connection.release();
+      }
+    }
+  }
+
   /** Lends a connection for one piece of work that may be done again: see {@link acquireWith}. */
   async use<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>): Promise<T> {
     const { connection, result } = await this.acquireWith(signal, work);

@@ -3,7 +3,13 @@ import type { Database } from './pool.ts';
 import type { Signal } from './signal.ts';
 import type { Notes, Param, Statement } from './statement.ts';
 import { NO_ROWS, TextRows } from './text-rows.ts';
-import type { Portal, Sink } from './wire.ts';
+import { Portal, type Sink } from './wire.ts';
+
+/** What took the rows of a statement, and how many PostgreSQL says came or were changed. */
+export interface Collected<S> {
+  readonly sink: S;
+  readonly count: bigint;
+}
 
 /** What a driver may do with the database; where it runs (auto-commit or inside a transaction) is not its concern. */
 export interface Session {
@@ -16,6 +22,18 @@ export interface Session {
   /** Runs a write and returns the number of rows it affected. */
   execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint>;
   /**
+   * Runs a statement, of which all of the above are made.
+   *
+   * @param sink makes what takes the rows; again if the statement is run again.
+   */
+  collect<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): Promise<Collected<S>>;
+  /** What takes rows as what their text becomes. */
+  texts<T>(statement: Statement<T>): TextRows<T>;
+  /**
    * Runs statements whose failure must not end the caller's transaction: under a savepoint inside one. Without one each
    * statement stands alone anyway. The error is thrown on.
    */
@@ -25,14 +43,16 @@ export interface Session {
    * which each statement has a snapshot of its own anyway, does not begin with them.
    */
   aside<T>(work: (db: Session) => Promise<T>): Promise<T>;
+  /** Takes what stored values could not be carried exactly. */
+  readonly notes: Notes;
   /** Rows returned and affected so far by this session's statements. */
   readonly rowCount: bigint;
 }
 
 /** A session inside a transaction, where a stream can last as long as its reader takes. */
 export interface StreamingSession extends Session {
-  /** Rows as they are read, in constant memory; the snapshot is the one of the first row. */
-  stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncIterable<T>;
+  /** Rows as they are read, in batches and in constant memory; the snapshot is the one of the first. */
+  batches<S extends Sink>(statement: Statement<unknown>, params: readonly Param[], sink: () => S): AsyncIterable<S>;
 }
 
 /** The first row, which must be there. */
@@ -58,15 +78,18 @@ export abstract class Statements {
     this.call = call;
   }
 
-  /**
-   * Runs a statement.
-   *
-   * @param sink makes what takes the rows; again if the statement is run again.
-   */
-  abstract collect<S extends Sink>(statement: Statement<unknown>, params: readonly Param[], sink: () => S): Promise<S>;
+  abstract collect<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): Promise<Collected<S>>;
+
+  get notes(): Notes {
+    return this.call.notes;
+  }
 
   async rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]> {
-    return (await this.collect(statement, params, () => this.textRows(statement))).rows;
+    return (await this.collect(statement, params, () => this.texts(statement))).sink.rows;
   }
 
   async row<T>(statement: Statement<T>, params: readonly Param[]): Promise<T | undefined> {
@@ -78,12 +101,10 @@ export abstract class Statements {
   }
 
   async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
-    const before = this.rowCount;
-    await this.collect(statement, params, () => NO_ROWS);
-    return this.rowCount - before;
+    return (await this.collect(statement, params, () => NO_ROWS)).count;
   }
 
-  protected textRows<T>({ map }: Statement<T>): TextRows<T> {
+  texts<T>({ map }: Statement<T>): TextRows<T> {
     const { notes } = this.call;
     return new TextRows((row) => map(row, notes));
   }
@@ -98,13 +119,18 @@ export class AutoCommitSession extends Statements implements Session {
     this.#database = database;
   }
 
-  async collect<S extends Sink>(statement: Statement<unknown>, params: readonly Param[], sink: () => S): Promise<S> {
+  async collect<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): Promise<Collected<S>> {
     const { signal } = this.call;
-    return this.#database.calls.use(signal, async (connection) => {
+    const collected = await this.#database.calls.use(signal, async (connection) => {
       const taken = sink();
-      this.rowCount += BigInt(await connection.run(statement, params, taken, signal));
-      return taken;
+      return { sink: taken, count: BigInt(await connection.run(statement, params, taken, signal)) };
     });
+    this.rowCount += collected.count;
+    return collected;
   }
 
   attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
@@ -137,20 +163,17 @@ export class TransactionSession extends Statements implements StreamingSession {
     this.#exclusive = exclusive;
   }
 
-  async collect<S extends Sink>(statement: Statement<unknown>, params: readonly Param[], sink: () => S): Promise<S> {
+  async collect<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): Promise<Collected<S>> {
     const taken = sink();
-    this.rowCount += BigInt(await this.#connection.run(statement, params, taken, this.call.signal));
-    return taken;
+    const count = BigInt(await this.#connection.run(statement, params, taken, this.call.signal));
+    this.rowCount += count;
+    return { sink: taken, count };
   }
 
-  async *stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncGenerator<T> {
-    for await (const { rows } of this.batches(statement, params, () => this.textRows(statement))) {
-      this.rowCount += BigInt(rows.length);
-      yield* rows;
-    }
-  }
-
-  /** Reads a statement in batches, each into a sink of its own. */
   async *batches<S extends Sink>(
     statement: Statement<unknown>,
     params: readonly Param[],
@@ -160,7 +183,7 @@ export class TransactionSession extends Statements implements StreamingSession {
     const { signal } = this.call;
     const exclusive = this.#exclusive ?? ((work) => work());
     portals = (portals + 1) % Number.MAX_SAFE_INTEGER;
-    const portal: Portal = { name: `policy_sidecar_${portals}`, rows: BATCH_ROWS };
+    const portal = new Portal(`policy_sidecar_${portals}`, BATCH_ROWS);
     let batch = sink();
     let more = await exclusive(() => connection.open(statement, params, portal, batch, signal));
     try {

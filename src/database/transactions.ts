@@ -5,7 +5,7 @@ import { evidenceOf, lockOf, type OutcomeKey } from './outcomes.ts';
 import type { Database } from './pool.ts';
 import { type CallScope, type Session, type StreamingSession, TransactionSession } from './session.ts';
 import { EitherSignal, Ending, type Signal } from './signal.ts';
-import { databaseReadOnly, shuttingDown } from './sqlstate.ts';
+import { commitUnknown, databaseReadOnly, shuttingDown } from './sqlstate.ts';
 import type { TransactionIdFacts, TransactionIds } from './transaction-id.ts';
 
 export type { Isolation, TransactionMode };
@@ -435,11 +435,6 @@ export class Transaction {
     this.#settle = undefined;
   }
 }
-
-export const commitUnknown = (cause: unknown): RpcError =>
-  refuse('COMMIT_OUTCOME_UNKNOWN', 'the connection was lost during commit; ask GetOutcome whether it took effect', {
-    cause,
-  });
 
 /** A commit goes on when its caller leaves, who is told soon that nobody knows yet how it ends. */
 export const orUnknown = <T>(committing: Promise<T>, signal: Signal | undefined): Promise<T> => {

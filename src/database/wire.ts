@@ -45,11 +45,29 @@ export interface Step {
   readonly portal?: Portal;
 }
 
-/** A portal that outlives its beginning, and how many rows it is to bring at once. */
-export interface Portal {
+/** A portal that outlives its beginning. */
+export class Portal {
   readonly name: string;
+  /** How many it is to bring at once. */
   readonly rows: number;
+  /** What its cells are, which is told only once. */
+  cells: Parameters<Sink['expect']> | undefined;
+
+  constructor(name: string, rows: number) {
+    this.name = name;
+    this.rows = rows;
+  }
 }
+
+/** A sink of the first rows of a portal, which takes note of what the cells are. */
+const firstOf = (portal: Portal, sink: Sink): Sink => ({
+  wanted: (types) => sink.wanted(types),
+  expect: (...cells) => {
+    portal.cells = cells;
+    sink.expect(...cells);
+  },
+  row: (bytes, at) => sink.row(bytes, at),
+});
 
 const NO_PORTAL = Buffer.from('\0');
 /** All cells as text. */
@@ -204,7 +222,9 @@ export class Wire {
   run(steps: readonly Step[], done: Done): void {
     const out = new Bytes(512);
     const preparing: (Prepared | undefined)[] = [];
-    for (const { prepared, params, sink, portal } of steps) {
+    const sinks = steps.map(({ sink, portal }) => (portal ? firstOf(portal, sink) : sink));
+    for (const [index, { prepared, params, portal }] of steps.entries()) {
+      const sink = sinks[index]!;
       const { types } = prepared;
       const prepares = prepared.name === '' || !this.#prepared.has(prepared);
       preparing.push(prepares ? prepared : undefined);
@@ -220,7 +240,7 @@ export class Wire {
     }
     out.all(SYNC);
     this.#send(out.written(), {
-      sinkAt: (index) => steps[index]?.sink,
+      sinkAt: (index) => sinks[index],
       preparing,
       done,
       outcomes: [],
@@ -230,7 +250,8 @@ export class Wire {
   }
 
   /** Brings more rows of a portal. */
-  fetch({ name, rows }: Portal, sink: Sink, done: Done): void {
+  fetch({ name, rows, cells }: Portal, sink: Sink, done: Done): void {
+    if (cells) sink.expect(...cells);
     this.#plain([execute(name, rows), SYNC], () => sink, done);
   }
 
@@ -264,7 +285,7 @@ export class Wire {
 
   /** The connection is gone, and with it whatever was asked. */
   fail(error: Error): void {
-    for (const { done, outcomes } of this.#queue.splice(0)) done(error, outcomes);
+    for (const exchange of this.#queue.splice(0)) exchange.done(exchange.error ?? error, exchange.outcomes);
   }
 
   /** Takes what the server has sent. */

@@ -11,10 +11,10 @@ import {
   PolicyNodeSchema,
   PolicyPairSchema,
 } from '../gen/hoc/cus/policies/v1/policy_graph_pb.ts';
+import { each, rows } from '../statements/answers.ts';
 import { documentOr } from '../statements/documents.ts';
 import { projection, rowsOf } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
-import { each } from './streams.ts';
 
 const nodeExpressions = {
   rule_type: `coalesce(nullif(${column(PolicyRule, 'rule_type')}, ''), 'SYSTEM')`,
@@ -64,14 +64,44 @@ const resolvedConflicts = statement(
 
 /** `PolicyGraphDriver`: rules, limits and settled conflicts behind the policy graphs. */
 export const policyGraph = driver(PolicyGraphService, {
-  fetchActivePolicies: read({}, async (db, { tenantId }) => ({ policies: await db.rows(activePolicies, [tenantId]) })),
-  fetchAllPolicies: read({}, async (db, { tenantId }) => ({ policies: await db.rows(allPolicies, [tenantId]) })),
-  fetchActiveLimits: read({}, async (db, { tenantId }) => ({ limits: await db.rows(activeLimits, [tenantId]) })),
-  fetchAllLimits: read({}, async (db, { tenantId }) => ({ limits: await db.rows(allLimits, [tenantId]) })),
-  fetchResolvedConflicts: read({}, async (db) => ({ pairs: await db.rows(resolvedConflicts, []) })),
-  streamActivePolicies: read({}, (db, { tenantId }) => each(db.stream(activePolicies, [tenantId]), 'policy')),
-  streamAllPolicies: read({}, (db, { tenantId }) => each(db.stream(allPolicies, [tenantId]), 'policy')),
-  streamActiveLimits: read({}, (db, { tenantId }) => each(db.stream(activeLimits, [tenantId]), 'limit')),
-  streamAllLimits: read({}, (db, { tenantId }) => each(db.stream(allLimits, [tenantId]), 'limit')),
-  streamResolvedConflicts: read({}, (db) => each(db.stream(resolvedConflicts, []), 'pair')),
+  fetchActivePolicies: read(
+    {},
+    rows('policies', ({ tenantId }) => activePolicies.with(tenantId)),
+  ),
+  fetchAllPolicies: read(
+    {},
+    rows('policies', ({ tenantId }) => allPolicies.with(tenantId)),
+  ),
+  fetchActiveLimits: read(
+    {},
+    rows('limits', ({ tenantId }) => activeLimits.with(tenantId)),
+  ),
+  fetchAllLimits: read(
+    {},
+    rows('limits', ({ tenantId }) => allLimits.with(tenantId)),
+  ),
+  fetchResolvedConflicts: read(
+    {},
+    rows('pairs', () => resolvedConflicts.with()),
+  ),
+  streamActivePolicies: read(
+    {},
+    each('policy', ({ tenantId }) => activePolicies.with(tenantId)),
+  ),
+  streamAllPolicies: read(
+    {},
+    each('policy', ({ tenantId }) => allPolicies.with(tenantId)),
+  ),
+  streamActiveLimits: read(
+    {},
+    each('limit', ({ tenantId }) => activeLimits.with(tenantId)),
+  ),
+  streamAllLimits: read(
+    {},
+    each('limit', ({ tenantId }) => allLimits.with(tenantId)),
+  ),
+  streamResolvedConflicts: read(
+    {},
+    each('pair', () => resolvedConflicts.with()),
+  ),
 });

@@ -13,11 +13,11 @@ import {
   PolicyRuleNameSchema,
   UnacknowledgedFeedbackSchema,
 } from '../gen/hoc/cus/policies/v1/policy_proposal_read_pb.ts';
+import { each, one, row, rows } from '../statements/answers.ts';
 import { filteredList, where } from '../statements/filters.ts';
 import { fits } from '../statements/fits.ts';
 import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
-import { each } from './streams.ts';
 
 const feedback = projection(UnacknowledgedFeedbackSchema, PatternFeedback);
 const proposal = projection(PolicyProposalSchema, PolicyProposal);
@@ -73,27 +73,36 @@ const named: Rules<typeof FetchProposalStatusRequestSchema> = { proposal_id: fit
 
 /** `PolicyProposalReadDriver`: feedback, proposals, and the rules they may become. */
 export const policyProposalRead = driver(PolicyProposalReadService, {
-  fetchUnacknowledgedFeedback: read({}, async (db, request) => {
-    const query = unacknowledged(request);
-    return { feedback: await db.rows(query.statement, query.params) };
-  }),
-  streamUnacknowledgedFeedback: read({}, (db, request) => {
-    const query = unacknowledged(request);
-    return each(db.stream(query.statement, query.params), 'feedback');
-  }),
-  fetchProposalById: read(named, async (db, { proposalId }) => ({
-    proposal: await db.row(proposalById, [proposalId]),
-  })),
-  fetchProposalStatus: read(named, async (db, { proposalId }) => ({
-    status: await db.row(proposalStatus, [proposalId]),
-  })),
-  countVersionsForProposal: read(named, async (db, { proposalId }) => ({
-    count: await db.one(versionCount, [proposalId]),
-  })),
-  fetchProposals: read({ limit: page }, async (db, request) => {
-    const query = proposals(request, { limit: request.limit ?? 50 });
-    return { proposals: await db.rows(query.statement, query.params) };
-  }),
-  checkRuleExists: read({}, async (db, { ruleId }) => ({ exists: await db.one(ruleExists, [ruleId]) })),
-  fetchRuleById: read({}, async (db, { ruleId, tenantId }) => ({ rule: await db.row(ruleById, [ruleId, tenantId]) })),
+  fetchUnacknowledgedFeedback: read(
+    {},
+    rows('feedback', (request) => unacknowledged(request)),
+  ),
+  streamUnacknowledgedFeedback: read(
+    {},
+    each('feedback', (request) => unacknowledged(request)),
+  ),
+  fetchProposalById: read(
+    named,
+    row('proposal', ({ proposalId }) => proposalById.with(proposalId)),
+  ),
+  fetchProposalStatus: read(
+    named,
+    row('status', ({ proposalId }) => proposalStatus.with(proposalId)),
+  ),
+  countVersionsForProposal: read(
+    named,
+    one('count', ({ proposalId }) => versionCount.with(proposalId)),
+  ),
+  fetchProposals: read(
+    { limit: page },
+    rows('proposals', (request) => proposals(request, { limit: request.limit ?? 50 })),
+  ),
+  checkRuleExists: read(
+    {},
+    one('exists', ({ ruleId }) => ruleExists.with(ruleId)),
+  ),
+  fetchRuleById: read(
+    {},
+    row('rule', ({ ruleId, tenantId }) => ruleById.with(ruleId, tenantId)),
+  ),
 });

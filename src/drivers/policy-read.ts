@@ -11,9 +11,9 @@ import {
   PolicyReadService,
   TenantBudgetSettingsSchema,
 } from '../gen/hoc/cus/policies/v1/policy_read_pb.ts';
+import { each, response, row, rows } from '../statements/answers.ts';
 import { projection, rowsOf } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
-import { each } from './streams.ts';
 
 const settings = projection(TenantBudgetSettingsSchema, Tenant, { expressions: { tenant_id: column(Tenant, 'id') } });
 const guardrail = projection(GuardrailSchema, DefaultGuardrail);
@@ -44,16 +44,24 @@ const allGuardrails = statement(
 
 /** `PolicyReadDriver`: budgets, usage and default guardrails. */
 export const policyRead = driver(PolicyReadService, {
-  getTenantBudgetSettings: read({}, async (db, { tenantId }) => ({
-    settings: await db.row(budgetSettings, [tenantId]),
-  })),
+  getTenantBudgetSettings: read(
+    {},
+    row('settings', ({ tenantId }) => budgetSettings.with(tenantId)),
+  ),
   getUsageSumSince: read(
     { since: required() },
-    async (db, { tenantId, since }) => await db.one(usageSum, [tenantId, timestampToText(since!)]),
+    response(({ tenantId, since }) => usageSum.with(tenantId, timestampToText(since!))),
   ),
-  getGuardrailById: read({}, async (db, { guardrailId }) => ({
-    guardrail: await db.row(guardrailById, [guardrailId]),
-  })),
-  listAllGuardrails: read({}, async (db) => ({ guardrails: await db.rows(allGuardrails, []) })),
-  streamAllGuardrails: read({}, (db) => each(db.stream(allGuardrails, []), 'guardrail')),
+  getGuardrailById: read(
+    {},
+    row('guardrail', ({ guardrailId }) => guardrailById.with(guardrailId)),
+  ),
+  listAllGuardrails: read(
+    {},
+    rows('guardrails', () => allGuardrails.with()),
+  ),
+  streamAllGuardrails: read(
+    {},
+    each('guardrail', () => allGuardrails.with()),
+  ),
 });

@@ -16,6 +16,7 @@ import {
   PolicyRuleSummarySchema,
   PolicyRulesReadService,
 } from '../gen/hoc/cus/policies/v1/policy_rules_read_pb.ts';
+import { one, row } from '../statements/answers.ts';
 import { enumText } from '../statements/codecs.ts';
 import { filteredCount, filteredList, nonEmpty, where } from '../statements/filters.ts';
 import { projection } from '../statements/projection.ts';
@@ -97,10 +98,14 @@ export const policyRulesRead = driver(PolicyRulesReadService, {
       items: await db.rows(listed.statement, listed.params),
     };
   }),
-  fetchPolicyRuleById: read({}, async (db, { tenantId, ruleId }) => ({
-    rule: await db.row(ruleById, [tenantId, ruleId]),
-  })),
-  countPolicyRules: read({}, async (db, { tenantId, status = RuleStatus.ACTIVE }) => ({
-    count: await db.one(countRules, [tenantId, enumText(RuleStatusSchema, status)]),
-  })),
+  fetchPolicyRuleById: read(
+    {},
+    row('rule', ({ tenantId, ruleId }) => ruleById.with(tenantId, ruleId)),
+  ),
+  countPolicyRules: read(
+    {},
+    one('count', ({ tenantId, status = RuleStatus.ACTIVE }) =>
+      countRules.with(tenantId, enumText(RuleStatusSchema, status)),
+    ),
+  ),
 });

@@ -15,13 +15,13 @@ import {
   ProposalVersionSchema,
   ReviewedProposalSchema,
 } from '../gen/hoc/cus/policies/v1/proposals_read_pb.ts';
+import { each, one, row, rows } from '../statements/answers.ts';
 import { cell, cells } from '../statements/cells.ts';
 import { documentOr, elementsOf } from '../statements/documents.ts';
 import { filteredCount, filteredList, where } from '../statements/filters.ts';
 import { fits } from '../statements/fits.ts';
 import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
-import { each } from './streams.ts';
 
 const feedbackIds = column(PolicyProposal, 'triggering_feedback_ids');
 const createdAt = column(PolicyProposal, 'created_at');
@@ -163,10 +163,14 @@ export const proposalsRead = driver(ProposalsReadService, {
       pendingCount: await db.one(drafts, [request.tenantId]),
     };
   }),
-  fetchProposalById: read(named, async (db, { tenantId, proposalId }) => ({
-    proposal: await db.row(proposalOfTenant, [tenantId, proposalId]),
-  })),
-  countDraftProposals: read({}, async (db, { tenantId }) => ({ count: await db.one(drafts, [tenantId]) })),
+  fetchProposalById: read(
+    named,
+    row('proposal', ({ tenantId, proposalId }) => proposalOfTenant.with(tenantId, proposalId)),
+  ),
+  countDraftProposals: read(
+    {},
+    one('count', ({ tenantId }) => drafts.with(tenantId)),
+  ),
   listProposalsPaginated: read({ limit: page, offset: page }, async (db, request) => {
     const counted = total(request);
     const listed = pages(request, { limit: request.limit ?? 50, offset: request.offset });
@@ -193,11 +197,16 @@ export const proposalsRead = driver(ProposalsReadService, {
       approvalRatePercent: decided === 0n ? 0 : roundToTenth((Number(approved) / Number(decided)) * 100),
     };
   }),
-  getProposalDetail: read(named, async (db, { proposalId }) => ({
-    proposal: await db.row(proposalDetail, [proposalId]),
-  })),
-  listProposalVersions: read(named, async (db, { proposalId }) => ({
-    versions: await db.rows(versions, [proposalId]),
-  })),
-  streamProposalVersions: read(named, (db, { proposalId }) => each(db.stream(versions, [proposalId]), 'version')),
+  getProposalDetail: read(
+    named,
+    row('proposal', ({ proposalId }) => proposalDetail.with(proposalId)),
+  ),
+  listProposalVersions: read(
+    named,
+    rows('versions', ({ proposalId }) => versions.with(proposalId)),
+  ),
+  streamProposalVersions: read(
+    named,
+    each('version', ({ proposalId }) => versions.with(proposalId)),
+  ),
 });

@@ -4,12 +4,13 @@ import type { Logger } from 'pino';
 import { Code, codeName, invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import type { CallNotes } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
+import { runOnce } from '../database/requests.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
-import { answerOnce, READ_COMMITTED } from '../database/single-use.ts';
+import { inImplicit, inOwn, READ_COMMITTED } from '../database/single-use.ts';
 import { isServerError, problemOf, toRpcError } from '../database/sqlstate.ts';
 import type { TransactionRegistry } from '../database/transactions.ts';
-import type { Endpoint } from './endpoint.ts';
+import type { ControlEndpoint, DriverEndpoint, Endpoint } from './endpoint.ts';
 import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
 import type { Identity } from './identity.ts';
 
@@ -35,7 +36,16 @@ export interface Inbound extends Admitted {
   readonly signal: Signal;
   /** Stored values of the answer that were not carried exactly; the listener sends them as {@link INEXACT}. */
   readonly notes: CallNotes;
+  /** Whether the listener takes responses as bytes where rows can be made into them directly. */
+  readonly encoded: boolean;
 }
+
+/** A response: a message, or the bytes of one. */
+export type Reply = Message | Buffer;
+
+/** The bytes of a response. */
+export const replyBytes = (output: DescMessage, response: Reply): Uint8Array =>
+  Buffer.isBuffer(response) ? response : toBinary(output, response);
 
 /** Trailer that names them. */
 export const INEXACT = 'inexact-values';
@@ -111,13 +121,13 @@ export class Pipeline {
   }
 
   /** Runs a call with one response. */
-  async unary(inbound: Inbound, decode: () => Message): Promise<Message> {
+  async unary(inbound: Inbound, decode: () => Message): Promise<Reply> {
     const entry: Entry = { inbound, startedAt: performance.now() };
     const { endpoint } = inbound;
     try {
       const request = this.#admit(entry, decode);
       const response = await this.#answer(entry, request);
-      if (endpoint.kind === 'control') entry.transaction ??= transactionOf(response);
+      if (endpoint.kind === 'control') entry.transaction ??= transactionOf(response as Message);
       this.#note(entry);
       return response;
     } catch (error) {
@@ -125,27 +135,36 @@ export class Pipeline {
     }
   }
 
-  /** Runs a call with a stream of responses. */
-  stream(inbound: Inbound, decode: () => Message): AsyncGenerator<Message> {
+  /** Runs a call with a stream of responses, which come in batches. */
+  stream(inbound: Inbound, decode: () => Message): AsyncGenerator<readonly Reply[]> {
     const entry: Entry = { inbound, startedAt: performance.now() };
     return this.#responses(entry, () => this.#source(entry, this.#admit(entry, decode)));
   }
 
   /** Runs a call with a stream of requests and one of responses; only control RPCs are of that kind. */
-  duplex(inbound: Inbound, requests: AsyncIterable<Message>): AsyncGenerator<Message> {
+  duplex(inbound: Inbound, requests: AsyncIterable<Message>): AsyncGenerator<readonly Reply[]> {
     const entry: Entry = { inbound, startedAt: performance.now() };
-    return this.#responses(entry, () => inbound.endpoint.control!(requests as never, inbound) as AsyncIterable<object>);
+    return this.#responses(entry, () => this.#controlled(entry, inbound.endpoint as ControlEndpoint, requests));
   }
 
-  async *#responses(entry: Entry, source: () => AsyncIterable<object>): AsyncGenerator<Message> {
-    const { endpoint, signal } = entry.inbound;
+  /** Responses of a control RPC, each by itself. */
+  async *#controlled(
+    entry: Entry,
+    { handle, method }: ControlEndpoint,
+    request: Message | AsyncIterable<Message>,
+  ): AsyncGenerator<readonly Message[]> {
+    for await (const response of handle(request as never, entry.inbound) as AsyncIterable<object>) {
+      const message = created(method.output, response);
+      entry.transaction ??= transactionOf(message);
+      yield [message];
+    }
+  }
+
+  async *#responses(entry: Entry, source: () => AsyncIterable<readonly Reply[]>): AsyncGenerator<readonly Reply[]> {
+    const { signal } = entry.inbound;
     let ended = false;
     try {
-      for await (const response of source()) {
-        const message = created(endpoint.method.output, response);
-        if (endpoint.kind === 'control') entry.transaction ??= transactionOf(message);
-        yield message;
-      }
+      yield* source();
       ended = true;
       this.#note(entry);
     } catch (error) {
@@ -190,17 +209,18 @@ export class Pipeline {
     return request;
   }
 
-  async #answer({ inbound }: Entry, request: Message): Promise<Message> {
+  async #answer({ inbound }: Entry, request: Message): Promise<Reply> {
     const { endpoint } = inbound;
-    const { output } = endpoint.method;
-    if (endpoint.control) return created(output, await endpoint.control(request as never, inbound));
-    const run = async (db: Session): Promise<Message> => created(output, await endpoint.run!(db, request, inbound));
+    if (endpoint.kind === 'control') {
+      return created(endpoint.method.output, await endpoint.handle(request as never, inbound));
+    }
+    const run = (db: Session): Promise<Reply> => answered(endpoint, db, request, inbound);
     const scope = readScope(inbound);
     switch (scope.kind) {
       case 'leased':
-        return this.#inLeased(inbound, scope, request, run);
+        return this.#inLeased(inbound, endpoint, scope, request, run);
       case 'single-use':
-        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, scope.requestId, request, run);
+        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, endpoint, scope.requestId, request, run);
         break;
       case 'none':
         if (endpoint.kind === 'write') throw transactionRequired();
@@ -208,49 +228,52 @@ export class Pipeline {
     return run(new AutoCommitSession(this.#database, inbound));
   }
 
-  #inLeased(
+  async #inLeased(
     inbound: Inbound,
+    { kind, name, path, method }: DriverEndpoint,
     { id, sequence }: Scope & { kind: 'leased' },
     request: Message,
-    run: (db: Session) => Promise<Message>,
-  ): Promise<Message> {
-    const { endpoint, caller } = inbound;
-    const transaction = this.#transactions.find(id, caller);
-    if (endpoint.kind === 'compute') return run(new AutoCommitSession(this.#database, inbound));
-    if (sequence === undefined) return transaction.run(endpoint.name, inbound, run);
-    const { output } = endpoint.method;
-    return transaction
-      .once(sequence, digest(endpoint.path, endpoint.method.input, request), () =>
-        transaction.run(endpoint.name, inbound, async (db) => toBinary(output, await run(db))),
-      )
-      .then((bytes) => fromBinary(output, bytes));
+    run: (db: Session) => Promise<Reply>,
+  ): Promise<Reply> {
+    const transaction = this.#transactions.find(id, inbound.caller);
+    if (kind === 'compute') return run(new AutoCommitSession(this.#database, inbound));
+    if (sequence === undefined) return transaction.run(name, inbound, run);
+    const { output } = method;
+    const bytes = await transaction.once(sequence, digest(path, method.input, request), () =>
+      transaction.run(name, inbound, async (db) => replyBytes(output, await run(db))),
+    );
+    return fromBinary(output, bytes);
   }
 
-  #inSingleUse(
+  async #inSingleUse(
     inbound: Inbound,
+    { name, path, method, answering }: DriverEndpoint,
     requestId: string | undefined,
     request: Message,
-    run: (db: Session) => Promise<Message>,
-  ): Promise<Message> {
-    const { endpoint, caller } = inbound;
-    const { input, output } = endpoint.method;
-    const once =
-      requestId === undefined
-        ? undefined
-        : { caller, requestId, method: endpoint.name, hash: digest(endpoint.path, input, request) };
-    return answerOnce(this.#database, READ_COMMITTED, inbound, { output, once }, run);
+    run: (db: Session) => Promise<Reply>,
+  ): Promise<Reply> {
+    const { input, output } = method;
+    if (requestId === undefined) {
+      return answering ? inImplicit(this.#database, inbound, run) : inOwn(this.#database, READ_COMMITTED, inbound, run);
+    }
+    const once = { caller: inbound.caller, requestId, method: name, hash: digest(path, input, request) };
+    const bytes = await inOwn(this.#database, READ_COMMITTED, inbound, (db) =>
+      runOnce(db, once, async () => replyBytes(output, await run(db))),
+    );
+    return fromBinary(output, bytes);
   }
 
-  #source({ inbound }: Entry, request: Message): AsyncIterable<object> {
+  #source(entry: Entry, request: Message): AsyncIterable<readonly Reply[]> {
+    const { inbound } = entry;
     const { endpoint, caller } = inbound;
-    if (endpoint.control) return endpoint.control(request as never, inbound) as AsyncIterable<object>;
-    const run = (db: StreamingSession): AsyncIterable<object> =>
-      endpoint.run!(db, request, inbound) as unknown as AsyncIterable<object>;
+    if (endpoint.kind === 'control') return this.#controlled(entry, endpoint, request);
+    const { answering, name } = endpoint;
+    if (!answering) throw new Error(`${name} is a stream, and declares no statement`);
+    const run = (db: StreamingSession): AsyncIterable<readonly Reply[]> =>
+      inbound.encoded ? answering.encoded(db, request) : answering.messages(db, request);
     const scope = readScope(inbound);
-    if (scope.kind === 'leased') {
-      return this.#transactions.find(scope.id, caller).stream(endpoint.name, inbound, run);
-    }
-    return this.#transactions.reading({ caller, method: endpoint.name }, inbound, run);
+    if (scope.kind === 'leased') return this.#transactions.find(scope.id, caller).stream(name, inbound, run);
+    return this.#transactions.reading({ caller, method: name }, inbound, run);
   }
 
   #fail(entry: Entry, error: unknown): RpcError {
@@ -286,6 +309,13 @@ export class Pipeline {
     );
   }
 }
+
+/** Runs an RPC of a driver. */
+const answered = async (endpoint: DriverEndpoint, db: Session, request: Message, inbound: Inbound): Promise<Reply> => {
+  const { answering } = endpoint;
+  if (!answering) return created(endpoint.method.output, await endpoint.run(db, request, inbound));
+  return (await (inbound.encoded ? answering.bytes(db, request) : answering.message(db, request))).response;
+};
 
 const created = (desc: DescMessage, init: unknown): Message => create(desc, init as MessageInitShape<DescMessage>);
 

@@ -25,7 +25,7 @@ import {
   TransactionService,
   TransactionState,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
-import { type ControlCall, controlEndpoints, type Endpoint } from './endpoint.ts';
+import { type ControlCall, controlEndpoints, type DriverEndpoint, type Endpoint } from './endpoint.ts';
 import { executeHandler, MAX_ATTEMPTS, MAX_OPERATIONS } from './execute.ts';
 import { headerError, SINGLE_USE } from './headers.ts';
 import { isolationLevelOf, isolationOf } from './isolation.ts';
@@ -132,7 +132,7 @@ const heldIdleMs = ({ watched }: ControlCall, asked: number | undefined): number
 export const transactionEndpoints = (
   database: Database,
   transactions: TransactionRegistry,
-  driverEndpoints: readonly Endpoint[],
+  driverEndpoints: readonly DriverEndpoint[],
   closing: AbortSignal,
 ): Endpoint[] => {
   const execute = executeHandler(database, driverEndpoints);

@@ -9,7 +9,7 @@ import {
 import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
 import { Bytes } from '../database/bytes.ts';
 import { formatCodes } from '../database/messages.ts';
-import type { Cell, Notes, Row, RowEncoder, RowWriter } from '../database/statement.ts';
+import type { Cell, Row, RowEncoder, RowWriter } from '../database/statement.ts';
 import { enumNumbers, storedDocument } from './codecs.ts';
 import { keyText, nearest, type Reader } from './inexact.ts';
 import { writeJsonValue } from './json-value.ts';
@@ -31,12 +31,14 @@ const BINARY = new Set([BOOL, BYTEA, INT8, INT2, INT4, FLOAT8, TIMESTAMPTZ]);
 
 const VARINT = 0;
 const FIXED64 = 1;
-const DELIMITED = 2;
+/** Wire type of what has its length before it. */
+export const DELIMITED = 2;
 
 const int32At = (bytes: Buffer, at: number): number =>
   (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
 
-const tagOf = ({ number }: DescField, wireType: number): Buffer => {
+/** The bytes that stand before a field. */
+export const tagOf = ({ number }: DescField, wireType: number): Buffer => {
   const out = new Bytes(8);
   out.varint((number << 3) | wireType);
   return Buffer.from(out.written());

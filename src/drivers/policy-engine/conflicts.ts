@@ -8,12 +8,12 @@ import {
   type StreamConflictsRequest,
   UnresolvedConflictSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { affected, each, one, rows } from '../../statements/answers.ts';
 import { filteredList, where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
-import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
 const of = (name: ColumnOf<typeof PolicyConflict>): string => column(PolicyConflict, name);
@@ -61,24 +61,28 @@ const matching = (request: FetchConflictsRequest | StreamConflictsRequest) =>
 
 /** Conflicts between policies: found, listed, settled. */
 export const conflictRpcs = {
-  fetchConflicts: read({}, async (db, request) => {
-    const query = matching(request);
-    return { conflicts: await db.rows(query.statement, query.params) };
-  }),
-  streamConflicts: read({}, (db, request) => {
-    const query = matching(request);
-    return each(db.stream(query.statement, query.params), 'conflict');
-  }),
-  fetchUnresolvedConflicts: read({}, async (db) => ({ conflicts: await db.rows(unresolvedConflicts, []) })),
-  streamUnresolvedConflicts: read({}, (db) => each(db.stream(unresolvedConflicts, []), 'conflict')),
+  fetchConflicts: read(
+    {},
+    rows('conflicts', (request) => matching(request)),
+  ),
+  streamConflicts: read(
+    {},
+    each('conflict', (request) => matching(request)),
+  ),
+  fetchUnresolvedConflicts: read(
+    {},
+    rows('conflicts', () => unresolvedConflicts.with()),
+  ),
+  streamUnresolvedConflicts: read(
+    {},
+    each('conflict', () => unresolvedConflicts.with()),
+  ),
   resolveConflict: write(
     { conflict_id: fits(PolicyConflict, 'id'), resolved_by: fits(PolicyConflict, 'resolved_by') },
-    async (db, { conflictId, resolution, resolvedBy }) => ({
-      rowsAffected: await db.execute(resolveConflict, [conflictId, resolution, resolvedBy]),
-    }),
+    affected(({ conflictId, resolution, resolvedBy }) => resolveConflict.with(conflictId, resolution, resolvedBy)),
   ),
-  insertConflict: write(newConflict.rules, async (db, request) => ({
-    conflict: await db.one(insertConflict, newConflict.params(request)),
-    rowsAffected: 1n,
-  })),
+  insertConflict: write(
+    newConflict.rules,
+    one('conflict', (request) => insertConflict.with(...newConflict.params(request)), { rowsAffected: 1n }),
+  ),
 } satisfies Part;

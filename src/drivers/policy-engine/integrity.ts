@@ -13,9 +13,9 @@ import {
   IntegrityTable,
   TemporalPolicyForIntegritySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { each, rows } from '../../statements/answers.ts';
 import { projection } from '../../statements/projection.ts';
 import { read } from '../driver.ts';
-import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
 const active = (entity: Table<'id' | 'is_active' | 'created_at'>): string =>
@@ -58,16 +58,28 @@ const ethicalConstraints = statement(
 
 /** What an engine reads to check that its policies are whole. */
 export const integrityRpcs = {
-  fetchActivePoliciesForIntegrity: read({}, async (db, request) => ({
-    names: await db.rows(namesOf(request.table), []),
-  })),
-  streamActivePoliciesForIntegrity: read({}, (db, request) => each(db.stream(namesOf(request.table), []), 'name')),
-  fetchTemporalPoliciesForIntegrity: read({}, async (db) => ({
-    temporalPolicies: await db.rows(temporalPolicies, []),
-  })),
-  streamTemporalPoliciesForIntegrity: read({}, (db) => each(db.stream(temporalPolicies, []), 'temporalPolicy')),
-  fetchEthicalConstraintsForIntegrity: read({}, async (db) => ({
-    ethicalConstraints: await db.rows(ethicalConstraints, []),
-  })),
-  streamEthicalConstraintsForIntegrity: read({}, (db) => each(db.stream(ethicalConstraints, []), 'ethicalConstraint')),
+  fetchActivePoliciesForIntegrity: read(
+    {},
+    rows('names', (request) => namesOf(request.table).with()),
+  ),
+  streamActivePoliciesForIntegrity: read(
+    {},
+    each('name', (request) => namesOf(request.table).with()),
+  ),
+  fetchTemporalPoliciesForIntegrity: read(
+    {},
+    rows('temporalPolicies', () => temporalPolicies.with()),
+  ),
+  streamTemporalPoliciesForIntegrity: read(
+    {},
+    each('temporalPolicy', () => temporalPolicies.with()),
+  ),
+  fetchEthicalConstraintsForIntegrity: read(
+    {},
+    rows('ethicalConstraints', () => ethicalConstraints.with()),
+  ),
+  streamEthicalConstraintsForIntegrity: read(
+    {},
+    each('ethicalConstraint', () => ethicalConstraints.with()),
+  ),
 } satisfies Part;

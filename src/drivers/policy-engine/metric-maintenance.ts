@@ -8,6 +8,7 @@ import {
   FetchTemporalStatsResponseSchema,
   FetchTemporalStorageStatsResponseSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { affected, response } from '../../statements/answers.ts';
 import { rowsOf } from '../../statements/projection.ts';
 import { sumOf } from '../../statements/sums.ts';
 import { read, write } from '../driver.ts';
@@ -126,16 +127,24 @@ const storageStats = statement(
 
 /** Keeping the event table small, and seeing how large it is. */
 export const metricMaintenanceRpcs = {
-  deleteOldTemporalEvents: write({ retention_hours: hours }, async (db, { retentionHours }) => ({
-    rowsAffected: await db.execute(deleteOld, [retentionHours]),
-  })),
+  deleteOldTemporalEvents: write(
+    { retention_hours: hours },
+    affected(({ retentionHours }) => deleteOld.with(retentionHours)),
+  ),
   compactTemporalEvents: write(
     { compact_hours: hours, retention_hours: hours },
-    async (db, { compactHours, retentionHours }) => await db.one(compact, [compactHours, retentionHours]),
+    response(({ compactHours, retentionHours }) => compact.with(compactHours, retentionHours)),
   ),
-  capTemporalEvents: write({}, async (db, { maxPerPolicy }) => ({
-    rowsAffected: await db.execute(cap, [maxPerPolicy]),
-  })),
-  fetchTemporalStats: read({}, async (db) => await db.one(stats, [])),
-  fetchTemporalStorageStats: read({}, async (db) => await db.one(storageStats, [])),
+  capTemporalEvents: write(
+    {},
+    affected(({ maxPerPolicy }) => cap.with(maxPerPolicy)),
+  ),
+  fetchTemporalStats: read(
+    {},
+    response(() => stats.with()),
+  ),
+  fetchTemporalStorageStats: read(
+    {},
+    response(() => storageStats.with()),
+  ),
 } satisfies Part;

@@ -7,12 +7,12 @@ import {
   FetchTemporalMetricTotalResponseSchema,
   TemporalMetricWindowSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { each, one, response, rows } from '../../statements/answers.ts';
 import { filteredList, nonEmpty, where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { projection, rowsOf } from '../../statements/projection.ts';
 import { sumOf } from '../../statements/sums.ts';
 import { read } from '../driver.ts';
-import { each } from '../streams.ts';
 import type { Part } from './contract.ts';
 
 const event = (name: ColumnOf<typeof TemporalMetricEvent>): string => column(TemporalMetricEvent, name);
@@ -76,25 +76,22 @@ const policyId = fits(TemporalMetricWindow, 'policy_id');
 
 /** What temporal policies have measured. */
 export const metricSumRpcs = {
-  fetchTemporalMetricSum: read({ policy_id: policyId, window_seconds: windowSeconds }, async (db, request) => ({
-    total: await db.one(metricSum, [request.policyId, request.windowSeconds]),
-  })),
+  fetchTemporalMetricSum: read(
+    { policy_id: policyId, window_seconds: windowSeconds },
+    one('total', (request) => metricSum.with(request.policyId, request.windowSeconds)),
+  ),
   fetchTemporalMetricTotal: read(
     { policy_id: policyId, window_seconds: windowSeconds },
-    async (db, request) =>
-      await db.one(metricTotal, [
-        request.policyId,
-        request.windowSeconds,
-        nonEmpty(request.agentId),
-        nonEmpty(request.tenantId),
-      ]),
+    response((request) =>
+      metricTotal.with(request.policyId, request.windowSeconds, nonEmpty(request.agentId), nonEmpty(request.tenantId)),
+    ),
   ),
-  fetchTemporalMetricWindows: read({ policy_id: policyId, limit: page }, async (db, request) => {
-    const query = metricWindows(request, { limit: request.limit ?? 100 });
-    return { windows: await db.rows(query.statement, query.params) };
-  }),
-  streamTemporalMetricWindows: read({ policy_id: policyId }, (db, request) => {
-    const query = metricWindows(request);
-    return each(db.stream(query.statement, query.params), 'window');
-  }),
+  fetchTemporalMetricWindows: read(
+    { policy_id: policyId, limit: page },
+    rows('windows', (request) => metricWindows(request, { limit: request.limit ?? 100 })),
+  ),
+  streamTemporalMetricWindows: read(
+    { policy_id: policyId },
+    each('window', (request) => metricWindows(request)),
+  ),
 } satisfies Part;

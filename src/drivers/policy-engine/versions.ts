@@ -11,6 +11,7 @@ import {
   PolicySetVersionSummarySchema,
   type PolicySetVersion as VersionMessage,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { affected, one, row, rows } from '../../statements/answers.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
@@ -150,28 +151,44 @@ const switched = async (
 
 /** Versions of the policy set. */
 export const versionRpcs = {
-  fetchPolicyVersions: read({ limit: page }, async (db, { includeInactive, limit = 20 }) => ({
-    policyVersions: await db.rows(includeInactive ? allVersions : versionsInStanding, [limit]),
-  })),
-  fetchCurrentActiveVersion: read({}, async (db) => ({ policyVersion: await db.row(activeVersion, []) })),
-  fetchPolicyVersionById: read({ version_id: fits(PolicySetVersion, 'id') }, async (db, { versionId }) => ({
-    policyVersion: await db.row(versionById, [versionId]),
-  })),
-  fetchPolicyVersionByIdOrVersion: read({}, async (db, { versionId }) => ({
-    policyVersion: await db.row(versionByIdOrVersion, target(versionId)),
-  })),
-  fetchVersionForRollback: read({}, async (db, request) => ({
-    policyVersion: await db.row(versionForRollback, [request.version]),
-  })),
-  deactivateAllVersions: write({}, async (db) => ({ rowsAffected: await db.execute(deactivateAll, []) })),
-  insertPolicyVersion: write(newVersion.rules, async (db, request) => ({
-    versionId: await db.one(insertVersion, newVersion.params(request)),
-    rowsAffected: 1n,
-  })),
-  markVersionRolledBack: write({ by: fits(PolicySetVersion, 'rolled_back_by') }, async (db, { by }) => ({
-    rowsAffected: await db.execute(markRolledBack, [by]),
-  })),
-  activateVersion: write({}, async (db, request) => ({ rowsAffected: await db.execute(activate, [request.version]) })),
+  fetchPolicyVersions: read(
+    { limit: page },
+    rows('policyVersions', ({ includeInactive, limit = 20 }) =>
+      (includeInactive ? allVersions : versionsInStanding).with(limit),
+    ),
+  ),
+  fetchCurrentActiveVersion: read(
+    {},
+    row('policyVersion', () => activeVersion.with()),
+  ),
+  fetchPolicyVersionById: read(
+    { version_id: fits(PolicySetVersion, 'id') },
+    row('policyVersion', ({ versionId }) => versionById.with(versionId)),
+  ),
+  fetchPolicyVersionByIdOrVersion: read(
+    {},
+    row('policyVersion', ({ versionId }) => versionByIdOrVersion.with(...target(versionId))),
+  ),
+  fetchVersionForRollback: read(
+    {},
+    row('policyVersion', (request) => versionForRollback.with(request.version)),
+  ),
+  deactivateAllVersions: write(
+    {},
+    affected(() => deactivateAll.with()),
+  ),
+  insertPolicyVersion: write(
+    newVersion.rules,
+    one('versionId', (request) => insertVersion.with(...newVersion.params(request)), { rowsAffected: 1n }),
+  ),
+  markVersionRolledBack: write(
+    { by: fits(PolicySetVersion, 'rolled_back_by') },
+    affected(({ by }) => markRolledBack.with(by)),
+  ),
+  activateVersion: write(
+    {},
+    affected((request) => activate.with(request.version)),
+  ),
   activateVersionExclusively: write({}, async (db, { versionId }) => {
     const { others, ...rest } = await switched(db, activateExclusively, target(versionId));
     return { ...rest, deactivated: others };

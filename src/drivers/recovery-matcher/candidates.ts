@@ -13,11 +13,11 @@ import {
   RecoveryCandidateSchema,
   type RecoveryMatcherService,
 } from '../../gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
+import { each, one, response, rows } from '../../statements/answers.ts';
 import { document, lowerEnumText } from '../../statements/codecs.ts';
 import { filteredCount, filteredList, where } from '../../statements/filters.ts';
 import { projection, rowsOf } from '../../statements/projection.ts';
 import { type Rpcs, read, write } from '../driver.ts';
-import { each } from '../streams.ts';
 
 const of = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
 
@@ -119,19 +119,24 @@ const noCandidate = (id: number): RpcError =>
 
 /** Candidates: lists, counts and decisions. */
 export const candidateRpcs = {
-  getCandidates: read({ limit: page, offset: page }, async (db, { status, limit = 50, offset = 0 }) => {
-    const query = candidates({ decision: ofStatus(status) }, { limit, offset });
-    return { candidates: await db.rows(query.statement, query.params) };
-  }),
-  streamCandidates: read({}, (db, { status }) => {
-    const query = candidates({ decision: ofStatus(status) });
-    return each(db.stream(query.statement, query.params), 'candidate');
-  }),
-  countCandidates: read({}, async (db, { status }) => {
-    const query = candidateCount({ decision: ofStatus(status) });
-    return { count: await db.one(query.statement, query.params) };
-  }),
-  countByStatus: read({}, async (db) => await db.one(countByStatus, [])),
+  getCandidates: read(
+    { limit: page, offset: page },
+    rows('candidates', ({ status, limit = 50, offset = 0 }) =>
+      candidates({ decision: ofStatus(status) }, { limit, offset }),
+    ),
+  ),
+  streamCandidates: read(
+    {},
+    each('candidate', ({ status }) => candidates({ decision: ofStatus(status) })),
+  ),
+  countCandidates: read(
+    {},
+    one('count', ({ status }) => candidateCount({ decision: ofStatus(status) })),
+  ),
+  countByStatus: read(
+    {},
+    response(() => countByStatus.with()),
+  ),
   approveCandidate: write(
     {
       decision: (value: CandidateDecision) =>
