@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { Migrator } from '@mikro-orm/migrations';
 import { defineConfig, type MikroORM, SchemaGenerator } from '@mikro-orm/postgresql';
-import { entities } from './src/entities/index.ts';
+import { entities } from './src/entities/all.ts';
 
 const refuse = async (): Promise<never> => {
   throw new Error(

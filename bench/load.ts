@@ -1,64 +1,92 @@
-/**
- * Sends one gRPC request over and over and prints what came back: `{ rps, p50 }`, requests a second and median latency
- * in ms. A bare HTTP/2 client in a process of its own, so that it takes as little as possible from the server's cores.
- *
- * node bench/load.ts <authority> <path> <request, base64> <headers, JSON> <concurrency> <ms>
- */
-import { once } from 'node:events';
-import { connect } from 'node:http2';
+/** Load: so many callers, each with its next call as soon as it has its answer, or calls at a given rate. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Call, Channel } from './channel.ts';
 
-const [authority, path, request, headers, concurrency, ms] = process.argv.slice(2) as [
-  string,
-  string,
-  string,
-  string,
-  string,
-  string,
-];
-const message = Buffer.from(request, 'base64');
-const frame = Buffer.alloc(5 + message.length);
-frame.writeUInt32BE(message.length, 1);
-message.copy(frame, 5);
+export interface Load {
+  /** The calls, made in turn. */
+  readonly calls: readonly Call[];
+  /** Bytes of the body every answer has: one that differs ends the bench. */
+  readonly bytes: number;
+  readonly callers: number;
+  readonly ms: number;
+  /** Calls a second; absent: as many as the callers can. */
+  readonly rate?: number;
+}
 
-const session = connect(`http://${authority}`, { settings: { initialWindowSize: 1 << 20 } });
-await once(session, 'connect');
-session.setLocalWindowSize(1 << 24);
-const ends = performance.now() + Number(ms);
-const latencies: number[] = [];
+/** Requests a second; latencies in ms. */
+export interface Loaded {
+  readonly count: number;
+  readonly rps: number;
+  readonly p50: number;
+  readonly p99: number;
+}
 
-const call = (): Promise<void> =>
-  new Promise((resolve, reject) => {
+/** Callers that share a connection, as the calls of one client do. */
+const CALLERS_A_CONNECTION = 16;
+
+/** The share `q` of sorted values lies at or below it. */
+export const quantile = (sorted: ArrayLike<number>, q: number): number =>
+  sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? Number.NaN;
+
+/** Puts load on the server at `address`. */
+export const drive = async (address: string, { calls, bytes, callers, ms, rate }: Load): Promise<Loaded> => {
+  const channels = await Promise.all(
+    Array.from({ length: Math.ceil(callers / CALLERS_A_CONNECTION) }, () => Channel.open(address)),
+  );
+  const latencies: number[] = [];
+  const began = performance.now();
+  const ends = began + ms;
+  let made = 0;
+  const once = (channel: Channel, then: (error?: Error) => void): void => {
+    const call = calls[made % calls.length]!;
+    made += 1;
     const started = performance.now();
-    const stream = session.request({
-      ':method': 'POST',
-      ':path': path,
-      'content-type': 'application/grpc',
-      te: 'trailers',
-      ...(JSON.parse(headers) as Record<string, string>),
-    });
-    let status: unknown;
-    stream.on('response', (received) => {
-      status = received['grpc-status'];
-    });
-    stream.on('trailers', (trailers) => {
-      status = trailers['grpc-status'];
-    });
-    stream.on('error', reject);
-    stream.on('end', () => {
-      if (Number(status) !== 0) reject(new Error(`${path} ended with status ${status}`));
+    channel.start(call, (error, answer) => {
       latencies.push(performance.now() - started);
-      resolve();
+      if (error) then(new Error(`${call.path}: ${error.message}`));
+      else if (answer.bytes !== bytes) then(new Error(`${call.path}: ${answer.bytes} bytes, and not ${bytes}`));
+      else then();
     });
-    stream.resume();
-    stream.end(frame);
-  });
-
-await Promise.all(
-  Array.from({ length: Number(concurrency) }, async () => {
-    while (performance.now() < ends) await call();
-  }),
-);
-session.close();
-latencies.sort((a, b) => a - b);
-const rps = latencies.length / (Number(ms) / 1_000);
-process.stdout.write(JSON.stringify({ rps, p50: latencies[Math.floor(latencies.length / 2)] }));
+  };
+  const busy = (channel: Channel): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const next = (error?: Error): void => {
+        if (error) reject(error);
+        else if (performance.now() < ends) once(channel, next);
+        else resolve();
+      };
+      next();
+    });
+  // What is late is sent at once, so that a slow server meets a queue and not a slower load.
+  const paced = async (perSecond: number): Promise<void> => {
+    let open = 0;
+    let failed: Error | undefined;
+    const done = (error?: Error): void => {
+      open -= 1;
+      failed ??= error;
+    };
+    for (let sent = 0; !failed && performance.now() < ends; await sleep(1)) {
+      const due = ((performance.now() - began) / 1_000) * perSecond;
+      for (; sent < due; sent += 1) {
+        open += 1;
+        once(channels[sent % channels.length]!, done);
+      }
+    }
+    while (!failed && open > 0) await sleep(1);
+    if (failed) throw failed;
+  };
+  try {
+    if (rate) await paced(rate);
+    else await Promise.all(Array.from({ length: callers }, (_, caller) => busy(channels[caller % channels.length]!)));
+  } finally {
+    for (const channel of channels) channel.close();
+  }
+  const seconds = (performance.now() - began) / 1_000;
+  const sorted = Float64Array.from(latencies).sort();
+  return {
+    count: sorted.length,
+    rps: sorted.length / seconds,
+    p50: quantile(sorted, 0.5),
+    p99: quantile(sorted, 0.99),
+  };
+};

@@ -1,180 +1,120 @@
-import { type Config, ConfigError, loadConfig, settingsHelp } from './config.ts';
-import { EmbeddedError } from './database/embedded.ts';
-import {
-  BlockedError,
-  findingText,
-  migrateCheck,
-  migrateUp,
-  migrationStatus,
-  ObstacleError,
-  UnreachableError,
-} from './database/migrate.ts';
-import { readTarget } from './database/target.ts';
-import { Exit } from './exit.ts';
-import { createLog, standardError, standardOutput } from './log.ts';
+import { parseArgs } from 'node:util';
+import { doctor } from './commands/doctor.ts';
+import { serveEphemeral } from './commands/ephemeral.ts';
+import { migrate } from './commands/migrate.ts';
+import { complain, errors, exit, output, say } from './commands/output.ts';
+import { serve } from './commands/serve.ts';
+import { token } from './commands/token.ts';
+import { wait } from './commands/wait.ts';
+import { AddressError, ConfigError, duration, loadConfig, settingsHelp } from './config.ts';
+import { RpcError } from './contract/errors.ts';
+import { BlockedError, ObstacleError, SchemaError, UnreachableError } from './database/migrate/migrate.ts';
+import { EmbeddedError } from './embedded/embedded.ts';
+import { EXIT } from './exit.ts';
+import { VERSION } from './version.ts';
 
 const HELP = `policy-sidecar: the data access of policy engines as gRPC services over PostgreSQL
 
 Usage: policy-sidecar [serve] [settings]     serve until SIGINT or SIGTERM (default)
+       policy-sidecar serve --ephemeral      the same for tests: a database that goes with it, free ports, one line of JSON
+                                             that says where; ends with its parent
        policy-sidecar migrate up [settings]      bring the database's schema up to date
-       policy-sidecar migrate status [settings]  show what is applied and what is pending
+       policy-sidecar migrate status [settings]  show what is applied and what is pending; exits with 4 where something is
        policy-sidecar migrate check [settings]   show what would stop or change it, changing nothing; exits with 1 where
                                                  something would stop it
-       policy-sidecar --help | -h
+       policy-sidecar doctor [settings]      show what database and configuration lack, each with what to do, changing
+                                             nothing; exits with 1 where serving would fail
+       policy-sidecar wait [--timeout 60s] [settings]  wait until a sidecar serves
+       policy-sidecar health                 whether one does, by environment variables alone: a probe
+       policy-sidecar token NAME             a new token for a caller, and its line for the tokens file
+       policy-sidecar --help | -h | --version
+
+Exit codes: 0 done; 1 the answer is no, or a fault of the program; 2 wrong use or setting; 3 the database cannot be
+reached; 4 its schema is older; 5 an address cannot be had, another process has it; 6 something in the database is in a
+migration's way; 130 a second signal.
 
 Settings, as flag or environment variable (a flag wins):
 ${settingsHelp()}
 `;
 
-const output = standardOutput();
-const errors = standardError();
-const exit = new Exit(() => {
-  errors.write('policy-sidecar: cut off, since it had not ended in time\n');
-  errors.flushSync();
-});
-
-const say = (line: string): void => output.write(`${line}\n`);
-
-/** News of what takes long, apart from what came of it. */
-const tell = (line: string): void => errors.write(`${line}\n`);
-
-const complain = (line: string): number => {
-  errors.write(`policy-sidecar: ${line}\n`);
-  return 2;
-};
-
-const USER_ERRORS = [BlockedError, ConfigError, EmbeddedError, ObstacleError, UnreachableError];
-
 const firstLine = (text: string): string => text.trim().split('\n')[0]!;
+
+const exitCodeOf = (error: Error): number | undefined => {
+  if (error instanceof UnreachableError || error instanceof EmbeddedError) return EXIT.unreachable;
+  if (error instanceof RpcError) return error.reason === 'DATABASE_UNAVAILABLE' ? EXIT.unreachable : EXIT.misuse;
+  if (error instanceof SchemaError) return EXIT.olderSchema;
+  if (error instanceof AddressError) return EXIT.address;
+  if (error instanceof ConfigError) return EXIT.misuse;
+  return error instanceof BlockedError || error instanceof ObstacleError ? EXIT.obstacle : undefined;
+};
 
 /** One line for whatever went wrong; a problem that it does not explain also names its place in the program. */
 const explain = (error: unknown): number => {
-  if (!(error instanceof Error)) return complain(firstLine(String(error)));
-  const [cause] = error instanceof AggregateError ? error.errors : [];
-  const { code, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number };
-  if (code === 'EADDRINUSE' && address !== undefined)
-    return complain(`${address}:${port} is in use by another process`);
+  if (!(error instanceof Error)) return complain(firstLine(String(error)), EXIT.no);
   // Each line of it is a finding of its own.
-  if (error instanceof ObstacleError) return complain(error.message);
+  if (error instanceof ObstacleError) return complain(error.message, EXIT.obstacle);
+  const [cause] = error instanceof AggregateError ? error.errors : [];
+  const { code } = error as NodeJS.ErrnoException;
   const message = firstLine(error.message || cause?.message || code || error.name);
-  if (code !== undefined || USER_ERRORS.some((type) => error instanceof type)) return complain(message);
-  if (/^No address added out of total/.test(message)) return complain(`the gRPC listener cannot be bound: ${message}`);
-  const [place] = /(?<=\/)src\/\S+:\d+:\d+/.exec(error.stack ?? '') ?? [];
-  return complain(place === undefined ? message : `${message} (${error.name} at ${place})`);
+  const known = exitCodeOf(error);
+  if (known !== undefined || code !== undefined) return complain(message, known ?? EXIT.misuse);
+  const [place] = /(?<=\/)(?:src|dist)\/\S+:\d+:\d+/.exec(error.stack ?? '') ?? [];
+  return complain(place === undefined ? message : `${message} (${error.name} at ${place})`, EXIT.no);
 };
 
-interface Source {
-  readonly url: string;
-  readonly description: string;
-  /** Settles when it has gone for good, with why. */
-  readonly failed: Promise<Error>;
-  close(): Promise<void>;
-}
-
-/** The configured database, or the embedded one. */
-const openSource = async ({ databaseUrl, dataDir }: Config, report?: (event: string) => void): Promise<Source> => {
-  if (databaseUrl !== undefined) {
-    const failed = new Promise<never>(() => {});
-    return { url: databaseUrl, description: readTarget(databaseUrl).description, failed, close: async () => {} };
-  }
-  const { startEmbedded } = await import('./database/embedded.ts');
-  const embedded = await startEmbedded({ dataDir, ...(report ? { report } : {}) });
-  return {
-    url: embedded.url,
-    description: `embedded PostgreSQL in ${embedded.dataDir}`,
-    failed: embedded.failed,
-    close: () => embedded.stop(),
-  };
+/** Takes options that only one command knows out of its flags. */
+const own = (flags: readonly string[], options: Record<string, { type: 'string' | 'boolean' }>) => {
+  const { values, tokens } = parseArgs({ args: [...flags], options, strict: false, tokens: true });
+  const taken = new Set(
+    tokens.flatMap((token) => {
+      if (token.kind !== 'option' || !Object.hasOwn(options, token.name)) return [];
+      const next = token.value !== undefined && !token.inlineValue;
+      return next ? [token.index, token.index + 1] : [token.index];
+    }),
+  );
+  return { values, rest: flags.filter((_, index) => !taken.has(index)) };
 };
 
-const migrate = async (action: string | undefined, config: Config): Promise<number> => {
-  if (action !== 'up' && action !== 'status' && action !== 'check') {
-    return complain('migrate takes `up`, `status` or `check`');
-  }
-  const source = await openSource(config);
+const WAIT = '60s';
+
+const timeoutOf = (text: unknown): number => {
   try {
-    if (action === 'up') {
-      const applied = await migrateUp(source.url, { say: tell, onApplied: (name) => say(`applied ${name}`) });
-      if (applied.length === 0) say('nothing to apply');
-      return 0;
-    }
-    if (action === 'check') {
-      const findings = await migrateCheck(source.url);
-      for (const finding of findings) say(findingText(finding));
-      if (findings.length === 0) say('nothing to change');
-      return findings.some(({ level }) => level === 'stop') ? 1 : 0;
-    }
-    const { executed, pending, unknown } = await migrationStatus(source.url);
-    for (const { name, at } of executed) say(`applied  ${name}  ${at}`);
-    for (const name of pending) say(`pending  ${name}`);
-    for (const name of unknown) say(`newer    ${name}`);
-    return 0;
-  } finally {
-    await source.close();
-  }
-};
-
-/** A schema older than the program is only touched where the user has said so, or where nobody else uses it. */
-const ensureSchema = async (config: Config, url: string): Promise<void> => {
-  const { pending } = await migrationStatus(url);
-  if (pending.length === 0) return;
-  if (config.databaseUrl !== undefined && !config.migrate) {
-    throw new ConfigError(
-      `the database lacks ${pending.length} migration(s): run \`policy-sidecar migrate up\`, or set SIDECAR_MIGRATE=up`,
-    );
-  }
-  await migrateUp(url, { say: tell });
-};
-
-const EXAMPLE = 'hoc.cus.policies.v1.PolicyEngineService/FetchRiskCeilings';
-
-const serve = async (config: Config): Promise<number> => {
-  const log = createLog(config.logLevel, errors);
-  exit.onSignal(config.drainTimeoutMs);
-  const source = await openSource(config, (event) => log.warn(event));
-  try {
-    await ensureSchema(config, source.url);
-    // A listener that cannot be bound is told in one line; this library would add a second.
-    process.env['GRPC_VERBOSITY'] ??= 'NONE';
-    const { startServer } = await import('./server/sidecar.ts');
-    const server = await startServer(config, { url: source.url, log });
-    say(`gRPC      ${server.grpcAddress}`);
-    if (server.httpAddress) say(`HTTP      ${server.httpAddress} (Connect, gRPC-Web, JSON)`);
-    say(`database  ${source.description}`);
-    const token = config.tokensFile ? `-H 'authorization: Bearer <token>' ` : '';
-    say(`try       grpcurl -plaintext ${token}${server.grpcAddress.replace(/^unix:/, '-unix ')} ${EXAMPLE}`);
-    if (server.httpAddress) {
-      const [socket] = /(?<=^unix:).*/.exec(server.httpAddress) ?? [];
-      const where = socket ? `--unix-socket ${socket} http://localhost` : `http://${server.httpAddress}`;
-      say(`          curl ${token}-H 'content-type: application/json' -d '{}' ${where}/${EXAMPLE}`);
-    }
-    let problem: Error | undefined;
-    void source.failed.then((error) => {
-      problem = error;
-      exit.request();
-    });
-    await exit.requested;
-    log.info('draining');
-    await server.stop();
-    log.info('stopped');
-    return problem ? complain(problem.message) : 0;
-  } finally {
-    await source.close();
+    return duration(String(text));
+  } catch (error) {
+    throw new ConfigError(`--timeout ${(error as Error).message}`);
   }
 };
 
 const run = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> => {
   if (argv.includes('--help') || argv.includes('-h')) {
     say(HELP);
-    return 0;
+    return EXIT.done;
+  }
+  if (argv.includes('--version')) {
+    say(`policy-sidecar ${VERSION} (Node ${process.version})`);
+    return EXIT.done;
   }
   const words = argv.findIndex((word) => word.startsWith('-'));
   const [command = 'serve', action, ...rest] = words === -1 ? argv : argv.slice(0, words);
   const flags = words === -1 ? [] : argv.slice(words);
   try {
     if (command === 'migrate' && rest.length === 0) return await migrate(action, loadConfig(flags, env));
-    if (command !== 'serve' || action !== undefined) return complain(`unknown command: ${argv.join(' ')}`);
-    return await serve(loadConfig(flags, env));
+    if (command === 'token' && rest.length === 0 && flags.length === 0) return token(action);
+    if (action === undefined) {
+      switch (command) {
+        case 'serve': {
+          const { values, rest: settings } = own(flags, { ephemeral: { type: 'boolean' } });
+          return await (values['ephemeral'] ? serveEphemeral(settings, env) : serve(loadConfig(settings, env)));
+        }
+        case 'doctor':
+          return await doctor(loadConfig(flags, env));
+        case 'wait': {
+          const { values, rest: settings } = own(flags, { timeout: { type: 'string' } });
+          return await wait(loadConfig(settings, env), timeoutOf(values['timeout'] ?? WAIT));
+        }
+      }
+    }
+    throw new ConfigError(`unknown command: ${argv.join(' ')}`);
   } catch (error) {
     return explain(error);
   }
@@ -183,7 +123,7 @@ const run = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<num
 /** What a reader of the output gets to take the rest of it. */
 const LAST_LINES_MS = 200;
 
-/** Runs the command, and ends the process with its exit code: 0, or 2 with one line on standard error. */
+/** Runs the command, and ends the process with its exit code and, where something went wrong, one line on standard error. */
 export const main = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<never> => {
   // Node itself would write these in a way that waits for the reader.
   process.removeAllListeners('warning');
@@ -191,7 +131,7 @@ export const main = async (argv: readonly string[], env: NodeJS.ProcessEnv): Pro
   process.on('uncaughtException', (error) => {
     errors.write(`${error.stack}\n`);
     errors.flushSync();
-    void exit.leave(1);
+    void exit.leave(EXIT.no);
   });
   const code = await run(argv, env);
   await Promise.all([output.settle(LAST_LINES_MS), errors.settle(LAST_LINES_MS)]);

@@ -1,16 +1,25 @@
 import { parseArgs } from 'node:util';
 import { readTarget } from './database/target.ts';
+import { GRPC_LISTEN } from './health.ts';
 import { LOG_LEVELS } from './log.ts';
 
 /** Everything that can be set, checked and complete. Times are milliseconds. */
 export interface Config {
   /** PostgreSQL to use; undefined: the embedded one. */
   readonly databaseUrl: string | undefined;
+  /** How long a start waits for a database that is not there yet. */
+  readonly databaseWaitMs: number;
   readonly dataDir: string;
   /** `host:port` or `unix:/path`. */
   readonly grpcListen: string;
   /** `host:port` or `unix:/path`; undefined: no HTTP listener. */
   readonly httpListen: string | undefined;
+  /** Names that requests may call the HTTP port by; `*` is any. */
+  readonly httpHosts: readonly string[];
+  /** Origins of the web pages that may call. */
+  readonly httpOrigins: readonly string[];
+  /** `host:port` that answers probes; undefined: none. */
+  readonly probeListen: string | undefined;
   /** Permission bits of socket files. */
   readonly socketMode: number;
   readonly poolMax: number;
@@ -31,6 +40,14 @@ export interface Config {
   readonly pooler: 'auto' | 'none' | 'session' | 'transaction';
   readonly requestRetentionMs: number;
   readonly drainTimeoutMs: number;
+  /** Whether new calls are served during the drain until their callers are gone, or only what is open may finish. */
+  readonly drain: 'finish' | 'linger';
+  /** Calls under way on one connection. */
+  readonly connectionStreams: number;
+  /** How long a connection takes new calls; undefined: for ever. */
+  readonly connectionAgeMs: number | undefined;
+  /** How long a connection without a call stays open. */
+  readonly connectionIdleMs: number;
   readonly maxMessageBytes: number;
   /** What the requests under way may hold together. */
   readonly maxRequestBytes: number;
@@ -38,6 +55,21 @@ export interface Config {
   readonly logLevel: string;
   readonly tokensFile: string | undefined;
   readonly allowUnauthenticated: boolean;
+  /** File that says who may do what; undefined: who is let in may do everything. */
+  readonly authorizationFile: string | undefined;
+  /** Calls that one caller may make in a second; undefined: any number. */
+  readonly callsPerSecond: number | undefined;
+  /** Calls that one caller may have under way; undefined: any number. */
+  readonly callsAtOnce: number | undefined;
+  /** Where writes are audited: in the log, or in a file; undefined: nowhere. */
+  readonly audit: 'log' | { readonly file: string } | undefined;
+  /** True to audit the requests themselves, too. */
+  readonly auditPayloads: boolean;
+  /** Files (PEM) that the listeners speak TLS with: both, or none. */
+  readonly tlsCert: string | undefined;
+  readonly tlsKey: string | undefined;
+  /** File (PEM) of the authorities whose certificates callers must have; undefined: callers need none. */
+  readonly tlsClientCa: string | undefined;
   /** True to bring an older schema up to date at the start. */
   readonly migrate: boolean;
   /** Redis to share suggestions through; undefined: each process has its own. */
@@ -54,6 +86,9 @@ export interface Config {
 
 /** A setting that is no good; the message is one line for the user. */
 export class ConfigError extends Error {}
+
+/** An address that cannot be listened on; the message is one line for the user. */
+export class AddressError extends ConfigError {}
 
 /** Reads one setting's text. */
 type Parse<T> = (text: string) => T;
@@ -88,13 +123,17 @@ const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h:
 /** Past 2^31-1 milliseconds a timer fires at once, and so it does for nothing. */
 const LONGEST_DAYS = 24;
 
-const duration: Parse<Ms> = (text) => {
+/** `500ms`, `30s`, `5m`, `24h`, `7d` -> milliseconds. */
+export const duration: Parse<Ms> = (text) => {
   const [, amount, unit] = /^(\d{1,10})(ms|s|m|h|d)$/.exec(text) ?? [];
   if (!amount || !unit) throw new ConfigError('must be a duration such as 500ms, 30s, 5m, 24h or 7d');
   const ms = Number(amount) * UNITS[unit]!;
   if (ms < 1 || ms > LONGEST_DAYS * UNITS['d']!) throw new ConfigError(`must be between 1ms and ${LONGEST_DAYS}d`);
   return ms as Ms;
 };
+
+/** A duration that may be none. */
+const durationOrOff: Parse<Ms> = (text) => (text === 'off' ? (0 as Ms) : duration(text));
 
 const LARGEST = 2_147_483_647;
 
@@ -129,6 +168,39 @@ const socketOrPort: Parse<string> = (text) => (/^unix:\/.+/.test(text) ? text : 
 const fileMode: Parse<Mode> = (text) => {
   if (!/^0?[0-7]{3}$/.test(text)) throw new ConfigError('must be an octal file mode such as 0660');
   return Number.parseInt(text, 8) as Mode;
+};
+
+const listOf =
+  (one: Parse<string>): Parse<readonly string[]> =>
+  (text) =>
+    text
+      .split(',')
+      .map((each) => each.trim())
+      .filter((each) => each !== '')
+      .map(one);
+
+const hostName: Parse<string> = (text) => {
+  if (text !== '*' && !/^[a-z\d_-]+(\.[a-z\d_-]+)*$/i.test(text)) {
+    throw new ConfigError('must be names without ports, separated by commas, or *');
+  }
+  return text;
+};
+
+const origin: Parse<string> = (text) => {
+  if (!/^https?:/.test(text) || !URL.canParse(text) || new URL(text).origin !== text) {
+    throw new ConfigError('must be origins such as https://console.example:8443, separated by commas');
+  }
+  return text;
+};
+
+const numberOrOff: Parse<number | undefined> = (text) => (text === 'off' ? undefined : wholeNumber(1)(text));
+
+const auditPlace: Parse<Config['audit']> = (text) => {
+  if (text === 'off') return undefined;
+  if (text === 'log') return 'log';
+  const [, file] = /^file:(.+)$/.exec(text) ?? [];
+  if (file === undefined) throw new ConfigError('must be log, file:/path or off');
+  return { file };
 };
 
 const optional: Parse<string | undefined> = (text) => (text === '' ? undefined : text);
@@ -213,6 +285,13 @@ const setting = <T>(
 /** All settings, in the order of `--help`. */
 export const SETTINGS: Settings = {
   databaseUrl: setting('DATABASE_URL', '', 'postgresql://…', 'PostgreSQL to use; empty: an embedded one', databaseUrl),
+  databaseWaitMs: setting(
+    'SIDECAR_DATABASE_WAIT',
+    'off',
+    'duration | off',
+    'how long a start waits for a database that is not there yet, answering NOT_SERVING',
+    durationOrOff,
+  ),
   dataDir: setting(
     'SIDECAR_DATA_DIR',
     '.sidecar',
@@ -220,19 +299,34 @@ export const SETTINGS: Settings = {
     'data of the embedded PostgreSQL, kept between runs',
     folder,
   ),
-  grpcListen: setting(
-    'SIDECAR_GRPC_LISTEN',
-    '127.0.0.1:50051',
-    'host:port | unix:/path',
-    'where gRPC listens',
-    socketOrPort,
-  ),
+  grpcListen: setting('SIDECAR_GRPC_LISTEN', GRPC_LISTEN, 'host:port | unix:/path', 'where gRPC listens', socketOrPort),
   httpListen: setting(
     'SIDECAR_HTTP_LISTEN',
     '127.0.0.1:50052',
     'host:port | unix:/path | off',
     'where Connect, gRPC-Web and JSON listen',
     (text) => (text === 'off' ? undefined : socketOrPort(text)),
+  ),
+  httpHosts: setting(
+    'SIDECAR_HTTP_HOSTS',
+    'localhost',
+    'names',
+    'names that HTTP requests may call this server by, beside addresses and the name it listens at; *: any',
+    listOf(hostName),
+  ),
+  httpOrigins: setting(
+    'SIDECAR_HTTP_ORIGINS',
+    '',
+    'origins',
+    'origins of web pages that may call, such as https://console.example; empty: none may',
+    listOf(origin),
+  ),
+  probeListen: setting(
+    'SIDECAR_PROBE_LISTEN',
+    'off',
+    'host:port | off',
+    'where /live and /ready are answered in plain HTTP',
+    (text) => (text === 'off' ? undefined : hostPort(text)),
   ),
   socketMode: setting('SIDECAR_SOCKET_MODE', '0660', 'octal', 'who may use socket files', fileMode),
   poolMax: setting(
@@ -322,6 +416,34 @@ export const SETTINGS: Settings = {
     'what open transactions and calls get at shutdown',
     duration,
   ),
+  drain: setting(
+    'SIDECAR_DRAIN',
+    'finish',
+    'finish | linger',
+    'what is served meanwhile: what is open, or all calls until there is no connection left',
+    oneOf<Config['drain']>({ finish: 'finish', linger: 'linger' }),
+  ),
+  connectionStreams: setting(
+    'SIDECAR_CONNECTION_STREAMS',
+    '1000',
+    'number',
+    'calls under way on one HTTP/2 connection; a client keeps back what goes beyond',
+    wholeNumber(1),
+  ),
+  connectionAgeMs: setting(
+    'SIDECAR_CONNECTION_AGE',
+    'off',
+    'duration | off',
+    'how long a connection takes new calls, give or take a tenth; calls under way end by themselves',
+    (text) => (text === 'off' ? undefined : duration(text)),
+  ),
+  connectionIdleMs: setting(
+    'SIDECAR_CONNECTION_IDLE',
+    '5m',
+    'duration',
+    'how long a connection without a call stays open',
+    duration,
+  ),
   maxMessageBytes: setting('SIDECAR_MAX_MESSAGE_BYTES', '4194304', 'bytes', 'largest request', wholeNumber(1024)),
   maxRequestBytes: setting(
     'SIDECAR_MAX_REQUEST_BYTES',
@@ -349,8 +471,52 @@ export const SETTINGS: Settings = {
     'SIDECAR_ALLOW_UNAUTHENTICATED',
     'off',
     'on | off',
-    'allow listeners beyond loopback without tokens',
+    'allow listeners beyond loopback without tokens or client certificates',
     onOff,
+  ),
+  authorizationFile: setting(
+    'SIDECAR_AUTHORIZATION',
+    '',
+    'file',
+    'who may read and write what, as docs/security.md says; empty: who is let in may do everything',
+    optional,
+  ),
+  callsPerSecond: setting(
+    'SIDECAR_CALLS_PER_SECOND',
+    'off',
+    'number | off',
+    'calls that one caller may make in a second',
+    numberOrOff,
+  ),
+  callsAtOnce: setting(
+    'SIDECAR_CALLS_AT_ONCE',
+    'off',
+    'number | off',
+    'calls that one caller may have under way',
+    numberOrOff,
+  ),
+  audit: setting('SIDECAR_AUDIT', 'off', 'log | file:/path | off', 'where writes are audited', auditPlace),
+  auditPayloads: setting(
+    'SIDECAR_AUDIT_PAYLOADS',
+    'off',
+    'on | off',
+    'audit the requests of writes, too, with all that they hold',
+    onOff,
+  ),
+  tlsCert: setting(
+    'SIDECAR_TLS_CERT',
+    '',
+    'file',
+    'certificate (PEM) and those between it and its authority, with which host:port listeners speak TLS; empty: they do not',
+    optional,
+  ),
+  tlsKey: setting('SIDECAR_TLS_KEY', '', 'file', 'its key (PEM)', optional),
+  tlsClientCa: setting(
+    'SIDECAR_TLS_CLIENT_CA',
+    '',
+    'file',
+    'authorities (PEM) whose certificates callers must have; empty: callers need none',
+    optional,
   ),
   migrate: setting(
     'SIDECAR_MIGRATE',
@@ -390,13 +556,22 @@ const flagOf = ({ variable }: Pick<Setting<unknown>, 'variable'>): string =>
 const LOOPBACK = /^(?:unix:|127\.\d+\.\d+\.\d+:|localhost:|\[::1\]:)/;
 
 const refuseOpenDoors = (config: Config): void => {
-  if (config.tokensFile !== undefined || config.allowUnauthenticated) return;
+  if (config.tokensFile !== undefined || config.tlsClientCa !== undefined || config.allowUnauthenticated) return;
   for (const listen of [config.grpcListen, config.httpListen]) {
     if (listen !== undefined && !LOOPBACK.test(listen)) {
       throw new ConfigError(
-        `${listen} is reachable from other machines: set SIDECAR_TOKENS_FILE, or SIDECAR_ALLOW_UNAUTHENTICATED=on`,
+        `${listen} is reachable from other machines: set SIDECAR_TOKENS_FILE or SIDECAR_TLS_CLIENT_CA, or SIDECAR_ALLOW_UNAUTHENTICATED=on`,
       );
     }
+  }
+};
+
+const refuseHalfTls = ({ tlsCert, tlsKey, tlsClientCa }: Config): void => {
+  if ((tlsCert === undefined) !== (tlsKey === undefined)) {
+    throw new ConfigError('SIDECAR_TLS_CERT and SIDECAR_TLS_KEY go together');
+  }
+  if (tlsClientCa !== undefined && tlsCert === undefined) {
+    throw new ConfigError('SIDECAR_TLS_CLIENT_CA goes with SIDECAR_TLS_CERT and SIDECAR_TLS_KEY');
   }
 };
 
@@ -430,6 +605,7 @@ export const loadConfig = (argv: readonly string[], env: Readonly<Record<string,
   };
   const keys = Object.keys(SETTINGS) as (keyof Config)[];
   const config = Object.fromEntries(keys.map((key) => [key, read(key)])) as { [K in keyof Config]: Config[K] };
+  refuseHalfTls(config);
   refuseOpenDoors(config);
   return config;
 };

@@ -13,6 +13,19 @@ const THREAD_WORK = /^(FSReq|GetAddrInfoReq|GetNameInfoReq)/;
 
 const isHeld = (): boolean => process.getActiveResourcesInfo().some((name) => THREAD_WORK.test(name));
 
+/** Exit codes, for scripts to tell apart; 130 is a second signal. */
+export const EXIT = {
+  done: 0,
+  /** Asked, and the answer is no; or the program itself is at fault. */
+  no: 1,
+  misuse: 2,
+  unreachable: 3,
+  olderSchema: 4,
+  address: 5,
+  /** Something in the database is in a migration's way. */
+  obstacle: 6,
+} as const;
+
 /** The one way out of this process: by itself, by a signal, or, when neither comes to an end, by the clock. */
 export class Exit {
   readonly #beforeCut: () => void;

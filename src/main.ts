@@ -3,5 +3,12 @@ import { enableCompileCache } from 'node:module';
 // Stripping types from the generated code again at every start would cost more than the start itself.
 enableCompileCache();
 
-const { main } = await import('./command.ts');
-await main(process.argv.slice(2), process.env);
+const args = process.argv.slice(2);
+// A probe that loads the whole program would cost more than what it asks about.
+if (args[0] === 'health' && args.length === 1) {
+  const { answerHealth } = await import('./health.ts');
+  await answerHealth(process.env);
+} else {
+  const { main } = await import('./command.ts');
+  await main(args, process.env);
+}

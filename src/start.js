@@ -1,9 +1,12 @@
 #!/usr/bin/env node
 // Plain JavaScript, which every Node can read: one that is too old for the rest says so instead of failing at its first word.
-if (process.features.typescript) {
+const compiled = !import.meta.url.endsWith('/src/start.js');
+const [major, minor] = process.versions.node.split('.').map(Number);
+const able = compiled ? major > 22 || (major === 22 && minor >= 17) : process.features.typescript;
+if (able) {
   await import('./main.ts');
 } else {
-  const why = `Node 22.18 or newer is needed, and this is ${process.version}`;
-  console.error(`policy-sidecar: ${why}: install it, or install the optional packages, which bring one`);
+  const why = `Node ${compiled ? '22.17' : '22.18'} or newer is needed, and this is ${process.version}`;
+  console.error(`policy-sidecar: ${why}${compiled ? '' : ': install it, or run `npm ci`, which brings one'}`);
   process.exitCode = 2;
 }

@@ -1,6 +1,7 @@
+import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
-import { type ConnectionOptions, checkServerIdentity, type PeerCertificate } from 'node:tls';
+import { type ConnectionOptions, checkServerIdentity, createSecureContext, type PeerCertificate } from 'node:tls';
 import pg from 'pg';
 
 /** A connection string that means nothing; the message is one line for the user and repeats no secret. */
@@ -10,7 +11,10 @@ export class TargetError extends Error {}
 export interface Target {
   /** User, password, host, port, database: what `pg` is to be told, TLS and settings apart. */
   readonly config: pg.ClientConfig;
-  /** TLS as the URL asks for it; `prefer` takes it where the server has it. */
+  /**
+   * TLS as the URL asks for it; `prefer` takes it where the server has it. The options are made anew each time they are
+   * looked at, from what their files hold then.
+   */
   readonly tls: { readonly mode: 'never' | 'prefer' | 'always'; readonly options: ConnectionOptions };
   /** Session settings of the user's own (`?options=-c work_mem=64MB`), in order. */
   readonly settings: readonly (readonly [name: string, value: string])[];
@@ -42,8 +46,50 @@ const verifyHost =
     return problem;
   };
 
+/** Files of TLS options, each with the parameter that names it. */
+type Files = Readonly<Partial<Record<'ca' | 'cert' | 'key', readonly [parameter: string, path: string]>>>;
+type Contents = Readonly<Partial<Record<keyof Files, Buffer>>>;
+
+const contentsOf = (files: Files): Contents =>
+  Object.fromEntries(Object.entries(files).map(([option, [parameter, path]]) => [option, readable(parameter, path)]));
+
+/** @throws Error when no connection could be made with them. */
+const judge = (contents: Contents): void => {
+  createSecureContext(contents);
+  // A file without any certificate would be taken in silence.
+  if (contents.ca) new X509Certificate(contents.ca);
+};
+
+/**
+ * What the files hold at each moment it is asked for; those that have become no good leave what was read before.
+ *
+ * @throws TargetError when one cannot be read at first.
+ */
+const following = (files: Files, onUnusable: (problem: string) => void): (() => Contents) => {
+  let current = contentsOf(files);
+  let told: string | undefined;
+  return () => {
+    try {
+      const found = contentsOf(files);
+      const isSame = Object.entries(found).every(([option, bytes]) => current[option as keyof Files]!.equals(bytes));
+      if (!isSame) judge(found);
+      current = found;
+      told = undefined;
+    } catch (error) {
+      const problem = (error as Error).message.split('\n')[0]!;
+      if (problem !== told) onUnusable(problem);
+      told = problem;
+    }
+    return current;
+  };
+};
+
 /** TLS options for a libpq `sslmode`. */
-const tlsOf = (host: string, parameters: ReadonlyMap<string, string>): Target['tls'] => {
+const tlsOf = (
+  host: string,
+  parameters: ReadonlyMap<string, string>,
+  onUnusable: (problem: string) => void,
+): Target['tls'] => {
   const inUrl =
     parameters.get('sslmode') ??
     { true: 'verify-full', '1': 'verify-full', 'no-verify': 'require' }[parameters.get('ssl') ?? ''];
@@ -51,26 +97,34 @@ const tlsOf = (host: string, parameters: ReadonlyMap<string, string>): Target['t
   // A socket file needs no TLS, and libpq offers none there.
   if (mode === 'disable' || host.startsWith('/')) return { mode: 'never', options: {} };
   const root = parameters.get('sslrootcert');
-  const options: ConnectionOptions = {};
-  if (root !== undefined && root !== 'system') options.ca = readable('sslrootcert', root);
   const certificate = parameters.get('sslcert');
   const key = parameters.get('sslkey');
-  if (certificate !== undefined) options.cert = readable('sslcert', certificate);
-  if (key !== undefined) options.key = readable('sslkey', key);
+  const files: Files = {
+    ...(root !== undefined && root !== 'system' ? { ca: ['sslrootcert', root] } : {}),
+    ...(certificate === undefined ? {} : { cert: ['sslcert', certificate] }),
+    ...(key === undefined ? {} : { key: ['sslkey', key] }),
+  };
+  const contents = following(files, onUnusable);
+  const tls = (taken: 'prefer' | 'always', options: ConnectionOptions): Target['tls'] => ({
+    mode: taken,
+    get options() {
+      return { ...contents(), ...options };
+    },
+  });
   switch (mode) {
     case 'allow':
     case 'prefer':
-      return { mode: 'prefer', options: { ...options, rejectUnauthorized: false } };
+      return tls('prefer', { rejectUnauthorized: false });
     case 'no-verify':
-      return { mode: 'always', options: { ...options, rejectUnauthorized: false } };
+      return tls('always', { rejectUnauthorized: false });
     case 'require':
-      if (root === undefined) return { mode: 'always', options: { ...options, rejectUnauthorized: false } };
-      return { mode: 'always', options: { ...options, checkServerIdentity: () => undefined } };
+      if (root === undefined) return tls('always', { rejectUnauthorized: false });
+      return tls('always', { checkServerIdentity: () => undefined });
     case 'verify-ca':
       if (root === undefined) throw new TargetError('sslmode=verify-ca needs sslrootcert, the file of the authority');
-      return { mode: 'always', options: { ...options, checkServerIdentity: () => undefined } };
+      return tls('always', { checkServerIdentity: () => undefined });
     case 'verify-full':
-      return { mode: 'always', options: { ...options, checkServerIdentity: verifyHost(host) } };
+      return tls('always', { checkServerIdentity: verifyHost(host) });
     default:
       throw new TargetError('sslmode must be one of disable, allow, prefer, require, verify-ca, verify-full');
   }
@@ -109,9 +163,10 @@ const split = (url: string): { rest: string; parameters: Map<string, string> } =
  * Reads a connection string as libpq would: TLS modes mean what they mean there, and `options` are settings of the
  * session that ours are made after.
  *
+ * @param onUnusable told once when files of TLS have become no good; those read before stay in use.
  * @throws TargetError with one line.
  */
-export const readTarget = (url: string): Target => {
+export const readTarget = (url: string, onUnusable: (problem: string) => void = () => {}): Target => {
   const { rest, parameters } = split(url);
   const client = (() => {
     try {
@@ -132,7 +187,7 @@ export const readTarget = (url: string): Target => {
       ...(password === null || password === undefined ? {} : { password }),
       ssl: false,
     },
-    tls: tlsOf(host, parameters),
+    tls: tlsOf(host, parameters, onUnusable),
     settings: [
       ...settingsOf(parameters.get('options') ?? process.env['PGOPTIONS'] ?? ''),
       ...SETTINGS.flatMap((name): [string, string][] => (parameters.has(name) ? [[name, parameters.get(name)!]] : [])),

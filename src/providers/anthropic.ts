@@ -1,5 +1,5 @@
 import { type LanguageModel, ProviderError } from '../drivers/recovery-matcher/services.ts';
-import { below, postJson } from './http.ts';
+import { below, postJson } from './post-json.ts';
 
 /** An endpoint that speaks the Anthropic Messages API. */
 export interface AnthropicOptions {

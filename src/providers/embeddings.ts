@@ -1,5 +1,5 @@
 import { type EmbeddingProvider, ProviderError } from '../drivers/recovery-matcher/services.ts';
-import { below, postJson } from './http.ts';
+import { below, postJson } from './post-json.ts';
 
 /** An endpoint that speaks the OpenAI embeddings API. */
 export interface EmbeddingOptions {

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { linkSync, lstatSync, renameSync, type Stats, statSync, unlinkSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type ListenOptions, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { ConfigError } from '../config.ts';
+import { AddressError } from '../config.ts';
 
 /** Options of a bound address. */
 export interface BindOptions {
@@ -36,9 +36,9 @@ const CAUSES: Readonly<Record<string, string>> = {
   EINVAL: 'the path is too long for a socket',
 };
 
-const unbindable = (listen: string, error: unknown): ConfigError => {
+const unbindable = (listen: string, error: unknown): AddressError => {
   const { code = '', message } = error as NodeJS.ErrnoException;
-  return new ConfigError(`cannot listen on ${listen}: ${CAUSES[code] ?? message.split('\n')[0]}`, { cause: error });
+  return new AddressError(`cannot listen on ${listen}: ${CAUSES[code] ?? message.split('\n')[0]}`, { cause: error });
 };
 
 const isCode = (error: unknown, code: string): boolean => (error as NodeJS.ErrnoException).code === code;
@@ -70,15 +70,15 @@ const statOf = (path: string): Stats | undefined => lstatSync(path, { throwIfNoE
 const removeStale = async (path: string): Promise<void> => {
   const found = statOf(path);
   if (!found) return;
-  if (!found.isSocket()) throw new ConfigError(`cannot listen on unix:${path}: there is a file that is no socket`);
-  if (await isServed(path)) throw new ConfigError(`cannot listen on unix:${path}: it is in use by another process`);
+  if (!found.isSocket()) throw new AddressError(`cannot listen on unix:${path}: there is a file that is no socket`);
+  if (await isServed(path)) throw new AddressError(`cannot listen on unix:${path}: it is in use by another process`);
   // Another start may have taken the path over since it was looked at: only the file that was judged may go.
   const aside = `${path}.${process.pid}`;
   renameSync(path, aside);
   if (statOf(aside)?.ino !== found.ino) {
     linkSync(aside, path);
     unlinkSync(aside);
-    throw new ConfigError(`cannot listen on unix:${path}: it is in use by another process`);
+    throw new AddressError(`cannot listen on unix:${path}: it is in use by another process`);
   }
   unlinkSync(aside);
 };
@@ -101,7 +101,7 @@ const listenOnFile = async (server: Server, path: string, mode: number): Promise
 /**
  * Takes connections at an address: at a socket file, or at a port of every address that the host's name has.
  *
- * @throws ConfigError with one line that says why the address cannot be had.
+ * @throws AddressError with one line that says why the address cannot be had.
  */
 export const bind = async (
   { listen, socketMode, keepAliveMs }: BindOptions,
@@ -138,6 +138,6 @@ export const bind = async (
     return { address: `${listen.slice(0, separator)}:${port}`, close };
   } catch (error) {
     await close();
-    throw error instanceof ConfigError ? error : unbindable(listen, error);
+    throw error instanceof AddressError ? error : unbindable(listen, error);
   }
 };

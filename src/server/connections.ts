@@ -9,6 +9,8 @@ export interface ConnectionLimits {
   readonly requestMs: number;
   /** Without a call, until the connection is closed. */
   readonly idleMs: number;
+  /** Until a connection takes no new calls, give or take a tenth. */
+  readonly ageMs: number;
   /** Between two questions whether the other side is there. */
   readonly pingMs: number;
   /** Until such a question must be answered. */
@@ -22,6 +24,7 @@ export const CONNECTION_LIMITS: ConnectionLimits = {
   handshakeMs: 10_000,
   requestMs: 60_000,
   idleMs: 300_000,
+  ageMs: Number.POSITIVE_INFINITY,
   pingMs: 20_000,
   pingTimeoutMs: 10_000,
   checkMs: 5_000,
@@ -31,9 +34,13 @@ export const CONNECTION_LIMITS: ConnectionLimits = {
  * Calls under way on one HTTP/2 connection; a client keeps back what goes beyond. Node counts a call that was reset until
  * its next turn, so this is twice what a caller may end and begin anew at one moment.
  */
-const STREAMS = 1_000;
+export const CONNECTION_STREAMS = 1_000;
 /** Calls beyond that in one go after which the connection is closed: a client that has read the limit sends none. */
 const REJECTED_STREAMS = 10_000;
+
+/** Header bytes and fields that are taken in, so that a call with too many can be told; HTTP/1.1 says 431 beyond. */
+export const HEADER_BYTES_READ = 65_536;
+const HEADER_FIELDS_READ = 512;
 
 /**
  * Resets that one connection may send: at once, and every second for ever. A hundred calls at a time that all end by
@@ -43,7 +50,10 @@ const REJECTED_STREAMS = 10_000;
 const RESET_BURST = 20_000;
 const RESETS_A_SECOND = 1_000;
 
-/** Closes a session that does not begin, does not answer, or is not used. */
+/** A tenth more or less, so that connections that began together do not end together. */
+export const aboutMs = (ms: number): number => ms * (0.9 + 0.2 * Math.random());
+
+/** Closes a session that does not begin, does not answer, is not used, or is old. */
 const attend = (session: ServerHttp2Session, limits: ConnectionLimits): void => {
   const drop = (): void => session.destroy();
   const handshake = setTimeout(drop, limits.handshakeMs);
@@ -65,6 +75,7 @@ const attend = (session: ServerHttp2Session, limits: ConnectionLimits): void => 
   const idle = setTimeout(() => {
     if (streams === 0) session.close();
   }, limits.idleMs);
+  const old = Number.isFinite(limits.ageMs) ? setTimeout(() => session.close(), aboutMs(limits.ageMs)) : undefined;
   session.on('stream', (stream) => {
     streams += 1;
     stream.once('close', () => {
@@ -74,7 +85,7 @@ const attend = (session: ServerHttp2Session, limits: ConnectionLimits): void => 
   });
 
   session.once('close', () => {
-    for (const timer of [handshake, ping, answered, idle]) clearTimeout(timer);
+    for (const timer of [handshake, ping, answered, idle, old]) clearTimeout(timer);
   });
 };
 
@@ -88,10 +99,12 @@ export class Connections {
   readonly #silent = new Map<Socket, NodeJS.Timeout>();
   readonly #limits: ConnectionLimits;
 
-  constructor(limits: ConnectionLimits) {
+  /** @param streams calls under way on one connection. */
+  constructor(limits: ConnectionLimits, streams = CONNECTION_STREAMS) {
     this.#limits = limits;
     this.http2 = createServer({
-      settings: { maxConcurrentStreams: STREAMS },
+      settings: { maxConcurrentStreams: streams, maxHeaderListSize: HEADER_BYTES_READ },
+      maxHeaderListPairs: HEADER_FIELDS_READ,
       streamResetBurst: RESET_BURST,
       streamResetRate: RESETS_A_SECOND,
       maxSessionRejectedStreams: REJECTED_STREAMS,
@@ -124,6 +137,11 @@ export class Connections {
   handOver(socket: Socket): void {
     clearTimeout(this.#silent.get(socket));
     this.#silent.delete(socket);
+  }
+
+  /** Connections that are open. */
+  get open(): number {
+    return this.#sockets.size;
   }
 
   /** Lets calls under way end for at most that long, milliseconds, and then cuts them off. */

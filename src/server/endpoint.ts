@@ -5,10 +5,13 @@ import type { CallNotes } from '../database/notes.ts';
 import type { Signal } from '../database/signal.ts';
 import type { CallContext, Driver, Handler, RpcKind } from '../drivers/driver.ts';
 import { type Answering, answering } from '../statements/answers.ts';
+import type { Access } from './access.ts';
 
 /** What a control RPC (transactions, health, reflection) knows of its call. */
 export interface ControlCall extends CallContext {
   readonly signal: Signal;
+  /** What the caller may do: an operation within the call is held against it, too. */
+  readonly access: Access;
   /** Stored values of the answer that were not carried exactly. */
   readonly notes: CallNotes;
   /** Value of a request header, if it is there. */
@@ -20,6 +23,10 @@ export interface ControlCall extends CallContext {
 }
 
 type ControlHandler = (request: never, call: ControlCall) => unknown;
+
+/** Rows that an RPC affected or returned: what its answer says, else the rows of its statements. */
+export const rowsOf = (answer: unknown, ofStatements: bigint): bigint =>
+  (answer as { readonly rowsAffected?: bigint }).rowsAffected ?? ofStatements;
 
 /** What every RPC has, as the pipeline runs it. */
 interface Named {

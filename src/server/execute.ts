@@ -9,12 +9,9 @@ import {
 } from '@bufbuild/protobuf';
 import { Code, type FieldViolation, invalidArgument, ofOperation, type RpcError, refuse } from '../contract/errors.ts';
 import type { Database } from '../database/pool.ts';
-import { runOnce } from '../database/requests.ts';
 import type { Session } from '../database/session.ts';
 import { abortSignalOf } from '../database/signal.ts';
-import { inOwn } from '../database/single-use.ts';
 import { toRpcError } from '../database/sqlstate.ts';
-import type { TransactionMode } from '../database/transactions.ts';
 import {
   type Operation,
   type OperationResult,
@@ -28,7 +25,10 @@ import {
   ExecuteResponseSchema,
   IsolationLevel,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
-import type { ControlCall, DriverEndpoint } from './endpoint.ts';
+import { runOnce } from '../transactions/once.ts';
+import type { TransactionMode } from '../transactions/registry.ts';
+import { inOwn } from '../transactions/single-use.ts';
+import { type ControlCall, type DriverEndpoint, rowsOf } from './endpoint.ts';
 import { digest, requestIdOf } from './headers.ts';
 import { isolationOf } from './isolation.ts';
 
@@ -113,10 +113,21 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
     if (problems.length > 0) throw invalidArgument(problems);
   };
 
+  /** Each must be granted, before any runs. */
+  const authorize = (operations: readonly Operation[], { access }: ControlCall): void => {
+    for (const [index, operation] of operations.entries()) {
+      try {
+        access.check(runnerOf(operation).endpoint);
+      } catch (error) {
+        throw ofOperation(toRpcError(error), index);
+      }
+    }
+  };
+
   const runOne = async (db: Session, operation: Operation, call: ControlCall): Promise<OperationResult> => {
     const { endpoint, result } = runnerOf(operation);
     const { value, count } = await answered(endpoint, db, operation.request.value as Message, call);
-    const rows = (value as { rowsAffected?: bigint }).rowsAffected ?? count;
+    const rows = rowsOf(value, count);
     if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
       throw unexpected(operation.expectedRows, rows);
     }
@@ -159,6 +170,7 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
   return async (request: ExecuteRequest, call: ControlCall): Promise<ExecuteResponse> => {
     const { operations } = request;
     validate(operations);
+    authorize(operations, call);
     const requestId = requestIdOf(call);
     const { caller } = call;
     const once =

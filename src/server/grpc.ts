@@ -15,13 +15,14 @@ import {
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
 import { toRpcError } from '../database/sqlstate.ts';
-import { type BindOptions, bind } from './bind.ts';
-import type { ByteBudget } from './budget.ts';
-import { CONNECTION_LIMITS, type ConnectionLimits, Connections } from './connections.ts';
+import { bind } from './bind.ts';
+import { certificateOf } from './certificate.ts';
+import { CONNECTION_LIMITS, Connections } from './connections.ts';
 import { CallEnd } from './deadline.ts';
 import { decodeBinary } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
 import { readHeaders, settleHeaders } from './headers.ts';
+import type { Listener, ListenerOptions } from './listener.ts';
 import {
   type Admitted,
   type Arrival,
@@ -32,24 +33,9 @@ import {
   replyBytes,
 } from './pipeline.ts';
 import { statusBytes, wellFormed } from './status.ts';
+import { securing } from './tls.ts';
 
 type AnyCall = ServerUnaryCall<Buffer, Reply> | ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>;
-
-/** Options of a listener. */
-export interface ListenerOptions extends Pick<BindOptions, 'listen' | 'socketMode'> {
-  readonly maxMessageBytes: number;
-  /** What requests under way hold, on all listeners together. */
-  readonly budget: ByteBudget;
-  readonly limits?: ConnectionLimits;
-}
-
-/** A listener that is up. */
-export interface Listener {
-  /** Where it can be reached. */
-  readonly address: string;
-  /** Stops accepting; waits for the calls under way at most that long, then cuts them off. */
-  close(timeoutMs: number): Promise<void>;
-}
 
 /** What an answer or a stream ends with. */
 const trailerOf = ({ notes }: Inbound): Metadata | undefined => {
@@ -197,7 +183,8 @@ const turnAway = (stream: ServerHttp2Stream, error: RpcError): void => {
       ':status': 200,
       'content-type': 'application/grpc+proto',
       'grpc-status': error.code,
-      'grpc-message': encodeURIComponent(wellFormed(error.message)),
+      // As the library does it, and undoes it: it leaves `%2F` as it is.
+      'grpc-message': encodeURI(wellFormed(error.message)),
       'grpc-status-details-bin': Buffer.from(statusBytes(error)).toString('base64'),
     },
     { endStream: true },
@@ -222,7 +209,7 @@ const requestTimeout = (ms: number): RpcError =>
 export const listenGrpc = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
-  { listen, socketMode, maxMessageBytes, budget, limits = CONNECTION_LIMITS }: ListenerOptions,
+  { listen, socketMode, maxMessageBytes, budget, certificates, streams, limits = CONNECTION_LIMITS }: ListenerOptions,
 ): Promise<Listener> => {
   const server = new Server({
     'grpc.max_receive_message_length': maxMessageBytes,
@@ -252,7 +239,7 @@ export const listenGrpc = async (
     server.addService(definition, { [method.localName]: handlers[method.methodKind]!(pipeline, arrivals) as never });
   }
   const inner = streamHandlerOf(server);
-  const connections = new Connections(limits);
+  const connections = new Connections(limits, streams);
 
   const arrive = (
     endpoint: Endpoint,
@@ -263,7 +250,7 @@ export const listenGrpc = async (
     const socket = stream.session?.socket;
     const peer = socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown';
     const read = readHeaders(raw);
-    const arrival: Arrival = { ...read, endpoint, peer };
+    const arrival: Arrival = { ...read, endpoint, peer, certificate: certificateOf(socket) };
     const admitted = pipeline.admit(arrival);
     settleHeaders(headers, read);
     arrivals.add(admitted, headers, stream);
@@ -297,13 +284,19 @@ export const listenGrpc = async (
     }
     inner.emit('stream', stream, headers, flags);
   });
+  const secure = securing(certificates, listen, ['h2'], limits);
   const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {
     connections.add(socket);
-    connections.handOver(socket);
-    connections.http2.emit('connection', socket);
+    secure(socket, (channel) => {
+      connections.handOver(socket);
+      connections.http2.emit('connection', channel);
+    });
   });
   return {
     address: bound.address,
+    get open() {
+      return connections.open;
+    },
     close: async (timeoutMs) => {
       await connections.close(timeoutMs, bound.close());
       server.forceShutdown();

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type DescField, type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
-import { type FieldViolation, invalidArgument, type RpcError } from '../contract/errors.ts';
+import { type FieldViolation, invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import { canonicalUuid, uuid } from '../contract/rules.ts';
 
 /** Value of the `transaction` header that makes a call its own transaction. */
@@ -11,7 +11,7 @@ export const headerError = (header: string, description: string): RpcError =>
   invalidArgument([{ field: `header ${header}`, description }]);
 
 /** Headers that decide as whom, where and until when a call runs. */
-const DECISIVE = new Set([
+export const DECISIVE: ReadonlySet<string> = new Set([
   'authorization',
   'transaction',
   'transaction-sequence',
@@ -29,7 +29,12 @@ export interface Headers {
 /** Headers of a call, and those of them that were sent and cannot be read. */
 export interface ReadHeaders extends Headers {
   readonly unreadable: readonly FieldViolation[];
+  /** Why not even the caller is looked for. */
+  readonly problem: RpcError | undefined;
 }
+
+/** What the names and values of a call's headers may have together, bytes: more than any honest caller sends. */
+const HEADER_BYTES = 16_384;
 
 /** ASCII without blanks at its ends: what every client, proxy and library on the way leaves as it is. */
 const VISIBLE = /^[!-~](?:[ -~]*[!-~])?$/;
@@ -54,7 +59,9 @@ const headerProblem = (name: string, values: ReadonlySet<string>): string | unde
  */
 export const readHeaders = (raw: readonly string[]): ReadHeaders => {
   const sent = new Map<string, Set<string>>();
+  let bytes = 0;
   for (let at = 0; at < raw.length; at += 2) {
+    bytes += raw[at]!.length + raw[at + 1]!.length;
     const name = raw[at]!.toLowerCase();
     if (!DECISIVE.has(name)) continue;
     const values = sent.get(name);
@@ -68,7 +75,14 @@ export const readHeaders = (raw: readonly string[]): ReadHeaders => {
     if (description === undefined) read.set(name, [...values][0]!);
     else unreadable.push({ field: `header ${name}`, description });
   }
-  return { header: (name) => read.get(name), unreadable };
+  const broken = unreadable.filter(({ field }) => field === 'header authorization');
+  const problem =
+    bytes > HEADER_BYTES
+      ? refuse('HEADERS_TOO_LARGE', `the headers of a call may have ${HEADER_BYTES} bytes`)
+      : broken.length > 0
+        ? invalidArgument(broken)
+        : undefined;
+  return { header: (name) => read.get(name), unreadable, problem };
 };
 
 const UNIT_MS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };

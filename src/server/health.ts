@@ -24,10 +24,16 @@ type Usability = 'writes' | 'reads' | 'nothing';
 
 const PROBE = `select current_setting('transaction_read_only')`;
 
+const FOUND: Readonly<Record<Usability, string>> = {
+  writes: 'the database answers',
+  reads: 'the database takes no writes, it is a standby or has been made read-only',
+  nothing: 'the database does not answer',
+};
+
 const SAID: Readonly<Record<Usability, string>> = {
-  writes: 'the database answers: SERVING',
-  reads: 'the database takes no writes, it is a standby or has been made read-only: NOT_SERVING but for reads',
-  nothing: 'the database does not answer: NOT_SERVING',
+  writes: `${FOUND.writes}: SERVING`,
+  reads: `${FOUND.reads}: NOT_SERVING but for reads`,
+  nothing: `${FOUND.nothing}: NOT_SERVING`,
 };
 
 /** Whether calls can be served. Follows the database with hysteresis, on a connection that no call can take. */
@@ -50,6 +56,12 @@ export class Readiness {
   /** True while calls are served, writes among them or not. */
   serves(writes: boolean): boolean {
     return !this.#draining && (this.#usable === 'writes' || (this.#usable === 'reads' && !writes));
+  }
+
+  /** In words, why not all calls are served; undefined when they are. */
+  get whyNot(): string | undefined {
+    if (this.#draining) return 'it is being shut down';
+    return this.#usable === 'writes' ? undefined : FOUND[this.#usable];
   }
 
   /** Settles at the next change. */
@@ -124,7 +136,7 @@ export class Readiness {
 }
 
 /**
- * `grpc.health.v1` for the server as a whole and for each service; needs no token. Where the database takes no writes,
+ * `grpc.health.v1` for the process, for the server as a whole and for each service; needs no token. Where the database takes no writes,
  * only services that never write are SERVING.
  *
  * @param services with whether one writes.
@@ -134,9 +146,14 @@ export const healthEndpoints = (
   services: readonly { readonly service: DescService; readonly writes: boolean }[],
   closing: AbortSignal,
 ): Endpoint[] => {
-  const known = new Map([['', true], ...services.map(({ service, writes }) => [service.typeName, writes] as const)]);
-  const status = (service: string): Status =>
-    readiness.serves(known.get(service)!) ? Status.SERVING : Status.NOT_SERVING;
+  const depending = (writes: boolean) => () => readiness.serves(writes);
+  const known = new Map<string, () => boolean>([
+    ['', depending(true)],
+    ['liveness', () => true],
+    ['readiness', depending(true)],
+    ...services.map(({ service, writes }) => [service.typeName, depending(writes)] as const),
+  ]);
+  const status = (service: string): Status => (known.get(service)!() ? Status.SERVING : Status.NOT_SERVING);
   return controlEndpoints(
     Health,
     {
@@ -145,6 +162,11 @@ export const healthEndpoints = (
           if (!known.has(service)) throw refuse('SERVICE_UNKNOWN', 'there is no such service');
           return { status: status(service) };
         },
+      },
+      list: {
+        handle: () => ({
+          statuses: Object.fromEntries([...known.keys()].map((name) => [name, { status: status(name) }])),
+        }),
       },
       watch: {
         async *handle({ service }: HealthCheckRequest, { signal }: ControlCall) {

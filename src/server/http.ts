@@ -14,19 +14,24 @@ import {
   createContextValues,
   type HandlerContext,
 } from '@connectrpc/connect';
+import { errorToJson } from '@connectrpc/connect/protocol-connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { Code, RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import { bind } from './bind.ts';
-import { CONNECTION_LIMITS, Connections } from './connections.ts';
+import { type ClientCertificate, certificateOf } from './certificate.ts';
+import { aboutMs, CONNECTION_LIMITS, Connections, HEADER_BYTES_READ } from './connections.ts';
 import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
 import { decodeBinary, decodeJson, malformed } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
-import type { Listener, ListenerOptions } from './grpc.ts';
 import { type ReadHeaders, readHeaders, settleHeaders } from './headers.ts';
+import type { Listener, ListenerOptions } from './listener.ts';
+import { WebGuard, type WebRules } from './origins.ts';
 import { type Admitted, INEXACT, type Inbound, type Pipeline, type Reply } from './pipeline.ts';
+import { answerRoute, type Routes } from './probes.ts';
 import { errorDetails, wellFormed } from './status.ts';
+import { securing } from './tls.ts';
 
 type Request = IncomingMessage | Http2ServerRequest;
 type Response = ServerResponse | Http2ServerResponse;
@@ -36,6 +41,7 @@ interface Call extends ReadHeaders {
   readonly peer: string;
   /** HTTP/2 asks whether the other side is there; HTTP/1.1 cannot. */
   readonly watched: boolean;
+  readonly certificate: ClientCertificate | undefined;
   admitted?: Admitted;
   /** Its body has been read and is the pipeline's. */
   received?: boolean;
@@ -233,13 +239,35 @@ const encodingOf = ({ headers }: Request): string | undefined =>
     | string
     | undefined;
 
-/** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 without TLS on the same port. */
+/** Refuses what is no call. */
+const turnAway = (response: Response, problem: RpcError): void => {
+  response.statusCode = 403;
+  response.setHeader('content-type', 'application/json');
+  response.end(JSON.stringify(errorToJson(asConnectError(problem), undefined)));
+};
+
+/** Serves the endpoints as Connect, gRPC-Web and JSON over HTTP/1.1, and over HTTP/2 on the same port; and some pages. */
 export const listenHttp = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
-  { listen, socketMode, maxMessageBytes, budget, limits = CONNECTION_LIMITS }: ListenerOptions,
+  routes: Routes,
+  {
+    listen,
+    socketMode,
+    maxMessageBytes,
+    budget,
+    certificates,
+    streams,
+    limits = CONNECTION_LIMITS,
+    web,
+  }: ListenerOptions & { readonly web: Omit<WebRules, 'listen'> },
 ): Promise<Listener> => {
+  const guard = new WebGuard({ ...web, listen });
+  const paths = new Set<string | undefined>(endpoints.map(({ path }) => path));
   const calls = new WeakMap<object, Call>();
+  /** When connections of HTTP/1.1 are old, by the clock of `performance.now()`. */
+  const oldAt = new WeakMap<object, number>();
+  let closing = false;
   const adapter = connectNodeAdapter({
     routes: (router) => {
       for (const endpoint of endpoints) {
@@ -273,13 +301,30 @@ export const listenHttp = async (
   };
 
   const serve = (request: Request, response: Response): void => {
+    // HTTP/1.1 ends a connection with an answer. A client that was not told would send the next request into its end.
+    if (
+      !('stream' in request) &&
+      (closing || performance.now() > (oldAt.get(request.socket) ?? Number.POSITIVE_INFINITY))
+    ) {
+      response.setHeader('connection', 'close');
+    }
+    if (answerRoute(routes, request, response as ServerResponse)) return;
     const { socket } = request;
+    const problem = guard.problemOf(request);
+    if (guard.welcome(request, response, problem)) return;
+    // A call is refused in the form of its own protocol, with its line in the log.
+    if (problem && (request.method === 'OPTIONS' || !paths.has(request.url?.split('?')[0]))) {
+      turnAway(response, problem);
+      return;
+    }
     const read = readHeaders(request.rawHeaders);
     settleHeaders(request.headers, read);
     calls.set(request, {
       ...read,
       peer: socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown',
       watched: 'stream' in request,
+      problem: problem ?? read.problem,
+      certificate: certificateOf(socket),
     });
     counted(request, response);
     if ('stream' in request) {
@@ -303,24 +348,35 @@ export const listenHttp = async (
       headersTimeout: limits.requestMs,
       requestTimeout: limits.requestMs,
       keepAliveTimeout: limits.idleMs,
+      maxHeaderSize: HEADER_BYTES_READ,
       connectionsCheckingInterval: limits.checkMs,
     },
     serve,
   );
+  // Fields beyond a number would be left out in silence.
+  http1.maxHeadersCount = 0;
   // It looks for late requests from when it listens, and it never does: it is handed its connections.
   http1.emit('listening');
-  const connections = new Connections(limits);
+  const connections = new Connections(limits, streams);
   connections.http2.on('request', serve);
+  const secure = securing(certificates, listen, ['h2', 'http/1.1'], limits);
   const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {
     connections.add(socket);
-    sniff(socket, (speaksHttp2) => {
-      connections.handOver(socket);
-      (speaksHttp2 ? connections.http2 : http1).emit('connection', socket);
-    });
+    secure(socket, (channel) =>
+      sniff(channel, (speaksHttp2) => {
+        connections.handOver(socket);
+        if (!speaksHttp2) oldAt.set(channel, performance.now() + aboutMs(limits.ageMs));
+        (speaksHttp2 ? connections.http2 : http1).emit('connection', channel);
+      }),
+    );
   });
   return {
     address: bound.address,
+    get open() {
+      return connections.open;
+    },
     close: async (timeoutMs) => {
+      closing = true;
       http1.closeIdleConnections();
       // Idle keep-alive connections end as soon as they have nothing under way.
       const sweep = setInterval(() => http1.closeIdleConnections(), 50);

@@ -1,16 +1,21 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
-import { Code, codeName, invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
+import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import type { CallNotes } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
-import { runOnce } from '../database/requests.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
-import { inImplicit, inOwn, READ_COMMITTED } from '../database/single-use.ts';
-import { isServerError, problemOf, toRpcError } from '../database/sqlstate.ts';
-import type { TransactionRegistry } from '../database/transactions.ts';
-import type { ControlEndpoint, DriverEndpoint, Endpoint } from './endpoint.ts';
+import { toRpcError } from '../database/sqlstate.ts';
+import type { Answered } from '../statements/answers.ts';
+import { runOnce } from '../transactions/once.ts';
+import type { TransactionRegistry } from '../transactions/registry.ts';
+import { inImplicit, inOwn, READ_COMMITTED } from '../transactions/single-use.ts';
+import type { Access } from './access.ts';
+import { logCall } from './call-log.ts';
+import type { ClientCertificate } from './certificate.ts';
+import { type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
+import type { Guards } from './guards.ts';
 import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
 import type { Identity } from './identity.ts';
 
@@ -19,6 +24,8 @@ export interface Arrival extends ReadHeaders {
   readonly endpoint: Endpoint;
   /** Who is at the other end, for the log. */
   readonly peer: string;
+  /** By which the connection was let in; undefined where none is asked for. */
+  readonly certificate: ClientCertificate | undefined;
 }
 
 /** A call whose caller is known and whose headers can be read. */
@@ -26,6 +33,8 @@ export interface Admitted extends Headers {
   readonly endpoint: Endpoint;
   readonly peer: string;
   readonly caller: string;
+  /** What the caller may do. */
+  readonly access: Access;
 }
 
 /** A call as a listener hands it over. */
@@ -50,11 +59,8 @@ export const replyBytes = (output: DescMessage, response: Reply): Uint8Array =>
 /** Trailer that names them. */
 export const INEXACT = 'inexact-values';
 
-const transactionRequired = (): RpcError =>
-  refuse(
-    'TRANSACTION_REQUIRED',
-    'a write needs a `transaction` header: the id of an open transaction, or `single-use`',
-  );
+/** What a write is told that says nothing of a transaction. */
+const REQUIRED = 'a write needs a `transaction` header: the id of an open transaction, or `single-use`';
 
 /** Where a call runs, as its headers say. */
 type Scope =
@@ -84,6 +90,10 @@ interface Entry<C = Inbound> {
   readonly startedAt: number;
   /** Transaction that a control RPC names in its request or begins. */
   transaction?: string | undefined;
+  request?: Message;
+  response?: Reply;
+  /** Rows of the statements of a driver's RPC that ran. */
+  rows?: bigint;
 }
 
 /** The transaction that a request of `TransactionService` names, or that its response brings. */
@@ -99,6 +109,8 @@ export class Pipeline {
   readonly #identity: Identity;
   readonly #log: Logger;
   readonly #callTimeoutMs: number;
+  readonly #guards: Guards;
+  #isOpen = false;
 
   /** @param callTimeoutMs how long a call with one response may take that has no deadline. */
   constructor(
@@ -107,12 +119,19 @@ export class Pipeline {
     identity: Identity,
     log: Logger,
     callTimeoutMs: number,
+    guards: Guards,
   ) {
+    this.#guards = guards;
     this.#callTimeoutMs = callTimeoutMs;
     this.#database = database;
     this.#transactions = transactions;
     this.#identity = identity;
     this.#log = log;
+  }
+
+  /** From now on calls are let in that need the database, which has turned out to be as it must be. */
+  open(): void {
+    this.#isOpen = true;
   }
 
   /** How long a call may take whose caller sets no deadline, milliseconds. A stream lasts as long as its lease. */
@@ -124,14 +143,19 @@ export class Pipeline {
   async unary(inbound: Inbound, decode: () => Message): Promise<Reply> {
     const entry: Entry = { inbound, startedAt: performance.now() };
     const { endpoint } = inbound;
+    let leave: (() => void) | undefined;
     try {
+      leave = this.#guards.limits.enter(inbound.caller, endpoint);
       const request = this.#admit(entry, decode);
       const response = await this.#answer(entry, request);
       if (endpoint.kind === 'control') entry.transaction ??= transactionOf(response as Message);
+      entry.response = response;
       this.#note(entry);
       return response;
     } catch (error) {
       throw this.#fail(entry, error);
+    } finally {
+      leave?.();
     }
   }
 
@@ -161,9 +185,11 @@ export class Pipeline {
   }
 
   async *#responses(entry: Entry, source: () => AsyncIterable<readonly Reply[]>): AsyncGenerator<readonly Reply[]> {
-    const { signal } = entry.inbound;
+    const { endpoint, signal, caller } = entry.inbound;
     let ended = false;
+    let leave: (() => void) | undefined;
     try {
+      leave = this.#guards.limits.enter(caller, endpoint);
       yield* source();
       ended = true;
       this.#note(entry);
@@ -171,6 +197,7 @@ export class Pipeline {
       ended = true;
       throw this.#fail(entry, error);
     } finally {
+      leave?.();
       // The reader left before the end.
       if (!ended) this.#note(entry, signal.aborted ? toRpcError(signal.reason) : undefined);
     }
@@ -179,18 +206,26 @@ export class Pipeline {
   /**
    * Lets a call in, before its body costs anything.
    *
-   * @throws UNAUTHENTICATED without a valid token, INVALID_ARGUMENT when a header that was sent cannot be read.
+   * @throws UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED by who calls and by the length of its headers;
+   *   INVALID_ARGUMENT by the headers themselves.
    */
   admit(arrival: Arrival): Admitted {
-    const { endpoint, peer, header, unreadable } = arrival;
+    const { endpoint, peer, header, unreadable, problem, certificate } = arrival;
+    let known: { readonly caller: string } | undefined;
     try {
+      if (problem) throw problem;
+      if (!this.#isOpen && !endpoint.open) throw refuse('DATABASE_UNAVAILABLE', 'the database is not ready yet');
       const broken = unreadable.filter(({ field }) => field === 'header authorization');
       if (broken.length > 0) throw invalidArgument(broken);
-      const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'));
+      const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);
+      known = { caller };
       if (unreadable.length > 0) throw invalidArgument(unreadable);
-      return { endpoint, peer, header, caller };
+      const access = this.#guards.authorization.of(caller);
+      if (!endpoint.open) access.check(endpoint);
+      this.#guards.limits.arrive(caller, endpoint);
+      return { endpoint, peer, header, caller, access };
     } catch (error) {
-      throw this.refuse(arrival, toRpcError(error));
+      throw this.refuse({ ...arrival, ...known }, toRpcError(error));
     }
   }
 
@@ -203,18 +238,24 @@ export class Pipeline {
   #admit(entry: Entry, decode: () => Message): Message {
     const { inbound } = entry;
     const request = decode();
+    entry.request = request;
     if (inbound.endpoint.kind === 'control') entry.transaction = transactionOf(request);
     const problems = inbound.endpoint.check(request);
     if (problems.length > 0) throw invalidArgument(problems);
     return request;
   }
 
-  async #answer({ inbound }: Entry, request: Message): Promise<Reply> {
+  async #answer(entry: Entry, request: Message): Promise<Reply> {
+    const { inbound } = entry;
     const { endpoint } = inbound;
     if (endpoint.kind === 'control') {
       return created(endpoint.method.output, await endpoint.handle(request as never, inbound));
     }
-    const run = (db: Session): Promise<Reply> => answered(endpoint, db, request, inbound);
+    const run = async (db: Session): Promise<Reply> => {
+      const { response, count } = await answered(endpoint, db, request, inbound);
+      entry.rows = rowsOf(response, count);
+      return response;
+    };
     const scope = readScope(inbound);
     switch (scope.kind) {
       case 'leased':
@@ -223,7 +264,7 @@ export class Pipeline {
         if (endpoint.kind === 'write') return this.#inSingleUse(inbound, endpoint, scope.requestId, request, run);
         break;
       case 'none':
-        if (endpoint.kind === 'write') throw transactionRequired();
+        if (endpoint.kind === 'write') throw refuse('TRANSACTION_REQUIRED', REQUIRED);
     }
     return run(new AutoCommitSession(this.#database, inbound));
   }
@@ -282,51 +323,27 @@ export class Pipeline {
     return failure;
   }
 
-  /** One line a call: no payload, no SQL. */
-  #note({ inbound, startedAt, transaction: named }: Entry<Arrival | Admitted | Inbound>, failure?: RpcError): void {
-    const { endpoint, peer, header } = inbound;
-    const caller = 'caller' in inbound ? inbound.caller : undefined;
-    const serious = failure?.code === Code.INTERNAL || failure?.code === Code.DATA_LOSS;
-    const level = serious ? 'error' : endpoint.quiet && !failure ? 'debug' : 'info';
-    if (!this.#log.isLevelEnabled(level)) return;
-    const transaction = header('transaction') ?? named;
-    this.#log[level](
-      {
-        method: endpoint.name,
-        code: codeName(failure?.code ?? 0),
-        ...(failure ? { reason: failure.reason, ...failure.metadata } : {}),
-        // Names only: a description may quote what was sent.
-        ...(failure && failure.fields.length > 0 ? { fields: failure.fields.map(({ field }) => field) } : {}),
-        ms: Math.round((performance.now() - startedAt) * 1000) / 1000,
-        peer,
-        ...(caller === undefined ? {} : { caller }),
-        // Enough to tell transactions apart, not enough to use one.
-        ...(transaction === undefined ? {} : { transaction: transaction.slice(0, 10) }),
-        ...('notes' in inbound && inbound.notes.text !== undefined ? { inexact: inbound.notes.text } : {}),
-        ...causeOf(failure),
-      },
-      'call',
-    );
+  /** A call has ended: its line in the log, and in the audit where it wrote. */
+  #note(entry: Entry<Arrival | Admitted | Inbound>, failure?: RpcError): void {
+    const { inbound, startedAt, request, response, rows } = entry;
+    if ('caller' in inbound) this.#guards.audit.call({ ...inbound, request, response, rows }, failure);
+    const transaction = inbound.header('transaction') ?? entry.transaction;
+    logCall(this.#log, inbound, { startedAt, transaction }, failure);
   }
 }
 
 /** Runs an RPC of a driver. */
-const answered = async (endpoint: DriverEndpoint, db: Session, request: Message, inbound: Inbound): Promise<Reply> => {
+const answered = async (
+  endpoint: DriverEndpoint,
+  db: Session,
+  request: Message,
+  inbound: Inbound,
+): Promise<Answered<Reply>> => {
   const { answering } = endpoint;
-  if (!answering) return created(endpoint.method.output, await endpoint.run(db, request, inbound));
-  return (await (inbound.encoded ? answering.bytes(db, request) : answering.message(db, request))).response;
+  if (answering) return inbound.encoded ? answering.bytes(db, request) : answering.message(db, request);
+  const before = db.rowCount;
+  const response = created(endpoint.method.output, await endpoint.run(db, request, inbound));
+  return { response, count: db.rowCount - before };
 };
 
 const created = (desc: DescMessage, init: unknown): Message => create(desc, init as MessageInitShape<DescMessage>);
-
-/** What an on-call engineer needs of an error's cause: where it came from, never a value. */
-const causeOf = (failure: RpcError | undefined): object => {
-  const cause = failure?.cause;
-  if (cause === undefined) return {};
-  if (isServerError(cause)) {
-    const { code, schema, table, column, constraint, routine } = cause;
-    return { database: { sqlstate: code, schema, table, column, constraint, routine } };
-  }
-  if (!(cause instanceof Error)) return { cause: String(cause) };
-  return { cause: failure?.code === Code.INTERNAL ? cause.stack : problemOf(cause) };
-};

@@ -2,26 +2,29 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import { prune } from '../database/outcomes.ts';
 import { openDatabase } from '../database/pool.ts';
-import { transactionIdKey } from '../database/requests.ts';
 import { problemOf } from '../database/sqlstate.ts';
 import { readTarget } from '../database/target.ts';
-import { TransactionIds } from '../database/transaction-id.ts';
-import { TransactionRegistry } from '../database/transactions.ts';
-import { drivers as driversFor } from '../drivers/index.ts';
+import { drivers as driversFor } from '../drivers/drivers.ts';
 import { Health } from '../gen/grpc/health/v1/health_pb.ts';
 import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
-import { createProviders } from '../providers/index.ts';
+import { createProviders } from '../providers/providers.ts';
+import { transactionIdKey } from '../transactions/once.ts';
+import { prune } from '../transactions/outcomes.ts';
+import { TransactionRegistry } from '../transactions/registry.ts';
+import { TransactionIds } from '../transactions/transaction-id.ts';
 import { ByteBudget } from './budget.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits } from './connections.ts';
 import { driverEndpoints } from './endpoint.ts';
 import { listenGrpc } from './grpc.ts';
+import { type Guards, openGuards } from './guards.ts';
 import { healthEndpoints, Readiness } from './health.ts';
 import { listenHttp } from './http.ts';
-import { localIdentity, tokenIdentity } from './identity.ts';
+import { listenerIdentity, tokenIdentity } from './identity.ts';
 import { Pipeline } from './pipeline.ts';
+import { healthRoutes } from './probes.ts';
 import { reflectionEndpoints } from './reflection.ts';
+import { Certificates } from './tls.ts';
 import { transactionEndpoints } from './transaction-service.ts';
 
 /** A sidecar that serves. */
@@ -30,7 +33,12 @@ export interface Sidecar {
   readonly grpcAddress: string;
   /** Where Connect, gRPC-Web and JSON listen; undefined when that is off. */
   readonly httpAddress: string | undefined;
-  /** Drains: NOT_SERVING, no new transactions, open ones get the drain time and are then rolled back. */
+  /** In words, why not all calls are served; undefined when they are. */
+  readonly whyNot: string | undefined;
+  /**
+   * Drains: NOT_SERVING; where that is wanted, all calls are served until their callers are gone; then no new transactions,
+   * open ones get what is left of the drain time and are rolled back.
+   */
   stop(): Promise<void>;
 }
 
@@ -41,10 +49,23 @@ const ROLL_BACK_MS = 200;
 const LAST_CALLS_MS = 200;
 const LAST_COMMANDS_MS = 100;
 
+/** Without a connection for so long, callers are taken to be gone: some connect anew for each call. */
+const GONE_MS = 1_000;
+const LOOK_MS = 50;
+
+/** Waits until there has been no connection for a while, or until the time is over (milliseconds since 1970). */
+const unused = async (open: () => number, deadline: number): Promise<void> => {
+  for (let usedAt = Date.now(); Date.now() < Math.min(deadline, usedAt + GONE_MS); ) {
+    await sleep(LOOK_MS);
+    if (open() > 0) usedAt = Date.now();
+  }
+};
+
 /**
- * Connects to a migrated database and serves all drivers on both listeners.
+ * Listens, and serves all drivers on both listeners as soon as the database is ready.
  *
  * @param url PostgreSQL connection string.
+ * @param prepare what has to be true of the database before it is used; health answers NOT_SERVING meanwhile.
  * @param limits how long connections may be silent, where that is not the default.
  */
 export const startServer = async (
@@ -53,13 +74,24 @@ export const startServer = async (
     url,
     log,
     limits: connectionLimits,
-  }: { readonly url: string; readonly log: Logger; readonly limits?: ConnectionLimits },
+    prepare = async () => {},
+  }: {
+    readonly url: string;
+    readonly log: Logger;
+    readonly limits?: ConnectionLimits;
+    readonly prepare?: () => Promise<void>;
+  },
 ): Promise<Sidecar> => {
   let onRemoved = (_callers: ReadonlySet<string>): void => {};
   const identity = config.tokensFile
     ? tokenIdentity(config.tokensFile, log, (callers) => onRemoved(callers))
-    : localIdentity;
-  const database = openDatabase(readTarget(url), {
+    : listenerIdentity;
+  const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
+  const certificates = cert && key ? new Certificates({ cert, key, clientCa }, log) : undefined;
+  const target = readTarget(url, (problem) => {
+    log.warn({ problem }, 'TLS files of the database not usable, those read before stay in use');
+  });
+  const database = openDatabase(target, {
     pooler: config.pooler,
     statementMs: config.callTimeoutMs,
     lockMs: config.lockTimeoutMs,
@@ -67,11 +99,13 @@ export const startServer = async (
     transactions: { max: config.transactionsMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
   });
   const closing = new AbortController();
+  const listeners: { close(graceMs: number): Promise<void> }[] = [];
   const providers = createProviders(config, (layer, problem) => {
     log.warn({ layer, problem }, 'a layer of suggestions could not do its part');
   });
+  let guards: Guards | undefined;
   try {
-    const ids = new TransactionIds(await transactionIdKey(database.reserve), `${hostname()}/${process.pid}`);
+    const ids = new TransactionIds(`${hostname()}/${process.pid}`);
     const limits = {
       idleLeaseMs: config.transactionIdleLeaseMs,
       idleLeaseMaxMs: config.transactionIdleLeaseMaxMs,
@@ -109,22 +143,42 @@ export const startServer = async (
       ...healthEndpoints(readiness, served, closing.signal),
       ...(config.reflection ? reflectionEndpoints(services) : []),
     ];
-    const pipeline = new Pipeline(database, transactions, identity, log, config.callTimeoutMs);
+    guards = await openGuards(config, ofDrivers, log);
+    const { audit } = guards;
+    transactions.onEnded = (transaction, state, how) => audit.ended(transaction, state, how);
+    const pipeline = new Pipeline(database, transactions, identity, log, config.callTimeoutMs, guards);
     const { maxMessageBytes, maxRequestBytes, socketMode } = config;
     const shared = {
       maxMessageBytes,
       socketMode,
+      certificates,
       budget: new ByteBudget(maxRequestBytes, maxMessageBytes),
-      limits: connectionLimits ?? CONNECTION_LIMITS,
+      streams: config.connectionStreams,
+      limits: connectionLimits ?? {
+        ...CONNECTION_LIMITS,
+        idleMs: config.connectionIdleMs,
+        ageMs: config.connectionAgeMs ?? Number.POSITIVE_INFINITY,
+      },
     };
     const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, ...shared });
+    listeners.push(grpc);
     const http = config.httpListen
-      ? await listenHttp(pipeline, endpoints, { listen: config.httpListen, ...shared }).catch(async (error) => {
-          await grpc.close(0);
-          throw error;
-        })
+      ? await listenHttp(
+          pipeline,
+          endpoints,
+          healthRoutes(() => readiness.whyNot),
+          {
+            listen: config.httpListen,
+            web: { hosts: config.httpHosts, origins: config.httpOrigins },
+            ...shared,
+          },
+        )
       : undefined;
+    if (http) listeners.push(http);
+    await prepare();
+    ids.open(await transactionIdKey(database.reserve));
     await readiness.start();
+    pipeline.open();
     const pruning = setInterval(() => {
       prune(database.reserve, config.requestRetentionMs).catch((error: unknown) => {
         log.warn({ problem: problemOf(error) }, 'stored answers could not be pruned');
@@ -133,25 +187,36 @@ export const startServer = async (
     return {
       grpcAddress: grpc.address,
       httpAddress: http?.address,
+      get whyNot() {
+        return readiness.whyNot;
+      },
       stop: async () => {
         const deadline = Date.now() + config.drainTimeoutMs;
         readiness.drain();
+        if (config.drain === 'linger') await unused(() => grpc.open + (http?.open ?? 0), deadline);
+        const rollBackMs = Math.max(0, deadline - Date.now());
         // A database that does not answer rolls back by itself when it sees that its connections are gone.
         await Promise.race([
-          transactions.drain(config.drainTimeoutMs),
-          sleep(config.drainTimeoutMs + ROLL_BACK_MS, undefined, { ref: false }),
+          transactions.drain(rollBackMs),
+          sleep(rollBackMs + ROLL_BACK_MS, undefined, { ref: false }),
         ]);
         closing.abort();
         const rest = Math.max(LAST_CALLS_MS, deadline - Date.now());
         await Promise.all([grpc.close(rest), http?.close(rest), readiness.stop()]);
         clearInterval(pruning);
         identity.close();
+        guards?.authorization.close();
+        certificates?.close();
         providers.close();
-        await database.end(LAST_COMMANDS_MS);
+        await Promise.all([database.end(LAST_COMMANDS_MS), audit.close(LAST_COMMANDS_MS)]);
       },
     };
   } catch (error) {
+    closing.abort();
+    await Promise.all(listeners.map((listener) => listener.close(0)));
     identity.close();
+    guards?.authorization.close();
+    certificates?.close();
     providers.close();
     await database.end(LAST_COMMANDS_MS);
     throw error;

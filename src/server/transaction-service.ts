@@ -2,13 +2,9 @@ import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Duration, durationFromMs, durationMs, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { invalidArgument } from '../contract/errors.ts';
 import { between, canonicalUuid, maxLength, nested, type Rule, required, unchecked, uuid } from '../contract/rules.ts';
-import { outcomeOf } from '../database/outcomes.ts';
 import type { Database } from '../database/pool.ts';
-import { requestOutcome } from '../database/requests.ts';
-import type { Session } from '../database/session.ts';
-import { TransactionSession } from '../database/session.ts';
+import { type Session, TransactionSession } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
-import { elsewhere, type Transaction, type TransactionRegistry } from '../database/transactions.ts';
 import {
   type BeginRequest,
   BeginRequestSchema,
@@ -25,6 +21,9 @@ import {
   TransactionService,
   TransactionState,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { requestOutcome } from '../transactions/once.ts';
+import { outcomeOf } from '../transactions/outcomes.ts';
+import { elsewhere, type Transaction, type TransactionRegistry } from '../transactions/registry.ts';
 import { type ControlCall, controlEndpoints, type DriverEndpoint, type Endpoint } from './endpoint.ts';
 import { executeHandler, MAX_ATTEMPTS, MAX_OPERATIONS } from './execute.ts';
 import { headerError, SINGLE_USE } from './headers.ts';

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { type DescService, fromBinary } from '@bufbuild/protobuf';
 import { type FileDescriptorProto, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { describe, expect, test } from 'vitest';
-import { drivers as driversFor } from '../../src/drivers/index.ts';
+import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 import { OperationResultSchema, OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { inventory } from '../golden/format.ts';

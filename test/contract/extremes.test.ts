@@ -2,8 +2,8 @@ import type { DescMethodServerStreaming, DescMethodUnary } from '@bufbuild/proto
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { quoted, table, tableName } from '../../src/database/table.ts';
-import { drivers as driversFor } from '../../src/drivers/index.ts';
-import { entities } from '../../src/entities/index.ts';
+import { drivers as driversFor } from '../../src/drivers/drivers.ts';
+import { entities } from '../../src/entities/all.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { ProposalsReadService } from '../../src/gen/hoc/cus/policies/v1/proposals_read_pb.ts';
 import { CallError, collect } from '../support/client.ts';

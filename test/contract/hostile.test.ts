@@ -1,7 +1,7 @@
 import { create, type DescMethodUnary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { drivers as driversFor } from '../../src/drivers/index.ts';
+import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 import { CallError } from '../support/client.ts';
 import { request } from '../support/requests.ts';
 import { noServices } from '../support/services.ts';

@@ -1,9 +1,9 @@
 import { MikroORM } from '@mikro-orm/postgresql';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import config from '../../mikro-orm.config.ts';
-import { migrateUp } from '../../src/database/migrate.ts';
+import { migrateUp } from '../../src/database/migrate/migrate.ts';
+import { entities } from '../../src/entities/all.ts';
 import { defineTable, int, timestamptz } from '../../src/entities/columns.ts';
-import { entities } from '../../src/entities/index.ts';
 import { createDatabase, createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
 import { type CatalogObject, type Column, columns, connected, objects, tables } from './catalog.ts';
 

@@ -1,16 +1,16 @@
 import { execFile } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
-import { chmod, chown, copyFile, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { randomUUID, X509Certificate } from 'node:crypto';
+import { chmod, chown, copyFile, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
-import { type Embedded, startEmbedded } from '../../src/database/embedded.ts';
-import { migrateUp } from '../../src/database/migrate.ts';
+import { migrateUp } from '../../src/database/migrate/migrate.ts';
 import { readTarget, TargetError } from '../../src/database/target.ts';
 import { jsonToValue } from '../../src/database/values.ts';
+import { type Embedded, startEmbedded } from '../../src/embedded/embedded.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
@@ -201,6 +201,78 @@ describe.runIf(hasOpenssl)('TLS', () => {
     } finally {
       await back();
       await sidecar.stop();
+    }
+  });
+
+  test('new files are used for new connections, and files that are no good leave those of before', async () => {
+    await serve('address');
+    const { uid, gid } = await stat(join(server.dataDir, 'data'));
+    const authority = join(server.dataDir, 'callers.crt');
+    await copyFile(join(folder, 'root.crt'), authority);
+    await chown(authority, uid, gid);
+    await onDatabase(server.adminUrl, async (client) => {
+      await client.query(`alter system set ssl_ca_file = '${authority}'`);
+      await client.query('select pg_reload_conf()');
+    });
+    const mine = (kind: string): string => join(folder, `mine.${kind}`);
+    const take = (root: string, pair: string) =>
+      Promise.all([
+        copyFile(join(folder, `${root}.crt`), mine('ca')),
+        copyFile(join(folder, `${pair}.crt`), mine('crt')),
+        copyFile(join(folder, `${pair}.key`), mine('key')),
+      ]);
+    const serial = async (certificate: string): Promise<string> =>
+      String(BigInt(`0x${new X509Certificate(await readFile(join(folder, certificate))).serialNumber}`));
+    await take('root', 'localhost');
+    const parameters = { sslmode: 'verify-full', sslrootcert: mine('ca'), sslcert: mine('crt'), sslkey: mine('key') };
+    const url = withParameters(server.url, parameters, '127.0.0.1');
+    const sidecar = await vi.waitFor(() => startTestSidecar({}, url), { timeout: 8_000 });
+    /** Connects anew, and tells by which certificate. */
+    const shown = () =>
+      onDatabase(server.url, async (client) => {
+        await client.query(`select pg_terminate_backend(pid, 5000) from pg_stat_activity
+          where application_name like 'policy-sidecar %'`);
+        await sidecar.grpc.unary(rpc.fetchRiskCeilings, {});
+        const { rows } = await client.query(`select client_serial::text as serial from pg_stat_ssl
+          join pg_stat_activity using (pid) where application_name = 'policy-sidecar call'`);
+        return rows[0]?.serial;
+      });
+    try {
+      const [first, second] = await Promise.all([serial('localhost.crt'), serial('another.crt')]);
+      expect(first).not.toBe(second);
+      await vi.waitFor(async () => expect(await shown()).toBe(first));
+      await take('root', 'another');
+      await vi.waitFor(async () => expect(await shown()).toBe(second));
+      for (const [kind, text] of [
+        ['key', await readFile(join(folder, 'localhost.key'))],
+        ['crt', 'half of it'],
+        ['ca', 'nothing'],
+      ] as const) {
+        const before = sidecar.log().filter(({ problem }) => problem).length;
+        await writeFile(mine(kind), text);
+        await vi.waitFor(async () => expect(await shown()).toBe(second));
+        const told = sidecar
+          .log()
+          .filter(({ problem, msg }) => problem && /^TLS files of the database/.test(String(msg)));
+        expect(told.length, kind).toBeGreaterThan(0);
+        expect(sidecar.log().filter(({ problem }) => problem).length, kind).toBeGreaterThan(before);
+        await take('root', 'another');
+        await vi.waitFor(async () => expect(await shown()).toBe(second));
+      }
+      // An authority that is another, and good: it is believed.
+      await take('other', 'another');
+      await vi.waitFor(async () => {
+        const error = await refusal(shown());
+        expect(error.reason).toBe('DATABASE_UNAVAILABLE');
+      });
+      await take('root', 'another');
+      await vi.waitFor(async () => expect(await shown()).toBe(second));
+    } finally {
+      await sidecar.stop();
+      await onDatabase(server.adminUrl, async (client) => {
+        await client.query('alter system reset ssl_ca_file');
+        await client.query('select pg_reload_conf()');
+      });
     }
   });
 

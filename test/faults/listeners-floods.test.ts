@@ -86,7 +86,7 @@ const HEADERS = Buffer.concat(
     ':method': 'POST',
     ':scheme': 'http',
     ':path': pathOf(READ),
-    ':authority': 'x',
+    ':authority': 'localhost',
     'content-type': 'application/grpc',
     te: 'trailers',
   }).map(([name, value]) =>
@@ -299,7 +299,7 @@ test('an upload that is never finished holds no more than its window', async () 
   const grown = await growth(async () => {
     for (const socket of sockets) {
       socket.write(
-        `POST ${pathOf(INSERT)} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4000000\r\n\r\n{`,
+        `POST ${pathOf(INSERT)} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 4000000\r\n\r\n{`,
       );
       socket.write(Buffer.alloc(3 * MIB, 0x20));
     }

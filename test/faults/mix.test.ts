@@ -1,7 +1,7 @@
 import { create, type DescMethodUnary, type MessageInitShape } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
-import { drivers as driversFor } from '../../src/drivers/index.ts';
+import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 import { OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
 import { type IsolationLevel, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError, type Caller } from '../support/client.ts';

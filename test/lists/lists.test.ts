@@ -1,7 +1,7 @@
 import type { DescMethodServerStreaming, DescMethodUnary, MessageInitShape } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { drivers } from '../../src/drivers/index.ts';
+import { drivers } from '../../src/drivers/drivers.ts';
 import { collect } from '../support/client.ts';
 import { noServices } from '../support/services.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { migrationStatus } from '../../src/database/migrate.ts';
+import { migrationStatus } from '../../src/database/migrate/migrate.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { connectCaller, grpcCaller } from '../support/client.ts';
@@ -90,7 +90,7 @@ describe('serve', () => {
     await sidecar.serving();
     await writeFile(join(folder, 'data-dir', 'data', 'PG_VERSION'), '12\n');
     process.kill(postmaster(), 'SIGKILL');
-    expect(await sidecar.ended).toBe(2);
+    expect(await sidecar.ended).toBe(3);
     const last = sidecar.err().trimEnd().split('\n').at(-1);
     expect(last).toMatch(
       /^policy-sidecar: the embedded PostgreSQL ended and could not be started again: .*incompatible/,
@@ -279,7 +279,7 @@ describe('an older schema', () => {
   test('is refused with the command to run', async () => {
     const database = await createEmptyDatabase();
     const { code, err, out } = await finish([], { DATABASE_URL: database.url });
-    expect({ code, out }).toEqual({ code: 2, out: '' });
+    expect({ code, out }).toEqual({ code: 4, out: '' });
     expect(err).toMatch(
       /^policy-sidecar: the database lacks 8 migration\(s\): run `.*migrate up`.*SIDECAR_MIGRATE=up\n$/,
     );
@@ -303,7 +303,7 @@ describe('migrate', () => {
     const database = await createEmptyDatabase();
     const env = { DATABASE_URL: database.url };
     const before = await finish(['migrate', 'status'], env);
-    expect(before.code).toBe(0);
+    expect(before.code).toBe(4);
     expect(before.out.match(/^pending {2}Migration\w+$/gm)).toHaveLength(8);
     const both = await Promise.all([finish(['migrate', 'up'], env), finish(['migrate', 'up'], env)]);
     expect(both.map(({ code }) => code)).toEqual([0, 0]);
@@ -320,7 +320,7 @@ describe('migrate', () => {
     ]);
     const after = await finish(['migrate', 'status'], env);
     expect(after.out.match(/^applied {2}Migration\w+ {2}\d{4}-/gm)).toHaveLength(8);
-    expect(after.out).not.toContain('pending');
+    expect({ code: after.code, out: after.out }).toEqual({ code: 0, out: expect.not.stringContaining('pending') });
     await database.drop();
   });
 
@@ -347,7 +347,7 @@ describe('migrate', () => {
   });
 });
 
-describe('one clear line and exit code 2', () => {
+describe('one clear line, and an exit code that says what kind of problem it is', () => {
   test.each([
     [['--no-such-flag'], /--no-such-flag/],
     [['--pool-max', 'many'], /--pool-max must be a whole number/],
@@ -355,10 +355,14 @@ describe('one clear line and exit code 2', () => {
     [['migrate'], /`up`, `status` or `check`/],
     [['migrate', 'down'], /`up`, `status` or `check`/],
     [['--grpc-listen', '0.0.0.0:0'], /SIDECAR_TOKENS_FILE/],
-    [['--database-url', 'postgresql://someone:secret@127.0.0.1:1/d'], /someone@127\.0\.0\.1:1\/d cannot be used/],
-  ])('%j', async (args, line) => {
+    [['--database-url', 'postgresql://someone:secret@127.0.0.1:1/d'], /someone@127\.0\.0\.1:1\/d cannot be used/, 3],
+    [['token'], /takes the name of a caller/],
+    [['token', 'a:b'], /takes the name of a caller/],
+    [['wait', '--timeout', 'soon'], /--timeout must be a duration/],
+    [['wait', '--timeout', '200ms', '--grpc-listen', 'unix:/no/socket'], /no sidecar serves: connect ENOENT/, 1],
+  ] as [string[], RegExp, number?][])('%j', async (args, line, expected = 2) => {
     const { code, out, err } = await finish(args);
-    expect({ code, out }).toEqual({ code: 2, out: '' });
+    expect({ code, out }).toEqual({ code: expected, out: '' });
     expect(err).toMatch(line);
     expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
     expect(err).not.toContain('secret');
@@ -367,9 +371,14 @@ describe('one clear line and exit code 2', () => {
   test.each([
     ['DATABASE_URL', 'postgresql://u:p#secret@127.0.0.1/d', /DATABASE_URL has a user or password .* percent-encoded/],
     ['DATABASE_URL', 'postgresql://u:p%zzsecret@127.0.0.1/d', /DATABASE_URL has a user or password .* percent-encoded/],
-    ['DATABASE_URL', 'postgresql://u:p@secret@127.0.0.1:1/d', /u@127\.0\.0\.1:1\/d cannot be used/],
+    ['DATABASE_URL', 'postgresql://u:p@secret@127.0.0.1:1/d', /u@127\.0\.0\.1:1\/d cannot be used/, 3],
     ['DATABASE_URL', 'postgresql://u:secret@127.0.0.1:5432x/d', /DATABASE_URL must have a port/],
-    ['DATABASE_URL', 'postgresql://u:secret@no-such-host.invalid/d', /u@no-such-host\.invalid:5432\/d cannot be used/],
+    [
+      'DATABASE_URL',
+      'postgresql://u:secret@no-such-host.invalid/d',
+      /u@no-such-host\.invalid:5432\/d cannot be used/,
+      3,
+    ],
     [
       'DATABASE_URL',
       'postgresql://127.0.0.1/d?sslmode=verify-full&sslrootcert=/no/file',
@@ -380,9 +389,9 @@ describe('one clear line and exit code 2', () => {
     ['SIDECAR_DATA_DIR', '/dev/null', /\/dev\/null/],
     ['SIDECAR_DRAIN_TIMEOUT', '10', /SIDECAR_DRAIN_TIMEOUT must be a duration such as/],
     ['SIDECAR_DRAIN_TIMEOUT', '0s', /SIDECAR_DRAIN_TIMEOUT must be between 1ms and/],
-  ])('%s=%s', async (variable, value, line) => {
+  ] as [string, string, RegExp, number?][])('%s=%s', async (variable, value, line, expected = 2) => {
     const { code, out, err } = await finish([], { [variable]: value });
-    expect({ code, out }).toEqual({ code: 2, out: '' });
+    expect({ code, out }).toEqual({ code: expected, out: '' });
     expect(err).toMatch(line);
     expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
     expect(err).not.toContain('secret');
@@ -403,6 +412,27 @@ describe('one clear line and exit code 2', () => {
   });
 
   test.each([
+    ['authorization', 'no.json', undefined, /the authorization file \S+no\.json cannot be read \(ENOENT\)/],
+    [
+      'authorization',
+      'a.json',
+      '{"identities": []}',
+      /the authorization file \S+a\.json is no good: identities must be obj/,
+    ],
+    ['audit', 'no/audit', undefined, /the audit file \S+no\/audit cannot be written \(ENOENT\)/],
+  ])('an unusable file of --%s is told by its name: %s', async (flag, name, text, line) => {
+    const database = await createDatabase();
+    const path = join(folder, name);
+    if (text !== undefined) await writeFile(path, text);
+    const value = flag === 'audit' ? `file:${path}` : path;
+    const { code, err } = await finish([`--${flag}`, value], { DATABASE_URL: database.url });
+    expect(code).toBe(2);
+    expect(err).toMatch(line);
+    expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
+    await database.drop();
+  });
+
+  test.each([
     ['--grpc-listen', '192.0.2.1:50051'],
     ['--http-listen', '192.0.2.1:50052'],
     ['--grpc-listen', 'no-such-host.invalid:50051'],
@@ -412,7 +442,7 @@ describe('one clear line and exit code 2', () => {
     const database = await createDatabase();
     const args = [flag, address, '--allow-unauthenticated', 'on'];
     const { code, err } = await finish(args, { DATABASE_URL: database.url });
-    expect(code).toBe(2);
+    expect(code).toBe(5);
     expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
     await database.drop();
   });
@@ -423,7 +453,7 @@ describe('one clear line and exit code 2', () => {
     await once(taken, 'listening');
     const { port } = taken.address() as { port: number };
     const { code, err } = await finish([flag, `127.0.0.1:${port}`], { DATABASE_URL: database.url });
-    expect(code).toBe(2);
+    expect(code).toBe(5);
     expect(err).toMatch(/^policy-sidecar: [^\n]+\n$/);
     expect(err).toContain(String(port));
     taken.close();

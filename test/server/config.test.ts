@@ -17,6 +17,9 @@ test('the defaults', () => {
     dataDir: '.sidecar',
     grpcListen: '127.0.0.1:50051',
     httpListen: '127.0.0.1:50052',
+    httpHosts: ['localhost'],
+    httpOrigins: [],
+    probeListen: undefined,
     socketMode: 0o660,
     poolMax: 10,
     poolQueue: 256,
@@ -30,6 +33,10 @@ test('the defaults', () => {
     transactionTotalLeaseMaxMs: 3_600_000,
     requestRetentionMs: 86_400_000,
     drainTimeoutMs: 10_000,
+    drain: 'finish',
+    connectionStreams: 1_000,
+    connectionAgeMs: undefined,
+    connectionIdleMs: 300_000,
     callTimeoutMs: 60_000,
     lockTimeoutMs: 5_000,
     pooler: 'auto',
@@ -39,6 +46,14 @@ test('the defaults', () => {
     logLevel: 'info',
     tokensFile: undefined,
     allowUnauthenticated: false,
+    authorizationFile: undefined,
+    callsPerSecond: undefined,
+    callsAtOnce: undefined,
+    audit: undefined,
+    auditPayloads: false,
+    tlsCert: undefined,
+    tlsKey: undefined,
+    tlsClientCa: undefined,
     migrate: false,
     redisUrl: undefined,
     anthropicApiKey: undefined,
@@ -100,6 +115,14 @@ describe('listeners', () => {
     },
   );
 
+  test('hosts and origins are lists', () => {
+    const argv = ['--http-hosts', 'sidecar, sidecar.agents.svc', '--http-origins', 'https://a.example, http://b:8080'];
+    expect(loadConfig(argv, {})).toMatchObject({
+      httpHosts: ['sidecar', 'sidecar.agents.svc'],
+      httpOrigins: ['https://a.example', 'http://b:8080'],
+    });
+  });
+
   test('HTTP can be off', () => {
     expect(loadConfig([], { SIDECAR_HTTP_LISTEN: 'off' }).httpListen).toBeUndefined();
   });
@@ -132,6 +155,16 @@ describe('refused in one line that names the setting', () => {
     ['--llm-url', 'http://localhost/?key=1'],
     ['--llm-model', ''],
     ['--embedding-url', 'ftp://localhost'],
+    ['--http-hosts', 'sidecar:50052'],
+    ['--http-hosts', 'http://sidecar'],
+    ['--http-origins', '*'],
+    ['--http-origins', 'https://console.example/'],
+    ['--http-origins', 'null'],
+    ['--calls-per-second', '0'],
+    ['--calls-at-once', 'many'],
+    ['--audit', '/var/log/audit'],
+    ['--audit', 'file:'],
+    ['--audit-payloads', 'yes'],
   ])('%s %s', (...argv) => {
     const line = problem(argv);
     expect(line).toContain(argv[0]);

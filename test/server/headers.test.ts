@@ -117,3 +117,51 @@ test.each(['grpcAddress', 'httpAddress'] as const)('over HTTP/2 a padded header 
   }
   await sidecar.grpc.unary(TransactionService.method.rollback, { transactionId: transaction!.id! });
 });
+
+describe('headers that are too long are told, and the connection stays', () => {
+  const many = (count: number, length: number): Record<string, string> =>
+    Object.fromEntries(Array.from({ length: count }, (_, index) => [`x-${index}`, 'v'.repeat(length)]));
+  const tooLarge = { reason: 'HEADERS_TOO_LARGE', fields: [] };
+
+  test.each([
+    ['one of 20 KiB', many(1, 20_000)],
+    ['200 of 200 bytes', many(200, 200)],
+    ['a token of 20 KiB', { authorization: `Bearer ${'v'.repeat(20_000)}` }],
+  ])('%s', async (_what, headers) => {
+    for (const port of ['grpcAddress', 'httpAddress'] as const) {
+      const session = openH2(sidecar.server[port]!);
+      expect(await rawCall(session, READ, {}, headers)).toMatchObject({ status: 8, ...tooLarge });
+      expect(await rawCall(session, READ, {})).toMatchObject({ status: 0 });
+      session.destroy();
+    }
+    expect(await overHttp1(headers, false)).toMatchObject(tooLarge);
+  });
+
+  test('very many short ones are read, and none of them is left out', async () => {
+    // Node by itself takes 128 over HTTP/2, and of HTTP/1.1 no more than 2,000.
+    const short = many(500, 1);
+    expect(await overGrpc('grpcAddress')({ ...short, transaction: 'nonsense' }, true)).toMatchObject({
+      reason: 'TRANSACTION_UNKNOWN',
+    });
+    expect(await overGrpc('httpAddress')({ ...short, transaction: 'nonsense' }, true)).toMatchObject({
+      reason: 'TRANSACTION_UNKNOWN',
+    });
+    const shortest = Object.fromEntries(Array.from({ length: 2_500 }, (_, index) => [`x${index}`, '']));
+    expect(await overHttp1({ ...shortest, transaction: 'nonsense' }, true)).toMatchObject({
+      reason: 'TRANSACTION_UNKNOWN',
+    });
+  });
+
+  test('more than 64 KiB is 431 over HTTP/1.1', async () => {
+    const request = http1Request(pathOf(READ), [`x: ${'v'.repeat(70_000)}`], Buffer.alloc(0));
+    expect(await exchange(sidecar.server.httpAddress!, request)).toMatch(/^HTTP\/1.1 431/);
+  });
+
+  test.each(['grpcAddress', 'httpAddress'] as const)('and told like the others over HTTP/2: %s', async (port) => {
+    const session = openH2(sidecar.server[port]!, { maxSendHeaderBlockLength: 1_000_000 });
+    const beyond = { x: 'v'.repeat(40_000), y: 'v'.repeat(40_000) };
+    expect(await rawCall(session, READ, {}, beyond)).toMatchObject({ status: 8, ...tooLarge });
+    expect(await rawCall(session, READ, {})).toMatchObject({ status: 0 });
+    session.destroy();
+  });
+});

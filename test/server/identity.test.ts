@@ -150,3 +150,15 @@ test('a start with a bad file names file and line', () => {
 test('a bad line is named', () => {
   expect(() => parseTokens(`a: ${hash('x')}\nb: short\n`)).toThrow('line 2');
 });
+
+test('a name may have several tokens, a token has one name', () => {
+  const [x, y] = [hash('x'), hash('y')];
+  expect(parseTokens(`  # a comment\na: ${x}\r\n  a: ${y}  \n`).map(({ name }) => name)).toEqual(['a', 'a']);
+  expect(() => parseTokens(`a: ${x}\n\nb: ${x.toUpperCase()}\n`)).toThrow('line 3 has the token of line 1');
+});
+
+test('a bad line is not repeated: it may be a token', () => {
+  expect(() => parseTokens('ann: the-token-itself\n')).toThrow(
+    /^line 1 is not "name: sha256-of-token" \(64 hex\w+ digits\)$/,
+  );
+});

@@ -1,3 +1,5 @@
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
 import type { DescMethodServerStreaming, DescMethodUnary } from '@bufbuild/protobuf';
 import {
   create,
@@ -9,7 +11,7 @@ import {
 } from '@bufbuild/protobuf';
 import { anyUnpack, durationMs } from '@bufbuild/protobuf/wkt';
 import { type CallOptions, Code as ConnectCode, ConnectError, createClient, type Transport } from '@connectrpc/connect';
-import { createConnectTransport } from '@connectrpc/connect-node';
+import { createConnectTransport, Http2SessionManager } from '@connectrpc/connect-node';
 import { Client, type ClientReadableStream, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { codeName } from '../../src/contract/errors.ts';
 import {
@@ -116,12 +118,22 @@ const headersOf = ({ transaction, headers = {} }: CallInit): Record<string, stri
   ...(transaction === undefined ? {} : { transaction }),
 });
 
+/** What a caller speaks TLS with, PEM. */
+export interface CallerTls {
+  readonly ca: Buffer;
+  readonly cert?: Buffer;
+  readonly key?: Buffer;
+}
+
 /** Calls through `@grpc/grpc-js`. */
-export const grpcCaller = (address: string, logged?: LoggedCause): Caller => {
-  const client = new Client(address, credentials.createInsecure(), {
+export const grpcCaller = (address: string, logged?: LoggedCause, tls?: CallerTls): Caller => {
+  const secured = tls && credentials.createSsl(tls.ca, tls.key, tls.cert);
+  const client = new Client(address, secured ?? credentials.createInsecure(), {
     'grpc.max_receive_message_length': -1,
     'grpc.max_send_message_length': -1,
     'grpc.use_local_subchannel_pool': 1,
+    // This library names an address as the host that it wants, which TLS does not allow.
+    ...(tls ? { 'grpc.ssl_target_name_override': 'localhost' } : {}),
   });
   const prepare = (init: CallInit) => {
     const metadata = new Metadata();
@@ -172,12 +184,20 @@ export const grpcCaller = (address: string, logged?: LoggedCause): Caller => {
   };
 };
 
-/** Calls through the Connect protocol over HTTP/1.1. */
-export const connectCaller = (address: string, useBinaryFormat = true, logged?: LoggedCause): Caller => {
+/** Calls through the Connect protocol, over HTTP/1.1 unless told otherwise. */
+export const connectCaller = (
+  address: string,
+  useBinaryFormat = true,
+  logged?: LoggedCause,
+  { tls, httpVersion = '1.1' }: { readonly tls?: CallerTls; readonly httpVersion?: '1.1' | '2' } = {},
+): Caller => {
+  const baseUrl = `${tls ? 'https' : 'http'}://${address}`;
+  const agent = new (tls ? HttpsAgent : HttpAgent)({ keepAlive: true, timeout: 5_000, ...tls });
+  const sessionManager = new Http2SessionManager(baseUrl, {}, tls);
   const transport: Transport = createConnectTransport({
-    baseUrl: `http://${address}`,
-    httpVersion: '1.1',
+    baseUrl,
     useBinaryFormat,
+    ...(httpVersion === '2' ? { httpVersion, sessionManager } : { httpVersion, nodeOptions: { agent } }),
   });
   const options = (init: CallInit): CallOptions => ({
     headers: headersOf(init),
@@ -203,7 +223,10 @@ export const connectCaller = (address: string, useBinaryFormat = true, logged?: 
         throw fromConnectError(error, logged);
       }
     },
-    close: () => {},
+    close: () => {
+      agent.destroy();
+      sessionManager.abort();
+    },
   };
 };
 

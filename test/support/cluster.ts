@@ -4,8 +4,8 @@ import { appendFile, chmod, cp, mkdtemp, rm, stat, writeFile } from 'node:fs/pro
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Embedded, startEmbedded } from '../../src/database/embedded.ts';
-import { migrateUp } from '../../src/database/migrate.ts';
+import { migrateUp } from '../../src/database/migrate/migrate.ts';
+import { type Embedded, startEmbedded } from '../../src/embedded/embedded.ts';
 
 /** A PostgreSQL of a test's own, which can be stopped, crashed and started again. */
 export interface Cluster {

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { expect } from 'vitest';
+import { expect, vi } from 'vitest';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const LISTEN = { SIDECAR_GRPC_LISTEN: '127.0.0.1:0', SIDECAR_HTTP_LISTEN: '127.0.0.1:0' };
@@ -71,7 +71,7 @@ export const launch = (
     err: () => text.err,
     ended,
     serving: async () => {
-      await expect.poll(() => text.out + text.err, { timeout: 20_000 }).toMatch(/curl -H .*\n/);
+      await vi.waitFor(() => expect(text.out + text.err).toMatch(/curl -H .*\n/));
       return {
         grpc: /^gRPC\s+(\S+)/m.exec(text.out)?.[1] ?? '',
         http: /^HTTP\s+(\S+)/m.exec(text.out)?.[1] ?? '',

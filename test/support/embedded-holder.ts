@@ -1,4 +1,4 @@
-import { startEmbedded } from '../../src/database/embedded.ts';
+import { startEmbedded } from '../../src/embedded/embedded.ts';
 
 // A process of its own that holds an embedded PostgreSQL, to be killed: prints what it got, stops at the end of input.
 const [dataDir = ''] = process.argv.slice(2);

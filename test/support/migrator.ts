@@ -1,4 +1,4 @@
-import { migrateUp } from '../../src/database/migrate.ts';
+import { migrateUp } from '../../src/database/migrate/migrate.ts';
 
 // A process of its own that a test can kill: `<url> <tuning as JSON>`.
 const [, , url, tuning] = process.argv;

@@ -112,7 +112,7 @@ export const http1Request = (path: string, headers: readonly string[], body: Uin
     Buffer.from(
       [
         `POST ${path} HTTP/1.1`,
-        'host: sidecar',
+        'host: localhost',
         'connection: close',
         `content-length: ${body.length}`,
         ...headers,

@@ -6,7 +6,7 @@ import { FailureCatalogEntry } from '../../entities/failure-catalog-entry.ts';
 import { FailureMatch } from '../../entities/failure-match.ts';
 import { cell, cells } from '../../statements/cells.ts';
 import type { CallContext } from '../driver.ts';
-import { upsertCandidate } from '../recovery-candidates.ts';
+import { upsertCandidate } from '../recovery-write/recovery-candidates.ts';
 import type { KnownFailure } from './hybrid.ts';
 import type { Services } from './services.ts';
 import type { History, SimilarFailure } from './suggest.ts';

@@ -1,4 +1,4 @@
-import { resolveActionConflict, resolveLimitConflict } from '../../../src/drivers/arbitration.ts';
+import { resolveActionConflict, resolveLimitConflict } from '../../../src/drivers/policy-arbitrator/arbitration.ts';
 import { operation } from '../operations.ts';
 import { asked, type Computation, type Data, plain } from './subject.ts';
 

@@ -14,7 +14,7 @@ import {
   FailurePayloadSchema,
   SuggestRequestSchema,
 } from '../../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
-import { createProviders } from '../../../src/providers/index.ts';
+import { createProviders } from '../../../src/providers/providers.ts';
 import { startProvider } from '../../support/provider.ts';
 import type { Row } from '../compare.ts';
 import { operation } from '../operations.ts';

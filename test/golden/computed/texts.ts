@@ -1,5 +1,5 @@
+import { actionPrecedence, categoryPriority } from '../../../src/drivers/conflict-resolver/grammar.ts';
 import { EVERYTHING, sanitize } from '../../../src/drivers/recovery-matcher/sanitizer.ts';
-import { actionPrecedence, categoryPriority } from '../../../src/plang/grammar.ts';
 import type { ComputedCase } from '../format.ts';
 import { type Computation, plain } from './subject.ts';
 

@@ -1,0 +1,70 @@
+import type { Bench, Case } from '../bench.ts';
+import { list, noop, point, type Statement, statements, write } from '../calls.ts';
+import type { Call } from '../channel.ts';
+import { Rounds, type Side } from '../rounds.ts';
+import { answerBytes, benched, loaded } from '../sides.ts';
+
+const CALLERS = 16;
+
+/** A call on every server, the same statement from pgbench, and whatever else stands beside it. */
+const compare = async (
+  bench: Bench,
+  call: Call,
+  statement: Statement,
+  beside: ReadonlyMap<string, Call> = new Map(),
+): Promise<Rounds> => {
+  const { database, roundMs: ms, rounds } = bench;
+  const fleet = await bench.fleet();
+  const sides = new Map<string, Side>();
+  for (const served of fleet) {
+    sides.set(
+      served.name,
+      loaded(served, { calls: [call], bytes: await answerBytes(served, call), callers: CALLERS, ms }),
+    );
+  }
+  for (const [name, other] of beside) {
+    const load = { calls: [other], bytes: await answerBytes(fleet[0]!, other), callers: CALLERS, ms };
+    sides.set(name, loaded(fleet[0]!, load));
+  }
+  const direct = benched(database.url, statement, CALLERS, ms);
+  if (direct) sides.set('pgbench', direct);
+  return Rounds.of(sides, rounds);
+};
+
+export const pointRead: Case = {
+  name: 'point',
+  run: async (bench) => {
+    const NOOP = 'sidecar, call without database';
+    const found = await compare(bench, point(bench.id), statements.point(bench.id), new Map([[NOOP, noop]]));
+    const { report } = bench;
+    report.rates(`Point read by id, ${CALLERS} callers`, found);
+    report.target('point read, of a call without database', found.ratio('sidecar', NOOP), '>=', 0.5);
+    report.target('point read, of Go', found.ratio('sidecar', 'go'), '>=', 0.65);
+    report.target('point read, of asyncpg', found.ratio('sidecar', 'asyncpg'), '>=', 3);
+    report.target('point read, of SQLAlchemy', found.ratio('sidecar', 'sqlalchemy-core'), '>=', 6);
+    report.target('point read, of MikroORM', found.ratio('sidecar', 'mikro-orm'), '>=', 8);
+  },
+};
+
+export const listOfHundred: Case = {
+  name: 'list',
+  run: async (bench) => {
+    const found = await compare(bench, list, statements.list);
+    const { report } = bench;
+    report.rates(`List of 100, ${CALLERS} callers`, found);
+    report.target('list of 100, of Go', found.ratio('sidecar', 'go'), '>=', 2.5);
+    report.target('list of 100, of pgbench', found.ratio('sidecar', 'pgbench'), '>=', 0.4);
+    report.target('list of 100, of asyncpg', found.ratio('sidecar', 'asyncpg'), '>=', 12);
+  },
+};
+
+export const singleUseWrite: Case = {
+  name: 'write',
+  run: async (bench) => {
+    const found = await compare(bench, write, statements.write);
+    const { report } = bench;
+    report.rates(`Single-use write, ${CALLERS} callers`, found);
+    report.target('single-use write, of Go', found.ratio('sidecar', 'go'), '>=', 0.65);
+    report.target('single-use write, of pgbench', found.ratio('sidecar', 'pgbench'), '>=', 0.6);
+  },
+};

@@ -1,0 +1,152 @@
+import { type Config, ConfigError } from '../config.ts';
+import {
+  findingText,
+  migrateCheck,
+  migrationStatus,
+  OLDEST_SERVER,
+  UnreachableError,
+  withClient,
+} from '../database/migrate/migrate.ts';
+import { readTarget } from '../database/target.ts';
+import { entities } from '../entities/all.ts';
+import { EXIT } from '../exit.ts';
+import { createLog } from '../log.ts';
+import { tokenIdentity } from '../server/identity.ts';
+import { Certificates } from '../server/tls.ts';
+import { errors, say } from './output.ts';
+
+/** One thing that was looked at: with a `lack` calls would fail, with a `note` they would not. */
+interface Finding {
+  readonly level: 'ok' | 'note' | 'lack';
+  readonly what: string;
+  /** What to do about it. */
+  readonly remedy?: string;
+}
+
+const ok = (what: string): Finding => ({ level: 'ok', what });
+const note = (what: string, remedy?: string): Finding => ({ level: 'note', what, ...(remedy ? { remedy } : {}) });
+const lack = (what: string, remedy: string): Finding => ({ level: 'lack', what, remedy });
+
+const files = (config: Config): Finding[] => {
+  const log = createLog('silent', errors);
+  const { tokensFile, tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
+  const read = (what: string, open: () => { close(): void }): Finding => {
+    try {
+      open().close();
+      return ok(`${what} can be read`);
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      return lack(error.message, 'correct the file, its rights or its name');
+    }
+  };
+  return [
+    ...(tokensFile ? [read('the tokens file', () => tokenIdentity(tokensFile, log, () => {}))] : []),
+    ...(cert && key ? [read('the TLS files', () => new Certificates({ cert, key, clientCa }, log))] : []),
+  ];
+};
+
+const FACTS = `select current_setting('server_version_num')::int as version,
+  pg_is_in_recovery() as standby,
+  current_setting('default_transaction_read_only') = 'on' as readonly,
+  pg_backend_pid() as pid,
+  (select ssl from pg_stat_ssl where pid = pg_backend_pid()) as ssl,
+  (select rolsuper from pg_roles where rolname = current_user) as superuser,
+  current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int as connections`;
+
+/** Connections besides those that settings speak of: health, outcomes, and what cancels. */
+const RESERVE = 3;
+
+const isLocal = (host: string): boolean => /^(?:\/|127\.|localhost$|::1$)/.test(host);
+
+const server = (config: Config, url: string, facts: Readonly<Record<string, string>>, pid: number): Finding[] => {
+  const found: Finding[] = [];
+  const { host = '' } = readTarget(url).config;
+  const version = Math.floor(Number(facts['version']) / 10_000);
+  const needed = config.poolMax + config.transactionsMax + RESERVE;
+  const pooled = Number(facts['pid']) !== pid;
+  found.push(
+    version >= OLDEST_SERVER
+      ? ok(`PostgreSQL ${version}`)
+      : lack(`PostgreSQL ${version} is too old`, `use ${OLDEST_SERVER} or newer`),
+    pooled
+      ? note('a pooler stands in between', 'docs/faults.md says how to set it up')
+      : ok('nothing stands in between'),
+  );
+  if (facts['standby'] === 't') found.push(lack('it is a standby: writes fail', 'name its primary in DATABASE_URL'));
+  else if (facts['readonly'] === 't') {
+    found.push(lack('it takes no writes', 'set default_transaction_read_only = off for the role or the database'));
+  }
+  if (facts['ssl'] !== 't' && !isLocal(host) && !pooled) {
+    found.push(note('the connection is not encrypted', 'add ?sslmode=verify-full&sslrootcert=… to DATABASE_URL'));
+  }
+  if (facts['superuser'] === 't') {
+    found.push(note('its role is a superuser', 'docs/adoption.md has the rights that serving needs'));
+  }
+  if (!pooled && Number(facts['connections']) < needed) {
+    found.push(
+      lack(
+        `it has ${facts['connections']} connections, and one sidecar may use ${needed}`,
+        'raise max_connections there, or lower SIDECAR_POOL_MAX and SIDECAR_TRANSACTIONS_MAX',
+      ),
+    );
+  }
+  return found;
+};
+
+const TABLES: Readonly<Record<string, string>> = {
+  ...Object.fromEntries(entities.map(({ meta }) => [`${meta.schema ?? 'public'}.${meta.tableName}`, 'select'])),
+  'policy_sidecar.migrations': 'select',
+  'policy_sidecar.secrets': 'select',
+  'policy_sidecar.requests': 'select, insert, delete',
+  'policy_sidecar.outcomes': 'select, insert, delete',
+  'policy_sidecar.pruned_until': 'select, insert, update',
+};
+
+const RIGHTS = `select name, right_ from unnest($1::text[], $2::text[]) as wanted (name, rights),
+    unnest(string_to_array(rights, ', ')) as right_
+  where not has_schema_privilege(to_regnamespace(split_part(name, '.', 1)), 'usage')
+    or not has_table_privilege(to_regclass(name), right_)`;
+
+const looked = async (config: Config, url: string): Promise<Finding[]> => {
+  const found = await withClient(url, async (client) => {
+    const { rows } = await client.query(FACTS);
+    return server(config, url, rows[0], (client as unknown as { processID: number }).processID);
+  });
+  const { pending, unknown } = await migrationStatus(url);
+  if (unknown.length > 0) found.push(note(`a newer program has applied ${unknown.join(', ')}`));
+  if (pending.length > 0) {
+    const findings = await migrateCheck(url);
+    for (const each of findings) {
+      found.push(
+        each.level === 'stop' ? lack(findingText(each), 'see above, then migrate up') : note(findingText(each)),
+      );
+    }
+    return [...found, lack(`its schema lacks ${pending.length} migration(s)`, 'policy-sidecar migrate up')];
+  }
+  found.push(ok('its schema is this program’s'));
+  const missing = await withClient(url, async (client) => {
+    return (await client.query(RIGHTS, [Object.keys(TABLES), Object.values(TABLES)])).rows;
+  });
+  for (const { name, right_ } of missing) {
+    found.push(lack(`its role may not ${right_} on ${name}`, `grant ${right_} on ${name}: see docs/adoption.md`));
+  }
+  return found;
+};
+
+/** `doctor`: what configuration and database lack for serving, each with what to do; changes nothing. */
+export const doctor = async (config: Config): Promise<number> => {
+  const found = files(config);
+  const { databaseUrl } = config;
+  if (databaseUrl === undefined) found.push(note('DATABASE_URL is not set: an embedded database is used'));
+  else {
+    try {
+      found.push(...(await looked(config, databaseUrl)));
+    } catch (error) {
+      if (!(error instanceof UnreachableError)) throw error;
+      found.push(lack(error.message, 'check address, user, password, TLS and firewall'));
+    }
+  }
+  for (const { level, what, remedy } of found) say(`${level.padEnd(5)} ${what}${remedy ? `; ${remedy}` : ''}`);
+  if (found.some(({ level }) => level === 'lack')) return EXIT.no;
+  return EXIT.done;
+};

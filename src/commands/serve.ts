@@ -1,0 +1,118 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import type { Config } from '../config.ts';
+import { migrateUp, migrationStatus, SchemaError, UnreachableError } from '../database/migrate/migrate.ts';
+import { EXIT } from '../exit.ts';
+import { createLog } from '../log.ts';
+import { healthRoutes, listenProbes } from '../server/probes.ts';
+import type { Sidecar } from '../server/sidecar.ts';
+import { VERSION } from '../version.ts';
+import { complain, errors, exit, say } from './output.ts';
+import { openSource, type Source } from './source.ts';
+
+/** A schema older than the program is only touched where the user has said so, or where nobody else uses it. */
+const ensureSchema = async (config: Config, url: string, log: Logger): Promise<void> => {
+  const { pending } = await migrationStatus(url);
+  if (pending.length === 0) return;
+  if (config.databaseUrl !== undefined && !config.migrate) throw new SchemaError(pending.length);
+  await migrateUp(url, {
+    say: (line) => log.info(line),
+    onApplied: (migration) => log.info({ migration }, 'migration applied'),
+  });
+};
+
+const WAIT_STEP_MS = 200;
+
+/** Waits until the database can be used, as long as its state may still change by itself and the user has patience. */
+const untilUsable = async (config: Config, url: string, log: Logger, signal: AbortSignal): Promise<void> => {
+  const deadline = Date.now() + config.databaseWaitMs;
+  for (let told = false; ; told = true) {
+    signal.throwIfAborted();
+    try {
+      return await ensureSchema(config, url, log);
+    } catch (error) {
+      if (!(error instanceof UnreachableError && error.mayPass) || Date.now() >= deadline) throw error;
+      if (!told) log.warn({ problem: error.message }, 'the database cannot be used yet, and is waited for');
+    }
+    await sleep(WAIT_STEP_MS, undefined, { signal });
+  }
+};
+
+const EXAMPLE = 'hoc.cus.policies.v1.PolicyEngineService/FetchRiskCeilings';
+
+/** Calls to try, one for each listener. */
+const trial = ({ tokensFile, tlsCert, tlsClientCa }: Config, { grpcAddress, httpAddress }: Sidecar): string[] => {
+  const token = tokensFile ? `-H 'authorization: Bearer <token>' ` : '';
+  const tls = tlsClientCa ? '<authority> -cert <file> -key <file>' : '<authority>';
+  const isFile = (address: string): boolean => address.startsWith('unix:');
+  const grpcTls = tlsCert && !isFile(grpcAddress) ? `-cacert ${tls}` : '-plaintext';
+  const lines = [`try       grpcurl ${grpcTls} ${token}${grpcAddress.replace(/^unix:/, '-unix ')} ${EXAMPLE}`];
+  if (httpAddress !== undefined) {
+    const httpTls = tlsCert && !isFile(httpAddress) ? ` --cacert ${tls.replaceAll(' -', ' --')}` : '';
+    const where = isFile(httpAddress)
+      ? `--unix-socket ${httpAddress.slice('unix:'.length)} http://localhost`
+      : `${httpTls ? 'https' : 'http'}://${httpAddress}`;
+    lines.push(`          curl ${token}-H 'content-type: application/json' -d '{}'${httpTls} ${where}/${EXAMPLE}`);
+  }
+  return lines;
+};
+
+/** Tells who started the server what it needs to know. */
+export type Announce = (server: Sidecar, source: Source, probes: string | undefined) => void;
+
+const announceToPeople =
+  (config: Config): Announce =>
+  (server, source, probes) => {
+    if (probes) say(`probes    ${probes} (/live, /ready)`);
+    say(`gRPC      ${server.grpcAddress}`);
+    if (server.httpAddress) say(`HTTP      ${server.httpAddress} (Connect, gRPC-Web, JSON)`);
+    say(`database  ${source.description}`);
+    for (const line of trial(config, server)) say(line);
+  };
+
+/** Serves until a signal, or until the database is gone for good. */
+export const serve = async (config: Config, announce: Announce = announceToPeople(config)): Promise<number> => {
+  const log = createLog(config.logLevel, errors);
+  exit.onSignal(config.drainTimeoutMs);
+  const stopping = new AbortController();
+  void exit.requested.then(() => stopping.abort());
+  const { probeListen } = config;
+  let whyNot = (): string | undefined => 'it is being started';
+  // Who watches over the process is answered from its beginning to its end, however long the database takes.
+  const probes = probeListen
+    ? await listenProbes(
+        probeListen,
+        healthRoutes(() => whyNot()),
+      )
+    : undefined;
+  let source: Source | undefined;
+  try {
+    source = await openSource(config, (event) => log.warn(event));
+    const { url } = source;
+    // A listener that cannot be bound is told in one line; this library would add a second.
+    process.env['GRPC_VERBOSITY'] ??= 'NONE';
+    const { startServer } = await import('../server/sidecar.ts');
+    const prepare = (): Promise<void> => untilUsable(config, url, log, stopping.signal);
+    const server = await startServer(config, { url, log, prepare });
+    whyNot = () => server.whyNot;
+    log.info({ version: VERSION, node: process.version }, 'started');
+    announce(server, source, probes?.address);
+    let problem: Error | undefined;
+    void source.failed.then((error) => {
+      problem = error;
+      exit.request();
+    });
+    await exit.requested;
+    log.info('draining');
+    await server.stop();
+    log.info('stopped');
+    return problem ? complain(problem.message, EXIT.unreachable) : EXIT.done;
+  } catch (error) {
+    if (!stopping.signal.aborted) throw error;
+    log.info('stopped before the database could be used');
+    return EXIT.done;
+  } finally {
+    await source?.close();
+    await probes?.close();
+  }
+};

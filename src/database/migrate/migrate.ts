@@ -1,0 +1,137 @@
+import type pg from 'pg';
+import type { CanonicalMigration, Step } from '../../../migrations/canonical.ts';
+import { migrations } from '../../../migrations/index.ts';
+import { applySteps } from './apply.ts';
+import { type Finding, findingText, obstacles, outlook } from './check.ts';
+import { type Migrating, type Say, TUNING, type Tuning, withClient, withLook, withTurn } from './turn.ts';
+
+export type { Finding } from './check.ts';
+export { findingText } from './check.ts';
+export { BlockedError, UnreachableError, withClient } from './turn.ts';
+
+/** The oldest PostgreSQL that is supported, by its major version. */
+export const OLDEST_SERVER = 14;
+
+/** Only MikroORM's own migrator has a driver for them. */
+const CLASSES = migrations as unknown as Readonly<Record<string, new () => CanonicalMigration>>;
+const SCHEMA = 'policy_sidecar';
+const TABLE = 'migrations';
+
+/** Where a database stands against this program. */
+export interface MigrationStatus {
+  /** Applied, oldest first; `at` is PostgreSQL's text of the instant. */
+  readonly executed: readonly { readonly name: string; readonly at: string }[];
+  /** Known to this program and not applied yet. */
+  readonly pending: readonly string[];
+  /** Applied by a newer program. */
+  readonly unknown: readonly string[];
+}
+
+/** A schema that is older than the program; the message is one line for the user. */
+export class SchemaError extends Error {
+  /** @param count of the migrations it lacks. */
+  constructor(count: number) {
+    super(`the database lacks ${count} migration(s): run \`policy-sidecar migrate up\`, or set SIDECAR_MIGRATE=up`);
+  }
+}
+
+/** Something in the database that a migration would stop at; nothing has been changed. The message has a line for each. */
+export class ObstacleError extends Error {
+  constructor(findings: readonly Finding[]) {
+    super(['the database cannot be migrated as it is', ...findings.map(findingText)].join('\n'));
+  }
+}
+
+/** Names of all migrations of this program, oldest first. */
+const known = (): string[] => Object.keys(CLASSES);
+
+/** What a migration states. */
+const stepsOf = async (name: string): Promise<readonly Step[]> => {
+  const migration = new CLASSES[name]!();
+  await migration.up();
+  return migration.steps;
+};
+
+const statusOf = async (client: Pick<pg.Client, 'query'>): Promise<MigrationStatus> => {
+  const { rows: found } = await client.query(`select to_regclass('${SCHEMA}.${TABLE}') as there`);
+  const { rows } = found[0].there
+    ? await client.query(`select name, executed_at::text as at from ${SCHEMA}.${TABLE} order by id`)
+    : { rows: [] };
+  const names = new Set(rows.map(({ name }) => name));
+  const all = known();
+  return {
+    executed: rows,
+    pending: all.filter((name) => !names.has(name)),
+    unknown: [...names].filter((name) => !all.includes(name)),
+  };
+};
+
+/** Compares a database with the migrations of this program. */
+export const migrationStatus = (url: string): Promise<MigrationStatus> => withClient(url, statusOf);
+
+/** Whom a migration tells what. */
+export interface MigrateOptions {
+  /** What takes time, waits or is blocked. */
+  readonly say?: Say;
+  /** Each migration, once it has been applied. */
+  readonly onApplied?: (name: string) => void;
+  readonly tuning?: Partial<Tuning>;
+}
+
+/** The table in which MikroORM's migrator, too, keeps what has been applied. */
+const prepare = async (migrating: Migrating): Promise<void> => {
+  await applySteps(migrating, [{ kind: 'schema', name: SCHEMA }], new Set());
+  await migrating.short('the list of migrations', async (tx) => {
+    const [there] = await tx.rows(`select to_regclass('${SCHEMA}.${TABLE}') as there`);
+    if (there!['there']) return;
+    await tx.run(`create table ${SCHEMA}.${TABLE}
+      (id serial primary key, name varchar(255), executed_at timestamptz default current_timestamp)`);
+  });
+};
+
+/**
+ * Applies what is pending, each migration in many short transactions: a table is held for moments at a time, and what is
+ * interrupted is finished by the next call. Only one call at a time works on a database.
+ *
+ * @returns names of the migrations applied.
+ * @throws ObstacleError, with nothing changed, where something stored would stop it.
+ */
+export const migrateUp = async (
+  url: string,
+  { say = () => {}, onApplied = () => {}, tuning = {} }: MigrateOptions = {},
+): Promise<readonly string[]> => {
+  const applied: string[] = [];
+  if ((await migrationStatus(url)).pending.length === 0) return applied;
+  await withTurn(url, { say, tuning: { ...TUNING, ...tuning } }, async (migrating) => {
+    const { pending } = await migrating.look((tx) =>
+      statusOf({ query: async (text: string) => ({ rows: await tx.rows(text) }) } as never),
+    );
+    const migrations = await Promise.all(pending.map(async (name) => ({ name, steps: await stepsOf(name) })));
+    const found = await obstacles(
+      (task) => migrating.look(task),
+      migrations.flatMap(({ steps }) => steps),
+    );
+    if (found.length > 0) throw new ObstacleError(found);
+    await prepare(migrating);
+    const made = new Set<string>();
+    for (const { name, steps } of migrations) {
+      await applySteps(migrating, steps, made);
+      await migrating.short('the list of migrations', (tx) =>
+        tx.run(`insert into ${SCHEMA}.${TABLE} (name) values ('${name}')`),
+      );
+      applied.push(name);
+      onApplied(name);
+    }
+  });
+  return applied;
+};
+
+/** What {@link migrateUp} would meet and change, without a lock that anybody waits for, and without changing anything. */
+export const migrateCheck = async (url: string): Promise<readonly Finding[]> => {
+  const { pending } = await migrationStatus(url);
+  const steps = (await Promise.all(pending.map(stepsOf))).flat();
+  return withLook(url, async (look) => [
+    ...(await obstacles(look, steps)),
+    ...(await outlook(look, steps, TUNING.smallBytes)),
+  ]);
+};

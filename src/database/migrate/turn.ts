@@ -1,0 +1,337 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type pg from 'pg';
+import { Client } from '../client.ts';
+import { problemOf } from '../sqlstate.ts';
+import { readTarget } from '../target.ts';
+
+/** A database that lets nobody in; the message is one line for the user. */
+export class UnreachableError extends Error {
+  /** Whether that may pass by itself: the server is starting, or its name is not known yet. */
+  get mayPass(): boolean {
+    const { code, message } = (this.cause ?? {}) as { code?: string; message?: string };
+    return code === undefined ? /terminated|timeout/i.test(message ?? '') : MAY_PASS.test(code);
+  }
+}
+
+const MAY_PASS =
+  /^(?:E(?:CONN(?:REFUSED|RESET)|NOENT|NOTFOUND|AI_AGAIN|TIMEDOUT|PIPE|(?:HOST|NET)UNREACH)|57P0[123]|53300|08\w{3})$/;
+
+/** A table that somebody else holds, for longer than a migration waits; the message is one line for the user. */
+export class BlockedError extends Error {}
+
+/** How a migration behaves; the defaults suit a database in use. */
+export interface Tuning {
+  /** Longest that a statement waits for a table, and everybody else behind it. */
+  readonly lockMs: number;
+  /** How often it tries before it gives up. */
+  readonly tries: number;
+  /** Tables up to this size are rewritten where they stand; larger ones beside their readers and writers. */
+  readonly smallBytes: number;
+  /** Longest that a batch of rows keeps writers waiting, about. */
+  readonly batchMs: number;
+}
+
+export const TUNING: Tuning = { lockMs: 400, tries: 60, smallBytes: 4 * 1024 * 1024, batchMs: 200 };
+
+/** A line for the operator, of what takes time or waits. */
+export type Say = (line: string) => void;
+
+/** One open transaction; rows are PostgreSQL's text. */
+export interface Tx {
+  rows(text: string, values?: readonly unknown[]): Promise<Record<string, string | null>[]>;
+  run(text: string): Promise<void>;
+}
+
+const CONNECT_MS = 10_000;
+/** Two processes that migrate the same database take turns on this advisory lock. */
+const LOCK = 7_215_046_101;
+/** How often an operator hears of what goes on. */
+const NEWS_MS = 5_000;
+/** A backend looks once a second whether its client is there still. */
+const WATCHED = 'client_connection_check_interval = 1000';
+const LOCK_TIMEOUT = '55P03';
+const DEADLOCK = '40P01';
+
+const TEXT = { getTypeParser: () => (text: string) => text } as unknown as pg.CustomTypesConfig;
+
+/** Connects for one piece of work. */
+export const withClient = async <T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> => {
+  const target = readTarget(url);
+  const client = new Client({
+    target,
+    pooler: 'auto',
+    connectMs: CONNECT_MS,
+    lockMs: undefined,
+    applicationName: 'policy-sidecar migrate',
+    types: TEXT,
+    bare: true,
+  });
+  await client.connect().catch((error: unknown) => {
+    throw new UnreachableError(`${target.description} cannot be used: ${problemOf(error)}`, { cause: error });
+  });
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+};
+
+const txOf = (client: pg.Client): Tx => ({
+  rows: async (text, values) => (await client.query(text, values as unknown[])).rows,
+  run: async (text) => {
+    await client.query(text);
+  },
+});
+
+interface Blocker {
+  readonly pid: string;
+  readonly text: string;
+}
+
+const age = (seconds: string | null): string => (seconds === null ? '' : `, ${Math.round(Number(seconds))} s`);
+
+const BLOCKER = `pid, coalesce(nullif(application_name, ''), backend_type, '') as application, coalesce(state, '') as state,
+  extract(epoch from clock_timestamp() - coalesce(xact_start, query_start)) as age`;
+
+const blocker = (row: Record<string, string | null>): Blocker => {
+  const what = [row['application'], row['state']].filter(Boolean).join(', ');
+  return { pid: row['pid']!, text: `pid ${row['pid']} (${what}${age(row['age']!)})` };
+};
+
+/**
+ * Connections of one migration: a worker, a guard that holds the turn, and a watcher that says who blocks the worker.
+ *
+ * The turn is an advisory lock of an open transaction, so that it also holds behind a pooler that gives a connection away
+ * at the end of each transaction; for the same reason every setting of the worker is one of its transaction.
+ */
+export class Migrating {
+  readonly #worker: pg.Client;
+  readonly #watcher: pg.Client;
+  readonly #say: Say;
+  readonly #settings: string;
+  #lost = false;
+  /** The worker's backend, while it is in a transaction. */
+  #pid: string | undefined;
+  readonly #watched: boolean;
+  readonly tuning: Tuning;
+
+  constructor(
+    { worker, guard, watcher }: Readonly<Record<'worker' | 'guard' | 'watcher', pg.Client>>,
+    watched: boolean,
+    say: Say,
+    tuning: Tuning,
+  ) {
+    this.#worker = worker;
+    this.#watcher = watcher;
+    this.#say = say;
+    this.#watched = watched;
+    this.tuning = tuning;
+    guard.on('end', () => {
+      this.#lost = true;
+    });
+    this.#settings = [
+      // Whoever is waited for, the readers of the table wait behind this.
+      `set local lock_timeout = ${tuning.lockMs}`,
+      'set local statement_timeout = 0',
+      'set local idle_in_transaction_session_timeout = 0',
+      // Zone-less instants are UTC.
+      `set local timezone = 'UTC'`,
+      // Definitions are read and written with every name in full.
+      'set local search_path = pg_catalog',
+      // A killed migration leaves no backend that goes on and blocks.
+      ...(watched ? [`set local ${WATCHED}`] : []),
+      'select pg_backend_pid() as pid',
+    ].join('; ');
+  }
+
+  /** Says a line. */
+  say(line: string): void {
+    this.#say(line);
+  }
+
+  async #transaction<T>(end: 'commit' | 'rollback', work: (tx: Tx) => Promise<T>): Promise<T> {
+    if (this.#lost) throw new UnreachableError('the connection that holds the turn to migrate is gone');
+    const client = this.#worker;
+    const begun = (await client.query(`begin; ${this.#settings}`)) as unknown as pg.QueryResult[];
+    this.#pid = begun.at(-1)!.rows[0].pid;
+    try {
+      const result = await work(txOf(client));
+      await client.query(end);
+      return result;
+    } catch (error) {
+      await client.query('rollback').catch(() => {});
+      throw error;
+    } finally {
+      this.#pid = undefined;
+    }
+  }
+
+  /** Looks, and leaves no trace; may make temporary tables. */
+  async look<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
+    return this.#patiently('a look at the catalog', () => this.#transaction('rollback', work));
+  }
+
+  /** A short transaction that may want a table for itself: it lets go when it has to wait, and tries again. */
+  async short<T>(what: string, work: (tx: Tx) => Promise<T>): Promise<T> {
+    return this.#patiently(what, () => this.#transaction('commit', work));
+  }
+
+  /** A transaction that reads for long and locks nothing that anybody waits for. */
+  async long<T>(what: string, work: (tx: Tx) => Promise<T>): Promise<T> {
+    return this.#withNews(what, () => this.short(what, work));
+  }
+
+  /** A statement that stands outside of every transaction. It keeps no reader and no writer waiting. */
+  async alone(what: string, sql: string): Promise<void> {
+    // Behind a pooler this may reach another connection than the statement: it harms none.
+    if (this.#watched) await this.#worker.query(`set ${WATCHED}`);
+    if (this.#lost) throw new UnreachableError('the connection that holds the turn to migrate is gone');
+    await this.#withNews(what, async () => {
+      await this.#worker.query(sql);
+    });
+  }
+
+  async #patiently<T>(what: string, attempt: () => Promise<T>): Promise<T> {
+    const told = { at: 0 };
+    for (let tried = 1; ; tried += 1) {
+      let found: readonly Blocker[] = [];
+      const watch = this.#watch(async (pid) => {
+        const blockers = await this.#blockersOf(pid);
+        if (blockers.length > 0) found = blockers;
+      });
+      try {
+        return await attempt();
+      } catch (error) {
+        const { code } = error as { code?: string };
+        if (code !== LOCK_TIMEOUT && code !== DEADLOCK) throw error;
+        const who = found.length > 0 ? found.map(({ text }) => text).join(', ') : 'another transaction';
+        if (tried >= this.tuning.tries) throw new BlockedError(`${what} is blocked by ${who}; run migrate up again`);
+        if (Date.now() - told.at > NEWS_MS) {
+          this.#say(`waiting: ${what} is blocked by ${who}`);
+          told.at = Date.now();
+        }
+      } finally {
+        await watch();
+      }
+      // Whoever waited behind this attempt goes first.
+      await sleep(Math.min(2_000, this.tuning.lockMs * tried) * (0.75 + Math.random() / 2));
+    }
+  }
+
+  /** Calls `look` with the worker's backend from time to time; the result ends that. */
+  #watch(look: (pid: string) => Promise<void>): () => Promise<void> {
+    let looking = Promise.resolve();
+    const timer = setInterval(
+      () => {
+        const pid = this.#pid;
+        if (pid !== undefined) looking = looking.then(() => look(pid)).catch(() => {});
+      },
+      Math.max(50, this.tuning.lockMs / 3),
+    );
+    return async () => {
+      clearInterval(timer);
+      await looking;
+    };
+  }
+
+  async #blockersOf(pid: string): Promise<readonly Blocker[]> {
+    const { rows } = await this.#watcher.query(
+      `select ${BLOCKER} from pg_stat_activity where pid = any(pg_blocking_pids($1)) order by xact_start limit 3`,
+      [pid],
+    );
+    return rows.map(blocker);
+  }
+
+  /** Says what goes on while something takes long. */
+  async #withNews<T>(what: string, work: () => Promise<T>): Promise<T> {
+    const began = Date.now();
+    let news = Promise.resolve();
+    const timer = setInterval(() => {
+      news = news.then(
+        async () => {
+          const { rows } = await this.#watcher.query(`select phase,
+            round(100.0 * coalesce(nullif(blocks_done, 0), tuples_done)
+              / nullif(case when blocks_done > 0 then blocks_total else tuples_total end, 0)) as percent,
+            (select format('pid %s (%s, %s)', a.pid, a.application_name, a.state) from pg_stat_activity a
+              where a.pid = nullif(current_locker_pid, 0)) as locker
+          from pg_stat_progress_create_index where datname = current_database() limit 1`);
+          const { phase, percent, locker } = rows[0] ?? {};
+          const how = phase ? `: ${phase}${percent ? ` ${percent} %` : ''}${locker ? `, for ${locker}` : ''}` : '';
+          this.#say(`${what}${how} (${Math.round((Date.now() - began) / 1_000)} s)`);
+        },
+        () => {},
+      );
+    }, NEWS_MS);
+    try {
+      return await work();
+    } finally {
+      clearInterval(timer);
+      await news.catch(() => {});
+    }
+  }
+}
+
+const HOLDER = `select ${BLOCKER} from pg_stat_activity where pid = (select pid from pg_locks
+  where locktype = 'advisory' and granted and objsubid = 1 and database = (select oid from pg_database where datname = current_database())
+    and (classid::bigint << 32) | objid::bigint = ${LOCK} limit 1)`;
+
+/** Waits for the turn; says who has it. It ends with the guard's transaction. */
+const takeTurn = async (guard: pg.Client, say: Say): Promise<void> => {
+  for (;;) {
+    await guard.query(
+      `begin; set local idle_in_transaction_session_timeout = 0; set local statement_timeout = 0; set local lock_timeout = ${NEWS_MS}`,
+    );
+    const { rows } = await guard.query(`select pg_try_advisory_xact_lock(${LOCK}) as mine`);
+    if (rows[0].mine === 't') return;
+    const { rows: holders } = await guard.query(HOLDER);
+    say(`waiting: ${holders[0] ? blocker(holders[0]).text : 'another process'} migrates this database`);
+    try {
+      await guard.query(`select pg_advisory_xact_lock(${LOCK})`);
+      return;
+    } catch (error) {
+      await guard.query('rollback');
+      if ((error as { code?: string }).code !== LOCK_TIMEOUT) throw error;
+    }
+  }
+};
+
+/**
+ * Takes the turn to migrate a database for one piece of work.
+ *
+ * The guard is asked nothing with parameters: PostgreSQL keeps the snapshot of such a question until the next one, and an
+ * index that is built concurrently waits for every snapshot.
+ */
+export const withTurn = (
+  url: string,
+  { say, tuning }: { readonly say: Say; readonly tuning: Tuning },
+  work: (migrating: Migrating) => Promise<void>,
+): Promise<void> =>
+  withClient(url, (guard) =>
+    withClient(url, (worker) =>
+      withClient(url, async (watcher) => {
+        await takeTurn(guard, say);
+        // Before version 14, and on some systems, a server cannot tell that its client is gone while it works.
+        const watched = await watcher.query(`set ${WATCHED}`).then(
+          () => true,
+          () => false,
+        );
+        await work(new Migrating({ worker, guard, watcher }, watched, say, tuning));
+        await guard.query('commit');
+      }),
+    ),
+  );
+
+/** As {@link withTurn}, for who only looks: nothing is waited for. */
+export const withLook = <T>(url: string, work: (look: <R>(task: (tx: Tx) => Promise<R>) => Promise<R>) => Promise<T>) =>
+  withClient(url, (client) =>
+    work(async (task) => {
+      await client.query(
+        `begin; set local search_path = pg_catalog; set local timezone = 'UTC'; set local lock_timeout = 5000`,
+      );
+      try {
+        return await task(txOf(client));
+      } finally {
+        await client.query('rollback');
+      }
+    }),
+  );

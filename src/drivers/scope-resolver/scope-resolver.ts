@@ -1,0 +1,213 @@
+import { randomBytes } from 'node:crypto';
+import { invalidArgument, type RpcError, refuse } from '../../contract/errors.ts';
+import { all, filled, mask, page, required } from '../../contract/rules.ts';
+import { type Notes, type Row, statement } from '../../database/statement.ts';
+import { type ColumnOf, column, table } from '../../database/table.ts';
+import { jsonToValue } from '../../database/values.ts';
+import { PolicyScope } from '../../entities/policy-scope.ts';
+import {
+  CreateScopeRequestSchema,
+  type PolicyScopePatch,
+  PolicyScopePatchSchema,
+  PolicyScopeSchema,
+  type RunContext,
+  ScopeResolverService,
+  ScopeTypeSchema,
+} from '../../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
+import { affected, one, row, rows } from '../../statements/answers.ts';
+import { cell, cells } from '../../statements/cells.ts';
+import { lowerEnumText } from '../../statements/codecs.ts';
+import { filteredList, where } from '../../statements/filters.ts';
+import { insert } from '../../statements/insert.ts';
+import { byMask, namedValues, patchCheck } from '../../statements/patch.ts';
+import { projection } from '../../statements/projection.ts';
+import { compute, driver, read, write } from '../driver.ts';
+import {
+  idsJson,
+  isoText,
+  listedIds,
+  matchesScope,
+  type Run,
+  resolutionSnapshot,
+  resolveScopes,
+  type StoredScope,
+  UnreadableScope,
+} from './scope-matching.ts';
+
+const of = (name: ColumnOf<typeof PolicyScope>): string => column(PolicyScope, name);
+const stored = projection(PolicyScopeSchema, PolicyScope, {
+  omit: ['agent_ids', 'api_key_ids', 'human_actor_ids'],
+  key: ['scope_id'],
+});
+
+const scopeOf = (row: Row, notes: Notes) => {
+  const scope = stored.map(row, notes);
+  return {
+    ...scope,
+    agentIds: listedIds(scope.agentIdsJson),
+    apiKeyIds: listedIds(scope.apiKeyIdsJson),
+    humanActorIds: listedIds(scope.humanActorIdsJson),
+  };
+};
+
+// The type is read as text: whoever wrote the row may have written another one.
+const testable = cells<StoredScope & { readonly scopeId: string }>({
+  scopeId: cell.text(of('scope_id')),
+  policyId: cell.text(of('policy_id')),
+  scopeType: cell.text(of('scope_type')),
+  agentIdsJson: cell.textOrNull(of('agent_ids_json')),
+  apiKeyIdsJson: cell.textOrNull(of('api_key_ids_json')),
+  humanActorIdsJson: cell.textOrNull(of('human_actor_ids_json')),
+});
+
+const scopesOfTenant = statement(
+  'scope_resolver.scopes_of_tenant',
+  `select ${testable.columns} from ${table(PolicyScope)} where ${of('tenant_id')} = $1 order by ${of('id')}`,
+  testable,
+);
+
+const scopeOfPolicy = statement(
+  'scope_resolver.scope_of_policy',
+  `select ${stored.columns} from ${table(PolicyScope)}
+  where ${of('tenant_id')} = $1 and ${of('policy_id')} = $2 order by ${of('id')} limit 1`,
+  scopeOf,
+);
+
+const scopes = filteredList('scope_resolver.scopes', {
+  select: `select ${stored.columns} from ${table(PolicyScope)}`,
+  base: { tenantId: where.exactText(`${of('tenant_id')} = ?`) },
+  filters: { policyId: where.text(`${of('policy_id')} = ?`) },
+  order: of('id'),
+  reading: scopeOf,
+});
+
+const newScope = insert(PolicyScope, CreateScopeRequestSchema, {
+  columns: {
+    agent_ids: 'agent_ids_json',
+    api_key_ids: 'api_key_ids_json',
+    human_actor_ids: 'human_actor_ids_json',
+  },
+  binders: { agent_ids: idsJson, api_key_ids: idsJson, human_actor_ids: idsJson },
+  defaults: { scope_type: `'all_runs'` },
+  given: ['scope_id'],
+  textOf: lowerEnumText,
+});
+
+const insertScope = statement('scope_resolver.create_scope', `${newScope.text} returning ${stored.columns}`, scopeOf);
+
+const ofScope = `${of('tenant_id')} = $1 and ${of('scope_id')} = $2`;
+
+/** Fields that can change and the columns they are stored in, in the order of the parameters. */
+const PATCHED: Readonly<Record<string, ColumnOf<typeof PolicyScope>>> = {
+  scope_type: 'scope_type',
+  agent_ids: 'agent_ids_json',
+  api_key_ids: 'api_key_ids_json',
+  human_actor_ids: 'human_actor_ids_json',
+  description: 'description',
+};
+
+const updateScope = statement(
+  'scope_resolver.update_scope',
+  `update ${table(PolicyScope)} set ${Object.entries(PATCHED)
+    .map(([field, name], index) => {
+      const value = `$${index + 4}::text`;
+      return `${of(name)} = case when '${field}' = any($3::text[]) then ${value} else ${of(name)} end`;
+    })
+    .join(', ')}, ${of('updated_at')} = now()
+  where ${ofScope} returning ${stored.columns}`,
+  scopeOf,
+);
+
+const patchValues = ({ scopeType, agentIds, apiKeyIds, humanActorIds, description }: Partial<PolicyScopePatch>) => [
+  scopeType && lowerEnumText(ScopeTypeSchema, scopeType),
+  idsJson(agentIds?.values ?? []),
+  idsJson(apiKeyIds?.values ?? []),
+  idsJson(humanActorIds?.values ?? []),
+  description,
+];
+
+const deleteScope = statement('scope_resolver.delete_scope', `delete from ${table(PolicyScope)} where ${ofScope}`);
+
+const newScopeId = (): string => `SCOPE-${randomBytes(6).toString('hex')}`;
+
+/** FAILED_PRECONDITION for a stored scope that cannot be tested: nothing in the request is wrong. */
+const unreadable = (error: UnreadableScope): RpcError => {
+  const { scopeId } = error.cause as { scopeId: string };
+  return refuse('SCOPE_UNREADABLE', `scope ${scopeId}: ${error.message}`, {
+    metadata: { scope_id: scopeId },
+  });
+};
+
+const resolve = (tenantScopes: readonly StoredScope[], run: Run) => {
+  try {
+    return resolveScopes(tenantScopes, run);
+  } catch (error) {
+    throw error instanceof UnreadableScope ? unreadable(error) : error;
+  }
+};
+
+const textOrList = (text: string | undefined, list: readonly string[]): string | null => text ?? idsJson(list);
+
+/** `ScopeResolver`: which policies apply to a run. */
+export const scopeResolver = driver(ScopeResolverService, {
+  resolveApplicablePolicies: read({ context: required() }, async (db, request) => {
+    const context = request.context as RunContext;
+    const resolution = resolve(await db.rows(scopesOfTenant, [context.tenantId]), context);
+    const resolutionTimestamp = isoText(new Date());
+    return {
+      ...resolution,
+      context,
+      resolutionTimestamp,
+      snapshot: jsonToValue(resolutionSnapshot(resolution, context, resolutionTimestamp)),
+    };
+  }),
+  matchesScope: compute({ scope: required(), context: required() }, (request) => {
+    const scope = request.scope!;
+    try {
+      const matches = matchesScope(
+        {
+          policyId: scope.policyId,
+          scopeType: lowerEnumText(ScopeTypeSchema, scope.scopeType),
+          agentIdsJson: textOrList(scope.agentIdsJson, scope.agentIds),
+          apiKeyIdsJson: textOrList(scope.apiKeyIdsJson, scope.apiKeyIds),
+          humanActorIdsJson: textOrList(scope.humanActorIdsJson, scope.humanActorIds),
+        },
+        request.context!,
+      );
+      return { matches };
+    } catch (error) {
+      if (!(error instanceof UnreadableScope)) throw error;
+      throw invalidArgument([{ field: 'scope', description: `must be readable: ${error.message}` }]);
+    }
+  }),
+  getScopeForPolicy: read(
+    {},
+    row('scope', ({ policyId, tenantId }) => scopeOfPolicy.with(tenantId, policyId)),
+  ),
+  createScope: write(
+    newScope.rules,
+    one('scope', (request) => insertScope.with(...newScope.params(request, { scope_id: newScopeId() }))),
+  ),
+  updateScope: write(
+    {
+      updates: byMask,
+      update_mask: required(all(mask(PolicyScopePatchSchema.fields.map(({ name }) => name)), filled)),
+    },
+    row('scope', ({ tenantId, scopeId, updates, updateMask }) => {
+      const { paths } = updateMask!;
+      const values = patchValues(namedValues(PolicyScopePatchSchema, updates, paths));
+      return updateScope.with(tenantId, scopeId, paths, ...values);
+    }),
+    patchCheck(PolicyScopePatchSchema, {}, (name) => name === PolicyScopePatchSchema.field.scopeType.name),
+  ),
+  deleteScope: write(
+    {},
+    affected(({ tenantId, scopeId }) => deleteScope.with(tenantId, scopeId)),
+  ),
+  fetchScopes: read(
+    { limit: page, offset: page },
+    rows('scopes', ({ tenantId, policyId, limit = 100, offset = 0 }) =>
+      scopes({ tenantId, policyId }, { limit, offset }),
+    ),
+  ),
+});

@@ -1,0 +1,95 @@
+import { accessSync, constants } from 'node:fs';
+import { appendFile, open } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { ConfigError } from '../config.ts';
+
+/** Characters that may wait for a file that takes none. */
+const WAITING_MAX = 4_194_304;
+const RETRY_MS = 1_000;
+/** Who may read who wrote what. */
+const MODE = 0o600;
+
+/**
+ * Lines appended to a file, in order, by its name each time: one that was moved away is made anew. While it cannot be
+ * written up to 4 MiB wait; what does not fit is dropped, and a line of the file says later how many were.
+ */
+export class AuditFile {
+  readonly #path: string;
+  readonly #log: Logger;
+  #queue: string[] = [];
+  #waiting = 0;
+  #dropped = 0;
+  #failing = false;
+  /** A write that failed may have left half a line. */
+  #torn = false;
+  #writing: Promise<void> | undefined;
+  #closed = false;
+
+  private constructor(path: string, log: Logger) {
+    this.#path = path;
+    this.#log = log;
+  }
+
+  /** @throws ConfigError when the file cannot be written now. */
+  static async open(path: string, log: Logger): Promise<AuditFile> {
+    try {
+      await (await open(path, 'a', MODE)).close();
+      accessSync(path, constants.W_OK);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      throw new ConfigError(`the audit file ${path} cannot be written (${code})`, { cause: error });
+    }
+    return new AuditFile(path, log);
+  }
+
+  /** Takes a line without its end; never waits and never fails. */
+  write(line: string): void {
+    if (this.#waiting + line.length > WAITING_MAX) {
+      this.#dropped += 1;
+      return;
+    }
+    this.#queue.push(`${line}\n`);
+    this.#waiting += line.length;
+    this.#writing ??= this.#drain();
+  }
+
+  /** Waits until what was taken is written, that many milliseconds at most. */
+  async close(timeoutMs: number): Promise<void> {
+    const done = this.#writing;
+    this.#closed = true;
+    if (done) await Promise.race([done, sleep(timeoutMs, undefined, { ref: false })]);
+  }
+
+  async #drain(): Promise<void> {
+    // Lines of one turn go together.
+    await sleep(0);
+    while (this.#queue.length > 0 || this.#dropped > 0) {
+      const lines = this.#queue;
+      const dropped = this.#dropped;
+      this.#queue = [];
+      this.#dropped = 0;
+      try {
+        const start = this.#torn ? '\n' : '';
+        const end = dropped === 0 ? '' : `${JSON.stringify({ time: new Date(), audit: 'dropped', lines: dropped })}\n`;
+        await appendFile(this.#path, start + lines.join('') + end, { mode: MODE });
+        this.#waiting -= lines.reduce((sum, line) => sum + line.length - 1, 0);
+        if (this.#failing) this.#log.warn({ dropped }, 'the audit file is written again');
+        this.#failing = false;
+        this.#torn = false;
+      } catch (error) {
+        this.#queue = [...lines, ...this.#queue];
+        this.#dropped += dropped;
+        const { code, message, syscall } = error as NodeJS.ErrnoException;
+        this.#torn ||= syscall === 'write';
+        if (!this.#failing) {
+          this.#log.error({ problem: code ?? message }, 'the audit file cannot be written, lines wait');
+        }
+        this.#failing = true;
+        if (this.#closed) break;
+        await sleep(RETRY_MS, undefined, { ref: false });
+      }
+    }
+    this.#writing = undefined;
+  }
+}

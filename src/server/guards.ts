@@ -1,0 +1,28 @@
+import type { Logger } from 'pino';
+import type { Config } from '../config.ts';
+import { type Authorization, unrestricted } from './access.ts';
+import { type Audit, openAudit } from './audit.ts';
+import type { Endpoint } from './endpoint.ts';
+import { CallLimits } from './rate.ts';
+
+/** What stands between a known caller and what it asks for. */
+export interface Guards {
+  readonly authorization: Authorization;
+  readonly limits: CallLimits;
+  readonly audit: Audit;
+}
+
+/**
+ * The guards that are configured.
+ *
+ * @param endpoints the RPCs of the drivers.
+ * @throws ConfigError naming the file that is no good.
+ */
+export const openGuards = async (config: Config, endpoints: readonly Endpoint[], log: Logger): Promise<Guards> => {
+  const audit = await openAudit(config, endpoints, log);
+  const limits = new CallLimits({ perSecond: config.callsPerSecond, atOnce: config.callsAtOnce });
+  if (config.authorizationFile === undefined) return { authorization: unrestricted, limits, audit };
+  // What checks its schema is only loaded where there is one.
+  const { fileAuthorization } = await import('./authorization.ts');
+  return { authorization: fileAuthorization(config.authorizationFile, endpoints, log), limits, audit };
+};

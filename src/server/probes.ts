@@ -1,0 +1,86 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { bind } from './bind.ts';
+
+/** What is answered to a GET: text for people and machines. */
+export interface Page {
+  readonly status: number;
+  readonly text: string;
+  /** Default: plain text. */
+  readonly type?: string;
+}
+
+/** A page by its path. */
+export type Routes = Readonly<Record<string, () => Page | Promise<Page>>>;
+
+/**
+ * Answers a GET or HEAD of one of the routes.
+ *
+ * @returns false when the request is none.
+ */
+export const answerRoute = (
+  routes: Routes,
+  { method, url = '' }: Pick<IncomingMessage, 'method' | 'url'>,
+  response: Pick<ServerResponse, 'writeHead' | 'end'>,
+): boolean => {
+  const [path = ''] = url.split('?');
+  if ((method !== 'GET' && method !== 'HEAD') || !Object.hasOwn(routes, path)) return false;
+  void (async () => {
+    const { status, text, type = 'text/plain; charset=utf-8' } = await routes[path]!();
+    response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });
+    response.end(method === 'HEAD' ? undefined : text);
+  })();
+  return true;
+};
+
+/**
+ * Whether the process lives, and whether calls can be served.
+ *
+ * @param whyNot tells in words why they cannot; undefined when they can.
+ */
+export const healthRoutes = (whyNot: () => string | undefined): Routes => ({
+  '/live': () => ({ status: 200, text: 'live\n' }),
+  '/ready': () => {
+    const reason = whyNot();
+    return reason === undefined ? { status: 200, text: 'ready\n' } : { status: 503, text: `not ready: ${reason}\n` };
+  },
+});
+
+/** What answers whoever watches over the process. */
+export interface Probes {
+  /** Where it listens. */
+  readonly address: string;
+  close(): Promise<void>;
+}
+
+/** Longest a probe may be silent, milliseconds. */
+const PATIENCE_MS = 10_000;
+
+/**
+ * Serves routes over HTTP/1.1 without TLS: a kubelet has neither certificate nor token.
+ *
+ * @throws ConfigError with one line that says why the address cannot be had.
+ */
+export const listenProbes = async (listen: string, routes: Routes): Promise<Probes> => {
+  const server = createServer(
+    { headersTimeout: PATIENCE_MS, requestTimeout: PATIENCE_MS, keepAliveTimeout: PATIENCE_MS },
+    (request, response) => {
+      if (answerRoute(routes, request, response)) return;
+      response.writeHead(404, { 'content-type': 'text/plain; charset=utf-8' });
+      response.end(`there is ${Object.keys(routes).join(', ')}\n`);
+    },
+  );
+  // It looks for late requests from when it listens, and it never does: it is handed its connections.
+  server.emit('listening');
+  const bound = await bind({ listen, socketMode: 0, keepAliveMs: PATIENCE_MS }, (socket) => {
+    server.emit('connection', socket);
+  });
+  return {
+    address: bound.address,
+    close: async () => {
+      const closed = bound.close();
+      server.closeAllConnections();
+      server.close();
+      await closed;
+    },
+  };
+};

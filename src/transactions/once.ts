@@ -1,0 +1,93 @@
+import { refuse } from '../contract/errors.ts';
+import type { Lane } from '../database/pool.ts';
+import type { Session } from '../database/session.ts';
+import { count, statement } from '../database/statement.ts';
+
+/** A stored first answer. */
+interface StoredRequest {
+  readonly hash: string;
+  readonly response: Uint8Array;
+}
+
+const bytes = (hex: string): Buffer => Buffer.from(hex.slice(2), 'hex');
+
+const lockKey = `hashtextextended($1::text || ' ' || $2::text, 0)`;
+
+const lock = statement('requests.lock', `select pg_advisory_xact_lock(${lockKey})`);
+
+const tryLock = statement('requests.try_lock', `select pg_try_advisory_xact_lock(${lockKey})`, (row) => row[0] === 't');
+
+const find = statement(
+  'requests.find',
+  `select request_hash, response from policy_sidecar.requests where caller = $1 and request_id = $2`,
+  (row): StoredRequest => ({ hash: bytes(row[0]!).toString('hex'), response: bytes(row[1]!) }),
+);
+
+const store = statement(
+  'requests.store',
+  `insert into policy_sidecar.requests (caller, request_id, method, request_hash, response, transaction_xid)
+   values ($1, $2, $3, $4, $5, pg_current_xact_id())`,
+);
+
+const exists = statement(
+  'requests.exists',
+  `select count(*) from policy_sidecar.requests where caller = $1 and request_id = $2`,
+  count,
+);
+
+/** A write that is to take effect once however often it is sent. */
+export interface OnceRequest {
+  readonly caller: string;
+  /** Canonical UUID. */
+  readonly requestId: string;
+  readonly method: string;
+  /** SHA-256 of the request, hex. */
+  readonly hash: string;
+}
+
+/**
+ * Runs work at most once per caller and request id, inside the transaction that `db` is in: the answer is stored beside
+ * what the work writes. Requests that arrive together wait for each other.
+ *
+ * @throws FAILED_PRECONDITION `REQUEST_ID_REUSED` when the id belongs to another request.
+ */
+export const runOnce = async (
+  db: Session,
+  { caller, requestId, method, hash }: OnceRequest,
+  work: () => Promise<Uint8Array>,
+): Promise<Uint8Array> => {
+  await db.rows(lock, [caller, requestId]);
+  const stored = await db.row(find, [caller, requestId]);
+  if (stored) {
+    if (stored.hash === hash) return stored.response;
+    throw refuse('REQUEST_ID_REUSED', 'this request id has been used for another request', {
+      metadata: { request_id: requestId },
+    });
+  }
+  const response = await work();
+  await db.execute(store, [caller, requestId, method, Buffer.from(hash, 'hex'), Buffer.from(response)]);
+  return response;
+};
+
+/**
+ * Outcome of a request id: true when its transaction committed, false when it did not (or was never sent), undefined
+ * while one is at work. The lock of {@link runOnce} outlives the sidecar that took it, not the transaction.
+ */
+export const requestOutcome = async (db: Session, caller: string, requestId: string): Promise<boolean | undefined> => {
+  if ((await db.row(exists, [caller, requestId])) === 1n) return true;
+  if (!(await db.row(tryLock, [caller, requestId]))) return undefined;
+  // Whoever held the lock until now had committed before it was free.
+  return (await db.row(exists, [caller, requestId])) === 1n;
+};
+
+/** Reads the key that seals transaction ids. */
+export const transactionIdKey = async (lane: Lane): Promise<Uint8Array> =>
+  lane.use(undefined, async (connection) => {
+    const { rows } = await connection.command(
+      `select value from policy_sidecar.secrets where name = 'transaction_id_key'`,
+    );
+    if (!rows[0]?.[0]) {
+      throw refuse('SCHEMA_OUTDATED', 'the database holds no transaction id key');
+    }
+    return bytes(rows[0][0]);
+  });

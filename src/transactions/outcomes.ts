@@ -1,0 +1,85 @@
+import type { Lane } from '../database/pool.ts';
+import type { Session } from '../database/session.ts';
+import { count, statement } from '../database/statement.ts';
+import { column, table } from '../database/table.ts';
+import { NO_ROWS } from '../database/text-rows.ts';
+import { Outcome as OutcomeRow } from '../entities/outcome.ts';
+import { PrunedUntil } from '../entities/pruned-until.ts';
+import { StoredRequest } from '../entities/stored-request.ts';
+
+/** What the evidence of a transaction's commit is kept under, and what is locked while the transaction is open. */
+export interface OutcomeKey {
+  /** UUID. */
+  readonly id: string;
+  /** PostgreSQL's advisory lock. */
+  readonly lock: bigint;
+}
+
+/** How a transaction ended, as far as the database bears it out. */
+export type Outcome = 'committed' | 'aborted' | 'in progress' | 'unknown';
+
+/** SQL of the column that takes the lock for as long as the transaction is open, wherever its sidecar is. */
+export const lockOf = ({ lock }: OutcomeKey): string => `pg_try_advisory_xact_lock(${lock})`;
+
+/**
+ * SQL that runs right before a commit: a row that is there if and only if the transaction committed. One that has written
+ * nothing leaves none, and nothing to write to the log of the database either.
+ */
+export const evidenceOf = ({ id }: OutcomeKey): string =>
+  `insert into ${table(OutcomeRow)} (${column(OutcomeRow, 'id')})
+   select '${id}'::uuid where pg_current_xact_id_if_assigned() is not null returning 1`;
+
+const exists = statement(
+  'outcomes.exists',
+  `select count(*) from ${table(OutcomeRow)} where ${column(OutcomeRow, 'id')} = $1::uuid`,
+  count,
+);
+
+const tryLock = statement('outcomes.try_lock', 'select pg_try_advisory_xact_lock($1)', (row) => row[0] === 't');
+
+const OUTCOMES = 'outcomes';
+
+const isKnown = statement(
+  'outcomes.is_known',
+  `select not pg_is_in_recovery() and not exists (
+     select from ${table(PrunedUntil)} where ${column(PrunedUntil, 'name')} = '${OUTCOMES}'
+       and ${column(PrunedUntil, 'until')} >= to_timestamp($1::double precision / 1000))`,
+  (row) => row[0] === 't',
+);
+
+/**
+ * Asks the database how a transaction ended, whichever sidecar held it.
+ *
+ * @param beganAt by the database's clock, milliseconds since 1970.
+ */
+export const outcomeOf = async (db: Session, { id, lock }: OutcomeKey, beganAt: number): Promise<Outcome> => {
+  if ((await db.row(exists, [id])) === 1n) return 'committed';
+  if (!(await db.row(tryLock, [lock]))) return 'in progress';
+  // Whoever held the lock until now had committed before it was free.
+  if ((await db.row(exists, [id])) === 1n) return 'committed';
+  // A standby does not see who works on its primary, and what is pruned leaves no trace of how it ended.
+  return (await db.row(isKnown, [beganAt])) ? 'aborted' : 'unknown';
+};
+
+const pruneOutcomes = statement(
+  'outcomes.prune',
+  `with pruned as (
+     delete from ${table(OutcomeRow)} where ${column(OutcomeRow, 'committed_at')} < now() - make_interval(secs => $1)
+   )
+   insert into ${table(PrunedUntil)} (${column(PrunedUntil, 'name')}, ${column(PrunedUntil, 'until')})
+   values ('${OUTCOMES}', now() - make_interval(secs => $1))
+   on conflict (${column(PrunedUntil, 'name')}) do update
+     set ${column(PrunedUntil, 'until')} = greatest(${table(PrunedUntil)}.${column(PrunedUntil, 'until')}, excluded.${column(PrunedUntil, 'until')})`,
+);
+
+const pruneRequests = statement(
+  'requests.prune',
+  `delete from ${table(StoredRequest)} where ${column(StoredRequest, 'created_at')} < now() - make_interval(secs => $1)`,
+);
+
+/** Deletes evidence and stored answers older than the retention (milliseconds). */
+export const prune = (lane: Lane, retentionMs: number): Promise<void> =>
+  lane.use(undefined, async (connection) => {
+    await connection.run(pruneRequests, [retentionMs / 1000], NO_ROWS);
+    await connection.run(pruneOutcomes, [retentionMs / 1000], NO_ROWS);
+  });

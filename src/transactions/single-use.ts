@@ -1,0 +1,172 @@
+import type { Connection, TransactionMode } from '../database/connection.ts';
+import type { Database } from '../database/pool.ts';
+import {
+  AutoCommitSession,
+  type CallScope,
+  type Collected,
+  type Session,
+  Statements,
+  TransactionSession,
+} from '../database/session.ts';
+import { commitUnknown } from '../database/sqlstate.ts';
+import type { Param, Statement } from '../database/statement.ts';
+import type { Sink } from '../database/wire.ts';
+import { abortedError, orUnknown } from './registry.ts';
+
+export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', readOnly: false, deferrable: false };
+
+/** A session whose transaction begins with its first statement: until then it holds no connection. */
+class LateSession extends Statements implements Session {
+  readonly #database: Database;
+  readonly #mode: TransactionMode;
+  #beginning: Promise<TransactionSession> | undefined;
+  #connection: Connection | undefined;
+  #leaveGate: (() => void) | undefined;
+
+  constructor(database: Database, mode: TransactionMode, call: CallScope) {
+    super(call);
+    this.#database = database;
+    this.#mode = mode;
+  }
+
+  async collect<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): Promise<Collected<S>> {
+    let collected: Collected<S> | undefined;
+    const begin = async (connection: Connection): Promise<void> => {
+      const taken = sink();
+      const count = await connection.runFirst(this.#mode, statement, params, taken, this.call.signal);
+      collected = { sink: taken, count: BigInt(count) };
+    };
+    const session = await (this.#beginning ?? this.#begin(begin));
+    collected ??= await session.collect(statement, params, sink);
+    this.rowCount += collected.count;
+    return collected;
+  }
+
+  async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    const begin = (connection: Connection): Promise<unknown> => connection.begin(this.#mode, this.call.signal);
+    return (await (this.#beginning ?? this.#begin(begin))).attempt(work);
+  }
+
+  aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    const begins = this.#beginning !== undefined || this.#mode.isolation !== 'read committed';
+    return begins ? this.attempt(work) : work(new AutoCommitSession(this.#database, this.call));
+  }
+
+  async commit(): Promise<void> {
+    const connection = this.#connection;
+    if (!connection) return;
+    try {
+      const { committed } = await connection.commit();
+      if (!committed) throw abortedError();
+    } catch (error) {
+      throw connection.lost ? commitUnknown(error) : error;
+    } finally {
+      await this.#leave();
+    }
+  }
+
+  async rollback(): Promise<void> {
+    // One that is just beginning would otherwise be left open.
+    await this.#beginning?.catch(() => {});
+    await this.#leave();
+  }
+
+  async #leave(): Promise<void> {
+    await this.#connection?.rollback();
+    this.#connection?.release();
+    this.#leaveGate?.();
+  }
+
+  /** @param first begins the transaction; again on another connection where that turns out to be dead. */
+  #begin(first: (connection: Connection) => Promise<unknown>): Promise<TransactionSession> {
+    this.#beginning = this.#begun(first).catch((error: unknown) => {
+      this.#beginning = undefined;
+      throw error;
+    });
+    return this.#beginning;
+  }
+
+  async #begun(first: (connection: Connection) => Promise<unknown>): Promise<TransactionSession> {
+    const { signal } = this.call;
+    this.#leaveGate ??= await this.#database.writes.enter(signal);
+    const { connection } = await this.#database.calls.acquireWith(signal, first);
+    this.#connection = connection;
+    return new TransactionSession(connection, this.call);
+  }
+}
+
+/**
+ * Runs work in a transaction of its own on a connection of the `calls` lane and commits it. The transaction begins with
+ * the first statement, so what the work does before that, however long it takes, costs no connection.
+ *
+ * @throws COMMIT_OUTCOME_UNKNOWN when the connection is lost during the commit.
+ */
+export const inOwn = async <T>(
+  database: Database,
+  mode: TransactionMode,
+  call: CallScope,
+  work: (db: Session) => Promise<T>,
+): Promise<T> => {
+  const session = new LateSession(database, mode, call);
+  let result: T;
+  try {
+    result = await work(session);
+  } catch (error) {
+    await session.rollback();
+    throw error;
+  }
+  await orUnknown(session.commit(), call.signal);
+  return result;
+};
+
+/** A session for one statement, which is a transaction of its own to PostgreSQL: it commits as it ends. */
+class ImplicitSession extends Statements implements Session {
+  readonly #database: Database;
+  #used = false;
+
+  constructor(database: Database, call: CallScope) {
+    super(call);
+    this.#database = database;
+  }
+
+  async collect<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): Promise<Collected<S>> {
+    if (this.#used) throw new Error(`${statement.name} is the second statement of one`);
+    this.#used = true;
+    const { signal } = this.call;
+    const leave = await this.#database.writes.enter(signal);
+    try {
+      const collected = await this.#database.calls.useOnce(signal, async (connection) => {
+        const taken = sink();
+        return { sink: taken, count: BigInt(await connection.runAlone(statement, params, taken, signal)) };
+      });
+      this.rowCount += collected.count;
+      return collected;
+    } finally {
+      leave();
+    }
+  }
+
+  attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    return work(this);
+  }
+
+  aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    return work(this);
+  }
+}
+
+/**
+ * Runs work of one statement, which commits by itself in the same round trip.
+ *
+ * @throws COMMIT_OUTCOME_UNKNOWN when the connection is lost meanwhile.
+ */
+export const inImplicit = <T>(database: Database, call: CallScope, work: (db: Session) => Promise<T>): Promise<T> =>
+  work(new ImplicitSession(database, call));

@@ -1,0 +1,106 @@
+import { createHash } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { SymbolTableService } from '../../src/gen/hoc/cus/policies/v1/symbol_table_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { CallError, refusal } from '../support/client.ts';
+import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+
+const { fetchRiskCeilings } = PolicyEngineService.method;
+const { begin, commit, rollback, hold } = TransactionService.method;
+const hash = (token: string): string => createHash('sha256').update(token).digest('hex');
+const as = (name: string) => ({ headers: { authorization: `Bearer ${name}` } });
+
+let folder: string;
+let tokensFile: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'limits-'));
+  tokensFile = join(folder, 'tokens');
+  await writeFile(tokensFile, `ann: ${hash('ann')}\nbob: ${hash('bob')}\n`);
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+describe.each(['grpc', 'connect'] as const)('calls of one caller over %s', (listener) => {
+  const outcome = (call: Promise<unknown>): Promise<unknown> =>
+    call.then(
+      () => 'answered',
+      (error: unknown) => (error instanceof CallError ? error : Promise.reject(error)),
+    );
+
+  test('more in a second than it may make are refused, with when to come again; another caller is not concerned', async () => {
+    const server = await startTestSidecar({ tokensFile, callsPerSecond: 1 });
+    const caller = server[listener];
+    // The machine may be so busy that a second passes between two calls.
+    let refused: CallError | undefined;
+    await vi.waitFor(async () => {
+      refused = (await outcome(caller.unary(fetchRiskCeilings, {}, as('ann')))) as CallError;
+      expect(refused).toBeInstanceOf(CallError);
+    });
+    expect(refused).toMatchObject({ code: 'RESOURCE_EXHAUSTED', reason: 'CALL_RATE_LIMIT', metadata: { limit: '1' } });
+    expect(refused!.retryAfterMs).toBeGreaterThan(0);
+    expect(await outcome(caller.unary(fetchRiskCeilings, {}, as('bob')))).toBe('answered');
+    for (let n = 0; n < 5; n += 1) expect((await caller.unary(Health.method.check, {})).status).toBe(1);
+    await vi.waitFor(async () =>
+      expect(await outcome(caller.unary(fetchRiskCeilings, {}, as('ann')))).toBe('answered'),
+    );
+    await server.stop();
+  });
+
+  test('what gives back is not counted', async () => {
+    const server = await startTestSidecar({ tokensFile, callsPerSecond: 1 });
+    const caller = server[listener];
+    const { transaction } = await caller.unary(begin, {}, as('ann'));
+    const named = { ...as('ann'), transaction: transaction!.id! };
+    for (let n = 0; n < 5; n += 1) await caller.unary(rollback, {}, named);
+    await server.stop();
+  });
+
+  test('more at once than it may have under way are refused, and let in when others end', async () => {
+    const server = await startTestSidecar({ tokensFile, callsAtOnce: 1 });
+    const caller = server[listener];
+    const { transaction } = await caller.unary(begin, {}, as('ann'));
+    const named = { ...as('ann'), transaction: transaction!.id! };
+    // It waits for a lock that is held beside the server.
+    const release = await lock(server);
+    const waiting = caller.unary(fetchRiskCeilings, {}, as('ann'));
+    await vi.waitFor(async () => expect(await server.sql('select 1 from pg_locks where not granted')).toHaveLength(1));
+    const error = await refusal(caller.unary(SymbolTableService.method.createTable, {}, as('ann')));
+    expect(error).toMatchObject({ code: 'RESOURCE_EXHAUSTED', reason: 'CALL_LIMIT', metadata: { limit: '1' } });
+    expect(error.retryAfterMs).toBeGreaterThan(0);
+    expect(await outcome(caller.unary(SymbolTableService.method.createTable, {}, as('bob')))).toBe('answered');
+    expect(await outcome(caller.unary(commit, {}, named))).toBe('answered');
+    await release();
+    await waiting;
+    expect(await outcome(caller.unary(fetchRiskCeilings, {}, as('ann')))).toBe('answered');
+    await server.stop();
+  });
+
+  test('a transaction that is held leaves room for the calls inside it', async () => {
+    const server = await startTestSidecar({ tokensFile, callsAtOnce: 1 });
+    const caller = server[listener];
+    for await (const { transaction } of caller.stream(hold, {}, as('ann'))) {
+      if (transaction!.state !== 1) break;
+      const named = { ...as('ann'), transaction: transaction!.id! };
+      expect(await outcome(caller.unary(fetchRiskCeilings, {}, named))).toBe('answered');
+      await caller.unary(commit, {}, named);
+    }
+    await server.stop();
+  });
+});
+
+/** Keeps everybody from reading risk ceilings, until what it returns is called. */
+const lock = async (server: TestSidecar): Promise<() => Promise<void>> => {
+  const client = new pg.Client({ connectionString: server.url });
+  await client.connect();
+  await client.query('begin');
+  await client.query('lock table policy.risk_ceilings in access exclusive mode');
+  return async () => {
+    await client.query('rollback');
+    await client.end();
+  };
+};

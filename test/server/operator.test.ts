@@ -1,0 +1,185 @@
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync, readdirSync } from 'node:fs';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import manifest from '../../package.json' with { type: 'json' };
+import { Health, HealthCheckResponse_ServingStatus as Status } from '../../src/gen/grpc/health/v1/health_pb.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { grpcCaller } from '../support/client.ts';
+import { type Command, endAll, launch } from '../support/command.ts';
+import { freePort } from '../support/port.ts';
+import { createDatabase, createEmptyDatabase } from '../support/postgres.ts';
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-operator-'));
+  await chmod(folder, 0o755);
+});
+afterEach(async () => {
+  await endAll();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const command = (args: readonly string[], env: Readonly<Record<string, string>> = {}): Command =>
+  launch(process.execPath, ['src/start.js', ...args], { SIDECAR_DATA_DIR: join(folder, 'data-dir'), ...env });
+
+const finish = async (args: readonly string[], env: Readonly<Record<string, string>> = {}) => {
+  const { ended, out, err } = command(args, env);
+  return { code: await ended, out: out(), err: err() };
+};
+
+/** Reaches a database at a port where there was nothing before. */
+const forward = async (url: string, port: number): Promise<() => void> => {
+  const { hostname, port: to } = new URL(url);
+  const server = createServer((near) => {
+    const far = connect(Number(to), hostname);
+    near.on('error', () => far.destroy()).pipe(far);
+    far.on('error', () => near.destroy()).pipe(near);
+  }).listen(port, '127.0.0.1');
+  await once(server, 'listening');
+  return () => server.close();
+};
+
+test('a database that is not there yet is waited for: alive and NOT_SERVING, then SERVING', async () => {
+  const database = await createEmptyDatabase();
+  const [port, grpc] = [await freePort(), `127.0.0.1:${await freePort()}`];
+  const url = new URL(database.url);
+  url.port = String(port);
+  const env = {
+    DATABASE_URL: url.href,
+    SIDECAR_GRPC_LISTEN: grpc,
+    SIDECAR_DATABASE_WAIT: '2m',
+    SIDECAR_MIGRATE: 'up',
+  };
+  const sidecar = command([], env);
+  await expect.poll(sidecar.err, { timeout: 20_000 }).toMatch(/ECONNREFUSED.*is waited for/);
+  const caller = grpcCaller(grpc);
+  const check = (service: string) => caller.unary(Health.method.check, { service });
+  expect((await check('liveness')).status).toBe(Status.SERVING);
+  expect((await check('')).status).toBe(Status.NOT_SERVING);
+  expect(await finish(['health'], env)).toEqual({
+    code: 1,
+    out: '',
+    err: 'policy-sidecar: not serving: NOT_SERVING\n',
+  });
+  await expect(caller.unary(PolicyEngineService.method.fetchRiskCeilings, {})).rejects.toMatchObject({
+    reason: 'DATABASE_UNAVAILABLE',
+  });
+  const waiting = finish(['wait', '--timeout', '2m'], env);
+  const close = await forward(database.url, port);
+  expect(await waiting).toEqual({ code: 0, out: '', err: '' });
+  expect(await finish(['health'], env)).toEqual({ code: 0, out: '', err: '' });
+  expect((await caller.unary(PolicyEngineService.method.fetchRiskCeilings, {})).riskCeilings).toHaveLength(4);
+  expect(sidecar.err()).toMatch(/"migration":"Migration\w+","msg":"migration applied"/);
+  expect(sidecar.err()).toContain(`"version":"${manifest.version}"`);
+  caller.close();
+  sidecar.child.kill('SIGTERM');
+  expect(await sidecar.ended).toBe(0);
+  close();
+  await database.drop();
+});
+
+test('a start that waits for its database ends with 0 at a signal, and with 3 when it has waited long enough', async () => {
+  const env = { DATABASE_URL: `postgresql://u@127.0.0.1:${await freePort()}/d`, SIDECAR_DATABASE_WAIT: '5m' };
+  const patient = command([], env);
+  await expect.poll(patient.err, { timeout: 20_000 }).toContain('is waited for');
+  patient.child.kill('SIGTERM');
+  expect(await patient.ended).toBe(0);
+  const { code, err } = await finish([], { ...env, SIDECAR_DATABASE_WAIT: '300ms' });
+  expect(code).toBe(3);
+  expect(err.trimEnd().split('\n').at(-1)).toMatch(/^policy-sidecar: .*ECONNREFUSED/);
+});
+
+test('a second process at a socket file is refused while the first lives, and replaces the file of a killed one', async () => {
+  const database = await createDatabase();
+  const socket = `unix:${join(folder, 'grpc.sock')}`;
+  const env = { DATABASE_URL: database.url, SIDECAR_GRPC_LISTEN: socket, SIDECAR_HTTP_LISTEN: 'off' };
+  const first = command([], env);
+  expect((await finish(['wait'], env)).code).toBe(0);
+  const { code, err } = await finish([], env);
+  expect(code).toBe(5);
+  expect(err).toContain('it is in use by another process');
+  first.child.kill('SIGKILL');
+  await first.ended;
+  expect(existsSync(join(folder, 'grpc.sock'))).toBe(true);
+  expect((await finish(['health'], env)).code).toBe(1);
+  const second = command([], env);
+  expect((await finish(['wait'], env)).code).toBe(0);
+  second.child.kill('SIGTERM');
+  expect(await second.ended).toBe(0);
+  await database.drop();
+});
+
+test('the doctor says what is lacking and what to do, and changes nothing', async () => {
+  const empty = await createEmptyDatabase();
+  const sick = await finish(['doctor', '--tokens-file', '/no/file'], { DATABASE_URL: empty.url });
+  expect({ code: sick.code, err: sick.err }).toEqual({ code: 1, err: '' });
+  expect(sick.out).toMatch(/^lack {2}the tokens file \/no\/file cannot be read \(ENOENT\); correct/m);
+  expect(sick.out).toMatch(/^lack {2}its schema lacks 8 migration\(s\); policy-sidecar migrate up$/m);
+  expect(sick.out).toMatch(/^note {2}change {2}policy\.snapshots: is made$/m);
+  expect((await finish(['migrate', 'status'], { DATABASE_URL: empty.url })).code).toBe(4);
+  const ready = await createDatabase();
+  const well = await finish(['doctor'], { DATABASE_URL: ready.url });
+  expect({ code: well.code, err: well.err }).toEqual({ code: 0, err: '' });
+  expect(well.out).toMatch(/^ok {4}PostgreSQL \d+$/m);
+  expect(well.out).not.toContain('lack');
+  const gone = await finish(['doctor'], { DATABASE_URL: 'postgresql://u:secret@127.0.0.1:1/d' });
+  expect(gone.code).toBe(1);
+  expect(gone.out).toMatch(/^lack {2}postgresql:\/\/u@127\.0\.0\.1:1\/d cannot be used: .*; check address/m);
+  await Promise.all([empty.drop(), ready.drop()]);
+});
+
+test('the doctor names the rights that a role lacks', async () => {
+  const database = await createDatabase();
+  const { hostname, port, pathname, username, password } = new URL(database.url);
+  const url = `postgresql://${username}:${password}@${hostname}:${port}${pathname}?options=-c%20role%3Dpg_monitor`;
+  const { code, out } = await finish(['doctor'], { DATABASE_URL: url });
+  expect(code).toBe(1);
+  expect(out).toMatch(/may not/);
+  await database.drop();
+});
+
+test('a token and its line belong together', async () => {
+  const { code, out } = await finish(['token', 'engine']);
+  const [, token, hash] = /^token {2}(\S{43})\nline {3}engine: ([\da-f]{64})\n$/.exec(out)!;
+  expect(code).toBe(0);
+  expect(createHash('sha256').update(token!).digest('hex')).toBe(hash);
+});
+
+test('--version tells the version of package.json', async () => {
+  expect(await finish(['--version'])).toMatchObject({
+    code: 0,
+    out: `policy-sidecar ${manifest.version} (Node ${process.version})\n`,
+  });
+});
+
+test.each(['standard input ends', 'the parent is killed'])(
+  'an ephemeral sidecar leaves nothing when %s',
+  async (how) => {
+    const killed = how === 'the parent is killed';
+    const line = `exec "${process.execPath}" src/start.js serve --ephemeral`;
+    // The shell stays in between as the parent, and keeps the input open.
+    const script = killed ? `"${process.execPath}" src/start.js serve --ephemeral </dev/zero & cat` : line;
+    const shell = spawn('sh', ['-c', script], {
+      env: { ...process.env, TMPDIR: folder },
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
+    const [text] = await once(createInterface({ input: shell.stdout }), 'line');
+    const { grpc, http, database, pid } = JSON.parse(text);
+    expect(http).toMatch(/^127\.0\.0\.1:\d+$/);
+    expect(database).toMatch(/^postgresql:\/\/policy_sidecar:/);
+    const caller = grpcCaller(grpc);
+    expect((await caller.unary(PolicyEngineService.method.fetchRiskCeilings, {})).riskCeilings).toHaveLength(4);
+    caller.close();
+    if (killed) shell.kill('SIGKILL');
+    else shell.stdin.end();
+    await expect.poll(() => existsSync(`/proc/${pid}`), { timeout: 20_000 }).toBe(false);
+    expect(readdirSync(folder).filter((name) => name.startsWith('policy-sidecar-'))).toEqual([]);
+  },
+);
