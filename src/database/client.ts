@@ -3,6 +3,7 @@ import type { ConnectionOptions } from 'node:tls';
 import pg from 'pg';
 import { type RpcError, refuse } from '../contract/errors.ts';
 import type { Target } from './target.ts';
+import { Wire } from './wire.ts';
 
 /** What stands between this program and PostgreSQL: nothing that it need know of, or a pooler that shares sessions. */
 export type Pooler = 'none' | 'session' | 'transaction';
@@ -17,7 +18,7 @@ export interface ClientOptions {
   /** Longest wait for a lock, milliseconds; undefined: as the server says. */
   readonly lockMs: number | undefined;
   readonly applicationName: string;
-  /** What becomes of the texts that PostgreSQL sends; undefined: as `pg` would have it. */
+  /** What becomes of the texts that PostgreSQL sends to a bare session; undefined: as `pg` would have it. */
   readonly types?: pg.CustomTypesConfig;
   /** True to leave the session as the server makes it: for who sets in each transaction what it rests on. */
   readonly bare?: boolean;
@@ -95,14 +96,18 @@ const offersTls = ({ host, port }: pg.ClientConfig, ms: number): Promise<boolean
     socket.once('close', () => reject(new Error('Connection terminated during the question for TLS')));
   });
 
-/** Makes an exception in the reader of a stream an error of the stream: what a broken server sends must hit nobody else. */
-const guarded = (stream: Socket): Socket =>
+/**
+ * Hands what arrives to the reader of the moment, once there is one, and else to the one that `pg` attaches. An exception
+ * in either is an error of the stream: what a broken server sends must hit nobody else.
+ */
+const guarded = (stream: Socket, readerOf: () => ((chunk: Buffer) => void) | undefined): Socket =>
   Object.create(stream, {
     on: {
-      value: (event: string, listener: (chunk: unknown) => void) =>
-        stream.on(event, (chunk: unknown) => {
+      value: (event: string, listener: (chunk: Buffer) => void) =>
+        stream.on(event, (chunk: Buffer) => {
+          const read = (event === 'data' && readerOf()) || listener;
           try {
-            listener(chunk);
+            read(chunk);
           } catch (error) {
             stream.destroy(error as Error);
           }
@@ -120,7 +125,7 @@ export class Client extends pg.Client {
   #tls: ConnectionOptions | false = false;
   #pooler: Pooler = 'none';
   #statementTimeoutMs = 0;
-  #ready = false;
+  #wire: Wire | undefined;
 
   /** When it was begun, by the clock of `performance.now()`. */
   readonly bornAt = performance.now();
@@ -145,7 +150,12 @@ export class Client extends pg.Client {
       return { ...startup, TimeZone: REQUIRED['TimeZone']!.value, DateStyle: REQUIRED['DateStyle']!.value };
     };
     const attach = connection.attachListeners;
-    connection.attachListeners = (stream) => attach.call(connection, guarded(stream));
+    const take = (chunk: Buffer): void => this.wire.take(chunk);
+    connection.attachListeners = (stream) =>
+      attach.call(
+        connection,
+        guarded(stream, () => this.#wire && take),
+      );
     this.on('error', (error) => this.#lose(error));
     this.on('end', () => this.#lose(new Error('Connection terminated')));
   }
@@ -157,7 +167,13 @@ export class Client extends pg.Client {
 
   /** True once it is made and set up. */
   get ready(): boolean {
-    return this.#ready;
+    return this.#wire !== undefined;
+  }
+
+  /** What statements go through once it is ready. */
+  get wire(): Wire {
+    if (!this.#wire) throw new Error('the connection is not set up');
+    return this.#wire;
   }
 
   /** What stands in between. */
@@ -173,6 +189,7 @@ export class Client extends pg.Client {
   #lose(error: Error): void {
     if (this.#lost) return;
     this.#lost = error;
+    this.#wire?.fail(error);
     this.onLost?.(error);
   }
 
@@ -238,7 +255,8 @@ export class Client extends pg.Client {
       if (is !== value && !accepted?.test(is) && !(shared && optional)) throw wrongSetting(name, is, value);
     }
     this.#statementTimeoutMs = Number(timeout);
-    this.#ready = true;
+    this.#wire = new Wire(this.connection.stream as Socket);
+    this.#wire.onError = (error) => this.destroy(error);
   }
 
   async #row(text: string): Promise<unknown[]> {

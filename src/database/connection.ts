@@ -1,18 +1,12 @@
 import pg from 'pg';
+import { RpcError } from '../contract/errors.ts';
 import type { Client } from './client.ts';
 import { CANCEL_MS } from './client.ts';
-import { databaseError, databaseUnavailable, statementTimeout } from './sqlstate.ts';
-import type { Param, Row, Statement } from './statement.ts';
-
-/** Every value travels as PostgreSQL's text: the codecs of this folder, not `pg`, decide what it becomes. */
-const RAW = { getTypeParser: () => (text: unknown) => text } as unknown as pg.CustomTypesConfig;
-
-/** Outcome of a statement. */
-export interface Result<T> {
-  readonly rows: T[];
-  /** Rows returned or affected, as PostgreSQL counts them. */
-  readonly count: number;
-}
+import type { Signal } from './signal.ts';
+import { commitUnknown, databaseError, databaseUnavailable, statementTimeout } from './sqlstate.ts';
+import { type Param, type Row, type Statement, statement } from './statement.ts';
+import { asRow, NO_ROWS, TextRows } from './text-rows.ts';
+import { type Done, type Outcome, type Portal, Prepared, type Sink, type Step } from './wire.ts';
 
 /** Isolation levels in PostgreSQL's words. */
 export type Isolation = 'read committed' | 'repeatable read' | 'serializable';
@@ -32,6 +26,8 @@ export interface Shared {
    * connection prepares anew before it, too, meets the old plan.
    */
   generation: number;
+  /** The statements of this generation, as connections prepare them. */
+  readonly prepared: Map<Statement<unknown>, Prepared>;
   /** False once the server turned out not to keep prepared statements for a connection. */
   named: boolean;
   /** When a server last turned out to have forgotten a prepared statement, by the clock of `performance.now()`. */
@@ -49,9 +45,6 @@ export interface Shared {
 /** Time in which a backend must answer what only tidies up, before its connection is given up, milliseconds. */
 export const TIDY_MS = 1_000;
 
-/** `pg` writes a negative zero without its sign. */
-const bound = (param: Param): unknown => (Object.is(param, -0) ? '-0' : param);
-
 const STALE_PLAN = 'RevalidateCachedQuery';
 const UNKNOWN_STATEMENT = '26000';
 const DUPLICATE_STATEMENT = '42P05';
@@ -59,9 +52,24 @@ const DUPLICATE_STATEMENT = '42P05';
 /** A server that forgets statements twice within this time, on new connections, keeps none; milliseconds. */
 const FORGETFUL_MS = 60_000;
 
+/** How long this transaction may wait for a lock. */
+const LOCK_TIMEOUT = statement('connection.lock_timeout', `select set_config('lock_timeout', $1, true)`);
+
 /** SQL that begins a transaction. Whether it may write where nobody has said, the server decides: it may be short of disk. */
 const beginText = ({ isolation, readOnly, deferrable }: TransactionMode): string =>
   `begin isolation level ${isolation}${readOnly ? ' read only' : ''}${deferrable ? ' deferrable' : ''}`;
+
+const beginnings = new Map<string, Statement>();
+
+/** Begins a transaction of that mode. */
+const beginning = (mode: TransactionMode): Statement => {
+  const text = beginText(mode);
+  const known = beginnings.get(text);
+  if (known) return known;
+  const made = statement(`connection.begin.${beginnings.size}`, text);
+  beginnings.set(text, made);
+  return made;
+};
 
 /** One backend, lent to one piece of work at a time. It alone knows whether it may be lent again. */
 export class Connection {
@@ -70,8 +78,6 @@ export class Connection {
   readonly #giveBack: (broken: boolean) => void;
   /** Of the transaction that it is in. */
   #mode: TransactionMode | undefined;
-  /** The server has refused the last thing it was asked: `pg` tells the state of the transaction only later. */
-  #failed = false;
   #unusable = false;
   #released = false;
 
@@ -97,61 +103,134 @@ export class Connection {
 
   /** True while a failed statement keeps the transaction from going on. */
   get aborted(): boolean {
-    return this.#mode !== undefined && this.#failed;
+    return this.#mode !== undefined && this.#client.wire.status === 'E';
   }
 
   /**
    * Runs a prepared statement. When the signal fires, or the statement takes too long, the backend is told to stop; one
    * that does not is left behind. Either way the call goes on within {@link CANCEL_MS}.
    *
+   * @returns rows returned or affected, as PostgreSQL counts them.
    * @throws RpcError as the SQLSTATE table has it, or the signal's reason.
    */
-  async run<T>(statement: Statement<T>, params: readonly Param[], signal?: AbortSignal): Promise<Result<T>> {
-    const { generation, named } = this.#shared;
-    const name = generation === 0 ? statement.name : `${statement.name}~${generation}`;
-    const result = await this.#guarded(signal, this.#shared.statementMs, statement.reads, () =>
-      this.#client.query<string[]>({
-        ...(named && this.#client.pooler !== 'transaction' ? { name } : {}),
-        text: statement.text,
-        values: params.map(bound),
-        rowMode: 'array',
-        types: RAW,
-      } as pg.QueryArrayConfig),
-    );
-    return { rows: (result.rows as unknown as Row[]).map(statement.map), count: result.rowCount ?? 0 };
+  async run(statement: Statement<unknown>, params: readonly Param[], sink: Sink, signal?: Signal): Promise<number> {
+    const step = this.#step(statement, params, sink);
+    const [outcome] = await this.#asked(signal, statement.reads, (done) => this.#client.wire.run([step], done));
+    return outcome!.count;
+  }
+
+  /** As {@link Connection.run}, in a transaction that begins in the same round trip; there is none if that fails. */
+  async runFirst(
+    mode: TransactionMode,
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: Sink,
+    signal?: Signal,
+  ): Promise<number> {
+    const steps = [this.#step(beginning(mode), [], NO_ROWS), ...this.#bounds(), this.#step(statement, params, sink)];
+    this.#mode = mode;
+    try {
+      const outcomes = await this.#asked(signal, statement.reads, (done) => this.#client.wire.run(steps, done));
+      return outcomes.at(-1)!.count;
+    } catch (error) {
+      await this.rollback();
+      throw error;
+    }
+  }
+
+  #step(statement: Statement<unknown>, params: readonly Param[], sink: Sink): Step {
+    return { prepared: this.#prepared(statement), params, sink };
+  }
+
+  /** What a transaction has to be told that the session could not be. */
+  #bounds(): Step[] {
+    const { lockMs } = this.#shared;
+    if (this.#client.pooler !== 'transaction' || lockMs === undefined) return [];
+    return [this.#step(LOCK_TIMEOUT, [`${lockMs}ms`], NO_ROWS)];
   }
 
   /**
-   * Runs an unprepared command (`savepoint`, `fetch`, …), or several in one round trip.
+   * Runs a write as a transaction of its own, in one round trip.
+   *
+   * @returns as {@link Connection.run}.
+   * @throws COMMIT_OUTCOME_UNKNOWN when the connection is lost, unless the server has said that nothing was done.
+   */
+  async runAlone(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: Sink,
+    signal?: Signal,
+  ): Promise<number> {
+    const steps = [...this.#bounds(), this.#step(statement, params, sink)];
+    const outcomes = await this.#asked(signal, false, (done) =>
+      this.#client.wire.run(steps, (error, found) => {
+        // A server that ends a backend says so instead of the command's completion: then it has rolled back.
+        const isKnown = error instanceof pg.DatabaseError && found.length < steps.length;
+        done(error && this.lost && !isKnown ? commitUnknown(error) : error, found);
+      }),
+    );
+    return outcomes.at(-1)!.count;
+  }
+
+  /**
+   * Opens a portal of a statement and brings its first rows. It lasts as long as the transaction, unless it is closed.
+   *
+   * @returns whether there may be more.
+   */
+  async open(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    portal: Portal,
+    sink: Sink,
+    signal?: Signal,
+  ): Promise<boolean> {
+    const step: Step = { ...this.#step(statement, params, sink), portal };
+    const [outcome] = await this.#asked(signal, true, (done) => this.#client.wire.run([step], done));
+    return outcome!.tag === '';
+  }
+
+  /** Brings more rows of a portal; returns whether there may be more still. */
+  async fetch(portal: Portal, sink: Sink, signal?: Signal): Promise<boolean> {
+    const [outcome] = await this.#asked(signal, true, (done) => this.#client.wire.fetch(portal, sink, done));
+    return outcome!.tag === '';
+  }
+
+  /** Closes a portal. */
+  async close({ name }: Portal): Promise<void> {
+    await this.#asked(undefined, true, (done) => this.#client.wire.close(name, done), TIDY_MS);
+  }
+
+  /** The statement as connections prepare it: without a name where servers do not keep it. */
+  #prepared(statement: Statement<unknown>): Prepared {
+    const { generation, named, prepared } = this.#shared;
+    const known = prepared.get(statement);
+    if (known) return known;
+    const base = named && this.#client.pooler !== 'transaction' ? statement.name : '';
+    const made = new Prepared(generation === 0 || base === '' ? base : `${base}~${generation}`, statement.text);
+    prepared.set(statement, made);
+    return made;
+  }
+
+  /**
+   * Runs an unprepared command (`savepoint`, `rollback`, …), or several in one round trip.
    *
    * @param limitMs how long it may take.
    * @returns rows and tag of the last of them.
    */
-  async command(
-    text: string,
-    signal?: AbortSignal,
-    limitMs = this.#shared.statementMs,
-  ): Promise<{ rows: Row[]; tag: string }> {
+  async command(text: string, signal?: Signal, limitMs?: number): Promise<{ rows: Row[]; tag: string }> {
     return (await this.commands(text, signal, limitMs)).at(-1)!;
   }
 
   /** As {@link Connection.command}: rows and tags of all of them. */
-  async commands(
-    text: string,
-    signal?: AbortSignal,
-    limitMs = this.#shared.statementMs,
-    params?: readonly Param[],
-  ): Promise<{ rows: Row[]; tag: string }[]> {
-    const outcome = await this.#guarded(signal, limitMs, true, () =>
-      this.#client.query({
-        text,
-        rowMode: 'array',
-        types: RAW,
-        ...(params ? { values: params.map(bound) } : {}),
-      } as pg.QueryArrayConfig),
-    );
-    const results = (Array.isArray(outcome) ? outcome : [outcome]) as pg.QueryArrayResult[];
-    return results.map(({ rows, command }) => ({ rows: rows as Row[], tag: command }));
+  async commands(text: string, signal?: Signal, limitMs?: number): Promise<{ rows: Row[]; tag: string }[]> {
+    const sinks: TextRows<Row>[] = [];
+    const sinkAt = (index: number): Sink => {
+      sinks[index] ??= new TextRows(asRow);
+      return sinks[index];
+    };
+    const ask = (done: Done): void => this.#client.wire.query(text, sinkAt, done);
+    const outcomes = await this.#asked(signal, true, ask, limitMs);
+    return outcomes.map(({ tag }, index) => ({ rows: sinks[index]?.rows ?? [], tag }));
   }
 
   /**
@@ -160,7 +239,7 @@ export class Connection {
    * @param then SQL that runs in the same round trip; left out: nothing.
    * @returns the rows of that.
    */
-  async begin(mode: TransactionMode, signal: AbortSignal | undefined, then?: string): Promise<Row[]> {
+  async begin(mode: TransactionMode, signal: Signal | undefined, then?: string): Promise<Row[]> {
     this.#mode = mode;
     const { lockMs } = this.#shared;
     const local =
@@ -192,47 +271,57 @@ export class Connection {
     this.#mode = undefined;
   }
 
-  async #guarded<T>(
-    signal: AbortSignal | undefined,
-    limitMs: number,
+  /** Asks the server for something, and sees to it that the wait for its answer ends. */
+  #asked(
+    signal: Signal | undefined,
     reads: boolean,
-    query: () => Promise<T>,
-  ): Promise<T> {
+    ask: (done: Done) => void,
+    limitMs = this.#shared.statementMs,
+  ): Promise<readonly Outcome[]> {
     const client = this.#client;
-    if (client.lost) throw databaseUnavailable(client.lost);
-    signal?.throwIfAborted();
-    const began = performance.now();
-    let late = false;
-    let stopping: Promise<boolean> | undefined;
-    let patience: NodeJS.Timeout | undefined;
-    const stop = (): void => {
-      if (stopping) return;
-      stopping = client.cancel();
-      patience = setTimeout(() => client.destroy(new Error('a statement could not be stopped')), CANCEL_MS);
-    };
-    const onOverdue = (): void => {
-      late = true;
-      stop();
-    };
-    this.#shared.overdue.set(onOverdue, began + limitMs);
-    signal?.addEventListener('abort', stop, { once: true });
-    try {
-      const result = await query();
-      this.#failed = false;
-      return result;
-    } catch (error) {
-      if (error instanceof pg.DatabaseError) this.#failed = true;
-      const stopped = client.lost !== undefined || (error as pg.DatabaseError).code === '57014';
-      if (signal?.aborted && stopped) throw signal.reason;
-      if (late && stopped) throw statementTimeout(limitMs, error);
-      throw this.#explain(error, reads, performance.now() - began);
-    } finally {
-      this.#shared.overdue.delete(onOverdue);
-      signal?.removeEventListener('abort', stop);
-      clearTimeout(patience);
-      // The next user of this backend must not be hit by a request that was meant for this statement.
-      if (stopping && !(await stopping)) client.destroy(new Error('a request to stop a statement got no answer'));
-    }
+    const { overdue } = this.#shared;
+    return new Promise((resolve, reject) => {
+      if (client.lost) throw databaseUnavailable(client.lost);
+      signal?.throwIfAborted();
+      const began = performance.now();
+      let late = false;
+      let stopping: Promise<boolean> | undefined;
+      let patience: NodeJS.Timeout | undefined;
+      const stop = (): void => {
+        if (stopping) return;
+        stopping = client.cancel();
+        patience = setTimeout(() => client.destroy(new Error('a statement could not be stopped')), CANCEL_MS);
+      };
+      const onOverdue = (): void => {
+        late = true;
+        stop();
+      };
+      const explained = (error: Error): unknown => {
+        const stopped = client.lost !== undefined || (error as pg.DatabaseError).code === '57014';
+        if (error instanceof RpcError) return error;
+        if (signal?.aborted && stopped) return signal.reason;
+        if (late && stopped) return statementTimeout(limitMs, error);
+        return this.#explain(error, reads, performance.now() - began);
+      };
+      const done: Done = (error, outcomes) => {
+        overdue.delete(onOverdue);
+        signal?.removeEventListener('abort', stop);
+        const settle = (): void => (error ? reject(explained(error)) : resolve(outcomes));
+        if (!stopping) {
+          settle();
+          return;
+        }
+        clearTimeout(patience);
+        void stopping.then((taken) => {
+          // The next user of this backend must not be hit by a request that was meant for this statement.
+          if (!taken) client.destroy(new Error('a request to stop a statement got no answer'));
+          settle();
+        });
+      };
+      overdue.set(onOverdue, began + limitMs);
+      signal?.addEventListener('abort', stop);
+      ask(done);
+    });
   }
 
   /** What became of the connection, and what the caller sees. */
@@ -248,6 +337,7 @@ export class Connection {
     }
     if (code === '0A000' && routine === STALE_PLAN) {
       this.#shared.generation += 1;
+      this.#shared.prepared.clear();
       return databaseError(error, { stalePlan: true });
     }
     if (code === UNKNOWN_STATEMENT || code === DUPLICATE_STATEMENT) {
@@ -269,7 +359,10 @@ export class Connection {
   #noteForgotten(): void {
     const shared = this.#shared;
     const now = performance.now();
-    if (this.#client.bornAt > shared.forgotAt && now - shared.forgotAt < FORGETFUL_MS) shared.named = false;
+    if (this.#client.bornAt > shared.forgotAt && now - shared.forgotAt < FORGETFUL_MS) {
+      shared.named = false;
+      shared.prepared.clear();
+    }
     // Of those that find out together, one is enough.
     if (this.#client.bornAt < shared.trustedSince) return;
     shared.forgotAt = now;
@@ -287,9 +380,9 @@ export class Connection {
     if (this.#released) return lost;
     this.#released = true;
     this.#client.onLost = undefined;
-    const isIdle = this.#mode === undefined && this.#client.getTransactionStatus() === 'I';
+    const isIdle = this.#mode === undefined && !lost && this.#client.wire.idle && this.#client.wire.status === 'I';
     const trusted = this.#client.bornAt >= this.#shared.trustedSince;
-    const clean = isIdle && !lost && trusted && !this.#unusable;
+    const clean = isIdle && trusted && !this.#unusable;
     this.#giveBack(!clean);
     return lost;
   }

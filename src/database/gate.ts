@@ -1,4 +1,5 @@
 import { refuse } from '../contract/errors.ts';
+import type { Signal } from './signal.ts';
 
 /** How many may be inside at once, how many may wait, and for how long (milliseconds). */
 export interface GateOptions {
@@ -24,7 +25,7 @@ export class Gate {
    *
    * @throws RESOURCE_EXHAUSTED when the queue is full or the wait too long; the signal's reason when the call ends first.
    */
-  async enter(signal: AbortSignal | undefined): Promise<() => void> {
+  async enter(signal: Signal | undefined): Promise<() => void> {
     signal?.throwIfAborted();
     if (this.#inside >= this.#options.slots) await this.#turn(signal);
     else this.#inside += 1;
@@ -43,7 +44,7 @@ export class Gate {
     else this.#inside -= 1;
   }
 
-  #turn(signal: AbortSignal | undefined): Promise<void> {
+  #turn(signal: Signal | undefined): Promise<void> {
     const { queue, waitMs } = this.#options;
     if (this.#waiting.size >= queue) {
       throw refuse('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
@@ -61,7 +62,7 @@ export class Gate {
         () => settle(() => reject(refuse('CONNECTION_WAIT_TIMEOUT', `no ${this.#name} connection came free in time`))),
         waitMs,
       );
-      signal?.addEventListener('abort', onAbort, { once: true });
+      signal?.addEventListener('abort', onAbort);
       this.#waiting.add(enter);
     });
   }

@@ -3,6 +3,7 @@ import { type RpcError, refuse } from '../contract/errors.ts';
 import { Client, type ClientOptions } from './client.ts';
 import { Connection, type Shared } from './connection.ts';
 import { Gate } from './gate.ts';
+import type { Signal } from './signal.ts';
 import { connectError, databaseUnavailable, isStalePlan, shuttingDown } from './sqlstate.ts';
 import type { Target } from './target.ts';
 
@@ -68,7 +69,7 @@ export class Lane {
    * Lends a connection. A full queue or too long a wait is RESOURCE_EXHAUSTED; a database that cannot be reached is
    * UNAVAILABLE; an ended call gets its signal's reason.
    */
-  async acquire(signal?: AbortSignal): Promise<Connection> {
+  async acquire(signal?: Signal): Promise<Connection> {
     for (;;) {
       signal?.throwIfAborted();
       if (this.#pool.waitingCount >= this.#options.queue) {
@@ -101,7 +102,7 @@ export class Lane {
    * its connection lay idle, or whose plan is of an older schema, is noticed only by that work; then it is done again.
    */
   async acquireWith<T>(
-    signal: AbortSignal | undefined,
+    signal: Signal | undefined,
     first: (connection: Connection) => Promise<T>,
   ): Promise<{ connection: Connection; result: T }> {
     for (let replanned = false; ; ) {
@@ -128,8 +129,25 @@ export class Lane {
     return connectError(error);
   }
 
+  /**
+   * Lends a connection for one piece of work that must not be done again, unless it has certainly done nothing: its plan
+   * was of an older schema.
+   */
+  async useOnce<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>): Promise<T> {
+    for (let replanned = false; ; replanned = true) {
+      const connection = await this.acquire(signal);
+      try {
+        return await work(connection);
+      } catch (error) {
+        if (replanned || !isStalePlan(error)) throw error;
+      } finally {
+        connection.release();
+      }
+    }
+  }
+
   /** Lends a connection for one piece of work that may be done again: see {@link acquireWith}. */
-  async use<T>(signal: AbortSignal | undefined, work: (connection: Connection) => Promise<T>): Promise<T> {
+  async use<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>): Promise<T> {
     const { connection, result } = await this.acquireWith(signal, work);
     connection.release();
     return result;
@@ -152,14 +170,14 @@ export class Lane {
 }
 
 /** Waits for a client; a call that ends first leaves at once and the client goes straight back when it comes. */
-const raceAbort = (lent: Promise<pg.PoolClient>, signal: AbortSignal): Promise<pg.PoolClient> =>
+const raceAbort = (lent: Promise<pg.PoolClient>, signal: Signal): Promise<pg.PoolClient> =>
   new Promise((resolve, reject) => {
     let left = false;
     const onAbort = (): void => {
       left = true;
       reject(signal.reason);
     };
-    signal.addEventListener('abort', onAbort, { once: true });
+    signal.addEventListener('abort', onAbort);
     lent.then(
       (client) => {
         signal.removeEventListener('abort', onAbort);
@@ -216,6 +234,7 @@ export const openDatabase = (target: Target, options: DatabaseOptions): Database
   const { lockMs, statementMs, pooler } = options;
   const shared: Shared = {
     generation: 0,
+    prepared: new Map(),
     named: true,
     forgotAt: Number.NEGATIVE_INFINITY,
     trustedSince: 0,

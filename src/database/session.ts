@@ -1,6 +1,15 @@
 import { type Connection, TIDY_MS } from './connection.ts';
 import type { Database } from './pool.ts';
-import type { Param, Statement } from './statement.ts';
+import type { Signal } from './signal.ts';
+import type { Notes, Param, Statement } from './statement.ts';
+import { NO_ROWS, TextRows } from './text-rows.ts';
+import { Portal, type Sink } from './wire.ts';
+
+/** What took the rows of a statement, and how many PostgreSQL says came or were changed. */
+export interface Collected<S> {
+  readonly sink: S;
+  readonly count: bigint;
+}
 
 /** What a driver may do with the database; where it runs (auto-commit or inside a transaction) is not its concern. */
 export interface Session {
@@ -13,6 +22,18 @@ export interface Session {
   /** Runs a write and returns the number of rows it affected. */
   execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint>;
   /**
+   * Runs a statement, of which all of the above are made.
+   *
+   * @param sink makes what takes the rows; again if the statement is run again.
+   */
+  collect<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): Promise<Collected<S>>;
+  /** What takes rows as what their text becomes. */
+  texts<T>(statement: Statement<T>): TextRows<T>;
+  /**
    * Runs statements whose failure must not end the caller's transaction: under a savepoint inside one. Without one each
    * statement stands alone anyway. The error is thrown on.
    */
@@ -22,14 +43,16 @@ export interface Session {
    * which each statement has a snapshot of its own anyway, does not begin with them.
    */
   aside<T>(work: (db: Session) => Promise<T>): Promise<T>;
+  /** Takes what stored values could not be carried exactly. */
+  readonly notes: Notes;
   /** Rows returned and affected so far by this session's statements. */
   readonly rowCount: bigint;
 }
 
 /** A session inside a transaction, where a stream can last as long as its reader takes. */
 export interface StreamingSession extends Session {
-  /** Rows as they are read, in constant memory; the snapshot is the one of the first row. */
-  stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncIterable<T>;
+  /** Rows as they are read, in batches and in constant memory; the snapshot is the one of the first. */
+  batches<S extends Sink>(statement: Statement<unknown>, params: readonly Param[], sink: () => S): AsyncIterable<S>;
 }
 
 /** The first row, which must be there. */
@@ -38,11 +61,36 @@ const expected = <T>({ name }: Statement<T>, [row]: readonly T[]): NonNullable<T
   return row;
 };
 
+/** What a session's statements need to know of the call that they are run for. */
+export interface CallScope {
+  /** Ends what is under way. */
+  readonly signal: Signal | undefined;
+  /** Takes what stored values could not be carried exactly. */
+  readonly notes: Notes;
+}
+
 /** The ways to read what a statement brings, for every session that can run one. */
 export abstract class Statements {
-  abstract readonly rowCount: bigint;
+  readonly call: CallScope;
+  rowCount = 0n;
 
-  abstract rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]>;
+  constructor(call: CallScope) {
+    this.call = call;
+  }
+
+  abstract collect<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): Promise<Collected<S>>;
+
+  get notes(): Notes {
+    return this.call.notes;
+  }
+
+  async rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]> {
+    return (await this.collect(statement, params, () => this.texts(statement))).sink.rows;
+  }
 
   async row<T>(statement: Statement<T>, params: readonly Param[]): Promise<T | undefined> {
     return (await this.rows(statement, params))[0];
@@ -53,60 +101,36 @@ export abstract class Statements {
   }
 
   async execute(statement: Statement<unknown>, params: readonly Param[]): Promise<bigint> {
-    const before = this.rowCount;
-    await this.rows(statement, params);
-    return this.rowCount - before;
+    return (await this.collect(statement, params, () => NO_ROWS)).count;
   }
-}
 
-/** Rows fetched at once by a stream: enough to hide the round trip, little enough to stay small. */
-const FETCH_ROWS = 500;
-
-let cursors = 0;
-
-/** Reads a statement through a cursor of the transaction that `connection` is in. */
-async function* readCursor<T>(
-  connection: Connection,
-  statement: Statement<T>,
-  params: readonly Param[],
-  signal: AbortSignal | undefined,
-  exclusive: <R>(work: () => Promise<R>) => Promise<R> = (work) => work(),
-): AsyncGenerator<T> {
-  cursors = (cursors + 1) % Number.MAX_SAFE_INTEGER;
-  const cursor = `policy_sidecar_${cursors}`;
-  const declaration = `declare ${cursor} no scroll cursor for ${statement.text}`;
-  await exclusive(() => connection.commands(declaration, signal, undefined, params));
-  let drained = false;
-  try {
-    while (!drained) {
-      const { rows } = await exclusive(() => connection.command(`fetch ${FETCH_ROWS} from ${cursor}`, signal));
-      for (const row of rows) yield statement.map(row);
-      drained = rows.length < FETCH_ROWS;
-    }
-  } finally {
-    // In an aborted transaction the cursor is gone already, and closing it would only fail.
-    await exclusive(() => connection.command(`close ${cursor}`, undefined, TIDY_MS)).catch(() => {});
+  texts<T>({ map }: Statement<T>): TextRows<T> {
+    const { notes } = this.call;
+    return new TextRows((row) => map(row, notes));
   }
 }
 
 /** Each statement on a connection of its own, committed by itself. */
 export class AutoCommitSession extends Statements implements Session {
   readonly #database: Database;
-  readonly #signal: AbortSignal | undefined;
-  rowCount = 0n;
 
-  constructor(database: Database, signal: AbortSignal | undefined) {
-    super();
+  constructor(database: Database, call: CallScope) {
+    super(call);
     this.#database = database;
-    this.#signal = signal;
   }
 
-  async rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]> {
-    const { rows, count } = await this.#database.calls.use(this.#signal, (connection) =>
-      connection.run(statement, params, this.#signal),
-    );
-    this.rowCount += BigInt(count);
-    return rows;
+  async collect<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): Promise<Collected<S>> {
+    const { signal } = this.call;
+    const collected = await this.#database.calls.use(signal, async (connection) => {
+      const taken = sink();
+      return { sink: taken, count: BigInt(await connection.run(statement, params, taken, signal)) };
+    });
+    this.rowCount += collected.count;
+    return collected;
   }
 
   attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
@@ -118,47 +142,67 @@ export class AutoCommitSession extends Statements implements Session {
   }
 }
 
+/** Rows that a stream brings at once: enough to hide the round trip, little enough to stay small. */
+const BATCH_ROWS = 500;
+
 let savepoints = 0;
+let portals = 0;
 
 /** Statements on the connection of an open transaction, in the order they are asked for. */
 export class TransactionSession extends Statements implements StreamingSession {
   readonly #connection: Connection;
-  readonly #signal: AbortSignal | undefined;
   readonly #exclusive: (<R>(work: () => Promise<R>) => Promise<R>) | undefined;
-  rowCount = 0n;
 
   /**
    * @param exclusive how a stream takes its turn for each batch when other calls may use the transaction between them;
    *   left out where nobody else can.
    */
-  constructor(
-    connection: Connection,
-    signal: AbortSignal | undefined,
-    exclusive?: <R>(work: () => Promise<R>) => Promise<R>,
-  ) {
-    super();
+  constructor(connection: Connection, call: CallScope, exclusive?: <R>(work: () => Promise<R>) => Promise<R>) {
+    super(call);
     this.#connection = connection;
-    this.#signal = signal;
     this.#exclusive = exclusive;
   }
 
-  async rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]> {
-    const { rows, count } = await this.#connection.run(statement, params, this.#signal);
-    this.rowCount += BigInt(count);
-    return rows;
+  async collect<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): Promise<Collected<S>> {
+    const taken = sink();
+    const count = BigInt(await this.#connection.run(statement, params, taken, this.call.signal));
+    this.rowCount += count;
+    return { sink: taken, count };
   }
 
-  async *stream<T>(statement: Statement<T>, params: readonly Param[]): AsyncGenerator<T> {
-    for await (const row of readCursor(this.#connection, statement, params, this.#signal, this.#exclusive)) {
-      this.rowCount += 1n;
-      yield row;
+  async *batches<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): AsyncGenerator<S> {
+    const connection = this.#connection;
+    const { signal } = this.call;
+    const exclusive = this.#exclusive ?? ((work) => work());
+    portals = (portals + 1) % Number.MAX_SAFE_INTEGER;
+    const portal = new Portal(`policy_sidecar_${portals}`, BATCH_ROWS);
+    let batch = sink();
+    let more = await exclusive(() => connection.open(statement, params, portal, batch, signal));
+    try {
+      yield batch;
+      while (more) {
+        batch = sink();
+        more = await exclusive(() => connection.fetch(portal, batch, signal));
+        yield batch;
+      }
+    } finally {
+      // In an aborted transaction the portal is gone already, and closing it would only fail.
+      await exclusive(() => connection.close(portal)).catch(() => {});
     }
   }
 
   async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
     savepoints = (savepoints + 1) % Number.MAX_SAFE_INTEGER;
     const savepoint = `policy_sidecar_${savepoints}`;
-    await this.#connection.command(`savepoint ${savepoint}`, this.#signal);
+    await this.#connection.command(`savepoint ${savepoint}`, this.call.signal);
     try {
       const result = await work(this);
       await this.#connection.command(`release savepoint ${savepoint}`);

@@ -171,3 +171,9 @@ export const shuttingDown = (): RpcError => refuse('SHUTTING_DOWN', 'the sidecar
 /** UNAVAILABLE: the database cannot be reached. */
 export const databaseUnavailable = (cause?: unknown): RpcError =>
   refuse(unavailable.reason, unavailable.message, { cause });
+
+/** The connection was lost when a commit had been asked for and not answered. */
+export const commitUnknown = (cause: unknown): RpcError =>
+  refuse('COMMIT_OUTCOME_UNKNOWN', 'the connection was lost during commit; ask GetOutcome whether it took effect', {
+    cause,
+  });

@@ -1,3 +1,5 @@
+import type { Bytes } from './bytes.ts';
+
 /** One text column of a row as PostgreSQL sends it; null is SQL NULL. */
 export type Cell = string | null;
 
@@ -15,6 +17,23 @@ export interface Notes {
 
 /** What a row becomes. */
 export type RowMap<T> = (row: Row, notes: Notes) => T;
+
+/** How a row becomes the bytes of a message, for cells of certain types in certain forms. */
+export type RowWriter = (out: Bytes, bytes: Buffer, at: number, notes: Notes) => void;
+
+/** How rows become the bytes of messages, whatever the types of their cells turn out to be. */
+export interface RowEncoder {
+  /** The forms in which cells of these types are wanted, as Bind has them. */
+  wanted(types: readonly number[]): Buffer;
+  /** @param formats forms in which they come, 0 for text, 1 for binary; left out: as wanted. */
+  writer(types: readonly number[], formats?: readonly number[]): RowWriter;
+}
+
+/** How the rows of a statement are read: as what their text becomes, or straight to bytes. */
+export interface Reading<T> {
+  readonly map: RowMap<T>;
+  readonly encoder?: RowEncoder;
+}
 
 /** Reads a single `bigint` or `integer` cell as the int64 of a response. */
 export const count = (row: Row): bigint => BigInt(row[0] ?? 0);
@@ -35,9 +54,17 @@ export interface Statement<T = Row> {
   readonly text: string;
   /** True when it writes nothing. */
   readonly reads: boolean;
-  /** What a row becomes where nobody reads notes. */
-  readonly map: (row: Row) => T;
-  readonly mapNoting: RowMap<T>;
+  readonly map: RowMap<T>;
+  /** Undefined where its rows are no messages. */
+  readonly encoder: RowEncoder | undefined;
+  /** What a caller is to run. */
+  with(...params: readonly Param[]): Query<T>;
+}
+
+/** A statement and its parameters. */
+export interface Query<T> {
+  readonly statement: Statement<T>;
+  readonly params: readonly Param[];
 }
 
 const names = new Set<string>();
@@ -47,26 +74,30 @@ const NAME_LENGTH = 56;
 
 const WRITES = /\b(?:insert|update|delete|merge)\b/i;
 
-const unread: Notes = { add: () => {} };
-
 /**
  * Declares a statement. Texts are composed once, when a module loads, from entities and constants; everything that
  * comes with a request is a `$n` parameter.
  *
- * @param map what a row becomes; left out for statements whose rows nobody reads.
+ * @param reading what its rows become; left out where nobody reads them.
  */
 export function statement(name: string, text: string): Statement;
-export function statement<T>(name: string, text: string, map: RowMap<T>): Statement<T>;
-export function statement<T>(name: string, text: string, map?: RowMap<T>): Statement<T | Row> {
+export function statement<T>(name: string, text: string, reading: Reading<T> | RowMap<T>): Statement<T>;
+export function statement<T>(
+  name: string,
+  text: string,
+  reading: Reading<T | Row> | RowMap<T | Row> = (row) => row,
+): Statement<T | Row> {
   if (name.length > NAME_LENGTH) throw new Error(`statement name too long: ${name}`);
   if (names.has(name)) throw new Error(`two statements are called ${name}`);
   names.add(name);
-  const mapNoting: RowMap<T | Row> = map ?? ((row) => row);
-  return {
+  const { map, encoder = undefined } = typeof reading === 'function' ? { map: reading } : reading;
+  const declared: Statement<T | Row> = {
     name,
     text: text.replace(/\s+/g, ' ').trim(),
     reads: !WRITES.test(text),
-    map: (row) => mapNoting(row, unread),
-    mapNoting,
+    map,
+    encoder,
+    with: (...params) => ({ statement: declared, params }),
   };
+  return declared;
 }

@@ -1,21 +1,29 @@
 import type { DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import type { FieldViolation } from '../contract/errors.ts';
 import type { Rules } from '../contract/rules.ts';
-import type { Session, StreamingSession } from '../database/session.ts';
+import type { Session } from '../database/session.ts';
+import type { Signal } from '../database/signal.ts';
+import type { Answer } from '../statements/answers.ts';
 
 /** What a handler may know of its call besides the request. */
 export interface CallContext {
   /** Identity of the caller: its token's name, or `local` where no tokens are configured. */
   readonly caller: string;
   /** Fires when the call's deadline passes or the caller cancels; its reason is the error to answer with. */
-  readonly signal: AbortSignal | undefined;
+  readonly signal: Signal | undefined;
 }
 
 type Awaitable<T> = T | Promise<T>;
-type Reply<M extends DescMethod> = MessageInitShape<M['output']>;
-type Handler<M extends DescMethod> = M['methodKind'] extends 'server_streaming'
-  ? (db: StreamingSession, request: MessageShape<M['input']>, call: CallContext) => AsyncIterable<Reply<M>>
-  : (db: Session, request: MessageShape<M['input']>, call: CallContext) => Awaitable<Reply<M>>;
+
+/** What an RPC of more than a statement does. */
+export type Handler<M extends DescMethod> = (
+  db: Session,
+  request: MessageShape<M['input']>,
+  call: CallContext,
+) => Awaitable<MessageInitShape<M['output']>>;
+
+/** What an RPC does: one statement, declared; or more, programmed. A stream is one statement. */
+type Work<M extends DescMethod> = M['methodKind'] extends 'server_streaming' ? Answer<M> : Answer<M> | Handler<M>;
 
 /** How an RPC treats the `transaction` header. */
 export type RpcKind =
@@ -32,40 +40,40 @@ export interface RpcDefinition<M extends DescMethod> {
   readonly rules: Rules<M['input']>;
   /** Finds what the rules of single fields cannot: fields that are wrong because of others. */
   readonly check: Check<M> | undefined;
-  readonly run: Handler<M>;
+  readonly work: Work<M>;
 }
 
 type Check<M extends DescMethod> = (request: MessageShape<M['input']>) => readonly FieldViolation[];
 
 /** A read: runs on its own snapshot, or inside the caller's transaction. */
-export const read = <M extends DescMethod>(rules: Rules<M['input']>, run: Handler<M>): RpcDefinition<M> => ({
+export const read = <M extends DescMethod>(rules: Rules<M['input']>, work: Work<M>): RpcDefinition<M> => ({
   kind: 'read',
   rules,
   check: undefined,
-  run,
+  work,
 });
 
 /** A write: the caller names the transaction it belongs to, or asks for one of its own with `single-use`. */
 export const write = <M extends DescMethod>(
   rules: Rules<M['input']>,
-  run: Handler<M>,
+  work: Work<M>,
   check?: Check<M>,
 ): RpcDefinition<M> => ({
   kind: 'write',
   rules,
   check,
-  run,
+  work,
 });
 
 /** A computation over its request alone. */
 export const compute = <M extends DescMethod>(
   rules: Rules<M['input']>,
-  run: (request: MessageShape<M['input']>, call: CallContext) => Awaitable<Reply<M>>,
+  run: (request: MessageShape<M['input']>, call: CallContext) => Awaitable<MessageInitShape<M['output']>>,
 ): RpcDefinition<M> => ({
   kind: 'compute',
   rules,
   check: undefined,
-  run: ((_db: Session, request: MessageShape<M['input']>, call: CallContext) => run(request, call)) as Handler<M>,
+  work: ((_db, request, call) => run(request, call)) satisfies Handler<M> as Work<M>,
 });
 
 /** The RPCs of a service, keyed as in generated code; all of them. */

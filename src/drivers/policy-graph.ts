@@ -11,9 +11,9 @@ import {
   PolicyNodeSchema,
   PolicyPairSchema,
 } from '../gen/hoc/cus/policies/v1/policy_graph_pb.ts';
+import { each, rows } from '../statements/answers.ts';
 import { documentOr } from '../statements/documents.ts';
-import { projection, rowMapper } from '../statements/projection.ts';
-import { each } from '../statements/streams.ts';
+import { projection, rowsOf } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 
 const nodeExpressions = {
@@ -33,45 +33,75 @@ const newestFirst = 'order by created_at desc, id collate "C" desc';
 const activePolicies = statement(
   'policy_graph.active_policies',
   `select ${activePolicy.columns} from ${table(PolicyRule)} where tenant_id = $1 and status = 'ACTIVE' ${newestFirst}`,
-  activePolicy.map,
+  activePolicy,
 );
 
 const allPolicies = statement(
   'policy_graph.all_policies',
   `select ${anyPolicy.columns} from ${table(PolicyRule)} where tenant_id = $1 ${newestFirst}`,
-  anyPolicy.map,
+  anyPolicy,
 );
 
 const activeLimits = statement(
   'policy_graph.active_limits',
   `select ${activeLimit.columns} from ${table(Limit)} where tenant_id = $1 and status = 'ACTIVE'
   order by limit_type collate "C", scope collate "C", id collate "C"`,
-  activeLimit.map,
+  activeLimit,
 );
 
 const allLimits = statement(
   'policy_graph.all_limits',
   `select ${anyLimit.columns} from ${table(Limit)} where tenant_id = $1 order by limit_type collate "C", id collate "C"`,
-  anyLimit.map,
+  anyLimit,
 );
 
 const resolvedConflicts = statement(
   'policy_graph.resolved_conflicts',
   `select policy_a collate "C", policy_b collate "C" from ${table(PolicyConflict)} where resolved
   group by 1, 2 order by 1, 2`,
-  rowMapper(PolicyPairSchema),
+  rowsOf(PolicyPairSchema),
 );
 
 /** `PolicyGraphDriver`: rules, limits and settled conflicts behind the policy graphs. */
 export const policyGraph = driver(PolicyGraphService, {
-  fetchActivePolicies: read({}, async (db, { tenantId }) => ({ policies: await db.rows(activePolicies, [tenantId]) })),
-  fetchAllPolicies: read({}, async (db, { tenantId }) => ({ policies: await db.rows(allPolicies, [tenantId]) })),
-  fetchActiveLimits: read({}, async (db, { tenantId }) => ({ limits: await db.rows(activeLimits, [tenantId]) })),
-  fetchAllLimits: read({}, async (db, { tenantId }) => ({ limits: await db.rows(allLimits, [tenantId]) })),
-  fetchResolvedConflicts: read({}, async (db) => ({ pairs: await db.rows(resolvedConflicts, []) })),
-  streamActivePolicies: read({}, (db, { tenantId }) => each(db.stream(activePolicies, [tenantId]), 'policy')),
-  streamAllPolicies: read({}, (db, { tenantId }) => each(db.stream(allPolicies, [tenantId]), 'policy')),
-  streamActiveLimits: read({}, (db, { tenantId }) => each(db.stream(activeLimits, [tenantId]), 'limit')),
-  streamAllLimits: read({}, (db, { tenantId }) => each(db.stream(allLimits, [tenantId]), 'limit')),
-  streamResolvedConflicts: read({}, (db) => each(db.stream(resolvedConflicts, []), 'pair')),
+  fetchActivePolicies: read(
+    {},
+    rows('policies', ({ tenantId }) => activePolicies.with(tenantId)),
+  ),
+  fetchAllPolicies: read(
+    {},
+    rows('policies', ({ tenantId }) => allPolicies.with(tenantId)),
+  ),
+  fetchActiveLimits: read(
+    {},
+    rows('limits', ({ tenantId }) => activeLimits.with(tenantId)),
+  ),
+  fetchAllLimits: read(
+    {},
+    rows('limits', ({ tenantId }) => allLimits.with(tenantId)),
+  ),
+  fetchResolvedConflicts: read(
+    {},
+    rows('pairs', () => resolvedConflicts.with()),
+  ),
+  streamActivePolicies: read(
+    {},
+    each('policy', ({ tenantId }) => activePolicies.with(tenantId)),
+  ),
+  streamAllPolicies: read(
+    {},
+    each('policy', ({ tenantId }) => allPolicies.with(tenantId)),
+  ),
+  streamActiveLimits: read(
+    {},
+    each('limit', ({ tenantId }) => activeLimits.with(tenantId)),
+  ),
+  streamAllLimits: read(
+    {},
+    each('limit', ({ tenantId }) => allLimits.with(tenantId)),
+  ),
+  streamResolvedConflicts: read(
+    {},
+    each('pair', () => resolvedConflicts.with()),
+  ),
 });

@@ -13,10 +13,10 @@ import {
   PolicyRuleNameSchema,
   UnacknowledgedFeedbackSchema,
 } from '../gen/hoc/cus/policies/v1/policy_proposal_read_pb.ts';
+import { each, one, row, rows } from '../statements/answers.ts';
 import { filteredList, where } from '../statements/filters.ts';
 import { fits } from '../statements/fits.ts';
 import { projection } from '../statements/projection.ts';
-import { each } from '../statements/streams.ts';
 import { driver, read } from './driver.ts';
 
 const feedback = projection(UnacknowledgedFeedbackSchema, PatternFeedback);
@@ -29,13 +29,13 @@ const unacknowledged = filteredList('policy_proposal_read.feedback', {
   always: ['not acknowledged'],
   filters: { tenantId: where.text('tenant_id = ?'), feedbackType: where.text('pattern_type = ?') },
   order: 'created_at, id',
-  map: feedback.map,
+  reading: feedback,
 });
 
 const proposalById = statement(
   'policy_proposal_read.proposal_by_id',
   `select ${proposal.columns} from ${table(PolicyProposal)} where id = $1::uuid`,
-  proposal.map,
+  proposal,
 );
 
 const proposalStatus = statement(
@@ -54,7 +54,7 @@ const proposals = filteredList('policy_proposal_read.proposals', {
   select: `select ${summary.columns} from ${table(PolicyProposal)}`,
   filters: { tenantId: where.text('tenant_id = ?'), status: where.text('status = ?') },
   order: 'created_at desc, id desc',
-  map: summary.map,
+  reading: summary,
 });
 
 const ruleExists = statement(
@@ -66,34 +66,43 @@ const ruleExists = statement(
 const ruleById = statement(
   'policy_proposal_read.rule_by_id',
   `select ${ruleName.columns} from ${table(PolicyRule)} where id = $1 and tenant_id = $2`,
-  ruleName.map,
+  ruleName,
 );
 
 const named: Rules<typeof FetchProposalStatusRequestSchema> = { proposal_id: fits(PolicyProposal, 'id') };
 
 /** `PolicyProposalReadDriver`: feedback, proposals, and the rules they may become. */
 export const policyProposalRead = driver(PolicyProposalReadService, {
-  fetchUnacknowledgedFeedback: read({}, async (db, request) => {
-    const query = unacknowledged(request);
-    return { feedback: await db.rows(query.statement, query.params) };
-  }),
-  streamUnacknowledgedFeedback: read({}, (db, request) => {
-    const query = unacknowledged(request);
-    return each(db.stream(query.statement, query.params), 'feedback');
-  }),
-  fetchProposalById: read(named, async (db, { proposalId }) => ({
-    proposal: await db.row(proposalById, [proposalId]),
-  })),
-  fetchProposalStatus: read(named, async (db, { proposalId }) => ({
-    status: await db.row(proposalStatus, [proposalId]),
-  })),
-  countVersionsForProposal: read(named, async (db, { proposalId }) => ({
-    count: await db.one(versionCount, [proposalId]),
-  })),
-  fetchProposals: read({ limit: page }, async (db, request) => {
-    const query = proposals(request, { limit: request.limit ?? 50 });
-    return { proposals: await db.rows(query.statement, query.params) };
-  }),
-  checkRuleExists: read({}, async (db, { ruleId }) => ({ exists: await db.one(ruleExists, [ruleId]) })),
-  fetchRuleById: read({}, async (db, { ruleId, tenantId }) => ({ rule: await db.row(ruleById, [ruleId, tenantId]) })),
+  fetchUnacknowledgedFeedback: read(
+    {},
+    rows('feedback', (request) => unacknowledged(request)),
+  ),
+  streamUnacknowledgedFeedback: read(
+    {},
+    each('feedback', (request) => unacknowledged(request)),
+  ),
+  fetchProposalById: read(
+    named,
+    row('proposal', ({ proposalId }) => proposalById.with(proposalId)),
+  ),
+  fetchProposalStatus: read(
+    named,
+    row('status', ({ proposalId }) => proposalStatus.with(proposalId)),
+  ),
+  countVersionsForProposal: read(
+    named,
+    one('count', ({ proposalId }) => versionCount.with(proposalId)),
+  ),
+  fetchProposals: read(
+    { limit: page },
+    rows('proposals', (request) => proposals(request, { limit: request.limit ?? 50 })),
+  ),
+  checkRuleExists: read(
+    {},
+    one('exists', ({ ruleId }) => ruleExists.with(ruleId)),
+  ),
+  fetchRuleById: read(
+    {},
+    row('rule', ({ ruleId, tenantId }) => ruleById.with(ruleId, tenantId)),
+  ),
 });

@@ -11,6 +11,7 @@ import {
   CreateVersionRequestSchema,
   PolicyProposalWriteService,
 } from '../gen/hoc/cus/policies/v1/policy_proposal_write_pb.ts';
+import { one, reply } from '../statements/answers.ts';
 import { fits } from '../statements/fits.ts';
 import { insert } from '../statements/insert.ts';
 import { driver, write } from './driver.ts';
@@ -75,35 +76,45 @@ const deleteRule = statement(
 
 /** `PolicyProposalWriteDriver`: proposals, their versions, and the rules made of them. */
 export const policyProposalWrite = driver(PolicyProposalWriteService, {
-  createProposal: write(newProposal.rules, async (db, request) => ({
-    id: await db.one(insertProposal, newProposal.params(request)),
-  })),
+  createProposal: write(
+    newProposal.rules,
+    one('id', (request) => insertProposal.with(...newProposal.params(request))),
+  ),
   updateProposalStatus: write(
     {
       proposal_id: fits(PolicyProposal, 'id'),
       new_status: required(fits(PolicyProposal, 'status')),
       reviewed_by: fits(PolicyProposal, 'reviewed_by'),
     },
-    async (db, request) => ({
-      updated:
-        (await db.execute(updateStatus, [
+    reply(
+      (request) =>
+        updateStatus.with(
           request.proposalId,
           request.newStatus,
           request.reviewedAt && timestampToText(request.reviewedAt),
           request.reviewedBy,
           request.reviewNotes,
           request.effectiveFrom && timestampToText(request.effectiveFrom),
-        ])) > 0n,
-    }),
+        ),
+      (_rows, count) => ({ updated: count > 0n }),
+    ),
   ),
-  createVersion: write(newVersion.rules, async (db, request) => ({
-    id: await db.one(insertVersion, newVersion.params(request)),
-  })),
-  createPolicyRule: write(newRule.rules, async (db, request) => ({
-    ruleId: request.ruleId!,
-    created: (await db.execute(insertRule, newRule.params(request))) > 0n,
-  })),
-  deletePolicyRule: write({}, async (db, { ruleId, tenantId }) => ({
-    deleted: (await db.execute(deleteRule, [ruleId, tenantId])) > 0n,
-  })),
+  createVersion: write(
+    newVersion.rules,
+    one('id', (request) => insertVersion.with(...newVersion.params(request))),
+  ),
+  createPolicyRule: write(
+    newRule.rules,
+    reply(
+      (request) => insertRule.with(...newRule.params(request)),
+      (_rows, count, { ruleId }) => ({ ruleId: ruleId!, created: count > 0n }),
+    ),
+  ),
+  deletePolicyRule: write(
+    {},
+    reply(
+      ({ ruleId, tenantId }) => deleteRule.with(ruleId, tenantId),
+      (_rows, count) => ({ deleted: count > 0n }),
+    ),
+  ),
 });

@@ -11,8 +11,8 @@ import {
   PolicyReadService,
   TenantBudgetSettingsSchema,
 } from '../gen/hoc/cus/policies/v1/policy_read_pb.ts';
-import { projection, rowMapper } from '../statements/projection.ts';
-import { each } from '../statements/streams.ts';
+import { each, response, row, rows } from '../statements/answers.ts';
+import { projection, rowsOf } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 
 const settings = projection(TenantBudgetSettingsSchema, Tenant, { expressions: { tenant_id: column(Tenant, 'id') } });
@@ -21,39 +21,47 @@ const guardrail = projection(GuardrailSchema, DefaultGuardrail);
 const budgetSettings = statement(
   'policy_read.budget_settings',
   `select ${settings.columns} from ${table(Tenant)} where id = $1`,
-  settings.map,
+  settings,
 );
 
 const usageSum = statement(
   'policy_read.usage_sum',
   `select coalesce(trunc(sum(cost_cents)), 0) from ${table(ProxyCall)} where tenant_id = $1 and created_at >= $2::timestamptz`,
-  rowMapper(GetUsageSumSinceResponseSchema),
+  rowsOf(GetUsageSumSinceResponseSchema),
 );
 
 const guardrailById = statement(
   'policy_read.guardrail_by_id',
   `select ${guardrail.columns} from ${table(DefaultGuardrail)} where id = $1`,
-  guardrail.map,
+  guardrail,
 );
 
 const allGuardrails = statement(
   'policy_read.all_guardrails',
   `select ${guardrail.columns} from ${table(DefaultGuardrail)} order by priority, id collate "C"`,
-  guardrail.map,
+  guardrail,
 );
 
 /** `PolicyReadDriver`: budgets, usage and default guardrails. */
 export const policyRead = driver(PolicyReadService, {
-  getTenantBudgetSettings: read({}, async (db, { tenantId }) => ({
-    settings: await db.row(budgetSettings, [tenantId]),
-  })),
+  getTenantBudgetSettings: read(
+    {},
+    row('settings', ({ tenantId }) => budgetSettings.with(tenantId)),
+  ),
   getUsageSumSince: read(
     { since: required() },
-    async (db, { tenantId, since }) => await db.one(usageSum, [tenantId, timestampToText(since!)]),
+    response(({ tenantId, since }) => usageSum.with(tenantId, timestampToText(since!))),
   ),
-  getGuardrailById: read({}, async (db, { guardrailId }) => ({
-    guardrail: await db.row(guardrailById, [guardrailId]),
-  })),
-  listAllGuardrails: read({}, async (db) => ({ guardrails: await db.rows(allGuardrails, []) })),
-  streamAllGuardrails: read({}, (db) => each(db.stream(allGuardrails, []), 'guardrail')),
+  getGuardrailById: read(
+    {},
+    row('guardrail', ({ guardrailId }) => guardrailById.with(guardrailId)),
+  ),
+  listAllGuardrails: read(
+    {},
+    rows('guardrails', () => allGuardrails.with()),
+  ),
+  streamAllGuardrails: read(
+    {},
+    each('guardrail', () => allGuardrails.with()),
+  ),
 });

@@ -16,8 +16,10 @@ import {
   PolicyRuleSummarySchema,
   PolicyRulesReadService,
 } from '../gen/hoc/cus/policies/v1/policy_rules_read_pb.ts';
+import { one, row } from '../statements/answers.ts';
+import { enumText } from '../statements/codecs.ts';
 import { filteredCount, filteredList, nonEmpty, where } from '../statements/filters.ts';
-import { enumText, projection } from '../statements/projection.ts';
+import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 
 const joined = {
@@ -63,7 +65,7 @@ const rules = filteredList('policy_rules_read.rules', {
   base,
   filters,
   order: 'triggers.last desc nulls last, rule.created_at desc, rule.id collate "C" desc',
-  map: summary.map,
+  reading: summary,
 });
 
 const total = filteredCount('policy_rules_read.total', {
@@ -75,7 +77,7 @@ const total = filteredCount('policy_rules_read.total', {
 const ruleById = statement(
   'policy_rules_read.rule_by_id',
   `select ${detail.columns} ${from} where rule.tenant_id = $1 and rule.id = $2`,
-  detail.map,
+  detail,
 );
 
 const countRules = statement(
@@ -96,10 +98,14 @@ export const policyRulesRead = driver(PolicyRulesReadService, {
       items: await db.rows(listed.statement, listed.params),
     };
   }),
-  fetchPolicyRuleById: read({}, async (db, { tenantId, ruleId }) => ({
-    rule: await db.row(ruleById, [tenantId, ruleId]),
-  })),
-  countPolicyRules: read({}, async (db, { tenantId, status = RuleStatus.ACTIVE }) => ({
-    count: await db.one(countRules, [tenantId, enumText(RuleStatusSchema, status)]),
-  })),
+  fetchPolicyRuleById: read(
+    {},
+    row('rule', ({ tenantId, ruleId }) => ruleById.with(tenantId, ruleId)),
+  ),
+  countPolicyRules: read(
+    {},
+    one('count', ({ tenantId, status = RuleStatus.ACTIVE }) =>
+      countRules.with(tenantId, enumText(RuleStatusSchema, status)),
+    ),
+  ),
 });

@@ -11,6 +11,7 @@ import {
   PolicyRuleSchema,
   PolicyRulesService,
 } from '../gen/hoc/cus/policies/v1/policy_rules_pb.ts';
+import { one, row } from '../statements/answers.ts';
 import { fits } from '../statements/fits.ts';
 import { insert } from '../statements/insert.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams } from '../statements/patch.ts';
@@ -23,7 +24,7 @@ const integrity = projection(PolicyRuleIntegritySchema, PolicyRuleIntegrity);
 const ruleById = statement(
   'policy_rules.rule_by_id',
   `select ${rule.columns} from ${table(PolicyRule)} where tenant_id = $1 and id = $2`,
-  rule.map,
+  rule,
 );
 
 const newRule = insert(PolicyRule, CreateRuleRequestSchema, {
@@ -42,7 +43,7 @@ const newRule = insert(PolicyRule, CreateRuleRequestSchema, {
   },
 });
 
-const insertRule = statement('policy_rules.insert_rule', `${newRule.text} returning ${rule.columns}`, rule.map);
+const insertRule = statement('policy_rules.insert_rule', `${newRule.text} returning ${rule.columns}`, rule);
 
 const newIntegrity = insert(PolicyRuleIntegrity, CreateIntegrityRequestSchema, {
   defaults: { computed_at: 'statement_timestamp()' },
@@ -51,7 +52,7 @@ const newIntegrity = insert(PolicyRuleIntegrity, CreateIntegrityRequestSchema, {
 const insertIntegrity = statement(
   'policy_rules.insert_integrity',
   `${newIntegrity.text} returning ${integrity.columns}`,
-  integrity.map,
+  integrity,
 );
 
 const patchPaths = PolicyRulePatchSchema.fields.map(({ name }) => name);
@@ -66,7 +67,7 @@ const updateRule = statement(
   'policy_rules.update_rule',
   `update ${table(PolicyRule)} set ${patchAssignments(PolicyRule, PolicyRulePatchSchema, 3)}, ${DEACTIVATED}
   where tenant_id = $1 and id = $2 returning ${rule.columns}`,
-  rule.map,
+  rule,
 );
 
 const retireRule = statement(
@@ -74,7 +75,7 @@ const retireRule = statement(
   `update ${table(PolicyRule)} set status = 'RETIRED', retired_at = statement_timestamp(), retired_by = $3, retirement_reason = $4,
      superseded_by = $5, updated_at = statement_timestamp(), is_active = null, mode = null
   where tenant_id = $1 and id = $2 returning ${rule.columns}`,
-  rule.map,
+  rule,
 );
 
 const ruleFits: Rules<typeof PolicyRulePatchSchema> = {
@@ -84,30 +85,38 @@ const ruleFits: Rules<typeof PolicyRulePatchSchema> = {
 
 /** `PolicyRulesDriver`: rules and their verdicts, one row at a time. */
 export const policyRules = driver(PolicyRulesService, {
-  fetchRuleById: read({}, async (db, { tenantId, ruleId }) => ({ rule: await db.row(ruleById, [tenantId, ruleId]) })),
-  addRule: write({ rule: required(), ...nested('rule', newRule.rules) }, async (db, request) => ({
-    rule: await db.one(insertRule, newRule.params(request.rule!)),
-  })),
-  addIntegrity: write({ integrity: required(), ...nested('integrity', newIntegrity.rules) }, async (db, request) => ({
-    integrity: await db.one(insertIntegrity, newIntegrity.params(request.integrity!)),
-  })),
-  createRule: write(newRule.rules, async (db, request) => ({
-    rule: await db.one(insertRule, newRule.params(request)),
-  })),
-  createIntegrity: write(newIntegrity.rules, async (db, request) => ({
-    integrity: await db.one(insertIntegrity, newIntegrity.params(request)),
-  })),
+  fetchRuleById: read(
+    {},
+    row('rule', ({ tenantId, ruleId }) => ruleById.with(tenantId, ruleId)),
+  ),
+  addRule: write(
+    { rule: required(), ...nested('rule', newRule.rules) },
+    one('rule', (request) => insertRule.with(...newRule.params(request.rule!))),
+  ),
+  addIntegrity: write(
+    { integrity: required(), ...nested('integrity', newIntegrity.rules) },
+    one('integrity', (request) => insertIntegrity.with(...newIntegrity.params(request.integrity!))),
+  ),
+  createRule: write(
+    newRule.rules,
+    one('rule', (request) => insertRule.with(...newRule.params(request))),
+  ),
+  createIntegrity: write(
+    newIntegrity.rules,
+    one('integrity', (request) => insertIntegrity.with(...newIntegrity.params(request))),
+  ),
   flush: write({}, () => ({})),
   updateRule: write(
     { updates: byMask, update_mask: required(all(mask(patchPaths), filled)) },
-    async (db, { tenantId, ruleId, updates, updateMask }) => {
-      const { paths } = updateMask!;
-      const params = patchParams(PolicyRulePatchSchema, updates, paths);
-      return { rule: await db.row(updateRule, [tenantId, ruleId, ...params]) };
-    },
+    row('rule', ({ tenantId, ruleId, updates, updateMask }) =>
+      updateRule.with(tenantId, ruleId, ...patchParams(PolicyRulePatchSchema, updates, updateMask!.paths)),
+    ),
     patchCheck(PolicyRulePatchSchema, ruleFits, notNull(PolicyRule)),
   ),
-  retireRule: write({}, async (db, { tenantId, ruleId, by, reason, supersededBy }) => ({
-    rule: await db.row(retireRule, [tenantId, ruleId, by, reason, supersededBy]),
-  })),
+  retireRule: write(
+    {},
+    row('rule', ({ tenantId, ruleId, by, reason, supersededBy }) =>
+      retireRule.with(tenantId, ruleId, by, reason, supersededBy),
+    ),
+  ),
 });

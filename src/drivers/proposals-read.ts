@@ -15,12 +15,12 @@ import {
   ProposalVersionSchema,
   ReviewedProposalSchema,
 } from '../gen/hoc/cus/policies/v1/proposals_read_pb.ts';
+import { each, one, row, rows } from '../statements/answers.ts';
 import { cell, cells } from '../statements/cells.ts';
 import { documentOr, elementsOf } from '../statements/documents.ts';
 import { filteredCount, filteredList, where } from '../statements/filters.ts';
 import { fits } from '../statements/fits.ts';
 import { projection } from '../statements/projection.ts';
-import { each } from '../statements/streams.ts';
 import { driver, read } from './driver.ts';
 
 const feedbackIds = column(PolicyProposal, 'triggering_feedback_ids');
@@ -59,7 +59,7 @@ const proposals = filteredList('proposals_read.proposals', {
     daysOld: where.number('created_at <= statement_timestamp() - make_interval(days => ?::integer)'),
   },
   order: newestFirst,
-  map: forReview.map,
+  reading: forReview,
 });
 
 const drafts = statement(
@@ -71,7 +71,7 @@ const drafts = statement(
 const proposalOfTenant = statement(
   'proposals_read.proposal_of_tenant',
   `select ${reviewed.columns} from ${table(PolicyProposal)} where tenant_id = $1 and id = $2::uuid`,
-  reviewed.map,
+  reviewed,
 );
 
 const pageFilters = {
@@ -84,7 +84,7 @@ const pages = filteredList('proposals_read.pages', {
   select: `select ${onPage.columns} from ${table(PolicyProposal)}`,
   filters: pageFilters,
   order: newestFirst,
-  map: onPage.map,
+  reading: onPage,
 });
 
 const total = filteredCount('proposals_read.total', {
@@ -109,7 +109,7 @@ const groups = (name: string, where = '') =>
   statement(
     `proposals_read.${name}`,
     `select ${group.columns} from ${table(PolicyProposal)} ${where} group by status, proposal_type`,
-    group.map,
+    group,
   );
 
 const allGroups = groups('groups');
@@ -118,13 +118,13 @@ const groupsOfTenant = groups('groups_of_tenant', 'where tenant_id = $1');
 const proposalDetail = statement(
   'proposals_read.detail',
   `select ${detail.columns} from ${table(PolicyProposal)} where id = $1::uuid`,
-  detail.map,
+  detail,
 );
 
 const versions = statement(
   'proposals_read.versions',
   `select ${version.columns} from ${table(ProposalVersion)} where proposal_id = $1::uuid order by version desc, id desc`,
-  version.map,
+  version,
 );
 
 /** Adds up sizes by key. */
@@ -163,10 +163,14 @@ export const proposalsRead = driver(ProposalsReadService, {
       pendingCount: await db.one(drafts, [request.tenantId]),
     };
   }),
-  fetchProposalById: read(named, async (db, { tenantId, proposalId }) => ({
-    proposal: await db.row(proposalOfTenant, [tenantId, proposalId]),
-  })),
-  countDraftProposals: read({}, async (db, { tenantId }) => ({ count: await db.one(drafts, [tenantId]) })),
+  fetchProposalById: read(
+    named,
+    row('proposal', ({ tenantId, proposalId }) => proposalOfTenant.with(tenantId, proposalId)),
+  ),
+  countDraftProposals: read(
+    {},
+    one('count', ({ tenantId }) => drafts.with(tenantId)),
+  ),
   listProposalsPaginated: read({ limit: page, offset: page }, async (db, request) => {
     const counted = total(request);
     const listed = pages(request, { limit: request.limit ?? 50, offset: request.offset });
@@ -193,11 +197,16 @@ export const proposalsRead = driver(ProposalsReadService, {
       approvalRatePercent: decided === 0n ? 0 : roundToTenth((Number(approved) / Number(decided)) * 100),
     };
   }),
-  getProposalDetail: read(named, async (db, { proposalId }) => ({
-    proposal: await db.row(proposalDetail, [proposalId]),
-  })),
-  listProposalVersions: read(named, async (db, { proposalId }) => ({
-    versions: await db.rows(versions, [proposalId]),
-  })),
-  streamProposalVersions: read(named, (db, { proposalId }) => each(db.stream(versions, [proposalId]), 'version')),
+  getProposalDetail: read(
+    named,
+    row('proposal', ({ proposalId }) => proposalDetail.with(proposalId)),
+  ),
+  listProposalVersions: read(
+    named,
+    rows('versions', ({ proposalId }) => versions.with(proposalId)),
+  ),
+  streamProposalVersions: read(
+    named,
+    each('version', ({ proposalId }) => versions.with(proposalId)),
+  ),
 });

@@ -1,4 +1,4 @@
-import { type DescMessage, type Message, ScalarType, toJson } from '@bufbuild/protobuf';
+import { type DescMessage, fromBinary, type Message, ScalarType, toJson } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { codeName, type RpcError } from '../contract/errors.ts';
@@ -19,7 +19,8 @@ export interface AuditedCall extends Headers {
   readonly caller: string;
   /** Absent where the call was refused before its request was read. */
   readonly request?: Message | undefined;
-  readonly response?: Message | undefined;
+  /** A message, or the bytes of one. */
+  readonly response?: Message | Buffer | undefined;
   /** Rows that its statements affected or returned; absent where none ran. */
   readonly rows?: bigint | undefined;
 }
@@ -69,8 +70,9 @@ const keysOf = (desc: DescMessage, message: Message, path = ''): Record<string, 
 };
 
 /** The ids that an answer brings. */
-const madeOf = ({ method }: Endpoint, response: Message | undefined): object => {
-  const made = response ? keysOf(method.output, response) : {};
+const madeOf = ({ method }: Endpoint, response: Message | Buffer | undefined): object => {
+  const message = Buffer.isBuffer(response) ? fromBinary(method.output, response) : response;
+  const made = message ? keysOf(method.output, message) : {};
   return Object.keys(made).length === 0 ? {} : { made };
 };
 

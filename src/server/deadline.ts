@@ -1,4 +1,5 @@
 import { type RpcError, refuse } from '../contract/errors.ts';
+import { Ending } from '../database/signal.ts';
 
 /** Why a call ended early. */
 export const deadlineExceeded = (): RpcError => refuse('DEADLINE_EXCEEDED', 'the deadline of the call passed');
@@ -12,9 +13,19 @@ const SKEW_MS = 20;
 /** The longest delay that a Node timer keeps. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
-/** Ends a call at its deadline or when its caller leaves; the signal's reason is the error to answer with. */
-export class CallEnd {
-  readonly #controller = new AbortController();
+/** How often calls without a deadline are looked at that may have taken too long, milliseconds. */
+const LOOK_MS = 100;
+
+/** Calls under way that set no deadline, and when they have taken too long: a timer for each would cost more. */
+const undated = new Map<CallEnd, number>();
+
+setInterval(() => {
+  const now = performance.now();
+  for (const [end, endsAt] of undated) if (now >= endsAt) end.abort(deadlineExceeded());
+}, LOOK_MS).unref();
+
+/** Ends a call at its deadline or when its caller leaves; its reason is the error to answer with. */
+export class CallEnd extends Ending {
   readonly #timer: NodeJS.Timeout | undefined;
   readonly #endsAt: number;
   #over = false;
@@ -24,15 +35,14 @@ export class CallEnd {
    * @param longestMs how long the call may take then.
    */
   constructor(deadlineMs: number | undefined, longestMs: number) {
-    const remainingMs = deadlineMs !== undefined && Number.isFinite(deadlineMs) ? deadlineMs : longestMs;
+    super();
+    const isDated = deadlineMs !== undefined && Number.isFinite(deadlineMs);
+    const remainingMs = isDated ? deadlineMs : longestMs;
     this.#endsAt = performance.now() + remainingMs;
-    if (remainingMs <= MAX_TIMER_MS) {
-      this.#timer = setTimeout(() => this.#controller.abort(deadlineExceeded()), Math.max(0, remainingMs));
+    if (!isDated) undated.set(this, this.#endsAt);
+    else if (remainingMs <= MAX_TIMER_MS) {
+      this.#timer = setTimeout(() => this.abort(deadlineExceeded()), Math.max(0, remainingMs));
     }
-  }
-
-  get signal(): AbortSignal {
-    return this.#controller.signal;
   }
 
   /** The caller has left: of its own accord, or because its deadline has passed. */
@@ -40,12 +50,13 @@ export class CallEnd {
     // A listener says so of every call in the end.
     if (this.#over) return;
     const late = this.#endsAt - performance.now() <= SKEW_MS;
-    this.#controller.abort(late ? deadlineExceeded() : cancelled());
+    this.abort(late ? deadlineExceeded() : cancelled());
   }
 
   /** The call is over; nothing fires any more. */
   done(): void {
     this.#over = true;
-    clearTimeout(this.#timer);
+    if (this.#timer) clearTimeout(this.#timer);
+    else undated.delete(this);
   }
 }

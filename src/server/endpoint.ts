@@ -2,12 +2,14 @@ import type { DescMethod, DescService, Message } from '@bufbuild/protobuf';
 import type { FieldViolation } from '../contract/errors.ts';
 import { type Rule, requestCheck } from '../contract/rules.ts';
 import type { CallNotes } from '../database/notes.ts';
-import type { CallContext, Driver, RpcDefinition, RpcKind } from '../drivers/driver.ts';
+import type { Signal } from '../database/signal.ts';
+import type { CallContext, Driver, Handler, RpcKind } from '../drivers/driver.ts';
+import { type Answering, answering } from '../statements/answers.ts';
 import type { Access } from './access.ts';
 
 /** What a control RPC (transactions, health, reflection) knows of its call. */
 export interface ControlCall extends CallContext {
-  readonly signal: AbortSignal;
+  readonly signal: Signal;
   /** What the caller may do: an operation within the call is held against it, too. */
   readonly access: Access;
   /** Stored values of the answer that were not carried exactly. */
@@ -26,47 +28,69 @@ type ControlHandler = (request: never, call: ControlCall) => unknown;
 export const rowsOf = (answer: unknown, ofStatements: bigint): bigint =>
   (answer as { readonly rowsAffected?: bigint }).rowsAffected ?? ofStatements;
 
-/** One RPC as the pipeline runs it. */
-export interface Endpoint {
+/** What every RPC has, as the pipeline runs it. */
+interface Named {
   readonly method: DescMethod;
   /** `Service/Method`, for logs. */
   readonly name: string;
   /** `/package.Service/Method`. */
   readonly path: string;
-  /** `control` RPCs see the call itself and deal with transactions themselves. */
-  readonly kind: RpcKind | 'control';
   /** True for RPCs that need no token. */
   readonly open: boolean;
   /** True for RPCs whose log lines are only of interest when they fail. */
   readonly quiet: boolean;
   readonly check: (request: Message) => FieldViolation[];
-  /** Runs a driver's RPC; undefined for control RPCs. */
-  readonly run: RpcDefinition<DescMethod>['run'] | undefined;
-  readonly control: ControlHandler | undefined;
 }
+
+/** An RPC of a driver that is one statement. */
+export interface DeclaredEndpoint extends Named {
+  readonly kind: Exclude<RpcKind, 'compute'>;
+  readonly answering: Answering;
+}
+
+/** An RPC of a driver that is more, or less. */
+export interface ProgrammedEndpoint extends Named {
+  readonly kind: RpcKind;
+  readonly answering: undefined;
+  readonly run: Handler<DescMethod>;
+}
+
+/** An RPC of this server: it sees the call itself and deals with transactions itself. */
+export interface ControlEndpoint extends Named {
+  readonly kind: 'control';
+  readonly handle: ControlHandler;
+}
+
+/** One RPC of a driver as the pipeline runs it. */
+export type DriverEndpoint = DeclaredEndpoint | ProgrammedEndpoint;
+
+/** One RPC as the pipeline runs it. */
+export type Endpoint = DriverEndpoint | ControlEndpoint;
 
 const shortName = (service: DescService): string => service.typeName.slice(service.typeName.lastIndexOf('.') + 1);
 
-const named = (method: DescMethod): Pick<Endpoint, 'method' | 'name' | 'path'> => ({
+const named = (
+  method: DescMethod,
+  check: Named['check'],
+  { open, quiet }: Pick<Named, 'open' | 'quiet'> = { open: false, quiet: false },
+): Named => ({
   method,
   name: `${shortName(method.parent)}/${method.name}`,
   path: `/${method.parent.typeName}/${method.name}`,
+  open,
+  quiet,
+  check,
 });
 
 /** Endpoints of a driver. */
-export const driverEndpoints = ({ service, rpcs }: Driver): Endpoint[] =>
+export const driverEndpoints = ({ service, rpcs }: Driver): DriverEndpoint[] =>
   service.methods.map((method) => {
-    const { kind, rules, check, run } = rpcs[method.localName]!;
+    const { kind, rules, check, work } = rpcs[method.localName]!;
     const ofFields = requestCheck(method.input, rules);
-    return {
-      ...named(method),
-      kind,
-      open: false,
-      quiet: false,
-      check: check ? (request) => [...ofFields(request), ...check(request)] : ofFields,
-      run,
-      control: undefined,
-    };
+    const common = named(method, check ? (request) => [...ofFields(request), ...check(request)] : ofFields);
+    if (typeof work === 'function') return { ...common, kind, answering: undefined, run: work };
+    if (kind === 'compute') throw new Error(`${common.name} computes, and asks the database`);
+    return { ...common, kind, answering: answering(method, work) };
   });
 
 /** One control RPC: what its request must satisfy, and its handler. */
@@ -80,16 +104,8 @@ export const controlEndpoints = (
   service: DescService,
   rpcs: Readonly<Record<string, ControlRpc>>,
   { open = false, quiet = false } = {},
-): Endpoint[] =>
+): ControlEndpoint[] =>
   service.methods.map((method) => {
     const { rules = {}, handle } = rpcs[method.localName]!;
-    return {
-      ...named(method),
-      kind: 'control',
-      open,
-      quiet,
-      check: requestCheck(method.input, rules),
-      run: undefined,
-      control: handle,
-    };
+    return { ...named(method, requestCheck(method.input, rules), { open, quiet }), kind: 'control', handle };
   });

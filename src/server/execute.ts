@@ -1,11 +1,23 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { create, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf';
+import {
+  create,
+  type DescMessage,
+  fromBinary,
+  type Message,
+  type MessageInitShape,
+  toBinary,
+} from '@bufbuild/protobuf';
 import { Code, type FieldViolation, invalidArgument, ofOperation, type RpcError, refuse } from '../contract/errors.ts';
-import { noting } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import type { Session } from '../database/session.ts';
+import { abortSignalOf } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
-import { type Operation, OperationResultSchema, OperationSchema } from '../gen/hoc/cus/policies/v1/operation_pb.ts';
+import {
+  type Operation,
+  type OperationResult,
+  OperationResultSchema,
+  OperationSchema,
+} from '../gen/hoc/cus/policies/v1/operation_pb.ts';
 import {
   type ExecuteRequest,
   ExecuteRequestSchema,
@@ -13,15 +25,16 @@ import {
   ExecuteResponseSchema,
   IsolationLevel,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { runOnce } from '../transactions/once.ts';
 import type { TransactionMode } from '../transactions/registry.ts';
-import { answerOnce } from '../transactions/single-use.ts';
-import { type ControlCall, type Endpoint, rowsOf } from './endpoint.ts';
+import { inOwn } from '../transactions/single-use.ts';
+import { type ControlCall, type DriverEndpoint, rowsOf } from './endpoint.ts';
 import { digest, requestIdOf } from './headers.ts';
 import { isolationOf } from './isolation.ts';
 
 /** One kind of operation: which RPC runs it and how its answer is wrapped. */
 interface Runner {
-  readonly endpoint: Endpoint;
+  readonly endpoint: DriverEndpoint;
   /** Local name of the answer's field in OperationResult. */
   readonly result: string;
 }
@@ -32,7 +45,7 @@ const fieldsOf = (desc: DescMessage, oneof: string) =>
     .fields.map((field) => ({ name: field.localName, type: field.message! }));
 
 /** Operation field -> its RPC, found by request type; every RPC has a request type of its own. */
-const runnersOf = (endpoints: readonly Endpoint[]): Map<string, Runner> => {
+const runnersOf = (endpoints: readonly DriverEndpoint[]): Map<string, Runner> => {
   const byInput = new Map(endpoints.map((endpoint) => [endpoint.method.input.typeName, endpoint]));
   const results = new Map(fieldsOf(OperationResultSchema, 'response').map(({ name, type }) => [type.typeName, name]));
   return new Map(
@@ -50,6 +63,30 @@ export const MAX_ATTEMPTS = 10;
 /** Bound of `operations`. */
 export const MAX_OPERATIONS = 1_000;
 
+/** Operations sent before the first of them is answered. */
+const MOST_UNDER_WAY = 100;
+
+const read = (bytes: Uint8Array): ExecuteResponse => fromBinary(ExecuteResponseSchema, bytes);
+
+/** The answer of an operation, and how many rows it has brought or changed. */
+const answered = async (
+  endpoint: DriverEndpoint,
+  db: Session,
+  request: Message,
+  call: ControlCall,
+): Promise<{ readonly value: Message; readonly count: bigint }> => {
+  if (endpoint.answering) {
+    const { response, count } = await endpoint.answering.message(db, request);
+    return { value: response, count };
+  }
+  const before = db.rowCount;
+  const reply = await endpoint.run(db, request, call);
+  return {
+    value: create(endpoint.method.output, reply as MessageInitShape<DescMessage>),
+    count: db.rowCount - before,
+  };
+};
+
 const unexpected = (expected: bigint, found: bigint): RpcError =>
   refuse('UNEXPECTED_ROW_COUNT', `${expected} rows were expected, ${found} found`, {
     metadata: { expected: String(expected), found: String(found) },
@@ -59,7 +96,7 @@ const unexpected = (expected: bigint, found: bigint): RpcError =>
   });
 
 /** Handler of `TransactionService.Execute`: a list of operations in one transaction and one round trip. */
-export const executeHandler = (database: Database, endpoints: readonly Endpoint[]) => {
+export const executeHandler = (database: Database, endpoints: readonly DriverEndpoint[]) => {
   const runners = runnersOf(endpoints);
   const runnerOf = ({ request }: Operation): Runner => runners.get(request.case!)!;
 
@@ -87,24 +124,46 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
     }
   };
 
-  const runAll = async (db: Session, operations: readonly Operation[], call: ControlCall) => {
-    const results: MessageInitShape<typeof OperationResultSchema>[] = [];
-    for (const [index, operation] of operations.entries()) {
-      const { endpoint, result } = runnerOf(operation);
-      try {
-        const before = db.rowCount;
-        const reply = await endpoint.run!(noting(db, call.notes), operation.request.value as Message, call);
-        const value = create(endpoint.method.output, reply as MessageInitShape<DescMessage>);
-        const rows = rowsOf(value, db.rowCount - before);
-        if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
-          throw unexpected(operation.expectedRows, rows);
-        }
-        const response = { case: result, value };
-        results.push({ rows, response } as MessageInitShape<typeof OperationResultSchema>);
-      } catch (error) {
-        throw ofOperation(toRpcError(error), index);
-      }
+  const runOne = async (db: Session, operation: Operation, call: ControlCall): Promise<OperationResult> => {
+    const { endpoint, result } = runnerOf(operation);
+    const { value, count } = await answered(endpoint, db, operation.request.value as Message, call);
+    const rows = rowsOf(value, count);
+    if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
+      throw unexpected(operation.expectedRows, rows);
     }
+    return create(OperationResultSchema, { rows, response: { case: result, value } as OperationResult['response'] });
+  };
+
+  /** Operations of one statement need no other's answer, and are on their way together. */
+  const runAll = async (
+    db: Session,
+    operations: readonly Operation[],
+    call: ControlCall,
+  ): Promise<OperationResult[]> => {
+    const results: OperationResult[] = [];
+    let under = new Set<Promise<void>>();
+    let failed: { readonly index: number; readonly error: unknown } | undefined;
+    const settled = async (): Promise<void> => {
+      await Promise.all(under);
+      under = new Set();
+      if (failed) throw ofOperation(toRpcError(failed.error), failed.index);
+    };
+    for (const [index, operation] of operations.entries()) {
+      const isAlone = runnerOf(operation).endpoint.answering === undefined;
+      if (isAlone || under.size >= MOST_UNDER_WAY) await settled();
+      const running = runOne(db, operation, call).then(
+        (result) => {
+          results[index] = result;
+        },
+        (error: unknown) => {
+          // Those after it fail, too, and only because of it.
+          if (failed === undefined || index < failed.index) failed = { index, error };
+        },
+      );
+      under.add(running);
+      if (isAlone) await settled();
+    }
+    await settled();
     return results;
   };
 
@@ -134,12 +193,16 @@ export const executeHandler = (database: Database, endpoints: readonly Endpoint[
       const run = async (db: Session): Promise<ExecuteResponse> =>
         create(ExecuteResponseSchema, { results: await runAll(db, operations, call), attempts: attempt });
       try {
-        return await answerOnce(database, mode, call.signal, { output: ExecuteResponseSchema, once }, run);
+        return await inOwn(database, mode, call, (db) =>
+          once ? runOnce(db, once, async () => toBinary(ExecuteResponseSchema, await run(db))).then(read) : run(db),
+        );
       } catch (error) {
         const failure = toRpcError(error);
         if (failure.code !== Code.ABORTED || attempt >= attempts) throw failure;
         // Those that collided must not meet again at the same moment.
-        await sleep(failure.retryAfterMs! * attempt * Math.random(), undefined, { signal: call.signal }).catch(() => {
+        await sleep(failure.retryAfterMs! * attempt * Math.random(), undefined, {
+          signal: abortSignalOf(call.signal),
+        }).catch(() => {
           throw call.signal.reason;
         });
       }

@@ -1,6 +1,6 @@
-import { type EventEmitter, once } from 'node:events';
+import type { EventEmitter } from 'node:events';
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
-import { type Message, toBinary } from '@bufbuild/protobuf';
+import type { Message } from '@bufbuild/protobuf';
 import {
   Metadata,
   Server,
@@ -23,14 +23,19 @@ import { decodeBinary } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
 import { readHeaders, settleHeaders } from './headers.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
-import { type Admitted, type Arrival, INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
+import {
+  type Admitted,
+  type Arrival,
+  INEXACT,
+  type Inbound,
+  type Pipeline,
+  type Reply,
+  replyBytes,
+} from './pipeline.ts';
 import { statusBytes, wellFormed } from './status.ts';
 import { securing } from './tls.ts';
 
-type AnyCall =
-  | ServerUnaryCall<Buffer, Message>
-  | ServerWritableStream<Buffer, Message>
-  | ServerDuplexStream<Buffer, Message>;
+type AnyCall = ServerUnaryCall<Buffer, Reply> | ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>;
 
 /** What an answer or a stream ends with. */
 const trailerOf = ({ notes }: Inbound): Metadata | undefined => {
@@ -74,12 +79,12 @@ class Arrivals {
 const receive = (pipeline: Pipeline, admitted: Admitted, call: AnyCall): { inbound: Inbound; end: CallEnd } => {
   const end = new CallEnd(remainingMs(call.getDeadline()), pipeline.longest(admitted.endpoint));
   (call as EventEmitter).on('cancelled', () => end.leave());
-  return { inbound: { ...admitted, watched: true, signal: end.signal, notes: new CallNotes() }, end };
+  return { inbound: { ...admitted, watched: true, signal: end, notes: new CallNotes(), encoded: true }, end };
 };
 
 const unaryHandler =
   (pipeline: Pipeline, arrivals: Arrivals) =>
-  (call: ServerUnaryCall<Buffer, Message>, callback: sendUnaryData<Message>): void => {
+  (call: ServerUnaryCall<Buffer, Reply>, callback: sendUnaryData<Reply>): void => {
     const admitted = arrivals.of(call);
     if (!admitted) return;
     const { inbound, end } = receive(pipeline, admitted, call);
@@ -92,23 +97,37 @@ const unaryHandler =
       .finally(() => end.done());
   };
 
+/** Waits until the reader has read; or until the call is over. */
+const drained = (call: EventEmitter, end: CallEnd): Promise<void> =>
+  new Promise((resolve) => {
+    const go = (): void => {
+      call.removeListener('drain', go);
+      end.removeEventListener('abort', go);
+      resolve();
+    };
+    call.on('drain', go);
+    end.addEventListener('abort', go);
+  });
+
 /** Writes as fast as the reader reads. */
 const pump = async (
-  responses: AsyncIterable<Message>,
-  call: ServerWritableStream<Buffer, Message> | ServerDuplexStream<Buffer, Message>,
+  responses: AsyncIterable<readonly Reply[]>,
+  call: ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>,
   inbound: Inbound,
   end: CallEnd,
 ): Promise<void> => {
   try {
-    for await (const response of responses) {
-      if (end.signal.aborted) break;
-      if (!call.write(response)) await once(call, 'drain', { signal: end.signal });
+    for await (const batch of responses) {
+      for (const response of batch) {
+        if (end.aborted) break;
+        if (!call.write(response)) await drained(call, end);
+      }
+      end.throwIfAborted();
     }
-    if (end.signal.aborted) throw end.signal.reason;
+    end.throwIfAborted();
     call.end(trailerOf(inbound));
   } catch (error) {
-    // `once` wraps the signal's reason in an AbortError.
-    const cause = end.signal.aborted ? end.signal.reason : error;
+    const cause = end.aborted ? end.reason : error;
     call.emit('error', asStatus(toRpcError(cause), trailerOf(inbound)));
   } finally {
     end.done();
@@ -117,7 +136,7 @@ const pump = async (
 
 const streamHandler =
   (pipeline: Pipeline, arrivals: Arrivals) =>
-  (call: ServerWritableStream<Buffer, Message>): void => {
+  (call: ServerWritableStream<Buffer, Reply>): void => {
     const admitted = arrivals.of(call);
     if (!admitted) return;
     const { inbound, end } = receive(pipeline, admitted, call);
@@ -131,7 +150,7 @@ const streamHandler =
 
 const duplexHandler =
   (pipeline: Pipeline, arrivals: Arrivals) =>
-  (call: ServerDuplexStream<Buffer, Message>): void => {
+  (call: ServerDuplexStream<Buffer, Reply>): void => {
     const admitted = arrivals.of(call);
     if (!admitted) return;
     const { inbound, end } = receive(pipeline, admitted, call);
@@ -210,8 +229,8 @@ export const listenGrpc = async (
         // Decoded in the pipeline, where a malformed request becomes INVALID_ARGUMENT.
         requestSerialize: identityBuffer,
         requestDeserialize: identityBuffer,
-        responseSerialize: (message: Message) => {
-          const { buffer, byteOffset, byteLength } = toBinary(method.output, message);
+        responseSerialize: (response: Reply) => {
+          const { buffer, byteOffset, byteLength } = replyBytes(method.output, response);
           return Buffer.from(buffer, byteOffset, byteLength);
         },
         responseDeserialize: identityBuffer,

@@ -3,6 +3,7 @@ import type { DescService } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import { refuse } from '../contract/errors.ts';
 import type { Database } from '../database/pool.ts';
+import type { Signal } from '../database/signal.ts';
 import { problemOf } from '../database/sqlstate.ts';
 import {
   Health,
@@ -191,9 +192,10 @@ export const healthEndpoints = (
   );
 };
 
-const ended = (...signals: AbortSignal[]): Promise<void> =>
+const ended = (...signals: readonly Signal[]): Promise<void> =>
   new Promise((resolve) => {
-    const any = AbortSignal.any(signals);
-    if (any.aborted) resolve();
-    else any.addEventListener('abort', () => resolve(), { once: true });
+    for (const signal of signals) {
+      if (signal.aborted) resolve();
+      else signal.addEventListener('abort', () => resolve());
+    }
   });

@@ -28,7 +28,7 @@ import type { Endpoint } from './endpoint.ts';
 import { type ReadHeaders, readHeaders, settleHeaders } from './headers.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
 import { WebGuard, type WebRules } from './origins.ts';
-import { type Admitted, INEXACT, type Inbound, type Pipeline } from './pipeline.ts';
+import { type Admitted, INEXACT, type Inbound, type Pipeline, type Reply } from './pipeline.ts';
 import { answerRoute, type Routes } from './probes.ts';
 import { errorDetails, wellFormed } from './status.ts';
 import { securing } from './tls.ts';
@@ -64,7 +64,7 @@ const receive = (pipeline: Pipeline, context: HandlerContext): { inbound: Inboun
     if (notes.text !== undefined) context.responseTrailer.set(INEXACT, notes.text);
     end.done();
   };
-  return { inbound: { ...call.admitted!, watched: call.watched, signal: end.signal, notes }, end, done };
+  return { inbound: { ...call.admitted!, watched: call.watched, signal: end, notes, encoded: false }, end, done };
 };
 
 /** What a request that the library cannot read is refused with. */
@@ -108,18 +108,21 @@ const admit = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerContext):
  * Responses on their way to a reader. An error that comes back from one is of the reader's connection, so it must not
  * reach the pipeline, which would take it for the database's: `yield*` would hand it on.
  */
-async function* delivered(responses: AsyncGenerator<Message>, end: CallEnd, done: () => void): AsyncGenerator<Message> {
-  const { signal } = end;
+async function* delivered(
+  responses: AsyncGenerator<readonly Reply[]>,
+  end: CallEnd,
+  done: () => void,
+): AsyncGenerator<Message> {
   // The write to a reader that stalls and then leaves never settles: nobody would ask for more, or give this back.
   const giveBack = (): void => void responses.return(undefined).catch(() => {});
-  signal.addEventListener('abort', giveBack, { once: true });
+  end.addEventListener('abort', giveBack);
   try {
-    for await (const response of responses) yield response;
-    if (signal.aborted) throw signal.reason;
+    for await (const batch of responses) for (const response of batch) yield response as Message;
+    end.throwIfAborted();
   } catch (error) {
-    throw asConnectError(toRpcError(signal.aborted ? signal.reason : error));
+    throw asConnectError(toRpcError(end.aborted ? end.reason : error));
   } finally {
-    signal.removeEventListener('abort', giveBack);
+    end.removeEventListener('abort', giveBack);
     done();
   }
 }
@@ -169,7 +172,8 @@ const unary =
   async (raw: Message, context: HandlerContext): Promise<Message> => {
     const { inbound, done } = receive(pipeline, context);
     try {
-      return await pipeline.unary(inbound, () => decode(endpoint, raw, context));
+      // Nothing is encoded for this listener, whose library does that itself.
+      return (await pipeline.unary(inbound, () => decode(endpoint, raw, context))) as Message;
     } catch (error) {
       throw asConnectError(toRpcError(error));
     } finally {

@@ -2,16 +2,19 @@ import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
-import { type CallNotes, noting } from '../database/notes.ts';
+import type { CallNotes } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
+import type { Signal } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
+import type { Answered } from '../statements/answers.ts';
+import { runOnce } from '../transactions/once.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
-import { answerOnce, READ_COMMITTED } from '../transactions/single-use.ts';
+import { inImplicit, inOwn, READ_COMMITTED } from '../transactions/single-use.ts';
 import type { Access } from './access.ts';
 import { logCall } from './call-log.ts';
 import type { ClientCertificate } from './certificate.ts';
-import { type Endpoint, rowsOf } from './endpoint.ts';
+import { type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
 import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
 import type { Identity } from './identity.ts';
@@ -39,10 +42,19 @@ export interface Inbound extends Admitted {
   /** Whether the listener notices within a minute that the caller's machine has vanished. */
   readonly watched: boolean;
   /** Fires with an RpcError when the call's deadline passes or the caller goes away. */
-  readonly signal: AbortSignal;
+  readonly signal: Signal;
   /** Stored values of the answer that were not carried exactly; the listener sends them as {@link INEXACT}. */
   readonly notes: CallNotes;
+  /** Whether the listener takes responses as bytes where rows can be made into them directly. */
+  readonly encoded: boolean;
 }
+
+/** A response: a message, or the bytes of one. */
+export type Reply = Message | Buffer;
+
+/** The bytes of a response. */
+export const replyBytes = (output: DescMessage, response: Reply): Uint8Array =>
+  Buffer.isBuffer(response) ? response : toBinary(output, response);
 
 /** Trailer that names them. */
 export const INEXACT = 'inexact-values';
@@ -79,7 +91,7 @@ interface Entry<C = Inbound> {
   /** Transaction that a control RPC names in its request or begins. */
   transaction?: string | undefined;
   request?: Message;
-  response?: Message;
+  response?: Reply;
   /** Rows of the statements of a driver's RPC that ran. */
   rows?: bigint;
 }
@@ -128,7 +140,7 @@ export class Pipeline {
   }
 
   /** Runs a call with one response. */
-  async unary(inbound: Inbound, decode: () => Message): Promise<Message> {
+  async unary(inbound: Inbound, decode: () => Message): Promise<Reply> {
     const entry: Entry = { inbound, startedAt: performance.now() };
     const { endpoint } = inbound;
     let leave: (() => void) | undefined;
@@ -136,7 +148,7 @@ export class Pipeline {
       leave = this.#guards.limits.enter(inbound.caller, endpoint);
       const request = this.#admit(entry, decode);
       const response = await this.#answer(entry, request);
-      if (endpoint.kind === 'control') entry.transaction ??= transactionOf(response);
+      if (endpoint.kind === 'control') entry.transaction ??= transactionOf(response as Message);
       entry.response = response;
       this.#note(entry);
       return response;
@@ -147,29 +159,38 @@ export class Pipeline {
     }
   }
 
-  /** Runs a call with a stream of responses. */
-  stream(inbound: Inbound, decode: () => Message): AsyncGenerator<Message> {
+  /** Runs a call with a stream of responses, which come in batches. */
+  stream(inbound: Inbound, decode: () => Message): AsyncGenerator<readonly Reply[]> {
     const entry: Entry = { inbound, startedAt: performance.now() };
     return this.#responses(entry, () => this.#source(entry, this.#admit(entry, decode)));
   }
 
   /** Runs a call with a stream of requests and one of responses; only control RPCs are of that kind. */
-  duplex(inbound: Inbound, requests: AsyncIterable<Message>): AsyncGenerator<Message> {
+  duplex(inbound: Inbound, requests: AsyncIterable<Message>): AsyncGenerator<readonly Reply[]> {
     const entry: Entry = { inbound, startedAt: performance.now() };
-    return this.#responses(entry, () => inbound.endpoint.control!(requests as never, inbound) as AsyncIterable<object>);
+    return this.#responses(entry, () => this.#controlled(entry, inbound.endpoint as ControlEndpoint, requests));
   }
 
-  async *#responses(entry: Entry, source: () => AsyncIterable<object>): AsyncGenerator<Message> {
+  /** Responses of a control RPC, each by itself. */
+  async *#controlled(
+    entry: Entry,
+    { handle, method }: ControlEndpoint,
+    request: Message | AsyncIterable<Message>,
+  ): AsyncGenerator<readonly Message[]> {
+    for await (const response of handle(request as never, entry.inbound) as AsyncIterable<object>) {
+      const message = created(method.output, response);
+      entry.transaction ??= transactionOf(message);
+      yield [message];
+    }
+  }
+
+  async *#responses(entry: Entry, source: () => AsyncIterable<readonly Reply[]>): AsyncGenerator<readonly Reply[]> {
     const { endpoint, signal, caller } = entry.inbound;
     let ended = false;
     let leave: (() => void) | undefined;
     try {
       leave = this.#guards.limits.enter(caller, endpoint);
-      for await (const response of source()) {
-        const message = created(endpoint.method.output, response);
-        if (endpoint.kind === 'control') entry.transaction ??= transactionOf(message);
-        yield message;
-      }
+      yield* source();
       ended = true;
       this.#note(entry);
     } catch (error) {
@@ -224,71 +245,76 @@ export class Pipeline {
     return request;
   }
 
-  async #answer(entry: Entry, request: Message): Promise<Message> {
+  async #answer(entry: Entry, request: Message): Promise<Reply> {
     const { inbound } = entry;
-    const { endpoint, signal } = inbound;
-    const { output } = endpoint.method;
-    if (endpoint.control) return created(output, await endpoint.control(request as never, inbound));
-    const run = async (db: Session): Promise<Message> => {
-      const before = db.rowCount;
-      const response = created(output, await endpoint.run!(noting(db, inbound.notes), request, inbound));
-      entry.rows = rowsOf(response, db.rowCount - before);
+    const { endpoint } = inbound;
+    if (endpoint.kind === 'control') {
+      return created(endpoint.method.output, await endpoint.handle(request as never, inbound));
+    }
+    const run = async (db: Session): Promise<Reply> => {
+      const { response, count } = await answered(endpoint, db, request, inbound);
+      entry.rows = rowsOf(response, count);
       return response;
     };
     const scope = readScope(inbound);
     switch (scope.kind) {
       case 'leased':
-        return this.#inLeased(inbound, scope, request, run);
+        return this.#inLeased(inbound, endpoint, scope, request, run);
       case 'single-use':
-        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, scope.requestId, request, run);
+        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, endpoint, scope.requestId, request, run);
         break;
       case 'none':
         if (endpoint.kind === 'write') throw refuse('TRANSACTION_REQUIRED', REQUIRED);
     }
-    return run(new AutoCommitSession(this.#database, signal));
+    return run(new AutoCommitSession(this.#database, inbound));
   }
 
-  #inLeased(
-    { endpoint, signal, caller }: Inbound,
+  async #inLeased(
+    inbound: Inbound,
+    { kind, name, path, method }: DriverEndpoint,
     { id, sequence }: Scope & { kind: 'leased' },
     request: Message,
-    run: (db: Session) => Promise<Message>,
-  ): Promise<Message> {
-    const transaction = this.#transactions.find(id, caller);
-    if (endpoint.kind === 'compute') return run(new AutoCommitSession(this.#database, signal));
-    if (sequence === undefined) return transaction.run(endpoint.name, signal, run);
-    const { output } = endpoint.method;
-    return transaction
-      .once(sequence, digest(endpoint.path, endpoint.method.input, request), () =>
-        transaction.run(endpoint.name, signal, async (db) => toBinary(output, await run(db))),
-      )
-      .then((bytes) => fromBinary(output, bytes));
+    run: (db: Session) => Promise<Reply>,
+  ): Promise<Reply> {
+    const transaction = this.#transactions.find(id, inbound.caller);
+    if (kind === 'compute') return run(new AutoCommitSession(this.#database, inbound));
+    if (sequence === undefined) return transaction.run(name, inbound, run);
+    const { output } = method;
+    const bytes = await transaction.once(sequence, digest(path, method.input, request), () =>
+      transaction.run(name, inbound, async (db) => replyBytes(output, await run(db))),
+    );
+    return fromBinary(output, bytes);
   }
 
-  #inSingleUse(
-    { endpoint, signal, caller }: Inbound,
+  async #inSingleUse(
+    inbound: Inbound,
+    { name, path, method, answering }: DriverEndpoint,
     requestId: string | undefined,
     request: Message,
-    run: (db: Session) => Promise<Message>,
-  ): Promise<Message> {
-    const { input, output } = endpoint.method;
-    const once =
-      requestId === undefined
-        ? undefined
-        : { caller, requestId, method: endpoint.name, hash: digest(endpoint.path, input, request) };
-    return answerOnce(this.#database, READ_COMMITTED, signal, { output, once }, run);
+    run: (db: Session) => Promise<Reply>,
+  ): Promise<Reply> {
+    const { input, output } = method;
+    if (requestId === undefined) {
+      return answering ? inImplicit(this.#database, inbound, run) : inOwn(this.#database, READ_COMMITTED, inbound, run);
+    }
+    const once = { caller: inbound.caller, requestId, method: name, hash: digest(path, input, request) };
+    const bytes = await inOwn(this.#database, READ_COMMITTED, inbound, (db) =>
+      runOnce(db, once, async () => replyBytes(output, await run(db))),
+    );
+    return fromBinary(output, bytes);
   }
 
-  #source({ inbound }: Entry, request: Message): AsyncIterable<object> {
-    const { endpoint, signal, caller } = inbound;
-    if (endpoint.control) return endpoint.control(request as never, inbound) as AsyncIterable<object>;
-    const run = (db: StreamingSession): AsyncIterable<object> =>
-      endpoint.run!(noting(db, inbound.notes), request, inbound) as unknown as AsyncIterable<object>;
+  #source(entry: Entry, request: Message): AsyncIterable<readonly Reply[]> {
+    const { inbound } = entry;
+    const { endpoint, caller } = inbound;
+    if (endpoint.kind === 'control') return this.#controlled(entry, endpoint, request);
+    const { answering, name } = endpoint;
+    if (!answering) throw new Error(`${name} is a stream, and declares no statement`);
+    const run = (db: StreamingSession): AsyncIterable<readonly Reply[]> =>
+      inbound.encoded ? answering.encoded(db, request) : answering.messages(db, request);
     const scope = readScope(inbound);
-    if (scope.kind === 'leased') {
-      return this.#transactions.find(scope.id, caller).stream(endpoint.name, signal, run);
-    }
-    return this.#transactions.reading({ caller, method: endpoint.name }, signal, run);
+    if (scope.kind === 'leased') return this.#transactions.find(scope.id, caller).stream(name, inbound, run);
+    return this.#transactions.reading({ caller, method: name }, inbound, run);
   }
 
   #fail(entry: Entry, error: unknown): RpcError {
@@ -305,5 +331,19 @@ export class Pipeline {
     logCall(this.#log, inbound, { startedAt, transaction }, failure);
   }
 }
+
+/** Runs an RPC of a driver. */
+const answered = async (
+  endpoint: DriverEndpoint,
+  db: Session,
+  request: Message,
+  inbound: Inbound,
+): Promise<Answered<Reply>> => {
+  const { answering } = endpoint;
+  if (answering) return inbound.encoded ? answering.bytes(db, request) : answering.message(db, request);
+  const before = db.rowCount;
+  const response = created(endpoint.method.output, await endpoint.run(db, request, inbound));
+  return { response, count: db.rowCount - before };
+};
 
 const created = (desc: DescMessage, init: unknown): Message => create(desc, init as MessageInitShape<DescMessage>);

@@ -3,8 +3,8 @@ import { type Duration, durationFromMs, durationMs, timestampFromMs } from '@buf
 import { invalidArgument } from '../contract/errors.ts';
 import { between, canonicalUuid, maxLength, nested, type Rule, required, unchecked, uuid } from '../contract/rules.ts';
 import type { Database } from '../database/pool.ts';
-import type { Session } from '../database/session.ts';
-import { TransactionSession } from '../database/session.ts';
+import { type Session, TransactionSession } from '../database/session.ts';
+import type { Signal } from '../database/signal.ts';
 import {
   type BeginRequest,
   BeginRequestSchema,
@@ -24,7 +24,7 @@ import {
 import { requestOutcome } from '../transactions/once.ts';
 import { outcomeOf } from '../transactions/outcomes.ts';
 import { elsewhere, type Transaction, type TransactionRegistry } from '../transactions/registry.ts';
-import { type ControlCall, controlEndpoints, type Endpoint } from './endpoint.ts';
+import { type ControlCall, controlEndpoints, type DriverEndpoint, type Endpoint } from './endpoint.ts';
 import { executeHandler, MAX_ATTEMPTS, MAX_OPERATIONS } from './execute.ts';
 import { headerError, SINGLE_USE } from './headers.ts';
 import { isolationLevelOf, isolationOf } from './isolation.ts';
@@ -131,7 +131,7 @@ const heldIdleMs = ({ watched }: ControlCall, asked: number | undefined): number
 export const transactionEndpoints = (
   database: Database,
   transactions: TransactionRegistry,
-  driverEndpoints: readonly Endpoint[],
+  driverEndpoints: readonly DriverEndpoint[],
   closing: AbortSignal,
 ): Endpoint[] => {
   const execute = executeHandler(database, driverEndpoints);
@@ -161,18 +161,18 @@ export const transactionEndpoints = (
   };
 
   /** Statements about transactions, on connections that open ones cannot take. */
-  const reserve = <T>(signal: AbortSignal, work: (db: Session) => Promise<T>): Promise<T> =>
-    database.reserve.use(signal, (connection) => work(new TransactionSession(connection, signal)));
+  const reserve = <T>(call: ControlCall, work: (db: Session) => Promise<T>): Promise<T> =>
+    database.reserve.use(call.signal, (connection) => work(new TransactionSession(connection, call)));
 
   /** What memory knows first, where that is all there is to know; else what the database bears out. */
-  const outcomeOfTransaction = async (id: string, { caller, signal }: ControlCall): Promise<Outcome> => {
-    const { key, beganAt } = transactions.factsOf(id, caller);
+  const outcomeOfTransaction = async (id: string, call: ControlCall): Promise<Outcome> => {
+    const { key, beganAt } = transactions.factsOf(id, call.caller);
     if (transactions.isOpen(id)) return Outcome.IN_PROGRESS;
-    const ended = transactions.remembered(id, caller);
+    const ended = transactions.remembered(id, call.caller);
     await ended?.settled;
     if (ended && ROLLED_BACK.has(ended.state)) return Outcome.ABORTED;
     if (ended?.state === 'committed' && !ended.wrote) return Outcome.COMMITTED;
-    return OUTCOME[await reserve(signal, (db) => outcomeOf(db, key, beganAt))];
+    return OUTCOME[await reserve(call, (db) => outcomeOf(db, key, beganAt))];
   };
 
   return controlEndpoints(TransactionService, {
@@ -269,7 +269,7 @@ export const transactionEndpoints = (
             return { outcome: await outcomeOfTransaction(subject.value, call) };
           case 'requestId': {
             const id = canonicalUuid(subject.value);
-            const committed = await reserve(call.signal, (db) => requestOutcome(db, call.caller, id));
+            const committed = await reserve(call, (db) => requestOutcome(db, call.caller, id));
             if (committed === undefined) return { outcome: Outcome.IN_PROGRESS };
             return { outcome: committed ? Outcome.COMMITTED : Outcome.ABORTED };
           }
@@ -281,8 +281,8 @@ export const transactionEndpoints = (
   });
 };
 
-const aborted = (signal: AbortSignal): Promise<void> =>
+const aborted = (signal: Signal): Promise<void> =>
   new Promise((resolve) => {
     if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
+    else signal.addEventListener('abort', () => resolve());
   });

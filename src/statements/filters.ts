@@ -1,15 +1,9 @@
 import type { DescEnum } from '@bufbuild/protobuf';
 import type { Timestamp } from '@bufbuild/protobuf/wkt';
-import type { Param, RowMap, Statement } from '../database/statement.ts';
+import type { Param, Query, Reading, RowMap } from '../database/statement.ts';
 import { count, statement } from '../database/statement.ts';
 import { timestampToText } from '../database/values.ts';
-import { enumText } from './projection.ts';
-
-/** A statement and its parameters. */
-export interface Query<T> {
-  readonly statement: Statement<T>;
-  readonly params: readonly Param[];
-}
+import { enumText } from './codecs.ts';
 
 /** A condition on a value of a request. */
 interface Filter<V> {
@@ -60,7 +54,7 @@ interface Filtered<B extends Filters, F extends Filters, T> {
   readonly base?: B;
   /** Conditions that a request may leave out. */
   readonly filters: F;
-  readonly map: RowMap<T>;
+  readonly reading: Reading<T> | RowMap<T>;
 }
 
 interface FilteredList<B extends Filters, F extends Filters, T> extends Filtered<B, F, T> {
@@ -85,7 +79,7 @@ const isGiven = (value: Param): boolean => value !== undefined;
  */
 const filtered = <T, B extends Filters = None, F extends Filters = None>(
   name: string,
-  { select, always = [], base, filters, map }: Filtered<B, F, T>,
+  { select, always = [], base, filters, reading }: Filtered<B, F, T>,
   tail: (first: number) => string,
 ): ((values: Values<B, F>, tailValues: readonly Param[]) => Query<T>) => {
   const needed = Object.entries(base ?? {});
@@ -97,7 +91,7 @@ const filtered = <T, B extends Filters = None, F extends Filters = None>(
     );
     const all = [...always, ...conditions];
     const condition = all.length === 0 ? '' : `where ${all.join(' and ')}`;
-    return statement(`${name}.${chosen}`, `${select} ${condition} ${tail(first)}`, map);
+    return statement(`${name}.${chosen}`, `${select} ${condition} ${tail(first)}`, reading);
   });
   return (values, tailValues) => {
     const bound = ([key, { bind }]: [string, Filter<never>]): Param => {
@@ -106,7 +100,7 @@ const filtered = <T, B extends Filters = None, F extends Filters = None>(
     };
     const given = optional.map(bound);
     const chosen = given.reduce<number>((bits, value, index) => (isGiven(value) ? bits | (1 << index) : bits), 0);
-    return { statement: variants[chosen]!, params: [...needed.map(bound), ...given.filter(isGiven), ...tailValues] };
+    return variants[chosen]!.with(...needed.map(bound), ...given.filter(isGiven), ...tailValues);
   };
 };
 
@@ -131,8 +125,8 @@ export const filteredList = <T, B extends Filters = None, F extends Filters = No
 /** Declares a count with optional filters; see {@link filteredList}. */
 export const filteredCount = <B extends Filters = None, F extends Filters = None>(
   name: string,
-  counted: Omit<Filtered<B, F, bigint>, 'map'>,
+  counted: Omit<Filtered<B, F, bigint>, 'reading'>,
 ): ((values: Values<B, F>) => Query<bigint>) => {
-  const query = filtered(name, { ...counted, map: count }, () => '');
+  const query = filtered(name, { ...counted, reading: count }, () => '');
   return (values) => query(values, []);
 };

@@ -4,9 +4,9 @@ import type { FieldName, FieldsOf } from '../contract/fields.ts';
 import { type Rule, type Rules, required } from '../contract/rules.ts';
 import type { Param } from '../database/statement.ts';
 import { type ColumnOf, column, columnNamed, type Table, table } from '../database/table.ts';
+import type { enumText } from './codecs.ts';
 import { fitting } from './fits.ts';
 import { binderOf, columnProperties, parameterOf } from './parameters.ts';
-import type { enumText } from './projection.ts';
 
 /** What entity and message alone do not tell. Keys are proto field names, except where they are columns. */
 interface InsertOptions<E extends Table, D extends DescMessage, G extends ColumnOf<E>> {

@@ -4,7 +4,7 @@ import type { Param } from '../database/statement.ts';
 import { columnNamed, type Table } from '../database/table.ts';
 import { jsonText, timestampToText } from '../database/values.ts';
 import type { StringList } from '../gen/hoc/cus/policies/v1/types_pb.ts';
-import { enumText } from './projection.ts';
+import { enumText } from './codecs.ts';
 
 /** What the metadata of an entity say about a column. */
 interface ColumnProperties {

@@ -2,11 +2,11 @@ import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
 import type { FieldMask } from '@bufbuild/protobuf/wkt';
 import type { FieldViolation } from '../contract/errors.ts';
 import { type Rule, type Rules, requestCheck, unchecked, uuid } from '../contract/rules.ts';
-import type { Session } from '../database/session.ts';
+import type { Query } from '../database/statement.ts';
 import { type Param, statement } from '../database/statement.ts';
 import { columnNamed, type Table, table } from '../database/table.ts';
 import { binderOf, columnProperties, parameterOf } from '../statements/parameters.ts';
-import { enumText } from './projection.ts';
+import { enumText } from './codecs.ts';
 
 /** A request to change the columns that its mask names. */
 interface PatchRequest<P extends DescMessage> {
@@ -122,9 +122,9 @@ export const patchUpdate = <P extends DescMessage>(
     const idProblem = uuid(id);
     return [...(idProblem ? [{ field: idField, description: idProblem }] : []), ...ofPatch(request)];
   };
-  const run = async (db: Session, id: string, request: PatchRequest<P>): Promise<bigint> => {
+  const ask = (id: string, request: PatchRequest<P>): Query<unknown> | undefined => {
     const named = request.updateMask?.paths ?? [];
-    return named.length === 0 ? 0n : db.execute(update, [id, ...patchParams(desc, request.updates, named)]);
+    return named.length === 0 ? undefined : update.with(id, ...patchParams(desc, request.updates, named));
   };
-  return { paths, check, run };
+  return { paths, check, ask };
 };

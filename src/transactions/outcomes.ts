@@ -2,6 +2,7 @@ import type { Lane } from '../database/pool.ts';
 import type { Session } from '../database/session.ts';
 import { count, statement } from '../database/statement.ts';
 import { column, table } from '../database/table.ts';
+import { NO_ROWS } from '../database/text-rows.ts';
 import { Outcome as OutcomeRow } from '../entities/outcome.ts';
 import { PrunedUntil } from '../entities/pruned-until.ts';
 import { StoredRequest } from '../entities/stored-request.ts';
@@ -79,6 +80,6 @@ const pruneRequests = statement(
 /** Deletes evidence and stored answers older than the retention (milliseconds). */
 export const prune = (lane: Lane, retentionMs: number): Promise<void> =>
   lane.use(undefined, async (connection) => {
-    await connection.run(pruneRequests, [retentionMs / 1000]);
-    await connection.run(pruneOutcomes, [retentionMs / 1000]);
+    await connection.run(pruneRequests, [retentionMs / 1000], NO_ROWS);
+    await connection.run(pruneOutcomes, [retentionMs / 1000], NO_ROWS);
   });

@@ -2,8 +2,9 @@ import { Code, RpcError, refuse } from '../contract/errors.ts';
 import type { Reason } from '../contract/reasons.ts';
 import type { Connection, Isolation, TransactionMode } from '../database/connection.ts';
 import type { Database } from '../database/pool.ts';
-import { type Session, type StreamingSession, TransactionSession } from '../database/session.ts';
-import { databaseReadOnly, shuttingDown } from '../database/sqlstate.ts';
+import { type CallScope, type Session, type StreamingSession, TransactionSession } from '../database/session.ts';
+import { EitherSignal, Ending, type Signal } from '../database/signal.ts';
+import { commitUnknown, databaseReadOnly, shuttingDown } from '../database/sqlstate.ts';
 import { evidenceOf, lockOf, type OutcomeKey } from './outcomes.ts';
 import type { TransactionIdFacts, TransactionIds } from './transaction-id.ts';
 
@@ -113,7 +114,7 @@ export class Transaction {
   #waiting = 0;
   #idleTimer: NodeJS.Timeout | undefined;
   readonly #totalTimer: NodeJS.Timeout;
-  readonly #expiry = new AbortController();
+  readonly #expiry = new Ending();
   #settle: (() => void) | undefined;
   /** Settles when the transaction has ended, however it did. */
   readonly ended: Promise<void> = new Promise((resolve) => {
@@ -190,7 +191,7 @@ export class Transaction {
   }
 
   /** Takes a turn: calls run in arrival order, one at a time. A full queue keeps nobody from `ending` it. */
-  #turn<T>(signal: AbortSignal | undefined, work: () => Promise<T>, ending = false): Promise<T> {
+  #turn<T>(signal: Signal | undefined, work: () => Promise<T>, ending = false): Promise<T> {
     if (!ending && this.#waiting >= this.#registry.limits.queue) {
       throw refuse('TRANSACTION_QUEUE_FULL', 'too many calls wait inside this transaction');
     }
@@ -227,8 +228,9 @@ export class Transaction {
     if (this.state !== 'open') throw this.#registry.endedOf(this.id, this.caller);
   }
 
-  #combined(signal: AbortSignal | undefined): AbortSignal {
-    return signal ? AbortSignal.any([signal, this.#expiry.signal]) : this.#expiry.signal;
+  /** The call's statements end with the transaction, too. */
+  #scope({ signal, notes }: CallScope): CallScope {
+    return { signal: signal ? new EitherSignal(signal, this.#expiry) : this.#expiry, notes };
   }
 
   async #noting<T>(work: () => Promise<T>): Promise<T> {
@@ -242,31 +244,31 @@ export class Transaction {
   }
 
   /** Runs one call's statements. A failed statement aborts the transaction until a rollback to a savepoint. */
-  run<T>(method: string, signal: AbortSignal | undefined, work: (db: Session) => Promise<T>): Promise<T> {
-    return this.#turn(signal, async () => {
+  run<T>(method: string, call: CallScope, work: (db: Session) => Promise<T>): Promise<T> {
+    return this.#turn(call.signal, async () => {
       if (this.failed) throw abortedError();
       this.lastMethod = method;
       this.calls += 1;
-      const combined = this.#combined(signal);
-      return this.#noting(() => work(new TransactionSession(this.#connection, combined)));
+      const scope = this.#scope(call);
+      return this.#noting(() => work(new TransactionSession(this.#connection, scope)));
     });
   }
 
   /** Runs a streaming call: each batch of rows takes its own turn, so other calls run between them. */
   async *stream<T>(
     method: string,
-    signal: AbortSignal | undefined,
+    call: CallScope,
     work: (db: StreamingSession) => AsyncIterable<T>,
   ): AsyncGenerator<T> {
     this.#assertOpen();
     this.lastMethod = method;
     this.calls += 1;
     const exclusive = <R>(step: () => Promise<R>): Promise<R> =>
-      this.#turn(signal, () => {
+      this.#turn(call.signal, () => {
         if (this.failed) throw abortedError();
         return this.#noting(step);
       });
-    yield* work(new TransactionSession(this.#connection, this.#combined(signal), exclusive));
+    yield* work(new TransactionSession(this.#connection, this.#scope(call), exclusive));
   }
 
   /**
@@ -309,7 +311,7 @@ export class Transaction {
   }
 
   /** Sets a savepoint; the same name may be set again and then hides the earlier one. */
-  savepoint(name: string, signal: AbortSignal | undefined): Promise<void> {
+  savepoint(name: string, signal: Signal | undefined): Promise<void> {
     return this.#turn(signal, async () => {
       if (this.failed) throw abortedError();
       this.lastMethod = 'TransactionService/Savepoint';
@@ -319,7 +321,7 @@ export class Transaction {
   }
 
   /** Undoes everything since the savepoint, which stays; heals an aborted transaction. */
-  rollBackTo(name: string, signal: AbortSignal | undefined): Promise<void> {
+  rollBackTo(name: string, signal: Signal | undefined): Promise<void> {
     return this.#turn(signal, async () => {
       this.lastMethod = 'TransactionService/RollbackToSavepoint';
       const index = this.#indexOf(name);
@@ -329,7 +331,7 @@ export class Transaction {
   }
 
   /** Forgets the savepoint and those set after it; keeps what was done. */
-  release(name: string, signal: AbortSignal | undefined): Promise<void> {
+  release(name: string, signal: Signal | undefined): Promise<void> {
     return this.#turn(signal, async () => {
       if (this.failed) throw abortedError();
       this.lastMethod = 'TransactionService/ReleaseSavepoint';
@@ -349,7 +351,7 @@ export class Transaction {
    * Commits. Answers only for a commit: an aborted transaction is rolled back and says so, a lost answer is UNAVAILABLE
    * with the advice to ask GetOutcome. Once begun it is not cancelled, and its caller does not wait for it for ever.
    */
-  commit(signal: AbortSignal | undefined): Promise<void> {
+  commit(signal: Signal | undefined): Promise<void> {
     return this.#turn(
       signal,
       async () => {
@@ -434,13 +436,8 @@ export class Transaction {
   }
 }
 
-export const commitUnknown = (cause: unknown): RpcError =>
-  refuse('COMMIT_OUTCOME_UNKNOWN', 'the connection was lost during commit; ask GetOutcome whether it took effect', {
-    cause,
-  });
-
 /** A commit goes on when its caller leaves, who is told soon that nobody knows yet how it ends. */
-export const orUnknown = <T>(committing: Promise<T>, signal: AbortSignal | undefined): Promise<T> => {
+export const orUnknown = <T>(committing: Promise<T>, signal: Signal | undefined): Promise<T> => {
   if (!signal) return committing;
   return new Promise((resolve, reject) => {
     let timer: NodeJS.Timeout | undefined;
@@ -456,7 +453,7 @@ export const orUnknown = <T>(committing: Promise<T>, signal: AbortSignal | undef
       }, COMMIT_GRACE_MS);
     };
     if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true });
+    else signal.addEventListener('abort', onAbort);
     const settled = (): void => {
       clearTimeout(timer);
       signal.removeEventListener('abort', onAbort);
@@ -492,7 +489,7 @@ export class TransactionRegistry {
   }
 
   /** Begins a leased transaction. */
-  async begin(options: BeginOptions, signal: AbortSignal | undefined): Promise<Transaction> {
+  async begin(options: BeginOptions, signal: Signal | undefined): Promise<Transaction> {
     if (this.#closing) throw shuttingDown();
     this.#refuseSelfDeadlock(options.caller);
     this.#count(options.caller, 1);
@@ -522,7 +519,7 @@ export class TransactionRegistry {
    */
   async *reading<T>(
     { caller, method }: { readonly caller: string; readonly method: string },
-    signal: AbortSignal | undefined,
+    call: CallScope,
     work: (db: StreamingSession) => AsyncIterable<T>,
   ): AsyncGenerator<T> {
     const most = Math.max(1, Math.ceil(this.#database.transactions.max / 2));
@@ -539,7 +536,7 @@ export class TransactionRegistry {
         totalLeaseMs: this.limits.totalLeaseMaxMs,
         held: true,
       },
-      signal,
+      call.signal,
     ).catch((error: unknown) => {
       this.#streams -= 1;
       throw error;
@@ -549,7 +546,7 @@ export class TransactionRegistry {
       this.#streams -= 1;
     });
     try {
-      yield* transaction.stream(method, signal, work);
+      yield* transaction.stream(method, call, work);
     } finally {
       await transaction.abandon('its stream ended');
     }
@@ -656,7 +653,7 @@ const startTransaction = async (
   connection: Connection,
   mode: TransactionMode,
   key: OutcomeKey,
-  signal: AbortSignal | undefined,
+  signal: Signal | undefined,
 ): Promise<number> => {
   const look = `select current_setting('transaction_read_only'), extract(epoch from clock_timestamp()) * 1000`;
   const [row] = await connection.begin(mode, signal, mode.readOnly ? look : `${look}, ${lockOf(key)}`);

@@ -1,10 +1,17 @@
-import { type DescMessage, fromBinary, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import type { Connection, TransactionMode } from '../database/connection.ts';
 import type { Database } from '../database/pool.ts';
-import { AutoCommitSession, type Session, Statements, TransactionSession } from '../database/session.ts';
+import {
+  AutoCommitSession,
+  type CallScope,
+  type Collected,
+  type Session,
+  Statements,
+  TransactionSession,
+} from '../database/session.ts';
+import { commitUnknown } from '../database/sqlstate.ts';
 import type { Param, Statement } from '../database/statement.ts';
-import { type OnceRequest, runOnce } from './once.ts';
-import { abortedError, commitUnknown, orUnknown } from './registry.ts';
+import type { Sink } from '../database/wire.ts';
+import { abortedError, orUnknown } from './registry.ts';
 
 export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', readOnly: false, deferrable: false };
 
@@ -12,34 +19,41 @@ export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', re
 class LateSession extends Statements implements Session {
   readonly #database: Database;
   readonly #mode: TransactionMode;
-  readonly #signal: AbortSignal | undefined;
   #beginning: Promise<TransactionSession> | undefined;
   #connection: Connection | undefined;
   #leaveGate: (() => void) | undefined;
-  #rowCount = (): bigint => 0n;
 
-  constructor(database: Database, mode: TransactionMode, signal: AbortSignal | undefined) {
-    super();
+  constructor(database: Database, mode: TransactionMode, call: CallScope) {
+    super(call);
     this.#database = database;
     this.#mode = mode;
-    this.#signal = signal;
   }
 
-  get rowCount(): bigint {
-    return this.#rowCount();
-  }
-
-  async rows<T>(statement: Statement<T>, params: readonly Param[]): Promise<T[]> {
-    return (await this.#begun()).rows(statement, params);
+  async collect<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): Promise<Collected<S>> {
+    let collected: Collected<S> | undefined;
+    const begin = async (connection: Connection): Promise<void> => {
+      const taken = sink();
+      const count = await connection.runFirst(this.#mode, statement, params, taken, this.call.signal);
+      collected = { sink: taken, count: BigInt(count) };
+    };
+    const session = await (this.#beginning ?? this.#begin(begin));
+    collected ??= await session.collect(statement, params, sink);
+    this.rowCount += collected.count;
+    return collected;
   }
 
   async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
-    return (await this.#begun()).attempt(work);
+    const begin = (connection: Connection): Promise<unknown> => connection.begin(this.#mode, this.call.signal);
+    return (await (this.#beginning ?? this.#begin(begin))).attempt(work);
   }
 
   aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
     const begins = this.#beginning !== undefined || this.#mode.isolation !== 'read committed';
-    return begins ? this.attempt(work) : work(new AutoCommitSession(this.#database, this.#signal));
+    return begins ? this.attempt(work) : work(new AutoCommitSession(this.#database, this.call));
   }
 
   async commit(): Promise<void> {
@@ -67,20 +81,21 @@ class LateSession extends Statements implements Session {
     this.#leaveGate?.();
   }
 
-  #begun(): Promise<TransactionSession> {
-    this.#beginning ??= this.#begin();
+  /** @param first begins the transaction; again on another connection where that turns out to be dead. */
+  #begin(first: (connection: Connection) => Promise<unknown>): Promise<TransactionSession> {
+    this.#beginning = this.#begun(first).catch((error: unknown) => {
+      this.#beginning = undefined;
+      throw error;
+    });
     return this.#beginning;
   }
 
-  async #begin(): Promise<TransactionSession> {
-    this.#leaveGate = await this.#database.writes.enter(this.#signal);
-    const { connection } = await this.#database.calls.acquireWith(this.#signal, (idle) =>
-      idle.begin(this.#mode, this.#signal),
-    );
+  async #begun(first: (connection: Connection) => Promise<unknown>): Promise<TransactionSession> {
+    const { signal } = this.call;
+    this.#leaveGate ??= await this.#database.writes.enter(signal);
+    const { connection } = await this.#database.calls.acquireWith(signal, first);
     this.#connection = connection;
-    const session = new TransactionSession(connection, this.#signal);
-    this.#rowCount = () => session.rowCount;
-    return session;
+    return new TransactionSession(connection, this.call);
   }
 }
 
@@ -90,40 +105,68 @@ class LateSession extends Statements implements Session {
  *
  * @throws COMMIT_OUTCOME_UNKNOWN when the connection is lost during the commit.
  */
-const singleUse = async (
+export const inOwn = async <T>(
   database: Database,
   mode: TransactionMode,
-  signal: AbortSignal | undefined,
-  work: (db: Session) => Promise<unknown>,
-): Promise<void> => {
-  const session = new LateSession(database, mode, signal);
+  call: CallScope,
+  work: (db: Session) => Promise<T>,
+): Promise<T> => {
+  const session = new LateSession(database, mode, call);
+  let result: T;
   try {
-    await work(session);
+    result = await work(session);
   } catch (error) {
     await session.rollback();
     throw error;
   }
-  await orUnknown(session.commit(), signal);
+  await orUnknown(session.commit(), call.signal);
+  return result;
 };
 
+/** A session for one statement, which is a transaction of its own to PostgreSQL: it commits as it ends. */
+class ImplicitSession extends Statements implements Session {
+  readonly #database: Database;
+  #used = false;
+
+  constructor(database: Database, call: CallScope) {
+    super(call);
+    this.#database = database;
+  }
+
+  async collect<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: () => S,
+  ): Promise<Collected<S>> {
+    if (this.#used) throw new Error(`${statement.name} is the second statement of one`);
+    this.#used = true;
+    const { signal } = this.call;
+    const leave = await this.#database.writes.enter(signal);
+    try {
+      const collected = await this.#database.calls.useOnce(signal, async (connection) => {
+        const taken = sink();
+        return { sink: taken, count: BigInt(await connection.runAlone(statement, params, taken, signal)) };
+      });
+      this.rowCount += collected.count;
+      return collected;
+    } finally {
+      leave();
+    }
+  }
+
+  attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    return work(this);
+  }
+
+  aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    return work(this);
+  }
+}
+
 /**
- * Answers a call in a transaction of its own, as {@link singleUse} runs it; one with a request id at most once, and a
- * repeat with what was answered first.
+ * Runs work of one statement, which commits by itself in the same round trip.
  *
- * @throws FAILED_PRECONDITION `REQUEST_ID_REUSED` when the id belongs to another request.
+ * @throws COMMIT_OUTCOME_UNKNOWN when the connection is lost meanwhile.
  */
-export const answerOnce = async <D extends DescMessage>(
-  database: Database,
-  mode: TransactionMode,
-  signal: AbortSignal | undefined,
-  { output, once }: { readonly output: D; readonly once: OnceRequest | undefined },
-  run: (db: Session) => Promise<MessageShape<D>>,
-): Promise<MessageShape<D>> => {
-  let response: MessageShape<D> | undefined;
-  await singleUse(database, mode, signal, async (db) => {
-    response = once
-      ? fromBinary(output, await runOnce(db, once, async () => toBinary(output, await run(db))))
-      : await run(db);
-  });
-  return response!;
-};
+export const inImplicit = <T>(database: Database, call: CallScope, work: (db: Session) => Promise<T>): Promise<T> =>
+  work(new ImplicitSession(database, call));

@@ -49,7 +49,7 @@ const list = filteredList('types_test.violations', {
   select: `select from ${table(Violation)}`,
   filters: { agentId: where.text('agent_id = ?'), severityMin: where.number('severity >= ?') },
   order: 'id',
-  map: (row) => row,
+  reading: (row) => row,
 });
 
 describe('filters', () => {

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { CallNotes } from '../../src/database/notes.ts';
 import { type Database, openDatabase } from '../../src/database/pool.ts';
 import { AutoCommitSession } from '../../src/database/session.ts';
 import { firstText, statement } from '../../src/database/statement.ts';
@@ -23,10 +24,10 @@ const none = statement('session_test.none', `select 'a' where false`, firstText)
 const nothing = statement('session_test.nothing', 'select null', firstText);
 
 test('the row that a statement always has', async () => {
-  expect(await new AutoCommitSession(open, undefined).one(two, [])).toBe('a');
+  expect(await new AutoCommitSession(open, { signal: undefined, notes: new CallNotes() }).one(two, [])).toBe('a');
 });
 
 test.each([none, nothing])('no row where one must come is an error that names the statement', async (empty) => {
-  const db = new AutoCommitSession(open, undefined);
+  const db = new AutoCommitSession(open, { signal: undefined, notes: new CallNotes() });
   await expect(db.one(empty, [])).rejects.toThrow(`statement ${empty.name} brought no row`);
 });

@@ -10,7 +10,7 @@ import {
   PolicyCategorySchema,
   type ResolveRequestSchema,
 } from '../../gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
-import { enumText } from '../../statements/projection.ts';
+import { enumText } from '../../statements/codecs.ts';
 import { compute, driver } from '../driver.ts';
 import type { Action, Category } from './grammar.ts';
 import {

@@ -13,11 +13,13 @@ import {
   PolicyPrecedencePatchSchema,
   PolicyPrecedenceSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
+import { affected, one, row, rows } from '../../statements/answers.ts';
 import { cell, cells } from '../../statements/cells.ts';
+import { lowerEnumText } from '../../statements/codecs.ts';
 import { filteredList, where } from '../../statements/filters.ts';
 import { insert } from '../../statements/insert.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams } from '../../statements/patch.ts';
-import { lowerEnumText, projection } from '../../statements/projection.ts';
+import { projection } from '../../statements/projection.ts';
 import { driver, read, write } from '../driver.ts';
 import {
   type Arbitration,
@@ -33,7 +35,7 @@ const precedence = projection(PolicyPrecedenceSchema, PolicyPrecedence, { key: [
 const ofPolicy = `${of('tenant_id')} = $1 and ${of('policy_id')} = $2`;
 
 // The strategy is read as text: only that of the policy that goes first has to be known.
-const row = cells<PrecedenceRow>({
+const precedenceRow = cells<PrecedenceRow>({
   policyId: cell.text(of('policy_id')),
   precedence: cell.number(of('precedence')),
   conflictStrategy: cell.text(of('conflict_strategy')),
@@ -41,9 +43,9 @@ const row = cells<PrecedenceRow>({
 
 const rowsOfPolicies = statement(
   'policy_arbitrator.rows_of_policies',
-  `select ${row.columns} from ${table(PolicyPrecedence)}
+  `select ${precedenceRow.columns} from ${table(PolicyPrecedence)}
   where ${of('tenant_id')} = $1 and ${of('policy_id')} = any($2::text[])`,
-  row.map,
+  precedenceRow,
 );
 
 const newPrecedence = insert(PolicyPrecedence, CreatePrecedenceRequestSchema, {
@@ -59,7 +61,7 @@ const newPrecedence = insert(PolicyPrecedence, CreatePrecedenceRequestSchema, {
 const insertPrecedence = statement(
   'policy_arbitrator.create_precedence',
   `${newPrecedence.text} returning ${precedence.columns}`,
-  precedence.map,
+  precedence,
 );
 
 const patchPaths = PolicyPrecedencePatchSchema.fields.map(({ name }) => name);
@@ -69,7 +71,7 @@ const updatePrecedence = statement(
   `update ${table(PolicyPrecedence)} set ${patchAssignments(PolicyPrecedence, PolicyPrecedencePatchSchema, 3)},
     ${of('updated_at')} = now()
   where ${ofPolicy} returning ${precedence.columns}`,
-  precedence.map,
+  precedence,
 );
 
 const deletePrecedence = statement(
@@ -82,7 +84,7 @@ const precedences = filteredList('policy_arbitrator.precedences', {
   base: { tenantId: where.exactText(`${of('tenant_id')} = ?`) },
   filters: { policyIds: where.texts(`${of('policy_id')} = any(?::text[])`) },
   order: `${of('policy_id')} collate "C"`,
-  map: precedence.map,
+  reading: precedence,
 });
 
 const limits = (given: readonly PolicyLimit[]): Limit[] =>
@@ -142,25 +144,26 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
       };
     },
   ),
-  createPrecedence: write(newPrecedence.rules, async (db, request) => ({
-    precedence: await db.one(insertPrecedence, newPrecedence.params(request)),
-  })),
+  createPrecedence: write(
+    newPrecedence.rules,
+    one('precedence', (request) => insertPrecedence.with(...newPrecedence.params(request))),
+  ),
   updatePrecedence: write(
     { updates: byMask, update_mask: required(all(mask(patchPaths), filled)) },
-    async (db, { tenantId, policyId, updates, updateMask }) => {
+    row('precedence', ({ tenantId, policyId, updates, updateMask }) => {
       const values = patchParams(PolicyPrecedencePatchSchema, updates, updateMask!.paths, lowerEnumText);
-      return { precedence: await db.row(updatePrecedence, [tenantId, policyId, ...values]) };
-    },
+      return updatePrecedence.with(tenantId, policyId, ...values);
+    }),
     patchCheck(PolicyPrecedencePatchSchema, {}, notNull(PolicyPrecedence)),
   ),
-  deletePrecedence: write({}, async (db, { tenantId, policyId }) => ({
-    rowsAffected: await db.execute(deletePrecedence, [tenantId, policyId]),
-  })),
+  deletePrecedence: write(
+    {},
+    affected(({ tenantId, policyId }) => deletePrecedence.with(tenantId, policyId)),
+  ),
   fetchPrecedences: read(
     { limit: page, offset: page },
-    async (db, { tenantId, policyIds, limit = 100, offset = 0 }) => {
-      const query = precedences({ tenantId, policyIds }, { limit, offset });
-      return { precedences: await db.rows(query.statement, query.params) };
-    },
+    rows('precedences', ({ tenantId, policyIds, limit = 100, offset = 0 }) =>
+      precedences({ tenantId, policyIds }, { limit, offset }),
+    ),
   ),
 });

@@ -14,10 +14,10 @@ import {
   SafetyRulePatchSchema,
   SafetyRuleSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { affected, each, rows } from '../../statements/answers.ts';
 import { fits } from '../../statements/fits.ts';
 import { byMask, patchUpdate } from '../../statements/patch.ts';
 import { projection } from '../../statements/projection.ts';
-import { each } from '../../statements/streams.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
 
@@ -26,11 +26,11 @@ const activeRows = <D extends DescMessage>(
   entity: Table<'id' | 'is_active' | 'created_at'>,
   message: D,
 ): Statement<MessageShape<D>> => {
-  const { columns, map } = projection(message, entity);
+  const reading = projection(message, entity);
   return statement(
     `policy_engine.${name}`,
-    `select ${columns} from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'created_at')}, ${column(entity, 'id')}`,
-    map,
+    `select ${reading.columns} from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'created_at')}, ${column(entity, 'id')}`,
+    reading,
   );
 };
 
@@ -66,29 +66,50 @@ const resetRiskCeiling = statement(
 
 /** Constraints, ceilings and rules that an engine loads, and the changes it may make to them. */
 export const configurationRpcs = {
-  fetchEthicalConstraints: read({}, async (db) => ({ ethicalConstraints: await db.rows(ethicalConstraints, []) })),
-  fetchRiskCeilings: read({}, async (db) => ({ riskCeilings: await db.rows(riskCeilings, []) })),
-  fetchSafetyRules: read({}, async (db) => ({ safetyRules: await db.rows(safetyRules, []) })),
-  fetchBusinessRules: read({}, async (db) => ({ businessRules: await db.rows(businessRules, []) })),
-  streamEthicalConstraints: read({}, (db) => each(db.stream(ethicalConstraints, []), 'ethicalConstraint')),
-  streamRiskCeilings: read({}, (db) => each(db.stream(riskCeilings, []), 'riskCeiling')),
-  streamSafetyRules: read({}, (db) => each(db.stream(safetyRules, []), 'safetyRule')),
-  streamBusinessRules: read({}, (db) => each(db.stream(businessRules, []), 'businessRule')),
+  fetchEthicalConstraints: read(
+    {},
+    rows('ethicalConstraints', () => ethicalConstraints.with()),
+  ),
+  fetchRiskCeilings: read(
+    {},
+    rows('riskCeilings', () => riskCeilings.with()),
+  ),
+  fetchSafetyRules: read(
+    {},
+    rows('safetyRules', () => safetyRules.with()),
+  ),
+  fetchBusinessRules: read(
+    {},
+    rows('businessRules', () => businessRules.with()),
+  ),
+  streamEthicalConstraints: read(
+    {},
+    each('ethicalConstraint', () => ethicalConstraints.with()),
+  ),
+  streamRiskCeilings: read(
+    {},
+    each('riskCeiling', () => riskCeilings.with()),
+  ),
+  streamSafetyRules: read(
+    {},
+    each('safetyRule', () => safetyRules.with()),
+  ),
+  streamBusinessRules: read(
+    {},
+    each('businessRule', () => businessRules.with()),
+  ),
   updateRiskCeiling: write(
     { updates: byMask, update_mask: mask(riskCeilingPatch.paths) },
-    async (db, request) => ({
-      rowsAffected: await riskCeilingPatch.run(db, request.ceilingId, request),
-    }),
+    affected((request) => riskCeilingPatch.ask(request.ceilingId, request)),
     (request) => riskCeilingPatch.check(request.ceilingId, request),
   ),
-  resetRiskCeiling: write({ ceiling_id: fits(RiskCeiling, 'id') }, async (db, { ceilingId }) => ({
-    rowsAffected: await db.execute(resetRiskCeiling, [ceilingId]),
-  })),
+  resetRiskCeiling: write(
+    { ceiling_id: fits(RiskCeiling, 'id') },
+    affected(({ ceilingId }) => resetRiskCeiling.with(ceilingId)),
+  ),
   updateSafetyRule: write(
     { updates: byMask, update_mask: mask(safetyRulePatch.paths) },
-    async (db, request) => ({
-      rowsAffected: await safetyRulePatch.run(db, request.ruleId, request),
-    }),
+    affected((request) => safetyRulePatch.ask(request.ruleId, request)),
     (request) => safetyRulePatch.check(request.ruleId, request),
   ),
 } satisfies Part;

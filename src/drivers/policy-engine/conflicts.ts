@@ -8,11 +8,11 @@ import {
   type StreamConflictsRequest,
   UnresolvedConflictSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { affected, each, one, rows } from '../../statements/answers.ts';
 import { filteredList, where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
-import { each } from '../../statements/streams.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
 
@@ -28,7 +28,7 @@ const conflicts = (name: string, ...always: string[]) =>
     always,
     filters: { severityMin: where.number(`${of('severity')} >= ?`) },
     order: `${of('detected_at')}, ${of('id')}`,
-    map: conflict.map,
+    reading: conflict,
   });
 
 const allConflicts = conflicts('conflicts');
@@ -37,7 +37,7 @@ const openConflicts = conflicts('open_conflicts', `not ${of('resolved')}`);
 const unresolvedConflicts = statement(
   'policy_engine.unresolved_conflicts',
   `select ${unresolved.columns} from ${from} where not ${of('resolved')} order by ${of('detected_at')}, ${of('id')}`,
-  unresolved.map,
+  unresolved,
 );
 
 const resolveConflict = statement(
@@ -53,7 +53,7 @@ const newConflict = insert(PolicyConflict, InsertConflictRequestSchema, { defaul
 const insertConflict = statement(
   'policy_engine.insert_conflict',
   `${newConflict.text} returning ${conflict.columns}`,
-  conflict.map,
+  conflict,
 );
 
 const matching = (request: FetchConflictsRequest | StreamConflictsRequest) =>
@@ -61,24 +61,28 @@ const matching = (request: FetchConflictsRequest | StreamConflictsRequest) =>
 
 /** Conflicts between policies: found, listed, settled. */
 export const conflictRpcs = {
-  fetchConflicts: read({}, async (db, request) => {
-    const query = matching(request);
-    return { conflicts: await db.rows(query.statement, query.params) };
-  }),
-  streamConflicts: read({}, (db, request) => {
-    const query = matching(request);
-    return each(db.stream(query.statement, query.params), 'conflict');
-  }),
-  fetchUnresolvedConflicts: read({}, async (db) => ({ conflicts: await db.rows(unresolvedConflicts, []) })),
-  streamUnresolvedConflicts: read({}, (db) => each(db.stream(unresolvedConflicts, []), 'conflict')),
+  fetchConflicts: read(
+    {},
+    rows('conflicts', (request) => matching(request)),
+  ),
+  streamConflicts: read(
+    {},
+    each('conflict', (request) => matching(request)),
+  ),
+  fetchUnresolvedConflicts: read(
+    {},
+    rows('conflicts', () => unresolvedConflicts.with()),
+  ),
+  streamUnresolvedConflicts: read(
+    {},
+    each('conflict', () => unresolvedConflicts.with()),
+  ),
   resolveConflict: write(
     { conflict_id: fits(PolicyConflict, 'id'), resolved_by: fits(PolicyConflict, 'resolved_by') },
-    async (db, { conflictId, resolution, resolvedBy }) => ({
-      rowsAffected: await db.execute(resolveConflict, [conflictId, resolution, resolvedBy]),
-    }),
+    affected(({ conflictId, resolution, resolvedBy }) => resolveConflict.with(conflictId, resolution, resolvedBy)),
   ),
-  insertConflict: write(newConflict.rules, async (db, request) => ({
-    conflict: await db.one(insertConflict, newConflict.params(request)),
-    rowsAffected: 1n,
-  })),
+  insertConflict: write(
+    newConflict.rules,
+    one('conflict', (request) => insertConflict.with(...newConflict.params(request)), { rowsAffected: 1n }),
+  ),
 } satisfies Part;

@@ -7,9 +7,9 @@ import {
   PolicyDependencySchema,
   TypedDependencyEdgeSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { each, one, rows } from '../../statements/answers.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
-import { each } from '../../statements/streams.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
 
@@ -22,25 +22,25 @@ const typedEdge = projection(TypedDependencyEdgeSchema, PolicyDependency);
 const dependencies = statement(
   'policy_engine.dependencies',
   `select ${dependency.columns} from ${from} order by ${of('created_at')}, ${of('id')}`,
-  dependency.map,
+  dependency,
 );
 
 const allEdges = statement(
   'policy_engine.dependency_edges',
   `select ${edge.columns} from ${from} order by ${of('created_at')}, ${of('id')}`,
-  edge.map,
+  edge,
 );
 
 const activeEdges = statement(
   'policy_engine.active_dependency_edges',
   `select ${edge.columns} from ${from} where ${of('is_active')} order by ${of('created_at')}, ${of('id')}`,
-  edge.map,
+  edge,
 );
 
 const typedEdges = statement(
   'policy_engine.dependency_edges_with_type',
   `select ${typedEdge.columns} from ${from} where ${of('is_active')} order by ${of('created_at')}, ${of('id')}`,
-  typedEdge.map,
+  typedEdge,
 );
 
 const newDependency = insert(PolicyDependency, InsertDependencyRequestSchema);
@@ -55,14 +55,32 @@ const edges = (activeOnly = true) => (activeOnly ? activeEdges : allEdges);
 
 /** The dependency graph between policies, as stored. */
 export const dependencyRpcs = {
-  fetchDependencies: read({}, async (db) => ({ dependencies: await db.rows(dependencies, []) })),
-  streamDependencies: read({}, (db) => each(db.stream(dependencies, []), 'dependency')),
-  fetchDependencyEdges: read({}, async (db, { activeOnly }) => ({ edges: await db.rows(edges(activeOnly), []) })),
-  streamDependencyEdges: read({}, (db, { activeOnly }) => each(db.stream(edges(activeOnly), []), 'edge')),
-  fetchDependencyEdgesWithType: read({}, async (db) => ({ edges: await db.rows(typedEdges, []) })),
-  streamDependencyEdgesWithType: read({}, (db) => each(db.stream(typedEdges, []), 'edge')),
-  insertDependency: write(newDependency.rules, async (db, request) => ({
-    dependencyId: await db.one(insertDependency, newDependency.params(request)),
-    rowsAffected: 1n,
-  })),
+  fetchDependencies: read(
+    {},
+    rows('dependencies', () => dependencies.with()),
+  ),
+  streamDependencies: read(
+    {},
+    each('dependency', () => dependencies.with()),
+  ),
+  fetchDependencyEdges: read(
+    {},
+    rows('edges', ({ activeOnly }) => edges(activeOnly).with()),
+  ),
+  streamDependencyEdges: read(
+    {},
+    each('edge', ({ activeOnly }) => edges(activeOnly).with()),
+  ),
+  fetchDependencyEdgesWithType: read(
+    {},
+    rows('edges', () => typedEdges.with()),
+  ),
+  streamDependencyEdgesWithType: read(
+    {},
+    each('edge', () => typedEdges.with()),
+  ),
+  insertDependency: write(
+    newDependency.rules,
+    one('dependencyId', (request) => insertDependency.with(...newDependency.params(request)), { rowsAffected: 1n }),
+  ),
 } satisfies Part;

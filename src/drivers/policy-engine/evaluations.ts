@@ -3,11 +3,11 @@ import { firstText, statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
 import { Evaluation } from '../../entities/evaluation.ts';
 import { EvaluationSchema, InsertEvaluationRequestSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { each, one, row, rows } from '../../statements/answers.ts';
 import { filteredList, where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
-import { each } from '../../statements/streams.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
 
@@ -32,30 +32,31 @@ const evaluations = filteredList('policy_engine.evaluations', {
     since: where.instant(`${of('evaluated_at')} >= ?::timestamptz`),
   },
   order: `${of('evaluated_at')} desc, ${of('id')} desc`,
-  map: evaluation.map,
+  reading: evaluation,
 });
 
 const evaluationById = statement(
   'policy_engine.evaluation_by_id',
   `select ${evaluation.columns} from ${table(Evaluation)} where ${of('id')} = $1::uuid`,
-  evaluation.map,
+  evaluation,
 );
 
 /** What was decided about actions. */
 export const evaluationRpcs = {
-  insertEvaluation: write(newEvaluation.rules, async (db, request) => ({
-    evaluationId: await db.one(insertEvaluation, newEvaluation.params(request)),
-    rowsAffected: 1n,
-  })),
-  fetchEvaluations: read({ limit: page }, async (db, request) => {
-    const query = evaluations(request, { limit: request.limit ?? 100 });
-    return { evaluations: await db.rows(query.statement, query.params) };
-  }),
-  streamEvaluations: read({}, (db, request) => {
-    const query = evaluations(request);
-    return each(db.stream(query.statement, query.params), 'evaluation');
-  }),
-  fetchEvaluationById: read({ evaluation_id: fits(Evaluation, 'id') }, async (db, { evaluationId }) => ({
-    evaluation: await db.row(evaluationById, [evaluationId]),
-  })),
+  insertEvaluation: write(
+    newEvaluation.rules,
+    one('evaluationId', (request) => insertEvaluation.with(...newEvaluation.params(request)), { rowsAffected: 1n }),
+  ),
+  fetchEvaluations: read(
+    { limit: page },
+    rows('evaluations', (request) => evaluations(request, { limit: request.limit ?? 100 })),
+  ),
+  streamEvaluations: read(
+    {},
+    each('evaluation', (request) => evaluations(request)),
+  ),
+  fetchEvaluationById: read(
+    { evaluation_id: fits(Evaluation, 'id') },
+    row('evaluation', ({ evaluationId }) => evaluationById.with(evaluationId)),
+  ),
 } satisfies Part;

@@ -13,8 +13,8 @@ import {
   IntegrityTable,
   TemporalPolicyForIntegritySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { each, rows } from '../../statements/answers.ts';
 import { projection } from '../../statements/projection.ts';
-import { each } from '../../statements/streams.ts';
 import { read } from '../driver.ts';
 import type { Part } from './contract.ts';
 
@@ -46,28 +46,40 @@ const temporalPolicy = projection(TemporalPolicyForIntegritySchema, TemporalPoli
 const temporalPolicies = statement(
   'policy_engine.temporal_policies_for_integrity',
   `select ${temporalPolicy.columns} ${active(TemporalPolicy)}`,
-  temporalPolicy.map,
+  temporalPolicy,
 );
 
 const ethicalConstraint = projection(EthicalConstraintForIntegritySchema, EthicalConstraint);
 const ethicalConstraints = statement(
   'policy_engine.ethical_constraints_for_integrity',
   `select ${ethicalConstraint.columns} ${active(EthicalConstraint)}`,
-  ethicalConstraint.map,
+  ethicalConstraint,
 );
 
 /** What an engine reads to check that its policies are whole. */
 export const integrityRpcs = {
-  fetchActivePoliciesForIntegrity: read({}, async (db, request) => ({
-    names: await db.rows(namesOf(request.table), []),
-  })),
-  streamActivePoliciesForIntegrity: read({}, (db, request) => each(db.stream(namesOf(request.table), []), 'name')),
-  fetchTemporalPoliciesForIntegrity: read({}, async (db) => ({
-    temporalPolicies: await db.rows(temporalPolicies, []),
-  })),
-  streamTemporalPoliciesForIntegrity: read({}, (db) => each(db.stream(temporalPolicies, []), 'temporalPolicy')),
-  fetchEthicalConstraintsForIntegrity: read({}, async (db) => ({
-    ethicalConstraints: await db.rows(ethicalConstraints, []),
-  })),
-  streamEthicalConstraintsForIntegrity: read({}, (db) => each(db.stream(ethicalConstraints, []), 'ethicalConstraint')),
+  fetchActivePoliciesForIntegrity: read(
+    {},
+    rows('names', (request) => namesOf(request.table).with()),
+  ),
+  streamActivePoliciesForIntegrity: read(
+    {},
+    each('name', (request) => namesOf(request.table).with()),
+  ),
+  fetchTemporalPoliciesForIntegrity: read(
+    {},
+    rows('temporalPolicies', () => temporalPolicies.with()),
+  ),
+  streamTemporalPoliciesForIntegrity: read(
+    {},
+    each('temporalPolicy', () => temporalPolicies.with()),
+  ),
+  fetchEthicalConstraintsForIntegrity: read(
+    {},
+    rows('ethicalConstraints', () => ethicalConstraints.with()),
+  ),
+  streamEthicalConstraintsForIntegrity: read(
+    {},
+    each('ethicalConstraint', () => ethicalConstraints.with()),
+  ),
 } satisfies Part;

@@ -8,9 +8,10 @@ import {
   type NewTemporalMetricEventSchema,
   RecordTemporalMetricEventResponseSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { affected, reply } from '../../statements/answers.ts';
 import { fits } from '../../statements/fits.ts';
 import { typeOf } from '../../statements/parameters.ts';
-import { rowMapper } from '../../statements/projection.ts';
+import { rowsOf } from '../../statements/projection.ts';
 import { write } from '../driver.ts';
 import type { Part } from './contract.ts';
 
@@ -46,7 +47,7 @@ const insertEvents = statement(
     .map((name) => `${column(TemporalMetricEvent, name)} ${typeOf(TemporalMetricEvent, name)}`)
     .join(', ')})
   returning id, occurred_at`,
-  rowMapper(
+  rowsOf(
     RecordTemporalMetricEventResponseSchema,
     RecordTemporalMetricEventResponseSchema.fields.filter(({ name }) => name !== 'rows_affected'),
   ),
@@ -80,12 +81,15 @@ const asJson = (event: NewTemporalMetricEvent): Readonly<Record<(typeof names)[n
 
 /** Recording what temporal policies measure. */
 export const metricEventRpcs = {
-  recordTemporalMetricEvent: write({ event: required(), ...nested('event', eventRules) }, async (db, { event }) => {
-    const stored = await db.one(insertEvents, [JSON.stringify([asJson(event!)])]);
-    return { ...stored, rowsAffected: 1n };
-  }),
-  recordTemporalMetricEvents: write({ events: notTooMany, ...nested('events', eventRules) }, async (db, { events }) => {
-    if (events.length === 0) return { rowsAffected: 0n };
-    return { rowsAffected: await db.execute(insertEvents, [JSON.stringify(events.map(asJson))]) };
-  }),
+  recordTemporalMetricEvent: write(
+    { event: required(), ...nested('event', eventRules) },
+    reply(
+      ({ event }) => insertEvents.with(JSON.stringify([asJson(event!)])),
+      ([stored]) => ({ ...stored!, rowsAffected: 1n }),
+    ),
+  ),
+  recordTemporalMetricEvents: write(
+    { events: notTooMany, ...nested('events', eventRules) },
+    affected(({ events }) => (events.length === 0 ? undefined : insertEvents.with(JSON.stringify(events.map(asJson))))),
+  ),
 } satisfies Part;

@@ -8,7 +8,8 @@ import {
   FetchTemporalStatsResponseSchema,
   FetchTemporalStorageStatsResponseSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
-import { rowMapper } from '../../statements/projection.ts';
+import { affected, response } from '../../statements/answers.ts';
+import { rowsOf } from '../../statements/projection.ts';
 import { sumOf } from '../../statements/sums.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
@@ -106,16 +107,12 @@ const compact = statement(
     returning 1
   )
   select (select count(*) from moved), (select count(*) from written)`,
-  rowMapper(CompactTemporalEventsResponseSchema),
+  rowsOf(CompactTemporalEventsResponseSchema),
 );
 
 const counts = `(select count(*) from ${events}), (select count(*) from ${windows})`;
 
-const stats = statement(
-  'policy_engine.temporal_stats',
-  `select ${counts}`,
-  rowMapper(FetchTemporalStatsResponseSchema),
-);
+const stats = statement('policy_engine.temporal_stats', `select ${counts}`, rowsOf(FetchTemporalStatsResponseSchema));
 
 const storageStats = statement(
   'policy_engine.temporal_storage_stats',
@@ -125,21 +122,29 @@ const storageStats = statement(
     (select count(distinct ${event('policy_id')}) from ${events}),
     pg_size_pretty(pg_total_relation_size('${events}'::regclass)),
     pg_size_pretty(pg_total_relation_size('${windows}'::regclass))`,
-  rowMapper(FetchTemporalStorageStatsResponseSchema),
+  rowsOf(FetchTemporalStorageStatsResponseSchema),
 );
 
 /** Keeping the event table small, and seeing how large it is. */
 export const metricMaintenanceRpcs = {
-  deleteOldTemporalEvents: write({ retention_hours: hours }, async (db, { retentionHours }) => ({
-    rowsAffected: await db.execute(deleteOld, [retentionHours]),
-  })),
+  deleteOldTemporalEvents: write(
+    { retention_hours: hours },
+    affected(({ retentionHours }) => deleteOld.with(retentionHours)),
+  ),
   compactTemporalEvents: write(
     { compact_hours: hours, retention_hours: hours },
-    async (db, { compactHours, retentionHours }) => await db.one(compact, [compactHours, retentionHours]),
+    response(({ compactHours, retentionHours }) => compact.with(compactHours, retentionHours)),
   ),
-  capTemporalEvents: write({}, async (db, { maxPerPolicy }) => ({
-    rowsAffected: await db.execute(cap, [maxPerPolicy]),
-  })),
-  fetchTemporalStats: read({}, async (db) => await db.one(stats, [])),
-  fetchTemporalStorageStats: read({}, async (db) => await db.one(storageStats, [])),
+  capTemporalEvents: write(
+    {},
+    affected(({ maxPerPolicy }) => cap.with(maxPerPolicy)),
+  ),
+  fetchTemporalStats: read(
+    {},
+    response(() => stats.with()),
+  ),
+  fetchTemporalStorageStats: read(
+    {},
+    response(() => storageStats.with()),
+  ),
 } satisfies Part;

@@ -7,10 +7,10 @@ import {
   FetchTemporalMetricTotalResponseSchema,
   TemporalMetricWindowSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { each, one, response, rows } from '../../statements/answers.ts';
 import { filteredList, nonEmpty, where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
-import { projection, rowMapper } from '../../statements/projection.ts';
-import { each } from '../../statements/streams.ts';
+import { projection, rowsOf } from '../../statements/projection.ts';
 import { sumOf } from '../../statements/sums.ts';
 import { read } from '../driver.ts';
 import type { Part } from './contract.ts';
@@ -34,7 +34,7 @@ const metricSum = statement(
 const owned = (of: (name: 'agent_id' | 'tenant_id') => string): string =>
   `($3::text is null or ${of('agent_id')} = $3) and ($4::text is null or ${of('tenant_id')} = $4)`;
 
-const totalParts = rowMapper(
+const totalParts = rowsOf(
   FetchTemporalMetricTotalResponseSchema,
   FetchTemporalMetricTotalResponseSchema.fields.filter(({ name }) => name !== 'total'),
 );
@@ -53,7 +53,7 @@ const metricTotal = statement(
     where ${window('policy_id')} = $1::uuid and ${window('window_end')} > ${CUTOFF} and ${owned(window)}
   ) windows`,
   (row, notes) => {
-    const parts = totalParts(row, notes);
+    const parts = totalParts.map(row, notes);
     return { ...parts, total: parts.eventSum + parts.windowSum + parts.partialWindowSum };
   },
 );
@@ -69,32 +69,29 @@ const metricWindows = filteredList('policy_engine.temporal_metric_windows', {
     since: where.instant(`${window('window_end')} > ?::timestamptz`),
   },
   order: `${window('window_start')} desc, ${window('id')} desc`,
-  map: metricWindow.map,
+  reading: metricWindow,
 });
 
 const policyId = fits(TemporalMetricWindow, 'policy_id');
 
 /** What temporal policies have measured. */
 export const metricSumRpcs = {
-  fetchTemporalMetricSum: read({ policy_id: policyId, window_seconds: windowSeconds }, async (db, request) => ({
-    total: await db.one(metricSum, [request.policyId, request.windowSeconds]),
-  })),
+  fetchTemporalMetricSum: read(
+    { policy_id: policyId, window_seconds: windowSeconds },
+    one('total', (request) => metricSum.with(request.policyId, request.windowSeconds)),
+  ),
   fetchTemporalMetricTotal: read(
     { policy_id: policyId, window_seconds: windowSeconds },
-    async (db, request) =>
-      await db.one(metricTotal, [
-        request.policyId,
-        request.windowSeconds,
-        nonEmpty(request.agentId),
-        nonEmpty(request.tenantId),
-      ]),
+    response((request) =>
+      metricTotal.with(request.policyId, request.windowSeconds, nonEmpty(request.agentId), nonEmpty(request.tenantId)),
+    ),
   ),
-  fetchTemporalMetricWindows: read({ policy_id: policyId, limit: page }, async (db, request) => {
-    const query = metricWindows(request, { limit: request.limit ?? 100 });
-    return { windows: await db.rows(query.statement, query.params) };
-  }),
-  streamTemporalMetricWindows: read({ policy_id: policyId }, (db, request) => {
-    const query = metricWindows(request);
-    return each(db.stream(query.statement, query.params), 'window');
-  }),
+  fetchTemporalMetricWindows: read(
+    { policy_id: policyId, limit: page },
+    rows('windows', (request) => metricWindows(request, { limit: request.limit ?? 100 })),
+  ),
+  streamTemporalMetricWindows: read(
+    { policy_id: policyId },
+    each('window', (request) => metricWindows(request)),
+  ),
 } satisfies Part;

@@ -6,10 +6,10 @@ import {
   InsertProvenanceRequestSchema,
   ProvenanceEntrySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { each, one, rows } from '../../statements/answers.ts';
 import { filteredList, where } from '../../statements/filters.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
-import { each } from '../../statements/streams.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
 
@@ -28,21 +28,21 @@ const provenance = filteredList('policy_engine.provenance', {
   select: `select ${entry.columns} from ${table(PolicyProvenance)}`,
   filters: { policyVersion: where.text(`${of('policy_version')} = ?`) },
   order: `${of('changed_at')} desc, ${of('id')} desc`,
-  map: entry.map,
+  reading: entry,
 });
 
 /** Who changed which policy, and why. */
 export const provenanceRpcs = {
-  insertProvenance: write(newEntry.rules, async (db, request) => ({
-    provenanceId: await db.one(insertProvenance, newEntry.params(request)),
-    rowsAffected: 1n,
-  })),
-  fetchProvenance: read({ limit: page }, async (db, { policyVersion, limit = 50 }) => {
-    const query = provenance({ policyVersion }, { limit });
-    return { provenance: await db.rows(query.statement, query.params) };
-  }),
-  streamProvenance: read({}, (db, { policyVersion }) => {
-    const query = provenance({ policyVersion });
-    return each(db.stream(query.statement, query.params), 'provenance');
-  }),
+  insertProvenance: write(
+    newEntry.rules,
+    one('provenanceId', (request) => insertProvenance.with(...newEntry.params(request)), { rowsAffected: 1n }),
+  ),
+  fetchProvenance: read(
+    { limit: page },
+    rows('provenance', ({ policyVersion, limit = 50 }) => provenance({ policyVersion }, { limit })),
+  ),
+  streamProvenance: read(
+    {},
+    each('provenance', ({ policyVersion }) => provenance({ policyVersion })),
+  ),
 } satisfies Part;

@@ -5,6 +5,7 @@ import {
   InsertSnapshotRequestSchema,
   PolicySetSnapshotSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { affected, row } from '../../statements/answers.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
@@ -17,7 +18,7 @@ const snapshotById = statement(
   'policy_engine.snapshot_by_id',
   `select ${snapshot.columns} from ${table(Snapshot)} where ${of('snapshot_id')} = $1
   order by ${of('created_at')} desc, ${of('id')} desc limit 1`,
-  snapshot.map,
+  snapshot,
 );
 
 const newSnapshot = insert(Snapshot, InsertSnapshotRequestSchema, { constants: { created_at: 'now()' } });
@@ -26,8 +27,12 @@ const insertSnapshot = statement('policy_engine.insert_snapshot', newSnapshot.te
 
 /** Stored snapshots of a policy set. */
 export const snapshotRpcs = {
-  fetchSnapshotById: read({}, async (db, { snapshotId }) => ({ snapshot: await db.row(snapshotById, [snapshotId]) })),
-  insertSnapshot: write(newSnapshot.rules, async (db, request) => ({
-    rowsAffected: await db.execute(insertSnapshot, newSnapshot.params(request)),
-  })),
+  fetchSnapshotById: read(
+    {},
+    row('snapshot', ({ snapshotId }) => snapshotById.with(snapshotId)),
+  ),
+  insertSnapshot: write(
+    newSnapshot.rules,
+    affected((request) => insertSnapshot.with(...newSnapshot.params(request))),
+  ),
 } satisfies Part;

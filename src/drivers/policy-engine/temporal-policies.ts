@@ -8,11 +8,11 @@ import {
   TemporalPolicySchema,
   TemporalUtilizationBasisSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { each, one, row, rows } from '../../statements/answers.ts';
 import { filteredList, where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
-import { each } from '../../statements/streams.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
 
@@ -27,7 +27,7 @@ const temporalPolicies = (name: string, ...always: string[]) =>
     always,
     filters: { metric: where.text(`${of('metric')} = ?`) },
     order: `${of('created_at')}, ${of('id')}`,
-    map: temporalPolicy.map,
+    reading: temporalPolicy,
   });
 
 const allPolicies = temporalPolicies('temporal_policies');
@@ -36,7 +36,7 @@ const activePolicies = temporalPolicies('active_temporal_policies', of('is_activ
 const utilizationBasis = statement(
   'policy_engine.temporal_policy_for_utilization',
   `select ${basis.columns} from ${table(TemporalPolicy)} where ${of('id')} = $1::uuid`,
-  basis.map,
+  basis,
 );
 
 const newPolicy = insert(TemporalPolicy, InsertTemporalPolicyRequestSchema);
@@ -52,19 +52,20 @@ const matching = (request: FetchTemporalPoliciesRequest | StreamTemporalPolicies
 
 /** Bounds on a metric over time. */
 export const temporalPolicyRpcs = {
-  fetchTemporalPolicies: read({}, async (db, request) => {
-    const query = matching(request);
-    return { temporalPolicies: await db.rows(query.statement, query.params) };
-  }),
-  streamTemporalPolicies: read({}, (db, request) => {
-    const query = matching(request);
-    return each(db.stream(query.statement, query.params), 'temporalPolicy');
-  }),
-  fetchTemporalPolicyForUtilization: read({ policy_id: fits(TemporalPolicy, 'id') }, async (db, { policyId }) => ({
-    utilization: await db.row(utilizationBasis, [policyId]),
-  })),
-  insertTemporalPolicy: write(newPolicy.rules, async (db, request) => ({
-    policyId: await db.one(insertTemporalPolicy, newPolicy.params(request)),
-    rowsAffected: 1n,
-  })),
+  fetchTemporalPolicies: read(
+    {},
+    rows('temporalPolicies', (request) => matching(request)),
+  ),
+  streamTemporalPolicies: read(
+    {},
+    each('temporalPolicy', (request) => matching(request)),
+  ),
+  fetchTemporalPolicyForUtilization: read(
+    { policy_id: fits(TemporalPolicy, 'id') },
+    row('utilization', ({ policyId }) => utilizationBasis.with(policyId)),
+  ),
+  insertTemporalPolicy: write(
+    newPolicy.rules,
+    one('policyId', (request) => insertTemporalPolicy.with(...newPolicy.params(request)), { rowsAffected: 1n }),
+  ),
 } satisfies Part;

@@ -11,6 +11,7 @@ import {
   PolicySetVersionSummarySchema,
   type PolicySetVersion as VersionMessage,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { affected, one, row, rows } from '../../statements/answers.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
@@ -29,25 +30,25 @@ const snapshots = projection(PolicySetVersionSnapshotsSchema, PolicySetVersion);
 const allVersions = statement(
   'policy_engine.policy_versions',
   `select ${version.columns} from ${from} order by ${NEWEST_FIRST} limit $1`,
-  version.map,
+  version,
 );
 
 const versionsInStanding = statement(
   'policy_engine.policy_versions_not_rolled_back',
   `select ${version.columns} from ${from} where ${of('rolled_back_at')} is null order by ${NEWEST_FIRST} limit $1`,
-  version.map,
+  version,
 );
 
 const activeVersion = statement(
   'policy_engine.current_active_version',
   `select ${summary.columns} from ${from} where ${of('is_active')} order by ${NEWEST_FIRST} limit 1`,
-  summary.map,
+  summary,
 );
 
 const versionById = statement(
   'policy_engine.policy_version_by_id',
   `select ${summary.columns} from ${from} where ${of('id')} = $1::uuid`,
-  summary.map,
+  summary,
 );
 
 /** $1: the id or null, $2: the version text. A row with the id comes first. */
@@ -57,13 +58,13 @@ const TARGET_ORDER = `coalesce(${of('id')} = $1::uuid, false) desc, ${NEWEST_FIR
 const versionByIdOrVersion = statement(
   'policy_engine.policy_version_by_id_or_version',
   `select ${state.columns} from ${from} where ${TARGET_MATCH} order by ${TARGET_ORDER} limit 1`,
-  state.map,
+  state,
 );
 
 const versionForRollback = statement(
   'policy_engine.version_for_rollback',
   `select ${snapshots.columns} from ${from} where ${of('version')} = $1 order by ${NEWEST_FIRST} limit 1`,
-  snapshots.map,
+  snapshots,
 );
 
 const deactivateAll = statement(
@@ -120,7 +121,7 @@ const exclusively = (name: string, others: { readonly at: string; readonly by: s
         present.is_active or v.id = target.id as changed
     )
     select ${version.columns} from written where changed`,
-    version.map,
+    version,
   );
 
 const activateExclusively = exclusively('policy_engine.activate_version_exclusively', {
@@ -150,28 +151,44 @@ const switched = async (
 
 /** Versions of the policy set. */
 export const versionRpcs = {
-  fetchPolicyVersions: read({ limit: page }, async (db, { includeInactive, limit = 20 }) => ({
-    policyVersions: await db.rows(includeInactive ? allVersions : versionsInStanding, [limit]),
-  })),
-  fetchCurrentActiveVersion: read({}, async (db) => ({ policyVersion: await db.row(activeVersion, []) })),
-  fetchPolicyVersionById: read({ version_id: fits(PolicySetVersion, 'id') }, async (db, { versionId }) => ({
-    policyVersion: await db.row(versionById, [versionId]),
-  })),
-  fetchPolicyVersionByIdOrVersion: read({}, async (db, { versionId }) => ({
-    policyVersion: await db.row(versionByIdOrVersion, target(versionId)),
-  })),
-  fetchVersionForRollback: read({}, async (db, request) => ({
-    policyVersion: await db.row(versionForRollback, [request.version]),
-  })),
-  deactivateAllVersions: write({}, async (db) => ({ rowsAffected: await db.execute(deactivateAll, []) })),
-  insertPolicyVersion: write(newVersion.rules, async (db, request) => ({
-    versionId: await db.one(insertVersion, newVersion.params(request)),
-    rowsAffected: 1n,
-  })),
-  markVersionRolledBack: write({ by: fits(PolicySetVersion, 'rolled_back_by') }, async (db, { by }) => ({
-    rowsAffected: await db.execute(markRolledBack, [by]),
-  })),
-  activateVersion: write({}, async (db, request) => ({ rowsAffected: await db.execute(activate, [request.version]) })),
+  fetchPolicyVersions: read(
+    { limit: page },
+    rows('policyVersions', ({ includeInactive, limit = 20 }) =>
+      (includeInactive ? allVersions : versionsInStanding).with(limit),
+    ),
+  ),
+  fetchCurrentActiveVersion: read(
+    {},
+    row('policyVersion', () => activeVersion.with()),
+  ),
+  fetchPolicyVersionById: read(
+    { version_id: fits(PolicySetVersion, 'id') },
+    row('policyVersion', ({ versionId }) => versionById.with(versionId)),
+  ),
+  fetchPolicyVersionByIdOrVersion: read(
+    {},
+    row('policyVersion', ({ versionId }) => versionByIdOrVersion.with(...target(versionId))),
+  ),
+  fetchVersionForRollback: read(
+    {},
+    row('policyVersion', (request) => versionForRollback.with(request.version)),
+  ),
+  deactivateAllVersions: write(
+    {},
+    affected(() => deactivateAll.with()),
+  ),
+  insertPolicyVersion: write(
+    newVersion.rules,
+    one('versionId', (request) => insertVersion.with(...newVersion.params(request)), { rowsAffected: 1n }),
+  ),
+  markVersionRolledBack: write(
+    { by: fits(PolicySetVersion, 'rolled_back_by') },
+    affected(({ by }) => markRolledBack.with(by)),
+  ),
+  activateVersion: write(
+    {},
+    affected((request) => activate.with(request.version)),
+  ),
   activateVersionExclusively: write({}, async (db, { versionId }) => {
     const { others, ...rest } = await switched(db, activateExclusively, target(versionId));
     return { ...rest, deactivated: others };

@@ -3,11 +3,11 @@ import { firstText, statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
 import { Violation } from '../../entities/violation.ts';
 import { InsertViolationRequestSchema, PolicyViolationSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { affected, each, one, row, rows } from '../../statements/answers.ts';
 import { filteredList, where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
-import { each } from '../../statements/streams.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
 
@@ -32,13 +32,13 @@ const violations = filteredList('policy_engine.violations', {
     since: where.instant(`${of('detected_at')} >= ?::timestamptz`),
   },
   order: `${of('detected_at')} desc, ${of('id')} desc`,
-  map: violation.map,
+  reading: violation,
 });
 
 const violationById = statement(
   'policy_engine.violation_by_id',
   `select ${violation.columns} from ${table(Violation)} where ${of('id')} = $1::uuid`,
-  violation.map,
+  violation,
 );
 
 const acknowledge = statement(
@@ -49,22 +49,24 @@ const acknowledge = statement(
 
 /** What evaluations found to be against a policy. */
 export const violationRpcs = {
-  insertViolation: write(newViolation.rules, async (db, request) => ({
-    violationId: await db.one(insertViolation, newViolation.params(request)),
-    rowsAffected: 1n,
-  })),
-  fetchViolations: read({ limit: page }, async (db, request) => {
-    const query = violations(request, { limit: request.limit ?? 100 });
-    return { violations: await db.rows(query.statement, query.params) };
-  }),
-  streamViolations: read({}, (db, request) => {
-    const query = violations(request);
-    return each(db.stream(query.statement, query.params), 'violation');
-  }),
-  fetchViolationById: read({ violation_id: fits(Violation, 'id') }, async (db, { violationId }) => ({
-    violation: await db.row(violationById, [violationId]),
-  })),
-  updateViolationAcknowledged: write({ violation_id: fits(Violation, 'id') }, async (db, { violationId, notes }) => ({
-    rowsAffected: await db.execute(acknowledge, [violationId, notes]),
-  })),
+  insertViolation: write(
+    newViolation.rules,
+    one('violationId', (request) => insertViolation.with(...newViolation.params(request)), { rowsAffected: 1n }),
+  ),
+  fetchViolations: read(
+    { limit: page },
+    rows('violations', (request) => violations(request, { limit: request.limit ?? 100 })),
+  ),
+  streamViolations: read(
+    {},
+    each('violation', (request) => violations(request)),
+  ),
+  fetchViolationById: read(
+    { violation_id: fits(Violation, 'id') },
+    row('violation', ({ violationId }) => violationById.with(violationId)),
+  ),
+  updateViolationAcknowledged: write(
+    { violation_id: fits(Violation, 'id') },
+    affected(({ violationId, notes }) => acknowledge.with(violationId, notes)),
+  ),
 } satisfies Part;

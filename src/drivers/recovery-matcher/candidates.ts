@@ -13,9 +13,10 @@ import {
   RecoveryCandidateSchema,
   type RecoveryMatcherService,
 } from '../../gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
+import { each, one, response, rows } from '../../statements/answers.ts';
+import { document, lowerEnumText } from '../../statements/codecs.ts';
 import { filteredCount, filteredList, where } from '../../statements/filters.ts';
-import { document, lowerEnumText, projection, rowMapper } from '../../statements/projection.ts';
-import { each } from '../../statements/streams.ts';
+import { projection, rowsOf } from '../../statements/projection.ts';
 import { type Rpcs, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
@@ -61,7 +62,7 @@ const candidates = filteredList('recovery_matcher.candidates', {
   select: `select ${candidate.columns} from ${table(RecoveryCandidate)}`,
   filters,
   order: `${of('created_at')} desc, ${of('id')} desc`,
-  map: candidate.map,
+  reading: candidate,
 });
 
 const candidateCount = filteredCount('recovery_matcher.count_candidates', {
@@ -75,7 +76,7 @@ const countByStatus = statement(
     .map(({ name }) => `count(*) filter (where ${of('decision')} = '${name}')`)
     .join(', ')}
   from ${table(RecoveryCandidate)}`,
-  rowMapper(CountByStatusResponseSchema),
+  rowsOf(CountByStatusResponseSchema),
 );
 
 const audit = columnList(RecoveryCandidateAudit, [
@@ -103,7 +104,7 @@ const decide = statement(
     select found_id, $2::text, $3::text, old_decision, $2::text, $4::text from found
   )
   select * from decided`,
-  candidate.map,
+  candidate,
 );
 
 const ofStatus = (status: string | undefined): string | undefined => {
@@ -118,19 +119,24 @@ const noCandidate = (id: number): RpcError =>
 
 /** Candidates: lists, counts and decisions. */
 export const candidateRpcs = {
-  getCandidates: read({ limit: page, offset: page }, async (db, { status, limit = 50, offset = 0 }) => {
-    const query = candidates({ decision: ofStatus(status) }, { limit, offset });
-    return { candidates: await db.rows(query.statement, query.params) };
-  }),
-  streamCandidates: read({}, (db, { status }) => {
-    const query = candidates({ decision: ofStatus(status) });
-    return each(db.stream(query.statement, query.params), 'candidate');
-  }),
-  countCandidates: read({}, async (db, { status }) => {
-    const query = candidateCount({ decision: ofStatus(status) });
-    return { count: await db.one(query.statement, query.params) };
-  }),
-  countByStatus: read({}, async (db) => await db.one(countByStatus, [])),
+  getCandidates: read(
+    { limit: page, offset: page },
+    rows('candidates', ({ status, limit = 50, offset = 0 }) =>
+      candidates({ decision: ofStatus(status) }, { limit, offset }),
+    ),
+  ),
+  streamCandidates: read(
+    {},
+    each('candidate', ({ status }) => candidates({ decision: ofStatus(status) })),
+  ),
+  countCandidates: read(
+    {},
+    one('count', ({ status }) => candidateCount({ decision: ofStatus(status) })),
+  ),
+  countByStatus: read(
+    {},
+    response(() => countByStatus.with()),
+  ),
   approveCandidate: write(
     {
       decision: (value: CandidateDecision) =>

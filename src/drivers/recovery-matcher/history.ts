@@ -30,7 +30,7 @@ const similarFailures = statement(
   `select ${similarFailure.columns} from ${table(FailureMatch)}
   where ${failure('error_code')} = $1 and ${failure('recovery_suggestion')} is not null
   order by ${failure('created_at')} desc, ${failure('id')} desc limit ${SIMILAR_FAILURES}`,
-  similarFailure.map,
+  similarFailure,
 );
 
 const occurrences = statement(
@@ -83,7 +83,7 @@ const mostSimilar = statement(
   ) angle
   where cardinality(${entry('embedding')}) = cardinality($1::double precision[]) and angle.cosine < 'NaN'
   order by angle.cosine desc, ${entry('id')} limit 1`,
-  knownFailure.map,
+  knownFailure,
 );
 
 /**

@@ -1,6 +1,7 @@
 import { refuse } from '../../contract/errors.ts';
 import { type Rules, uuid } from '../../contract/rules.ts';
 import type { Session } from '../../database/session.ts';
+import { abortSignalOf } from '../../database/signal.ts';
 import { jsonToValue } from '../../database/values.ts';
 import {
   RecoveryMatcherService,
@@ -61,6 +62,9 @@ const asked = async <T>(services: Services, layer: string, ask: () => Promise<T>
   }
 };
 
+/** As what a provider takes. */
+const stopOf = ({ signal }: CallContext): AbortSignal | undefined => signal && abortSignalOf(signal);
+
 const hybrid = (services: Services, db: Session, failure: Failure, call: CallContext): Promise<MatchResult> => {
   const { cache, embeddings, model } = services;
   return suggestHybrid(failure, {
@@ -68,13 +72,13 @@ const hybrid = (services: Services, db: Session, failure: Failure, call: CallCon
     mostSimilar:
       embeddings &&
       (async (message) => {
-        const vector = await asked(services, 'embedding', () => embeddings.embed(message, call.signal));
+        const vector = await asked(services, 'embedding', () => embeddings.embed(message, stopOf(call)));
         return vector && mostSimilarFailure(db, call, services, vector);
       }),
     advise:
       model &&
       (async (errorCode, message) => {
-        const text = await asked(services, 'llm', () => model.complete(advicePrompt(errorCode, message), call.signal));
+        const text = await asked(services, 'llm', () => model.complete(advicePrompt(errorCode, message), stopOf(call)));
         if (text === undefined) return undefined;
         const advice = parseAdvice(text);
         if (!advice) services.warn('llm', 'the answer holds no advice');

@@ -20,10 +20,12 @@ import {
   type UpsertRecoveryCandidateRequest,
   UpsertRecoveryCandidateResponseSchema,
 } from '../../gen/hoc/cus/policies/v1/recovery_write_pb.ts';
+import { affected, one, row, rows } from '../../statements/answers.ts';
+import { lowerEnumText } from '../../statements/codecs.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert, overwriting } from '../../statements/insert.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams, patchUpdate } from '../../statements/patch.ts';
-import { lowerEnumText, projection, rowMapper } from '../../statements/projection.ts';
+import { projection, rowsOf } from '../../statements/projection.ts';
 import { driver, read, write } from '../driver.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
 
@@ -38,7 +40,7 @@ const ingest = statement(
     // A row that this statement has made has no other version.
     returning: 'candidate.id, candidate.xmax = 0, candidate.occurrence_count',
   }),
-  rowMapper(UpsertRecoveryCandidateResponseSchema),
+  rowsOf(UpsertRecoveryCandidateResponseSchema),
 );
 
 const key = projection(CandidateKeySchema, RecoveryCandidate);
@@ -46,7 +48,7 @@ const key = projection(CandidateKeySchema, RecoveryCandidate);
 const candidateByKey = statement(
   'recovery_write.candidate_by_idempotency_key',
   `select ${key.columns} from ${table(RecoveryCandidate)} where ${candidate('idempotency_key')} = $1::uuid`,
-  key.map,
+  key,
 );
 
 const enqueue = statement(
@@ -59,7 +61,7 @@ const claim = statement(
   'recovery_write.claim_work',
   `select ${ClaimedWorkSchema.fields.map(({ name }) => name).join(', ')}
   from m10_recovery.claim_work($1::text, $2::integer) order by priority desc, work_id`,
-  rowMapper(ClaimedWorkSchema),
+  rowsOf(ClaimedWorkSchema),
 );
 
 const complete = statement(
@@ -188,49 +190,53 @@ export const recoveryWrite = driver(RecoveryWriteService, {
   ),
   getCandidateByIdempotencyKey: read(
     { idempotency_key: fits(RecoveryCandidate, 'idempotency_key') },
-    async (db, { idempotencyKey }) => ({ candidate: await db.row(candidateByKey, [idempotencyKey]) }),
+    row('candidate', ({ idempotencyKey }) => candidateByKey.with(idempotencyKey)),
   ),
   enqueueEvaluationDbFallback: write(
     { candidate_id: given, idempotency_key: fits(RecoveryCandidate, 'idempotency_key') },
-    async (db, { candidateId, idempotencyKey, priority = 0 }) => ({
-      enqueued: true,
-      workId: await db.one(enqueue, [candidateId, idempotencyKey, priority]),
-    }),
+    one(
+      'workId',
+      ({ candidateId, idempotencyKey, priority = 0 }) => enqueue.with(candidateId, idempotencyKey, priority),
+      {
+        enqueued: true,
+      },
+    ),
   ),
   updateRecoveryCandidate: write(
     { updates: byMask, update_mask: required(all(mask(candidatePaths), filled)) },
-    async (db, { candidateId, updates, updateMask }) => {
+    affected(({ candidateId, updates, updateMask }) => {
       const values = patchParams(RecoveryCandidatePatchSchema, updates, updateMask!.paths, lowerEnumText);
-      return { rowsAffected: await db.execute(updateCandidate, [candidateId, ...values]) };
-    },
+      return updateCandidate.with(candidateId, ...values);
+    }),
     patchCheck(RecoveryCandidatePatchSchema, { confidence: rate }, notNull(RecoveryCandidate, ['decision'])),
   ),
-  insertSuggestionProvenance: write({ ...newProvenance.rules, suggestion_id: given }, async (db, request) => ({
-    provenanceId: await db.one(insertProvenance, newProvenance.params(request)),
-    rowsAffected: 1n,
-  })),
-  claimWork: write({ worker_id: filled, batch_size: page }, async (db, { workerId, batchSize = 10 }) => ({
-    work: await db.rows(claim, [workerId, batchSize]),
-  })),
-  completeWork: write({}, async (db, { workId, success = true, error }) => ({
-    found: await db.one(complete, [workId, success, error]),
-  })),
-  releaseStalledWork: write({}, async (db, { stalledSeconds = 300 }) => ({
-    rowsAffected: await db.one(release, [stalledSeconds]),
-  })),
-  insertFailureMatch: write(newFailure.rules, async (db, request) => ({
-    failureMatchId: await db.one(insertFailure, newFailure.params(request)),
-    rowsAffected: 1n,
-  })),
+  insertSuggestionProvenance: write(
+    { ...newProvenance.rules, suggestion_id: given },
+    one('provenanceId', (request) => insertProvenance.with(...newProvenance.params(request)), { rowsAffected: 1n }),
+  ),
+  claimWork: write(
+    { worker_id: filled, batch_size: page },
+    rows('work', ({ workerId, batchSize = 10 }) => claim.with(workerId, batchSize)),
+  ),
+  completeWork: write(
+    {},
+    one('found', ({ workId, success = true, error }) => complete.with(workId, success, error)),
+  ),
+  releaseStalledWork: write(
+    {},
+    one('rowsAffected', ({ stalledSeconds = 300 }) => release.with(stalledSeconds)),
+  ),
+  insertFailureMatch: write(
+    newFailure.rules,
+    one('failureMatchId', (request) => insertFailure.with(...newFailure.params(request)), { rowsAffected: 1n }),
+  ),
   updateFailureMatch: write(
     { updates: byMask, update_mask: mask(failurePatch.paths) },
-    async (db, request) => ({
-      rowsAffected: await failurePatch.run(db, request.failureMatchId, request),
-    }),
+    affected((request) => failurePatch.ask(request.failureMatchId, request)),
     (request) => failurePatch.check(request.failureMatchId, request),
   ),
-  upsertFailureCatalogEntry: write({ id: filled, success_rate: rate }, async (db, request) => ({
-    isInsert: await db.one(upsertCatalogEntry, newEntry.params(request)),
-    rowsAffected: 1n,
-  })),
+  upsertFailureCatalogEntry: write(
+    { id: filled, success_rate: rate },
+    one('isInsert', (request) => upsertCatalogEntry.with(...newEntry.params(request)), { rowsAffected: 1n }),
+  ),
 });

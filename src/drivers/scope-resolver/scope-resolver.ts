@@ -14,11 +14,13 @@ import {
   ScopeResolverService,
   ScopeTypeSchema,
 } from '../../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
+import { affected, one, row, rows } from '../../statements/answers.ts';
 import { cell, cells } from '../../statements/cells.ts';
+import { lowerEnumText } from '../../statements/codecs.ts';
 import { filteredList, where } from '../../statements/filters.ts';
 import { insert } from '../../statements/insert.ts';
 import { byMask, namedValues, patchCheck } from '../../statements/patch.ts';
-import { lowerEnumText, projection } from '../../statements/projection.ts';
+import { projection } from '../../statements/projection.ts';
 import { compute, driver, read, write } from '../driver.ts';
 import {
   idsJson,
@@ -61,7 +63,7 @@ const testable = cells<StoredScope & { readonly scopeId: string }>({
 const scopesOfTenant = statement(
   'scope_resolver.scopes_of_tenant',
   `select ${testable.columns} from ${table(PolicyScope)} where ${of('tenant_id')} = $1 order by ${of('id')}`,
-  testable.map,
+  testable,
 );
 
 const scopeOfPolicy = statement(
@@ -76,7 +78,7 @@ const scopes = filteredList('scope_resolver.scopes', {
   base: { tenantId: where.exactText(`${of('tenant_id')} = ?`) },
   filters: { policyId: where.text(`${of('policy_id')} = ?`) },
   order: of('id'),
-  map: scopeOf,
+  reading: scopeOf,
 });
 
 const newScope = insert(PolicyScope, CreateScopeRequestSchema, {
@@ -178,29 +180,34 @@ export const scopeResolver = driver(ScopeResolverService, {
       throw invalidArgument([{ field: 'scope', description: `must be readable: ${error.message}` }]);
     }
   }),
-  getScopeForPolicy: read({}, async (db, { policyId, tenantId }) => ({
-    scope: await db.row(scopeOfPolicy, [tenantId, policyId]),
-  })),
-  createScope: write(newScope.rules, async (db, request) => ({
-    scope: await db.one(insertScope, newScope.params(request, { scope_id: newScopeId() })),
-  })),
+  getScopeForPolicy: read(
+    {},
+    row('scope', ({ policyId, tenantId }) => scopeOfPolicy.with(tenantId, policyId)),
+  ),
+  createScope: write(
+    newScope.rules,
+    one('scope', (request) => insertScope.with(...newScope.params(request, { scope_id: newScopeId() }))),
+  ),
   updateScope: write(
     {
       updates: byMask,
       update_mask: required(all(mask(PolicyScopePatchSchema.fields.map(({ name }) => name)), filled)),
     },
-    async (db, { tenantId, scopeId, updates, updateMask }) => {
+    row('scope', ({ tenantId, scopeId, updates, updateMask }) => {
       const { paths } = updateMask!;
       const values = patchValues(namedValues(PolicyScopePatchSchema, updates, paths));
-      return { scope: await db.row(updateScope, [tenantId, scopeId, paths, ...values]) };
-    },
+      return updateScope.with(tenantId, scopeId, paths, ...values);
+    }),
     patchCheck(PolicyScopePatchSchema, {}, (name) => name === PolicyScopePatchSchema.field.scopeType.name),
   ),
-  deleteScope: write({}, async (db, { tenantId, scopeId }) => ({
-    rowsAffected: await db.execute(deleteScope, [tenantId, scopeId]),
-  })),
-  fetchScopes: read({ limit: page, offset: page }, async (db, { tenantId, policyId, limit = 100, offset = 0 }) => {
-    const query = scopes({ tenantId, policyId }, { limit, offset });
-    return { scopes: await db.rows(query.statement, query.params) };
-  }),
+  deleteScope: write(
+    {},
+    affected(({ tenantId, scopeId }) => deleteScope.with(tenantId, scopeId)),
+  ),
+  fetchScopes: read(
+    { limit: page, offset: page },
+    rows('scopes', ({ tenantId, policyId, limit = 100, offset = 0 }) =>
+      scopes({ tenantId, policyId }, { limit, offset }),
+    ),
+  ),
 });

@@ -15,7 +15,7 @@ import {
   SymbolType as SymbolTypeNumber,
   SymbolTypeSchema,
 } from '../../gen/hoc/cus/policies/v1/symbol_table_pb.ts';
-import { enumText } from '../../statements/projection.ts';
+import { enumText } from '../../statements/codecs.ts';
 import type { Category } from '../conflict-resolver/grammar.ts';
 import { type CallContext, compute, driver } from '../driver.ts';
 import { HandleError, SymbolTables } from './symbol-tables.ts';

@@ -1,4 +1,5 @@
 import { Code } from '../../../src/contract/errors.ts';
+import { CallNotes } from '../../../src/database/notes.ts';
 import { type Database, openDatabase } from '../../../src/database/pool.ts';
 import { AutoCommitSession } from '../../../src/database/session.ts';
 import { readTarget } from '../../../src/database/target.ts';
@@ -80,7 +81,7 @@ const storeCandidate: Step = async (args, subject) => {
   });
   try {
     const history = databaseHistory(
-      new AutoCommitSession(database, undefined),
+      new AutoCommitSession(database, { signal: undefined, notes: new CallNotes() }),
       { caller: 'test', signal: undefined },
       services,
     );

@@ -1,0 +1,119 @@
+const SMALL = 48;
+
+/** Bytes that grow as they are written. Whoever writes makes room first: {@link Bytes.reserve}. */
+export class Bytes {
+  buffer: Buffer;
+  /** Where the next byte goes. */
+  at = 0;
+
+  /** @param size how many there may be until the first growth. */
+  constructor(size: number) {
+    this.buffer = Buffer.allocUnsafe(size);
+  }
+
+  /** Makes room for so many more. */
+  reserve(size: number): void {
+    const needed = this.at + size;
+    if (needed <= this.buffer.length) return;
+    const next = Buffer.allocUnsafeSlow(Math.max(this.buffer.length * 2, needed));
+    this.buffer.copy(next, 0, 0, this.at);
+    this.buffer = next;
+  }
+
+  /** What has been written; a view of it. */
+  written(): Buffer {
+    return this.buffer.subarray(0, this.at);
+  }
+
+  /** A byte, for which there is room. */
+  byte(value: number): void {
+    this.buffer[this.at++] = value;
+  }
+
+  /** A copy of part of other bytes. Makes room itself. */
+  copy(source: Uint8Array, from: number, length: number): void {
+    this.reserve(length);
+    const { buffer } = this;
+    let { at } = this;
+    const end = from + length;
+    // A call into native code costs more than so few bytes do.
+    if (length <= SMALL) for (let index = from; index < end; index += 1) buffer[at++] = source[index]!;
+    else {
+      buffer.set(source.subarray(from, end), at);
+      at += length;
+    }
+    this.at = at;
+  }
+
+  /** Bytes as they are. Makes room itself. */
+  all(source: Uint8Array): void {
+    this.copy(source, 0, source.length);
+  }
+
+  /** An unsigned number of at most 32 bits as protobuf writes it; there is room for five bytes. */
+  varint(value: number): void {
+    const { buffer } = this;
+    let rest = value;
+    let { at } = this;
+    while (rest > 127) {
+      buffer[at++] = (rest & 127) | 128;
+      rest >>>= 7;
+    }
+    buffer[at++] = rest;
+    this.at = at;
+  }
+
+  /** A number of 64 bits as protobuf writes it, in two unsigned halves; there is room for ten bytes. */
+  varint64(high: number, low: number): void {
+    const { buffer } = this;
+    let upper = high;
+    let lower = low;
+    let { at } = this;
+    while (upper !== 0 || lower > 127) {
+      buffer[at++] = (lower & 127) | 128;
+      lower = ((lower >>> 7) | (upper << 25)) >>> 0;
+      upper >>>= 7;
+    }
+    buffer[at++] = lower;
+    this.at = at;
+  }
+
+  /** A number of 32 bits, most significant byte first; there is room for it. */
+  int32(value: number): void {
+    this.buffer.writeInt32BE(value | 0, this.at);
+    this.at += 4;
+  }
+
+  /** A text with its length before it, as protobuf writes it. Makes room itself. */
+  text(value: string): void {
+    const length = Buffer.byteLength(value);
+    this.reserve(length + 5);
+    this.varint(length);
+    this.at += this.buffer.write(value, this.at);
+  }
+
+  /**
+   * Begins something whose length is not known yet; there is room for one byte.
+   *
+   * @returns what {@link Bytes.close} takes.
+   */
+  open(): number {
+    return this.at++;
+  }
+
+  /** Ends what was begun at that place, and writes its length there. */
+  close(start: number): void {
+    const length = this.at - start - 1;
+    if (length < 128) {
+      this.buffer[start] = length;
+      return;
+    }
+    const more = length < 16_384 ? 1 : length < 2_097_152 ? 2 : length < 268_435_456 ? 3 : 4;
+    this.reserve(more);
+    this.buffer.copyWithin(start + 1 + more, start + 1, this.at);
+    const end = this.at + more;
+    this.at = start;
+    this.varint(length);
+    this.at = end;
+  }
+}

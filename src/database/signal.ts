@@ -1,0 +1,75 @@
+/** Tells that a call is over before its work is: what an AbortSignal has of that, without what makes one costly. */
+export interface Signal {
+  readonly aborted: boolean;
+  /** The error to answer with, once it is over. */
+  readonly reason: unknown;
+  throwIfAborted(): void;
+  addEventListener(type: 'abort', listener: () => void): void;
+  removeEventListener(type: 'abort', listener: () => void): void;
+}
+
+/** One way to end a call that other parts of it listen to. */
+export class Ending implements Signal {
+  readonly #listeners = new Set<() => void>();
+  aborted = false;
+  reason: unknown;
+
+  throwIfAborted(): void {
+    if (this.aborted) throw this.reason;
+  }
+
+  addEventListener(_type: 'abort', listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
+  removeEventListener(_type: 'abort', listener: () => void): void {
+    this.#listeners.delete(listener);
+  }
+
+  /** Ends it; the first reason counts. */
+  abort(reason: unknown): void {
+    if (this.aborted) return;
+    this.aborted = true;
+    this.reason = reason;
+    for (const listener of this.#listeners) listener();
+    this.#listeners.clear();
+  }
+}
+
+/** An AbortSignal that fires with another signal. */
+export const abortSignalOf = (signal: Signal): AbortSignal => {
+  if (signal instanceof AbortSignal) return signal;
+  const controller = new AbortController();
+  if (signal.aborted) controller.abort(signal.reason);
+  else signal.addEventListener('abort', () => controller.abort(signal.reason));
+  return controller.signal;
+};
+
+/** Fires with the first of two signals. */
+export class EitherSignal implements Signal {
+  readonly #signals: readonly Signal[];
+
+  constructor(...signals: readonly Signal[]) {
+    this.#signals = signals;
+  }
+
+  get aborted(): boolean {
+    return this.#signals.some(({ aborted }) => aborted);
+  }
+
+  get reason(): unknown {
+    return this.#signals.find(({ aborted }) => aborted)?.reason;
+  }
+
+  throwIfAborted(): void {
+    for (const signal of this.#signals) signal.throwIfAborted();
+  }
+
+  addEventListener(type: 'abort', listener: () => void): void {
+    for (const signal of this.#signals) signal.addEventListener(type, listener);
+  }
+
+  removeEventListener(type: 'abort', listener: () => void): void {
+    for (const signal of this.#signals) signal.removeEventListener(type, listener);
+  }
+}

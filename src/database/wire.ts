@@ -1,0 +1,383 @@
+import type { Socket } from 'node:net';
+import pg from 'pg';
+import { Bytes } from './bytes.ts';
+import { bind, closePortal, describePortal, execute, formatCodes, parse, query, SYNC } from './messages.ts';
+import type { Param } from './statement.ts';
+
+/** PostgreSQL's type numbers of the columns of a result. */
+export type Types = readonly number[];
+
+/** What takes the rows of a statement. */
+export interface Sink {
+  /** The forms in which cells of these types are wanted, as Bind has them. */
+  wanted(types: Types): Buffer;
+  /**
+   * Told before the first row what the cells are.
+   *
+   * @param formats 0 for text, 1 for binary; left out: as wanted.
+   */
+  expect(types: Types, formats?: readonly number[]): void;
+  /** @param at where the number of cells stands; the bytes are only lent. */
+  row(bytes: Buffer, at: number): void;
+}
+
+/** A statement as connections know it, until it has to be prepared anew. */
+export class Prepared {
+  readonly name: string;
+  readonly parse: Buffer;
+  readonly nameBytes: Buffer;
+  /** What its rows are, as learned from a server; none for a statement without rows. */
+  types: Types | undefined;
+
+  /** @param name empty where servers keep none. */
+  constructor(name: string, text: string) {
+    this.name = name;
+    this.parse = parse(name, text);
+    this.nameBytes = Buffer.from(`${name}\0`);
+  }
+}
+
+/** What a connection is asked to do with one portal. */
+export interface Step {
+  readonly prepared: Prepared;
+  readonly params: readonly Param[];
+  readonly sink: Sink;
+  readonly portal?: Portal;
+}
+
+/** A portal that outlives its beginning. */
+export class Portal {
+  readonly name: string;
+  /** How many it is to bring at once. */
+  readonly rows: number;
+  /** What its cells are, which is told only once. */
+  cells: Parameters<Sink['expect']> | undefined;
+
+  constructor(name: string, rows: number) {
+    this.name = name;
+    this.rows = rows;
+  }
+}
+
+/** A sink of the first rows of a portal, which takes note of what the cells are. */
+const firstOf = (portal: Portal, sink: Sink): Sink => ({
+  wanted: (types) => sink.wanted(types),
+  expect: (...cells) => {
+    portal.cells = cells;
+    sink.expect(...cells);
+  },
+  row: (bytes, at) => sink.row(bytes, at),
+});
+
+const NO_PORTAL = Buffer.from('\0');
+/** All cells as text. */
+export const AS_TEXT = formatCodes([]);
+const EXECUTE_ALL = execute('', 0);
+const DESCRIBE = describePortal('');
+
+/** What came of a step or of a command. */
+export interface Outcome {
+  /** Rows returned or affected. */
+  readonly count: number;
+  /** Command tag without its numbers: `INSERT`, `COMMIT`; empty for a portal that has more rows. */
+  readonly tag: string;
+}
+
+/** Told once when the server has answered: outcomes of what succeeded, and why the rest did not. */
+export type Done = (error: Error | undefined, outcomes: readonly Outcome[]) => void;
+
+/** What is asked and has not been answered yet; one ReadyForQuery ends it. */
+interface Exchange {
+  /** The sink of the step or command at that place. */
+  readonly sinkAt: (index: number) => Sink | undefined;
+  /** What is to be prepared, by step. */
+  readonly preparing: readonly (Prepared | undefined)[];
+  readonly done: Done;
+  readonly outcomes: Outcome[];
+  /** Steps whose statements the server has prepared, or had. */
+  parsed: number;
+  error: Error | undefined;
+}
+
+/** The state of a connection's transaction: none, open, failed. */
+export type TransactionStatus = 'I' | 'T' | 'E';
+
+const NUL = 0;
+
+const DATA_ROW = 0x44;
+const COMMAND_COMPLETE = 0x43;
+const PORTAL_SUSPENDED = 0x73;
+const EMPTY_QUERY = 0x49;
+const CLOSE_COMPLETE = 0x33;
+const ROW_DESCRIPTION = 0x54;
+const NO_DATA = 0x6e;
+const PARSE_COMPLETE = 0x31;
+const ERROR_RESPONSE = 0x45;
+const READY_FOR_QUERY = 0x5a;
+
+const NOTHING: Outcome = { count: 0, tag: '' };
+
+const ERROR_FIELDS: Readonly<Record<string, keyof pg.DatabaseError>> = {
+  V: 'severity',
+  C: 'code',
+  D: 'detail',
+  H: 'hint',
+  P: 'position',
+  q: 'internalQuery',
+  W: 'where',
+  s: 'schema',
+  t: 'table',
+  c: 'column',
+  d: 'dataType',
+  n: 'constraint',
+  F: 'file',
+  L: 'line',
+  R: 'routine',
+};
+
+/** Reads the fields of an ErrorResponse. */
+const errorOf = (bytes: Buffer, start: number, end: number): pg.DatabaseError => {
+  const fields = new Map<string, string>();
+  for (let at = start; at < end && bytes[at] !== NUL; ) {
+    const stop = bytes.indexOf(NUL, at + 1);
+    if (stop === -1 || stop >= end) break;
+    fields.set(String.fromCharCode(bytes[at]!), bytes.toString('utf8', at + 1, stop));
+    at = stop + 1;
+  }
+  const error = new pg.DatabaseError(fields.get('M') ?? 'an error without a message', end - start, 'error');
+  for (const [key, name] of Object.entries(ERROR_FIELDS)) {
+    const value = fields.get(key);
+    if (value !== undefined) Object.assign(error, { [name]: value });
+  }
+  return error;
+};
+
+/** `INSERT 0 5`, `SELECT 3`, `COMMIT`: what was done, and to how many rows. */
+const readTag = (bytes: Buffer, start: number, end: number): { tag: string; count: number } => {
+  let count = 0;
+  let power = 1;
+  let at = end - 1;
+  for (; at >= start; at -= 1) {
+    const digit = bytes[at]! - 48;
+    if (digit < 0 || digit > 9) break;
+    count += digit * power;
+    power *= 10;
+  }
+  const word = bytes.indexOf(32, start);
+  return { tag: bytes.toString('latin1', start, word === -1 || word > end ? end : word), count };
+};
+
+/** Reads a RowDescription. */
+const columnsOf = (bytes: Buffer, start: number): { types: number[]; formats: number[] } => {
+  const number = bytes.readUInt16BE(start);
+  const types: number[] = [];
+  const formats: number[] = [];
+  let at = start + 2;
+  for (let index = 0; index < number; index += 1) {
+    at = bytes.indexOf(NUL, at) + 1;
+    types.push(bytes.readUInt32BE(at + 6));
+    formats.push(bytes.readUInt16BE(at + 16));
+    at += 18;
+  }
+  return { types, formats };
+};
+
+const isSame = (a: Types, b: Types): boolean => a.length === b.length && a.every((type, index) => type === b[index]);
+
+/** The largest message that PostgreSQL makes, bytes. */
+const MOST = 2 ** 30 + 64;
+
+/**
+ * Statements over a connection that `pg` has opened and authenticated. A group of messages goes out in one piece; rows
+ * are handed on where they lie; what a statement's rows are is asked whenever it is prepared. Several groups may be
+ * under way.
+ */
+export class Wire {
+  readonly #socket: Socket;
+  readonly #prepared = new Set<Prepared>();
+  /** Sent and not answered, oldest first. */
+  readonly #queue: Exchange[] = [];
+  /** Of a message that has not arrived whole. */
+  #pieces: Buffer[] = [];
+  #size = 0;
+  #needed = 0;
+  #corked = false;
+
+  /** As the server said last. */
+  status: TransactionStatus = 'I';
+
+  /** Told of an error that nothing that was asked has brought about. */
+  onError: ((error: pg.DatabaseError) => void) | undefined;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+  }
+
+  /** True while nothing is under way. */
+  get idle(): boolean {
+    return this.#queue.length === 0;
+  }
+
+  /** Runs steps one after the other; if one fails, those after it are not run. */
+  run(steps: readonly Step[], done: Done): void {
+    const out = new Bytes(512);
+    const preparing: (Prepared | undefined)[] = [];
+    const sinks = steps.map(({ sink, portal }) => (portal ? firstOf(portal, sink) : sink));
+    for (const [index, { prepared, params, portal }] of steps.entries()) {
+      const sink = sinks[index]!;
+      const { types } = prepared;
+      const prepares = prepared.name === '' || !this.#prepared.has(prepared);
+      preparing.push(prepares ? prepared : undefined);
+      if (prepares) {
+        out.all(prepared.parse);
+        this.#prepared.add(prepared);
+      }
+      const name = portal ? Buffer.from(`${portal.name}\0`) : NO_PORTAL;
+      bind(out, name, prepared.nameBytes, params, types ? sink.wanted(types) : AS_TEXT);
+      if (prepares) out.all(portal ? describePortal(portal.name) : DESCRIBE);
+      else if (types) sink.expect(types);
+      out.all(portal ? execute(portal.name, portal.rows) : EXECUTE_ALL);
+    }
+    out.all(SYNC);
+    this.#send(out.written(), {
+      sinkAt: (index) => sinks[index],
+      preparing,
+      done,
+      outcomes: [],
+      parsed: 0,
+      error: undefined,
+    });
+  }
+
+  /** Brings more rows of a portal. */
+  fetch({ name, rows, cells }: Portal, sink: Sink, done: Done): void {
+    if (cells) sink.expect(...cells);
+    this.#plain([execute(name, rows), SYNC], () => sink, done);
+  }
+
+  /** Forgets a portal. */
+  close(name: string, done: Done): void {
+    this.#plain([closePortal(name), SYNC], () => undefined, done);
+  }
+
+  /** Runs a text of one command or several, whose rows come as text. */
+  query(text: string, sinkAt: (index: number) => Sink, done: Done): void {
+    this.#plain([query(text)], sinkAt, done);
+  }
+
+  #plain(messages: readonly Buffer[], sinkAt: Exchange['sinkAt'], done: Done): void {
+    this.#send(Buffer.concat(messages), { sinkAt, preparing: [], done, outcomes: [], parsed: 0, error: undefined });
+  }
+
+  /** What is asked within one turn goes out together. */
+  #send(bytes: Buffer, exchange: Exchange): void {
+    this.#queue.push(exchange);
+    if (!this.#corked) {
+      this.#corked = true;
+      this.#socket.cork();
+      process.nextTick(() => {
+        this.#corked = false;
+        this.#socket.uncork();
+      });
+    }
+    this.#socket.write(bytes);
+  }
+
+  /** The connection is gone, and with it whatever was asked. */
+  fail(error: Error): void {
+    for (const exchange of this.#queue.splice(0)) exchange.done(exchange.error ?? error, exchange.outcomes);
+  }
+
+  /** Takes what the server has sent. */
+  take(chunk: Buffer): void {
+    let bytes = chunk;
+    if (this.#size > 0) {
+      this.#pieces.push(chunk);
+      this.#size += chunk.length;
+      if (this.#size < this.#needed) return;
+      bytes = Buffer.concat(this.#pieces, this.#size);
+      this.#pieces = [];
+      this.#size = 0;
+    }
+    const end = bytes.length;
+    let at = 0;
+    while (at + 5 <= end) {
+      const length = 1 + bytes.readUInt32BE(at + 1);
+      if (length < 5 || length > MOST) throw new Error('the database sent what is no message');
+      if (at + length > end) break;
+      this.#message(bytes[at]!, bytes, at + 5, at + length);
+      at += length;
+    }
+    if (at === end) return;
+    this.#needed = at + 5 <= end ? 1 + bytes.readUInt32BE(at + 1) : 5;
+    // A piece of its own, so that what has been read already can go.
+    this.#pieces = [Buffer.from(bytes.subarray(at))];
+    this.#size = end - at;
+  }
+
+  #message(type: number, bytes: Buffer, start: number, end: number): void {
+    const exchange = this.#queue[0];
+    switch (type) {
+      case DATA_ROW:
+        if (exchange?.error === undefined) this.#row(exchange, bytes, start);
+        break;
+      case COMMAND_COMPLETE:
+        exchange?.outcomes.push(readTag(bytes, start, end - 1));
+        break;
+      case PORTAL_SUSPENDED:
+      case EMPTY_QUERY:
+      case CLOSE_COMPLETE:
+        exchange?.outcomes.push(NOTHING);
+        break;
+      case ROW_DESCRIPTION:
+        if (exchange) this.#describe(exchange, bytes, start);
+        break;
+      case PARSE_COMPLETE:
+        if (exchange) exchange.parsed = exchange.outcomes.length + 1;
+        break;
+      case NO_DATA: {
+        const prepared = exchange?.preparing[exchange.outcomes.length];
+        if (prepared) prepared.types = [];
+        break;
+      }
+      case ERROR_RESPONSE:
+        this.#error(exchange, errorOf(bytes, start, end));
+        break;
+      case READY_FOR_QUERY:
+        this.status = String.fromCharCode(bytes[start]!) as TransactionStatus;
+        this.#queue.shift();
+        exchange?.done(exchange.error, exchange.outcomes);
+        break;
+    }
+  }
+
+  /** A row that nobody can read spoils what was asked, and nothing else. */
+  #row(exchange: Exchange | undefined, bytes: Buffer, start: number): void {
+    if (!exchange) return;
+    try {
+      exchange.sinkAt(exchange.outcomes.length)?.row(bytes, start);
+    } catch (error) {
+      exchange.error = error as Error;
+    }
+  }
+
+  #describe(exchange: Exchange, bytes: Buffer, start: number): void {
+    const { types, formats } = columnsOf(bytes, start);
+    const index = exchange.outcomes.length;
+    const prepared = exchange.preparing[index];
+    if (prepared && !(prepared.types && isSame(prepared.types, types))) prepared.types = types;
+    exchange.sinkAt(index)?.expect(prepared?.types ?? types, formats);
+  }
+
+  #error(exchange: Exchange | undefined, error: pg.DatabaseError): void {
+    if (!exchange) {
+      this.onError?.(error);
+      return;
+    }
+    exchange.error ??= error;
+    // The statements of the steps that are left out now have not been prepared with them.
+    for (const prepared of exchange.preparing.slice(Math.max(exchange.parsed, exchange.outcomes.length))) {
+      if (prepared) this.#prepared.delete(prepared);
+    }
+  }
+}

@@ -1,0 +1,154 @@
+import { create, type DescMethod, type Message, type MessageInitShape, type MessageShape } from '@bufbuild/protobuf';
+import type { Session, StreamingSession } from '../database/session.ts';
+import type { Query } from '../database/statement.ts';
+import { EncodedRows } from './encoded-rows.ts';
+import { DELIMITED, tagOf } from './encoder.ts';
+
+type Request<M extends DescMethod> = MessageShape<M['input']>;
+type Response<M extends DescMethod> = MessageShape<M['output']>;
+type Init<M extends DescMethod> = MessageInitShape<M['output']>;
+type FieldOf<M extends DescMethod> = Exclude<keyof Response<M>, '$typeName' | '$unknown'> & string;
+type Present<M extends DescMethod, K extends FieldOf<M>> = NonNullable<Response<M>[K]>;
+type ElementOf<T> = T extends readonly (infer E)[] ? E : never;
+
+/** What a request asks of the database; undefined: nothing, as if it had brought no row. */
+type Ask<M extends DescMethod, T> = (request: Request<M>) => Query<T> | undefined;
+
+/** An RPC that is one statement: which, and how its rows are the response. How it is run is for the server to choose. */
+export interface Answer<M extends DescMethod = DescMethod> {
+  readonly ask: Ask<M, unknown>;
+  /** Where rows of messages go: each a message of that field, or the first row the response itself. */
+  readonly into: { readonly field: string; readonly all: boolean } | 'response' | undefined;
+  /** True where no row is an error of this program. */
+  readonly always?: boolean;
+  /** The response of rows and of their number, or of those that were changed. */
+  readonly reply: (rows: readonly unknown[], count: bigint, request: Request<M>) => Init<M>;
+}
+
+/** The row of a statement that always brings one. */
+const expected = <T>([row]: readonly T[]): NonNullable<T> => {
+  if (row === undefined || row === null) throw new Error('a statement that always brings a row brought none');
+  return row;
+};
+
+const only = <M extends DescMethod>(field: FieldOf<M>, value: unknown): Init<M> => ({ [field]: value }) as Init<M>;
+
+/** The first row, in a field that is left out when there is none. */
+export const row = <M extends DescMethod, K extends FieldOf<M>>(
+  field: K,
+  ask: Ask<M, Present<M, K> | undefined>,
+): Answer<M> => ({
+  ask,
+  into: { field, all: false },
+  reply: ([first]) => only<M>(field, first),
+});
+
+/** A response of a stream for each row, in that field. */
+export const each = row;
+
+/** The row that always comes, in a field; `rest` fills others. */
+export const one = <M extends DescMethod, K extends FieldOf<M>>(
+  field: K,
+  ask: Ask<M, Present<M, K> | undefined>,
+  rest?: Init<M>,
+): Answer<M> => ({
+  ask,
+  // What fills other fields besides is no row.
+  into: rest ? undefined : { field, all: false },
+  always: true,
+  reply: (found) => ({ ...only<M>(field, expected(found)), ...rest }) as Init<M>,
+});
+
+/** All rows, in a repeated field. */
+export const rows = <M extends DescMethod, K extends FieldOf<M>>(
+  field: K,
+  ask: Ask<M, ElementOf<Response<M>[K]>>,
+): Answer<M> => ({
+  ask,
+  into: { field, all: true },
+  reply: (found) => only<M>(field, found),
+});
+
+/** The row that always comes, as the response. */
+export const response = <M extends DescMethod>(ask: Ask<M, Response<M>>): Answer<M> => ({
+  ask,
+  into: 'response',
+  always: true,
+  reply: (found) => expected(found) as Init<M>,
+});
+
+/** How many rows a write has changed, in `rows_affected`. */
+export const affected = <M extends DescMethod>(ask: Ask<M, unknown>): Answer<M> => ({
+  ask,
+  into: undefined,
+  reply: (_rows, count) => ({ rowsAffected: count }) as unknown as Init<M>,
+});
+
+/** Anything else that rows and their number are made into. */
+export const reply = <M extends DescMethod, T>(
+  ask: Ask<M, T>,
+  made: (rows: readonly T[], count: bigint, request: Request<M>) => Init<M>,
+): Answer<M> => ({ ask, into: undefined, reply: made as Answer<M>['reply'] });
+
+/** A response, and how many rows came or were changed for it. */
+export interface Answered<R> {
+  readonly response: R;
+  readonly count: bigint;
+}
+
+/** The ways in which a server can run what an RPC declares. */
+export interface Answering {
+  /** The statement of a request. */
+  readonly ask: (request: Message) => Query<unknown> | undefined;
+  message(db: Session, request: Message): Promise<Answered<Message>>;
+  /** The response as bytes; made of the rows directly where they are messages. */
+  bytes(db: Session, request: Message): Promise<Answered<Message | Buffer>>;
+  /** A response a row, in batches as they are read. */
+  messages(db: StreamingSession, request: Message): AsyncIterable<readonly Message[]>;
+  /** As {@link Answering.messages}, as bytes. */
+  encoded(db: StreamingSession, request: Message): AsyncIterable<readonly (Message | Buffer)[]>;
+}
+
+/** Makes the ways to run an answer of a method. */
+export const answering = ({ output }: DescMethod, { ask, into, always, reply: made }: Answer): Answering => {
+  const field = typeof into === 'object' ? output.fields.find(({ localName }) => localName === into.field) : undefined;
+  const tag = field && tagOf(field, DELIMITED);
+  const message: Answering['message'] = async (db, request) => {
+    const query = ask(request);
+    if (!query) return { response: create(output, made([], 0n, request)), count: 0n };
+    const { statement, params } = query;
+    const { sink, count } = await db.collect(statement, params, () => db.texts(statement));
+    return { response: create(output, made(sink.rows, count, request)), count };
+  };
+  const messages: Answering['messages'] = async function* (db, request) {
+    const { statement, params } = ask(request)!;
+    for await (const batch of db.batches(statement, params, () => db.texts(statement))) {
+      yield batch.rows.map((value) => create(output, { [field!.localName]: value } as Init<DescMethod>));
+    }
+  };
+  return {
+    ask,
+    message,
+    messages,
+    bytes: async (db, request) => {
+      const query = ask(request);
+      const encoder = query?.statement.encoder;
+      if (!query || !encoder || !into) return message(db, request);
+      const { statement, params } = query;
+      const { sink, count } = await db.collect(statement, params, () => new EncodedRows(encoder, tag, db.notes));
+      if (always && sink.count === 0) expected([]);
+      return { response: into !== 'response' && into.all ? sink.bytes() : sink.first(), count };
+    },
+    encoded: async function* (db, request) {
+      const { statement, params } = ask(request)!;
+      const { encoder } = statement;
+      if (!encoder) {
+        yield* messages(db, request);
+        return;
+      }
+      for await (const batch of db.batches(statement, params, () => new EncodedRows(encoder, tag, db.notes))) {
+        yield batch.each();
+      }
+    },
+  };
+};

@@ -1,0 +1,72 @@
+import { Bytes } from '../database/bytes.ts';
+import type { Notes, RowEncoder, RowWriter } from '../database/statement.ts';
+import type { Sink } from '../database/wire.ts';
+
+/** Bytes below which growing is not worth its while, and above which nothing is set aside beforehand. */
+const SMALLEST = 256;
+const LARGEST = 64 * 1024;
+
+/** How many bytes the last rows of an encoder were: those of the next call are likely to be as many. */
+const sizes = new WeakMap<RowEncoder, number>();
+
+/** Collects rows as bytes of responses: each as the field of that tag, or as a response itself. */
+export class EncodedRows implements Sink {
+  readonly #encoder: RowEncoder;
+  readonly #tag: Buffer | undefined;
+  readonly #notes: Notes;
+  readonly #out: Bytes;
+  readonly #ends: number[] = [];
+  #write: RowWriter | undefined;
+
+  /** @param tag of the field that a row fills; undefined where it is the response. */
+  constructor(encoder: RowEncoder, tag: Buffer | undefined, notes: Notes) {
+    this.#encoder = encoder;
+    this.#tag = tag;
+    this.#notes = notes;
+    this.#out = new Bytes(Math.min(Math.max(sizes.get(encoder) ?? 0, SMALLEST), LARGEST));
+  }
+
+  wanted(types: readonly number[]): Buffer {
+    return this.#encoder.wanted(types);
+  }
+
+  expect(types: readonly number[], formats?: readonly number[]): void {
+    this.#write = this.#encoder.writer(types, formats);
+  }
+
+  row(bytes: Buffer, at: number): void {
+    const out = this.#out;
+    const tag = this.#tag;
+    if (tag) {
+      out.reserve(tag.length + 1);
+      out.all(tag);
+      const message = out.open();
+      this.#write!(out, bytes, at, this.#notes);
+      out.close(message);
+    } else this.#write!(out, bytes, at, this.#notes);
+    this.#ends.push(out.at);
+  }
+
+  /** Rows taken. */
+  get count(): number {
+    return this.#ends.length;
+  }
+
+  /** All of them, one after the other. */
+  bytes(): Buffer {
+    const bytes = this.#out.written();
+    sizes.set(this.#encoder, bytes.length);
+    return bytes;
+  }
+
+  /** The first alone; nothing if there is none. */
+  first(): Buffer {
+    return this.bytes().subarray(0, this.#ends[0] ?? 0);
+  }
+
+  /** Each by itself. */
+  each(): Buffer[] {
+    const bytes = this.bytes();
+    return this.#ends.map((end, index) => bytes.subarray(this.#ends[index - 1] ?? 0, end));
+  }
+}
