@@ -60,8 +60,10 @@ describe('SIDECAR_DRAIN=linger', () => {
     const open = await caller.unary(tx.begin, {});
     const told: number[] = [];
     const watcher = grpcCaller(address.grpc);
+    const leave = new AbortController();
     const watching = (async () => {
-      for await (const { status } of watcher.stream(Health.method.watch, {})) told.push(status);
+      for await (const { status } of watcher.stream(Health.method.watch, {}, { signal: leave.signal }))
+        told.push(status);
     })().catch(() => {});
     await vi.waitFor(() => expect(told).toEqual([1]));
 
@@ -84,8 +86,9 @@ describe('SIDECAR_DRAIN=linger', () => {
     expect(sidecar.child.exitCode).toBeNull();
 
     caller.close();
-    watcher.close();
+    leave.abort();
     await watching;
+    watcher.close();
     expect(await ends(sidecar, signalled)).toBeLessThan(60_000);
   });
 
