@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import { doctor } from './commands/doctor.ts';
 import { serveEphemeral } from './commands/ephemeral.ts';
-import { migrate } from './commands/migrate.ts';
+import { migrate } from './commands/migration.ts';
 import { complain, errors, exit, output, say } from './commands/output.ts';
 import { serve } from './commands/serve.ts';
 import { token } from './commands/token.ts';

@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import { readTarget } from './database/target.ts';
-import { GRPC_LISTEN } from './health.ts';
 import { LOG_LEVELS } from './log.ts';
+import { GRPC_LISTEN } from './probe.ts';
 
 /** Everything that can be set, checked and complete. Times are milliseconds. */
 export interface Config {

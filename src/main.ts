@@ -6,7 +6,7 @@ enableCompileCache();
 const args = process.argv.slice(2);
 // A probe that loads the whole program would cost more than what it asks about.
 if (args[0] === 'health' && args.length === 1) {
-  const { answerHealth } = await import('./health.ts');
+  const { answerHealth } = await import('./probe.ts');
   await answerHealth(process.env);
 } else {
   const { main } = await import('./command.ts');

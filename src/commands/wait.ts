@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config.ts';
 import { EXIT } from '../exit.ts';
-import { askHealth } from '../health.ts';
+import { askHealth } from '../probe.ts';
 import { complain } from './output.ts';
 
 const STEP_MS = 100;
