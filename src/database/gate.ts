@@ -1,4 +1,4 @@
-import { refuse } from '../contract/errors.ts';
+import { type RpcError, refuse } from '../contract/errors.ts';
 import type { Signal } from './signal.ts';
 
 /** How many may be inside at once, how many may wait, and for how long (milliseconds). */
@@ -6,6 +6,8 @@ export interface GateOptions {
   readonly slots: number;
   readonly queue: number;
   readonly waitMs: number;
+  /** Why too long a wait was in vain, where that is something else than that others were inside. */
+  readonly late?: () => RpcError | undefined;
 }
 
 /** Lets a bounded number of calls do something at once; the others wait in order, not for ever. */
@@ -45,7 +47,7 @@ export class Gate {
   }
 
   #turn(signal: Signal | undefined): Promise<void> {
-    const { queue, waitMs } = this.#options;
+    const { queue, waitMs, late } = this.#options;
     if (this.#waiting.size >= queue) {
       throw refuse('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
     }
@@ -59,7 +61,10 @@ export class Gate {
       const enter = (): void => settle(resolve);
       const onAbort = (): void => settle(() => reject(signal!.reason));
       const timer = setTimeout(
-        () => settle(() => reject(refuse('CONNECTION_WAIT_TIMEOUT', `no ${this.#name} connection came free in time`))),
+        () =>
+          settle(() =>
+            reject(late?.() ?? refuse('CONNECTION_WAIT_TIMEOUT', `no ${this.#name} connection came free in time`)),
+          ),
         waitMs,
       );
       signal?.addEventListener('abort', onAbort);

@@ -1,5 +1,5 @@
 import type { EventEmitter } from 'node:events';
-import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
+import { constants, type Http2Session, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import type { Message } from '@bufbuild/protobuf';
 import {
   Metadata,
@@ -202,6 +202,24 @@ const streamHandlerOf = (server: Server): EventEmitter => {
   return inner;
 };
 
+/** How often requests are looked at that take too long to arrive, milliseconds. */
+const LOOK_MS = 100;
+
+type OtherSide = Pick<Arrival, 'peer' | 'certificate'>;
+
+const otherSides = new WeakMap<Http2Session, OtherSide>();
+
+/** Who is at the other end of a connection; asked once. */
+const otherSide = (session: Http2Session | undefined): OtherSide => {
+  const known = session && otherSides.get(session);
+  if (known) return known;
+  const socket = session?.socket;
+  const peer = socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown';
+  const found = { peer, certificate: certificateOf(socket) };
+  if (session) otherSides.set(session, found);
+  return found;
+};
+
 const requestTimeout = (ms: number): RpcError =>
   refuse('REQUEST_TIMEOUT', `the request was not complete after ${ms} ms`);
 
@@ -239,6 +257,16 @@ export const listenGrpc = async (
     server.addService(definition, { [method.localName]: handlers[method.methodKind]!(pipeline, arrivals) as never });
   }
   const inner = streamHandlerOf(server);
+  /** Calls whose request is still on its way: a timer for each would cost more than a look at all of them. */
+  const incomplete = new Map<ServerHttp2Stream, { readonly since: number; readonly giveUp: () => void }>();
+  const clock = setInterval(() => {
+    const latest = performance.now() - limits.requestMs;
+    for (const [stream, { since, giveUp }] of incomplete) {
+      if (since > latest) return;
+      incomplete.delete(stream);
+      giveUp();
+    }
+  }, LOOK_MS).unref();
   const connections = new Connections(limits, streams);
 
   const arrive = (
@@ -247,10 +275,8 @@ export const listenGrpc = async (
     headers: IncomingHttpHeaders,
     raw: readonly string[],
   ): void => {
-    const socket = stream.session?.socket;
-    const peer = socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown';
     const read = readHeaders(raw);
-    const arrival: Arrival = { ...read, endpoint, peer, certificate: certificateOf(socket) };
+    const arrival: Arrival = { ...read, endpoint, ...otherSide(stream.session) };
     const admitted = pipeline.admit(arrival);
     settleHeaders(headers, read);
     arrivals.add(admitted, headers, stream);
@@ -264,11 +290,14 @@ export const listenGrpc = async (
         giveUp(error);
       }
     });
-    stream.once('close', () => reservation.release());
     if (endpoint.method.methodKind !== 'bidi_streaming') {
-      const late = setTimeout(() => giveUp(requestTimeout(limits.requestMs)), limits.requestMs);
-      stream.once('end', () => clearTimeout(late)).once('close', () => clearTimeout(late));
+      incomplete.set(stream, { since: performance.now(), giveUp: () => giveUp(requestTimeout(limits.requestMs)) });
+      stream.once('end', () => incomplete.delete(stream));
     }
+    stream.once('close', () => {
+      reservation.release();
+      incomplete.delete(stream);
+    });
   };
 
   connections.http2.on('stream', (stream: ServerHttp2Stream, headers, flags, raw: unknown) => {
@@ -300,6 +329,7 @@ export const listenGrpc = async (
     close: async (timeoutMs) => {
       await connections.close(timeoutMs, bound.close());
       server.forceShutdown();
+      clearInterval(clock);
     },
   };
 };

@@ -1,5 +1,5 @@
 import { refuse } from '../contract/errors.ts';
-import type { Lane } from '../database/pool.ts';
+import type { Lane } from '../database/lane.ts';
 import type { Session } from '../database/session.ts';
 import { count, statement } from '../database/statement.ts';
 

@@ -1,4 +1,4 @@
-import type { Lane } from '../database/pool.ts';
+import type { Lane } from '../database/lane.ts';
 import type { Session } from '../database/session.ts';
 import { count, statement } from '../database/statement.ts';
 import { column, table } from '../database/table.ts';
