@@ -24,6 +24,7 @@ export interface Sink {
 /** A statement as connections know it, until it has to be prepared anew. */
 export class Prepared {
   readonly name: string;
+  readonly text: string;
   readonly parse: Buffer;
   readonly nameBytes: Buffer;
   /** What its rows are, as learned from a server; none for a statement without rows. */
@@ -32,6 +33,7 @@ export class Prepared {
   /** @param name empty where servers keep none. */
   constructor(name: string, text: string) {
     this.name = name;
+    this.text = text;
     this.parse = parse(name, text);
     this.nameBytes = Buffer.from(`${name}\0`);
   }

@@ -1,6 +1,7 @@
 import type { DescMethodUnary, MessageInitShape } from '@bufbuild/protobuf';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { Wire } from '../../src/database/wire.ts';
 import { drivers } from '../../src/drivers/drivers.ts';
 import { PolicyArbitratorService } from '../../src/gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
 import { IntegrityTable, PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
@@ -268,16 +269,13 @@ afterAll(async () => {
   await sidecar?.stop();
 });
 
-const queries = vi.spyOn(pg.Client.prototype, 'query');
+const runs = vi.spyOn(Wire.prototype, 'run');
 
 /** Texts of the prepared statements that a call runs: the server and this test share a process. */
 const statementsOf = async (call: () => Promise<unknown>): Promise<string[]> => {
-  queries.mockClear();
+  runs.mockClear();
   await call();
-  return queries.mock.calls
-    .map(([query]) => query as unknown as { readonly name?: string; readonly text: string })
-    .filter(({ name }) => name !== undefined)
-    .map(({ text }) => text);
+  return runs.mock.calls.flatMap(([steps]) => steps.map(({ prepared }) => prepared.text));
 };
 
 /** The plan for any values of the parameters. */
