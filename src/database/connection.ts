@@ -81,6 +81,9 @@ export class Connection {
   #unusable = false;
   #released = false;
 
+  /** True when the server has said that it had not begun with the write that it was asked for. */
+  untouched = false;
+
   /** True when it has been lent before, so that its backend may have died since without anybody noticing. */
   readonly reused: boolean;
 
@@ -163,10 +166,11 @@ export class Connection {
   ): Promise<number> {
     const steps = [...this.#bounds(), this.#step(statement, params, sink)];
     const outcomes = await this.#asked(signal, false, (done) =>
-      this.#client.wire.run(steps, (error, found) => {
+      this.#client.wire.run(steps, (error, found, begun) => {
         // A server that ends a backend says so instead of the command's completion: then it has rolled back.
         const isKnown = error instanceof pg.DatabaseError && found.length < steps.length;
-        done(error && this.lost && !isKnown ? commitUnknown(error) : error, found);
+        this.untouched = isKnown && !begun;
+        done(error && this.lost && !isKnown ? commitUnknown(error) : error, found, begun);
       }),
     );
     return outcomes.at(-1)!.count;

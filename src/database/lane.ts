@@ -168,15 +168,17 @@ export class Lane {
 
   /**
    * Lends a connection for one piece of work that must not be done again, unless it has certainly done nothing: its plan
-   * was of an older schema.
+   * was of an older schema, or its backend had died before.
    */
   async useOnce<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>): Promise<T> {
-    for (let replanned = false; ; replanned = true) {
+    for (let replanned = false; ; ) {
       const connection = await this.acquire(signal);
       try {
         return await work(connection);
       } catch (error) {
-        if (replanned || !isStalePlan(error)) throw error;
+        const stale: boolean = !replanned && isStalePlan(error);
+        replanned ||= stale;
+        if (!stale && !(connection.untouched && connection.reused && !signal?.aborted)) throw error;
       } finally {
         connection.release();
       }

@@ -85,8 +85,11 @@ export interface Outcome {
   readonly tag: string;
 }
 
-/** Told once when the server has answered: outcomes of what succeeded, and why the rest did not. */
-export type Done = (error: Error | undefined, outcomes: readonly Outcome[]) => void;
+/**
+ * Told once when the server has answered: outcomes of what succeeded, why the rest did not, and whether the server had
+ * begun with any of it.
+ */
+export type Done = (error: Error | undefined, outcomes: readonly Outcome[], begun: boolean) => void;
 
 /** What is asked and has not been answered yet; one ReadyForQuery ends it. */
 interface Exchange {
@@ -98,6 +101,8 @@ interface Exchange {
   readonly outcomes: Outcome[];
   /** Steps whose statements the server has prepared, or had. */
   parsed: number;
+  /** The server has made a portal of it. */
+  begun: boolean;
   error: Error | undefined;
 }
 
@@ -114,6 +119,7 @@ const CLOSE_COMPLETE = 0x33;
 const ROW_DESCRIPTION = 0x54;
 const NO_DATA = 0x6e;
 const PARSE_COMPLETE = 0x31;
+const BIND_COMPLETE = 0x32;
 const ERROR_RESPONSE = 0x45;
 const READY_FOR_QUERY = 0x5a;
 
@@ -247,6 +253,7 @@ export class Wire {
       done,
       outcomes: [],
       parsed: 0,
+      begun: false,
       error: undefined,
     });
   }
@@ -268,7 +275,15 @@ export class Wire {
   }
 
   #plain(messages: readonly Buffer[], sinkAt: Exchange['sinkAt'], done: Done): void {
-    this.#send(Buffer.concat(messages), { sinkAt, preparing: [], done, outcomes: [], parsed: 0, error: undefined });
+    this.#send(Buffer.concat(messages), {
+      sinkAt,
+      preparing: [],
+      done,
+      outcomes: [],
+      parsed: 0,
+      begun: true,
+      error: undefined,
+    });
   }
 
   /** What is asked within one turn goes out together. */
@@ -287,7 +302,8 @@ export class Wire {
 
   /** The connection is gone, and with it whatever was asked. */
   fail(error: Error): void {
-    for (const exchange of this.#queue.splice(0)) exchange.done(exchange.error ?? error, exchange.outcomes);
+    for (const exchange of this.#queue.splice(0))
+      exchange.done(exchange.error ?? error, exchange.outcomes, exchange.begun);
   }
 
   /** Takes what the server has sent. */
@@ -337,6 +353,9 @@ export class Wire {
       case PARSE_COMPLETE:
         if (exchange) exchange.parsed = exchange.outcomes.length + 1;
         break;
+      case BIND_COMPLETE:
+        if (exchange) exchange.begun = true;
+        break;
       case NO_DATA: {
         const prepared = exchange?.preparing[exchange.outcomes.length];
         if (prepared) prepared.types = [];
@@ -348,7 +367,7 @@ export class Wire {
       case READY_FOR_QUERY:
         this.status = String.fromCharCode(bytes[start]!) as TransactionStatus;
         this.#queue.shift();
-        exchange?.done(exchange.error, exchange.outcomes);
+        exchange?.done(exchange.error, exchange.outcomes, exchange.begun);
         break;
     }
   }
