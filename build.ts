@@ -1,16 +1,54 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { chmod, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { rolldown } from 'rolldown';
+import type { EntitySchema } from '@mikro-orm/core';
+import { type Plugin, rolldown } from 'rolldown';
 
 const ROOT = import.meta.dirname;
 const OUT = join(ROOT, 'dist');
+
+/** What of a column the program asks for when it runs: all that is plain. */
+const plain = (properties: Readonly<Record<string, object>>): object =>
+  Object.fromEntries(
+    Object.entries(properties).map(([name, property]) => [
+      name,
+      Object.fromEntries(Object.entries(property).filter(([, value]) => /string|number|boolean/.test(typeof value))),
+    ]),
+  );
+
+/**
+ * Entities as what MikroORM has made of them while this runs: names and types are all that statements take from them, and
+ * the library would be a fifth of the memory of a program that asks it for nothing else.
+ */
+const asDescribed: Plugin = {
+  name: 'as-described',
+  load: {
+    filter: { id: /\/src\/entities\/(?!all|columns)[\w-]+\.ts$/ },
+    async handler(id) {
+      const entities = Object.entries((await import(id)) as Readonly<Record<string, EntitySchema>>);
+      return entities
+        .map(([name, { meta }]) => {
+          const { schema, tableName, properties } = meta;
+          return `export const ${name} = ${JSON.stringify({ meta: { schema, tableName, properties: plain(properties) } })};`;
+        })
+        .join('\n');
+    },
+  },
+};
+
+/** Migrations are what they state; the runner is this program's own. */
+const withoutMigrator: Plugin = {
+  name: 'without-migrator',
+  resolveId: { filter: { id: /^@mikro-orm\/migrations$/ }, handler: (id) => `\0${id}` },
+  load: { filter: { id: /^\0@mikro-orm\/migrations$/ }, handler: () => 'export class Migration {}' },
+};
 
 /**
  * Compiles the program with all it stands on into `dist/`: few files start in less than half the time that many take, and
  * need a quarter less memory. The embedded PostgreSQL stays an optional package of its own.
  */
 const bundle = await rolldown({
+  plugins: [asDescribed, withoutMigrator],
   cwd: ROOT,
   input: { start: 'src/start.js' },
   platform: 'node',

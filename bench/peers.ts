@@ -24,7 +24,16 @@ const environment = (url: string): Record<string, string> => ({
 export const sidecar = (url: string, compileCache: string): Command => ({
   name: 'sidecar',
   program: process.execPath,
-  args: [join(root, 'src', 'start.js'), 'serve', '--grpc-listen', '127.0.0.1:0', '--http-listen', '127.0.0.1:0'],
+  // As it is shipped.
+  args: [
+    '--max-semi-space-size=4',
+    join(root, 'dist', 'start.js'),
+    'serve',
+    '--grpc-listen',
+    '127.0.0.1:0',
+    '--http-listen',
+    '127.0.0.1:0',
+  ],
   env: { DATABASE_URL: url, NODE_COMPILE_CACHE: compileCache },
   health: true,
 });

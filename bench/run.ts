@@ -8,6 +8,7 @@
  * Servers are processes of their own on one PostgreSQL: an embedded one, or a database of its own on the server of
  * DATABASE_URL. A peer whose toolchain the machine lacks is left out, and the report says so.
  */
+import { execFileSync } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -59,6 +60,8 @@ if (unknown.length > 0) {
 
 const report = new Report();
 const compileCache = await mkdtemp(join(tmpdir(), 'policy-sidecar-compiled-'));
+// What is measured is what is shipped.
+execFileSync('npm', ['run', '--silent', 'build'], { cwd: join(import.meta.dirname, '..'), stdio: 'inherit' });
 const database = await openDatabase(process.env['DATABASE_URL']);
 const servers: Served[] = [];
 try {
