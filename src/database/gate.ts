@@ -20,6 +20,11 @@ export class Gate {
     this.#options = options;
   }
 
+  /** How many wait now. */
+  get pending(): number {
+    return this.#waiting.size;
+  }
+
   /**
    * Waits for a place; the answer gives it back.
    *

@@ -3,6 +3,7 @@ import { type RpcError, refuse } from '../contract/errors.ts';
 import { Client, type ClientOptions } from './client.ts';
 import { Connection, type Shared } from './connection.ts';
 import { Gate } from './gate.ts';
+import type { DatabaseObserver, LaneState } from './observer.ts';
 import type { Signal } from './signal.ts';
 import { connectError, databaseUnavailable, isStalePlan, shuttingDown } from './sqlstate.ts';
 import type { Target } from './target.ts';
@@ -60,6 +61,13 @@ export class Lane {
     this.#pool.on('error', () => {});
   }
 
+  /** What it holds now. */
+  get state(): LaneState {
+    const { totalCount, idleCount, waitingCount } = this.#pool;
+    const { max } = this.#options;
+    return { name: this.#name, used: totalCount - idleCount, idle: idleCount, pending: waitingCount, max };
+  }
+
   /** Most connections this lane may hold. */
   get max(): number {
     return this.#options.max;
@@ -76,9 +84,13 @@ export class Lane {
         throw refuse('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
       }
       const lent = this.#pool.connect();
+      const told = this.#shared.observer?.waiting(this.#name);
       const found = await (signal ? raceAbort(lent, signal) : lent).catch((error: unknown) => {
-        throw signal?.aborted ? signal.reason : this.#explain(error);
+        const why = signal?.aborted ? signal.reason : this.#explain(error);
+        told?.(why);
+        throw why;
       });
+      told?.();
       const client = found as unknown as Client & pg.PoolClient;
       if (client.bornAt >= this.#shared.trustedSince) return this.#lend(client);
       client.release(true);
@@ -114,6 +126,7 @@ export class Lane {
         const stale: boolean = !replanned && isStalePlan(error);
         replanned ||= stale;
         if (!stale && !(lost && connection.reused && !signal?.aborted)) throw error;
+        this.#shared.observer?.again(stale ? 'stale_plan' : 'connection_lost');
       }
     }
   }
@@ -140,6 +153,7 @@ export class Lane {
         return await work(connection);
       } catch (error) {
         if (replanned || !isStalePlan(error)) throw error;
+        this.#shared.observer?.again('stale_plan');
       } finally {
         connection.release();
       }
@@ -201,6 +215,8 @@ export interface Database {
   readonly transactions: Lane;
   /** Health and outcomes. */
   readonly reserve: Lane;
+  /** Who watches; undefined: nobody. */
+  readonly observer: DatabaseObserver | undefined;
   /**
    * Leaves every connection, at once or when it comes back: after an outage nobody knows which still reach the server,
    * and after a failover, which server.
@@ -219,6 +235,7 @@ export interface DatabaseOptions {
   /** Longest wait for a lock, milliseconds. */
   readonly lockMs: number;
   readonly pooler: ClientOptions['pooler'];
+  readonly observer?: DatabaseObserver | undefined;
 }
 
 const RESERVE: LaneOptions = { max: 3, queue: 1000, waitMs: 5_000 };
@@ -231,7 +248,7 @@ const READ_SHARE = 0.3;
 
 /** Opens the lanes; connections are made when they are first needed. */
 export const openDatabase = (target: Target, options: DatabaseOptions): Database => {
-  const { lockMs, statementMs, pooler } = options;
+  const { lockMs, statementMs, pooler, observer } = options;
   const shared: Shared = {
     generation: 0,
     prepared: new Map(),
@@ -241,6 +258,7 @@ export const openDatabase = (target: Target, options: DatabaseOptions): Database
     statementMs,
     lockMs,
     overdue: new Map(),
+    observer,
   };
   const client = { target, pooler, lockMs };
   const reserve = new Lane('reserve', client, shared, RESERVE);
@@ -258,6 +276,7 @@ export const openDatabase = (target: Target, options: DatabaseOptions): Database
     writes,
     transactions,
     reserve,
+    observer,
     refresh: (reason) => {
       shared.trustedSince = performance.now();
       for (const lane of lanes) lane.refresh(reason);

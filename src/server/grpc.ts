@@ -250,7 +250,7 @@ export const listenGrpc = async (
     const socket = stream.session?.socket;
     const peer = socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown';
     const read = readHeaders(raw);
-    const arrival: Arrival = { ...read, endpoint, peer, certificate: certificateOf(socket) };
+    const arrival: Arrival = { ...read, endpoint, peer, system: 'grpc', certificate: certificateOf(socket) };
     const admitted = pipeline.admit(arrival);
     settleHeaders(headers, read);
     arrivals.add(admitted, headers, stream);
