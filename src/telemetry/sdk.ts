@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DiagLogLevel, diag } from '@opentelemetry/api';
+import { getNumberFromEnv } from '@opentelemetry/core';
 import { OTLPMetricExporter } from '@opentelemetry/exporter-metrics-otlp-http';
 import { PrometheusExporter, PrometheusSerializer } from '@opentelemetry/exporter-prometheus';
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http';
@@ -51,6 +52,27 @@ const listen = (log: Logger): void => {
   diag.setLogger({ error: complain, warn: complain, info: quiet, debug: quiet, verbose: quiet }, DiagLogLevel.WARN);
 };
 
+/** Numbers, sent now and then; what the variables do not say is as the specification has it. */
+const pushed = (): IMetricReader => {
+  const exportIntervalMillis = getNumberFromEnv('OTEL_METRIC_EXPORT_INTERVAL') ?? 60_000;
+  const exportTimeoutMillis = getNumberFromEnv('OTEL_METRIC_EXPORT_TIMEOUT') ?? 30_000;
+  return new PeriodicExportingMetricReader({
+    exporter: new OTLPMetricExporter(),
+    exportIntervalMillis,
+    exportTimeoutMillis: Math.min(exportTimeoutMillis, exportIntervalMillis),
+  });
+};
+
+/** Spans, sent together. */
+const batched = (): BatchSpanProcessor =>
+  new BatchSpanProcessor({
+    exporter: new OTLPTraceExporter(),
+    scheduledDelayMillis: getNumberFromEnv('OTEL_BSP_SCHEDULE_DELAY') ?? 5_000,
+    exportTimeoutMillis: getNumberFromEnv('OTEL_BSP_EXPORT_TIMEOUT') ?? 30_000,
+    maxQueueSize: getNumberFromEnv('OTEL_BSP_MAX_QUEUE_SIZE') ?? 2_048,
+    maxExportBatchSize: getNumberFromEnv('OTEL_BSP_MAX_EXPORT_BATCH_SIZE') ?? 512,
+  });
+
 /** Starts the SDK of OpenTelemetry with what is wanted. */
 export const openTelemetry = ({ traces, push, pull }: Wanted, log: Logger): Telemetry => {
   listen(log);
@@ -59,14 +81,14 @@ export const openTelemetry = ({ traces, push, pull }: Wanted, log: Logger): Tele
     .merge(detectResources({ detectors: [envDetector] }));
   const prometheus = pull ? new PrometheusExporter({ preventServerStart: true, withoutScopeInfo: true }) : undefined;
   const readers: IMetricReader[] = prometheus ? [prometheus] : [];
-  if (push) readers.push(new PeriodicExportingMetricReader({ exporter: new OTLPMetricExporter() }));
+  if (push) readers.push(pushed());
   const meters = new MeterProvider({ resource, readers });
   const spans =
     traces &&
     new TracerProvider({
       resource,
       sampler: samplerOf(traces),
-      spanProcessors: [new BatchSpanProcessor({ exporter: new OTLPTraceExporter() })],
+      spanProcessors: [batched()],
     });
   const recorder = new Recorder(
     meters.getMeter(SCOPE, VERSION, SCHEMA),
