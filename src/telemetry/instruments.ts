@@ -9,6 +9,8 @@ const STATEMENT_BOUNDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1,
 /** How long the event loop's delay is measured before it is told and measured anew, milliseconds. */
 const WINDOW_MS = 10_000;
 const NS = 1e9;
+/** How often the event loop is looked at, milliseconds: what is measured holds that, too. */
+const LOOK_MS = 10;
 
 export const POOL = 'db.client.connection.pool.name';
 
@@ -80,10 +82,15 @@ export const observeDatabase = (meter: Meter, looking: () => Look): void => {
  * @returns what ends the measuring.
  */
 export const observeProcess = (meter: Meter, version: string): (() => void) => {
-  const delay = monitorEventLoopDelay({ resolution: 10 });
+  const delay = monitorEventLoopDelay({ resolution: LOOK_MS });
   delay.enable();
   let last: { p50: number; p99: number; max: number } | undefined;
-  const now = () => ({ p50: delay.percentile(50) / NS, p99: delay.percentile(99) / NS, max: delay.max / NS });
+  const late = (ns: number): number => Math.max(0, ns / NS - LOOK_MS / 1_000);
+  const now = () => ({
+    p50: late(delay.percentile(50)),
+    p99: late(delay.percentile(99)),
+    max: late(delay.max),
+  });
   const window = setInterval(() => {
     last = now();
     delay.reset();
