@@ -171,6 +171,24 @@ describe('with a collector', () => {
     expect(commit.events).toMatchObject([{ name: 'transaction ended', attributes: { cause: 'committed' } }]);
   });
 
+  test('a stream is one span, and what it fetches hangs on it, also when its reader leaves early', async () => {
+    for (const early of [false, true]) {
+      const traceId = newTrace();
+      const headers = { traceparent: `00-${traceId}-${callerSpan()}-01` };
+      const stream = callers.grpc.stream(rpc.streamRiskCeilings, {}, { headers });
+      for await (const _ of stream) if (early) break;
+      const spans = await spansOf(
+        traceId,
+        'hoc.cus.policies.v1.PolicyEngineService/StreamRiskCeilings',
+        'BEGIN',
+        'ROLLBACK',
+      );
+      const call = spans.find(({ kind }) => kind === SERVER)!;
+      expect(spans.filter(({ kind }) => kind === SERVER)).toHaveLength(1);
+      for (const { kind, parentSpanId } of spans) if (kind === CLIENT) expect(parentSpanId).toBe(call.spanId);
+    }
+  });
+
   test('the same numbers are pushed and can be asked for', async () => {
     await vi.waitFor(async () => {
       const names = new Set(collector.points.map(({ name }) => name));
