@@ -21,6 +21,7 @@ import { memory } from './cases/memory.ts';
 import { soak } from './cases/soak.ts';
 import { start } from './cases/start.ts';
 import { longStream } from './cases/stream.ts';
+import { telemetry } from './cases/telemetry.ts';
 import { transactions } from './cases/transactions.ts';
 import { openDatabase } from './database.ts';
 import { checkHonesty } from './honest.ts';
@@ -38,6 +39,7 @@ const CASES: readonly Case[] = [
   start,
   memory,
   longStream,
+  telemetry,
   soak,
   growth,
 ];

@@ -53,6 +53,8 @@ export interface Config {
   readonly maxRequestBytes: number;
   readonly reflection: boolean;
   readonly logLevel: string;
+  /** The share of calls without an error that are logged. */
+  readonly logSample: number;
   readonly tokensFile: string | undefined;
   readonly allowUnauthenticated: boolean;
   /** File that says who may do what; undefined: who is let in may do everything. */
@@ -152,6 +154,11 @@ const oneOf =
     if (!Object.hasOwn(choices, text)) throw new ConfigError(`must be one of ${Object.keys(choices).join(', ')}`);
     return choices[text] as T;
   };
+
+const share: Parse<Count> = (text) => {
+  if (!/^(?:0|1|0?\.\d{1,9})$/.test(text)) throw new ConfigError('must be a share from 0 to 1 such as 0.01');
+  return Number(text) as Count;
+};
 
 const onOff = oneOf({ on: true, off: false });
 
@@ -325,7 +332,7 @@ export const SETTINGS: Settings = {
     'SIDECAR_PROBE_LISTEN',
     'off',
     'host:port | off',
-    'where /live and /ready are answered in plain HTTP',
+    'where /live, /ready and /metrics are answered in plain HTTP',
     (text) => (text === 'off' ? undefined : hostPort(text)),
   ),
   socketMode: setting('SIDECAR_SOCKET_MODE', '0660', 'octal', 'who may use socket files', fileMode),
@@ -459,6 +466,13 @@ export const SETTINGS: Settings = {
     LOG_LEVELS.join(' | '),
     'least serious log line written',
     oneOf(Object.fromEntries(LOG_LEVELS.map((level) => [level, level]))),
+  ),
+  logSample: setting(
+    'SIDECAR_LOG_SAMPLE',
+    '1',
+    'share',
+    'share of the calls without an error that have a log line, such as 0.01; errors always have one',
+    share,
   ),
   tokensFile: setting(
     'SIDECAR_TOKENS_FILE',

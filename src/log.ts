@@ -1,6 +1,10 @@
 import { constants, fstatSync, openSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type DestinationStream, type Logger, pino } from 'pino';
+import { VERSION } from './version.ts';
+
+/** What this process is called where its numbers, traces and lines arrive. */
+export const SERVICE = process.env['OTEL_SERVICE_NAME'] || 'policy-sidecar';
 
 /** Log levels, from loudest to quietest. */
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
@@ -121,11 +125,19 @@ export const standardOutput = (): Lines =>
 export const standardError = (): Lines =>
   new Lines(
     unblocked(process.stderr, 2),
-    (count) => `{"level":40,${now()},"dropped":${count},"msg":"log lines that nobody read were dropped"}\n`,
+    (count) => `{"level":"warn",${now()},"dropped":${count},"msg":"log lines that nobody read were dropped"}\n`,
   );
 
 /** JSON lines, one a call and one for what happens between calls. */
 export const createLog = (level: string, to: DestinationStream): Logger =>
-  pino({ level, base: null, timestamp: () => `,${now()}` }, to);
+  pino(
+    {
+      level,
+      base: { service: SERVICE, version: VERSION },
+      formatters: { level: (word) => ({ level: word }) },
+      timestamp: () => `,${now()}`,
+    },
+    to,
+  );
 
 export type { Logger };

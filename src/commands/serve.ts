@@ -4,8 +4,10 @@ import type { Config } from '../config.ts';
 import { migrateUp, migrationStatus, SchemaError, UnreachableError } from '../database/migrate/migrate.ts';
 import { EXIT } from '../exit.ts';
 import { createLog } from '../log.ts';
-import { healthRoutes, listenProbes } from '../server/probes.ts';
+import { healthRoutes, listenProbes, type Routes } from '../server/probes.ts';
 import type { Sidecar } from '../server/sidecar.ts';
+import type { Telemetry } from '../telemetry/telemetry.ts';
+import { readWanted } from '../telemetry/wanted.ts';
 import { VERSION } from '../version.ts';
 import { complain, errors, exit, say } from './output.ts';
 import { openSource, type Source } from './source.ts';
@@ -57,6 +59,22 @@ const trial = ({ tokensFile, tlsCert, tlsClientCa }: Config, { grpcAddress, http
   return lines;
 };
 
+/** What is left of telemetry gets so long at the end, milliseconds. */
+const LAST_NUMBERS_MS = 200;
+
+/** Who watches, where somebody is to; its libraries are loaded only then. */
+const openTelemetry = async (probes: boolean, log: Logger): Promise<Telemetry | undefined> => {
+  const wanted = readWanted(process.env, probes);
+  return wanted && (await import('../telemetry/sdk.ts')).openTelemetry(wanted, log);
+};
+
+const metricsRoute = (telemetry: Telemetry | undefined): Routes => {
+  const metrics = telemetry?.metrics;
+  if (!metrics) return {};
+  const type = 'text/plain; version=0.0.4; charset=utf-8';
+  return { '/metrics': async () => ({ status: 200, text: await metrics(), type }) };
+};
+
 /** Tells who started the server what it needs to know. */
 export type Announce = (server: Sidecar, source: Source, probes: string | undefined) => void;
 
@@ -85,13 +103,11 @@ export const serve = async (
   const stopping = new AbortController();
   void exit.requested.then(() => stopping.abort());
   const { probeListen } = config;
+  const telemetry = await openTelemetry(probeListen !== undefined, log);
   let whyNot = (): string | undefined => 'it is being started';
   // Who watches over the process is answered from its beginning to its end, however long the database takes.
   const probes = probeListen
-    ? await listenProbes(
-        probeListen,
-        healthRoutes(() => whyNot()),
-      )
+    ? await listenProbes(probeListen, { ...healthRoutes(() => whyNot()), ...metricsRoute(telemetry) })
     : undefined;
   let source: Source | undefined;
   try {
@@ -101,7 +117,7 @@ export const serve = async (
     process.env['GRPC_VERBOSITY'] ??= 'NONE';
     const { startServer } = await import('../server/sidecar.ts');
     const prepare = (): Promise<void> => untilUsable(config, url, log, stopping.signal);
-    const server = await startServer(config, { url, log, prepare });
+    const server = await startServer(config, { url, log, prepare, telemetry });
     whyNot = () => server.whyNot;
     log.info({ version: VERSION, node: process.version }, 'started');
     announce(server, source, probes?.address);
@@ -121,6 +137,7 @@ export const serve = async (
     return EXIT.done;
   } finally {
     await source?.close();
+    await telemetry?.close(LAST_NUMBERS_MS);
     await probes?.close();
   }
 };

@@ -2,6 +2,7 @@ import pg from 'pg';
 import { RpcError } from '../contract/errors.ts';
 import type { Client } from './client.ts';
 import { CANCEL_MS } from './client.ts';
+import type { DatabaseObserver } from './observer.ts';
 import type { Signal } from './signal.ts';
 import { commitUnknown, databaseError, databaseUnavailable, statementTimeout } from './sqlstate.ts';
 import { type Param, type Row, type Statement, statement } from './statement.ts';
@@ -40,6 +41,8 @@ export interface Shared {
   readonly lockMs: number | undefined;
   /** Statements under way, with the time at which they have taken too long; looked at now and then. */
   readonly overdue: Map<() => void, number>;
+  /** Who watches; undefined: nobody. */
+  readonly observer: DatabaseObserver | undefined;
 }
 
 /** Time in which a backend must answer what only tidies up, before its connection is given up, milliseconds. */
@@ -118,7 +121,9 @@ export class Connection {
    */
   async run(statement: Statement<unknown>, params: readonly Param[], sink: Sink, signal?: Signal): Promise<number> {
     const step = this.#step(statement, params, sink);
-    const [outcome] = await this.#asked(signal, statement.reads, (done) => this.#client.wire.run([step], done));
+    const [outcome] = await this.#asked(statement, signal, statement.reads, (done) =>
+      this.#client.wire.run([step], done),
+    );
     return outcome!.count;
   }
 
@@ -133,7 +138,9 @@ export class Connection {
     const steps = [this.#step(beginning(mode), [], NO_ROWS), ...this.#bounds(), this.#step(statement, params, sink)];
     this.#mode = mode;
     try {
-      const outcomes = await this.#asked(signal, statement.reads, (done) => this.#client.wire.run(steps, done));
+      const outcomes = await this.#asked(statement, signal, statement.reads, (done) =>
+        this.#client.wire.run(steps, done),
+      );
       return outcomes.at(-1)!.count;
     } catch (error) {
       await this.rollback();
@@ -165,7 +172,7 @@ export class Connection {
     signal?: Signal,
   ): Promise<number> {
     const steps = [...this.#bounds(), this.#step(statement, params, sink)];
-    const outcomes = await this.#asked(signal, false, (done) =>
+    const outcomes = await this.#asked(statement, signal, false, (done) =>
       this.#client.wire.run(steps, (error, found, begun) => {
         // A server that ends a backend says so instead of the command's completion: then it has rolled back.
         const isKnown = error instanceof pg.DatabaseError && found.length < steps.length;
@@ -189,19 +196,19 @@ export class Connection {
     signal?: Signal,
   ): Promise<boolean> {
     const step: Step = { ...this.#step(statement, params, sink), portal };
-    const [outcome] = await this.#asked(signal, true, (done) => this.#client.wire.run([step], done));
+    const [outcome] = await this.#asked(statement, signal, true, (done) => this.#client.wire.run([step], done));
     return outcome!.tag === '';
   }
 
   /** Brings more rows of a portal; returns whether there may be more still. */
   async fetch(portal: Portal, sink: Sink, signal?: Signal): Promise<boolean> {
-    const [outcome] = await this.#asked(signal, true, (done) => this.#client.wire.fetch(portal, sink, done));
+    const [outcome] = await this.#asked('fetch', signal, true, (done) => this.#client.wire.fetch(portal, sink, done));
     return outcome!.tag === '';
   }
 
   /** Closes a portal. */
   async close({ name }: Portal): Promise<void> {
-    await this.#asked(undefined, true, (done) => this.#client.wire.close(name, done), TIDY_MS);
+    await this.#asked('close', undefined, true, (done) => this.#client.wire.close(name, done), TIDY_MS);
   }
 
   /** The statement as connections prepare it: without a name where servers do not keep it. */
@@ -233,7 +240,7 @@ export class Connection {
       return sinks[index];
     };
     const ask = (done: Done): void => this.#client.wire.query(text, sinkAt, done);
-    const outcomes = await this.#asked(signal, true, ask, limitMs);
+    const outcomes = await this.#asked(text, signal, true, ask, limitMs);
     return outcomes.map(({ tag }, index) => ({ rows: sinks[index]?.rows ?? [], tag }));
   }
 
@@ -277,13 +284,14 @@ export class Connection {
 
   /** Asks the server for something, and sees to it that the wait for its answer ends. */
   #asked(
+    what: Statement<unknown> | string,
     signal: Signal | undefined,
     reads: boolean,
     ask: (done: Done) => void,
     limitMs = this.#shared.statementMs,
   ): Promise<readonly Outcome[]> {
     const client = this.#client;
-    const { overdue } = this.#shared;
+    const { overdue, observer } = this.#shared;
     return new Promise((resolve, reject) => {
       if (client.lost) throw databaseUnavailable(client.lost);
       signal?.throwIfAborted();
@@ -307,7 +315,9 @@ export class Connection {
         if (late && stopped) return statementTimeout(limitMs, error);
         return this.#explain(error, reads, performance.now() - began);
       };
+      const told = observer?.sent(what);
       const done: Done = (error, outcomes) => {
+        told?.(error);
         overdue.delete(onOverdue);
         signal?.removeEventListener('abort', stop);
         const settle = (): void => (error ? reject(explained(error)) : resolve(outcomes));

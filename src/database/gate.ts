@@ -22,6 +22,16 @@ export class Gate {
     this.#options = options;
   }
 
+  /** How many wait now. */
+  get pending(): number {
+    return this.#waiting.size;
+  }
+
+  /** How many wait. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
   /**
    * Waits for a place; the answer gives it back.
    *

@@ -1,6 +1,7 @@
 import { Client, type ClientOptions } from './client.ts';
 import { Connection, type Shared } from './connection.ts';
 import { Gate } from './gate.ts';
+import type { Ended, LaneState } from './observer.ts';
 import type { Signal } from './signal.ts';
 import { connectError, databaseUnavailable, isStalePlan, shuttingDown } from './sqlstate.ts';
 
@@ -25,6 +26,7 @@ interface Idle {
 
 /** A share of the connections with a bounded queue in front of it. */
 export class Lane {
+  readonly #name: string;
   readonly #options: LaneOptions;
   readonly #clientOptions: ClientOptions;
   readonly #shared: Shared;
@@ -46,6 +48,7 @@ export class Lane {
     shared: Shared,
     options: LaneOptions,
   ) {
+    this.#name = name;
     this.#options = options;
     this.#shared = shared;
     this.#clientOptions = { ...client, connectMs: options.waitMs, applicationName: `policy-sidecar ${name}` };
@@ -58,6 +61,12 @@ export class Lane {
     this.#clock = setInterval(() => this.#closeOld(), LOOK_MS).unref();
   }
 
+  /** What it holds now. */
+  get state(): LaneState {
+    const { max } = this.#options;
+    return { name: this.#name, used: this.#lent, idle: this.#idle.length, pending: this.#gate.waiting, max };
+  }
+
   /** Most connections this lane may hold. */
   get max(): number {
     return this.#options.max;
@@ -67,7 +76,12 @@ export class Lane {
    * Lends a connection. A full queue or too long a wait is RESOURCE_EXHAUSTED; a database that cannot be reached is
    * UNAVAILABLE; an ended call gets its signal's reason.
    */
-  async acquire(signal?: Signal): Promise<Connection> {
+  acquire(signal?: Signal): Promise<Connection> {
+    const { observer } = this.#shared;
+    return observer ? observed(observer.waiting(this.#name), this.#acquire(signal)) : this.#acquire(signal);
+  }
+
+  async #acquire(signal: Signal | undefined): Promise<Connection> {
     if (this.#ending) throw shuttingDown();
     const leave = await this.#gate.enter(signal);
     if (this.#ending) {
@@ -162,6 +176,7 @@ export class Lane {
         const stale: boolean = !replanned && isStalePlan(error);
         replanned ||= stale;
         if (!stale && !(lost && connection.reused && !signal?.aborted)) throw error;
+        this.#shared.observer?.again(stale ? 'stale_plan' : 'connection_lost');
       }
     }
   }
@@ -179,6 +194,7 @@ export class Lane {
         const stale: boolean = !replanned && isStalePlan(error);
         replanned ||= stale;
         if (!stale && !(connection.untouched && connection.reused && !signal?.aborted)) throw error;
+        this.#shared.observer?.again(stale ? 'stale_plan' : 'connection_lost');
       } finally {
         connection.release();
       }
@@ -213,6 +229,18 @@ export class Lane {
     for (const client of this.#clients) client.destroy(reason);
   }
 }
+
+/** Tells how it ends. */
+const observed = async <T>(told: Ended, work: Promise<T>): Promise<T> => {
+  try {
+    const result = await work;
+    told();
+    return result;
+  } catch (error) {
+    told(error);
+    throw error;
+  }
+};
 
 /** The call has ended before what it waited for. */
 const LEFT = Symbol('left');

@@ -2,6 +2,7 @@ import type { ClientOptions } from './client.ts';
 import type { Shared } from './connection.ts';
 import { Gate } from './gate.ts';
 import { Lane, type LaneOptions } from './lane.ts';
+import type { DatabaseObserver } from './observer.ts';
 import type { Target } from './target.ts';
 
 /** The database as the rest of the program sees it: three lanes that cannot starve each other. */
@@ -14,6 +15,8 @@ export interface Database {
   readonly transactions: Lane;
   /** Health and outcomes. */
   readonly reserve: Lane;
+  /** Who watches; undefined: nobody. */
+  readonly observer: DatabaseObserver | undefined;
   /**
    * Leaves every connection, at once or when it comes back: after an outage nobody knows which still reach the server,
    * and after a failover, which server.
@@ -32,6 +35,7 @@ export interface DatabaseOptions {
   /** Longest wait for a lock, milliseconds. */
   readonly lockMs: number;
   readonly pooler: ClientOptions['pooler'];
+  readonly observer?: DatabaseObserver | undefined;
 }
 
 const RESERVE: LaneOptions = { max: 3, queue: 1000, waitMs: 5_000 };
@@ -44,7 +48,7 @@ const READ_SHARE = 0.3;
 
 /** Opens the lanes; connections are made when they are first needed. */
 export const openDatabase = (target: Target, options: DatabaseOptions): Database => {
-  const { lockMs, statementMs, pooler } = options;
+  const { lockMs, statementMs, pooler, observer } = options;
   const shared: Shared = {
     generation: 0,
     prepared: new Map(),
@@ -54,6 +58,7 @@ export const openDatabase = (target: Target, options: DatabaseOptions): Database
     statementMs,
     lockMs,
     overdue: new Map(),
+    observer,
   };
   const client = { target, pooler, lockMs };
   const reserve = new Lane('reserve', client, shared, RESERVE);
@@ -71,6 +76,7 @@ export const openDatabase = (target: Target, options: DatabaseOptions): Database
     writes,
     transactions,
     reserve,
+    observer,
     refresh: (reason) => {
       shared.trustedSince = performance.now();
       for (const lane of lanes) lane.refresh(reason);

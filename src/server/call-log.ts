@@ -3,15 +3,27 @@ import { Code, codeName, type RpcError } from '../contract/errors.ts';
 import type { CallNotes } from '../database/notes.ts';
 import { isServerError, problemOf } from '../database/sqlstate.ts';
 import type { Endpoint } from './endpoint.ts';
+import type { TraceHeaders } from './headers.ts';
 
 /** What the line of a call says besides its outcome. */
 export interface LoggedCall {
   readonly endpoint: Endpoint;
   readonly peer: string;
+  readonly trace: TraceHeaders | undefined;
   /** Absent where the call was refused before its caller was known. */
   readonly caller?: string;
   readonly notes?: CallNotes;
 }
+
+/** Where calls are logged. */
+export interface CallLog {
+  readonly log: Logger;
+  /** The share of calls without an error that are. */
+  readonly sample: number;
+}
+
+/** What W3C says of a trace id: neither zeros nor capitals. */
+const TRACE_ID = /^[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f]{2}/;
 
 /** Enough to tell transactions apart, not enough to use one. */
 const ID_SHOWN = 10;
@@ -19,20 +31,26 @@ const ID_SHOWN = 10;
 /** A transaction's id as logs and audits show it. */
 export const shownId = (id: string): string => id.slice(0, ID_SHOWN);
 
-/**
- * One line a call: no payload, no SQL.
- *
- * @param startedAt by the clock of `performance.now()`.
- */
+/** What is known of a call besides. */
+export interface CallFacts {
+  /** By the clock of `performance.now()`. */
+  readonly startedAt: number;
+  readonly transaction: string | undefined;
+  /** Of the span that stands for the call; undefined: the trace that its caller named, if any. */
+  readonly traceId: string | undefined;
+}
+
+/** One line a call: no payload, no SQL. */
 export const logCall = (
-  log: Logger,
-  { endpoint, peer, caller, notes }: LoggedCall,
-  { startedAt, transaction }: { readonly startedAt: number; readonly transaction: string | undefined },
+  { log, sample }: CallLog,
+  { endpoint, peer, caller, notes, trace }: LoggedCall,
+  { startedAt, transaction, traceId }: CallFacts,
   failure: RpcError | undefined,
 ): void => {
   const serious = failure?.code === Code.INTERNAL || failure?.code === Code.DATA_LOSS;
   const level = serious ? 'error' : endpoint.quiet && !failure ? 'debug' : 'info';
-  if (!log.isLevelEnabled(level)) return;
+  if (!log.isLevelEnabled(level) || (!failure && sample < 1 && Math.random() >= sample)) return;
+  const traced = traceId ?? (trace && TRACE_ID.exec(trace.traceparent)?.[1]);
   log[level](
     {
       ...(failure ? { reason: failure.reason, ...failure.metadata } : {}),
@@ -45,6 +63,7 @@ export const logCall = (
       ...(caller === undefined ? {} : { caller }),
       ...(transaction === undefined ? {} : { transaction: shownId(transaction) }),
       ...(notes?.text === undefined ? {} : { inexact: notes.text }),
+      ...(traced === undefined ? {} : { trace_id: traced }),
       ...causeOf(failure),
     },
     'call',

@@ -199,6 +199,7 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
       } catch (error) {
         const failure = toRpcError(error);
         if (failure.code !== Code.ABORTED || attempt >= attempts) throw failure;
+        database.observer?.again('conflict');
         // Those that collided must not meet again at the same moment.
         await sleep(failure.retryAfterMs! * attempt * Math.random(), undefined, {
           signal: abortSignalOf(call.signal),

@@ -276,7 +276,7 @@ export const listenGrpc = async (
     raw: readonly string[],
   ): void => {
     const read = readHeaders(raw);
-    const arrival: Arrival = { ...read, endpoint, ...otherSide(stream.session) };
+    const arrival: Arrival = { ...read, endpoint, system: 'grpc', ...otherSide(stream.session) };
     const admitted = pipeline.admit(arrival);
     settleHeaders(headers, read);
     arrivals.add(admitted, headers, stream);

@@ -26,11 +26,19 @@ export interface Headers {
   readonly header: (name: string) => string | undefined;
 }
 
+/** The W3C trace context that a call came with, as it was sent. */
+export interface TraceHeaders {
+  readonly traceparent: string;
+  readonly tracestate: string | undefined;
+}
+
 /** Headers of a call, and those of them that were sent and cannot be read. */
 export interface ReadHeaders extends Headers {
   readonly unreadable: readonly FieldViolation[];
   /** Why not even the caller is looked for. */
   readonly problem: RpcError | undefined;
+  /** Undefined where none came. One that cannot be read is no reason to refuse a call. */
+  readonly trace: TraceHeaders | undefined;
 }
 
 /** What the names and values of a call's headers may have together, bytes: more than any honest caller sends. */
@@ -60,9 +68,13 @@ const headerProblem = (name: string, values: ReadonlySet<string>): string | unde
 export const readHeaders = (raw: readonly string[]): ReadHeaders => {
   const sent = new Map<string, Set<string>>();
   let bytes = 0;
+  let traceparent: string | undefined;
+  let tracestate: string | undefined;
   for (let at = 0; at < raw.length; at += 2) {
     bytes += raw[at]!.length + raw[at + 1]!.length;
     const name = raw[at]!.toLowerCase();
+    if (name === 'traceparent') traceparent = raw[at + 1]!;
+    else if (name === 'tracestate') tracestate = raw[at + 1]!;
     if (!DECISIVE.has(name)) continue;
     const values = sent.get(name);
     if (values) values.add(raw[at + 1]!);
@@ -82,7 +94,8 @@ export const readHeaders = (raw: readonly string[]): ReadHeaders => {
       : broken.length > 0
         ? invalidArgument(broken)
         : undefined;
-  return { header: (name) => read.get(name), unreadable, problem };
+  const trace = traceparent === undefined ? undefined : { traceparent, tracestate };
+  return { header: (name) => read.get(name), unreadable, problem, trace };
 };
 
 const UNIT_MS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };

@@ -28,7 +28,7 @@ import type { Endpoint } from './endpoint.ts';
 import { type ReadHeaders, readHeaders, settleHeaders } from './headers.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
 import { WebGuard, type WebRules } from './origins.ts';
-import { type Admitted, INEXACT, type Inbound, type Pipeline, type Reply } from './pipeline.ts';
+import { type Admitted, type Arrival, INEXACT, type Inbound, type Pipeline, type Reply } from './pipeline.ts';
 import { answerRoute, type Routes } from './probes.ts';
 import { errorDetails, wellFormed } from './status.ts';
 import { securing } from './tls.ts';
@@ -39,6 +39,7 @@ type Response = ServerResponse | Http2ServerResponse;
 /** A request as this file and the library pass it to each other. */
 interface Call extends ReadHeaders {
   readonly peer: string;
+  readonly system: Arrival['system'];
   /** HTTP/2 asks whether the other side is there; HTTP/1.1 cannot. */
   readonly watched: boolean;
   readonly certificate: ClientCertificate | undefined;
@@ -322,6 +323,7 @@ export const listenHttp = async (
     calls.set(request, {
       ...read,
       peer: socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown',
+      system: request.headers['content-type']?.startsWith('application/grpc') ? 'grpc' : 'connectrpc',
       watched: 'stream' in request,
       problem: problem ?? read.problem,
       certificate: certificateOf(socket),

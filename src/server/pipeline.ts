@@ -1,6 +1,5 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
-import type { Logger } from 'pino';
 import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import type { CallNotes } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
@@ -8,15 +7,25 @@ import { AutoCommitSession, type Session, type StreamingSession } from '../datab
 import type { Signal } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import type { Answered } from '../statements/answers.ts';
+import type { SeenCall, Telemetry } from '../telemetry/telemetry.ts';
 import { runOnce } from '../transactions/once.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
 import { inImplicit, inOwn, READ_COMMITTED } from '../transactions/single-use.ts';
 import type { Access } from './access.ts';
-import { logCall } from './call-log.ts';
+import { type CallLog, logCall } from './call-log.ts';
 import type { ClientCertificate } from './certificate.ts';
 import { type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
-import { digest, type Headers, headerError, type ReadHeaders, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
+import {
+  digest,
+  type Headers,
+  headerError,
+  type ReadHeaders,
+  requestIdOf,
+  SINGLE_USE,
+  sequenceOf,
+  type TraceHeaders,
+} from './headers.ts';
 import type { Identity } from './identity.ts';
 
 /** A call that has arrived: nothing of its body has been looked at. */
@@ -24,6 +33,8 @@ export interface Arrival extends ReadHeaders {
   readonly endpoint: Endpoint;
   /** Who is at the other end, for the log. */
   readonly peer: string;
+  /** How it was called, in the words of OpenTelemetry. */
+  readonly system: 'grpc' | 'connectrpc';
   /** By which the connection was let in; undefined where none is asked for. */
   readonly certificate: ClientCertificate | undefined;
 }
@@ -32,6 +43,8 @@ export interface Arrival extends ReadHeaders {
 export interface Admitted extends Headers {
   readonly endpoint: Endpoint;
   readonly peer: string;
+  readonly system: Arrival['system'];
+  readonly trace: TraceHeaders | undefined;
   readonly caller: string;
   /** What the caller may do. */
   readonly access: Access;
@@ -88,6 +101,8 @@ const readScope = (inbound: Inbound): Scope => {
 interface Entry<C = Inbound> {
   readonly inbound: C;
   readonly startedAt: number;
+  /** Undefined where nobody watches. */
+  readonly seen: SeenCall | undefined;
   /** Transaction that a control RPC names in its request or begins. */
   transaction?: string | undefined;
   request?: Message;
@@ -107,7 +122,8 @@ export class Pipeline {
   readonly #database: Database;
   readonly #transactions: TransactionRegistry;
   readonly #identity: Identity;
-  readonly #log: Logger;
+  readonly #log: CallLog;
+  readonly #telemetry: Telemetry | undefined;
   readonly #callTimeoutMs: number;
   readonly #guards: Guards;
   #isOpen = false;
@@ -117,10 +133,12 @@ export class Pipeline {
     database: Database,
     transactions: TransactionRegistry,
     identity: Identity,
-    log: Logger,
+    log: CallLog,
     callTimeoutMs: number,
     guards: Guards,
+    telemetry: Telemetry | undefined,
   ) {
+    this.#telemetry = telemetry;
     this.#guards = guards;
     this.#callTimeoutMs = callTimeoutMs;
     this.#database = database;
@@ -140,8 +158,13 @@ export class Pipeline {
   }
 
   /** Runs a call with one response. */
-  async unary(inbound: Inbound, decode: () => Message): Promise<Reply> {
-    const entry: Entry = { inbound, startedAt: performance.now() };
+  unary(inbound: Inbound, decode: () => Message): Promise<Reply> {
+    const entry = this.#entry(inbound);
+    return entry.seen ? entry.seen.run(() => this.#unary(entry, decode)) : this.#unary(entry, decode);
+  }
+
+  async #unary(entry: Entry, decode: () => Message): Promise<Reply> {
+    const { inbound } = entry;
     const { endpoint } = inbound;
     let leave: (() => void) | undefined;
     try {
@@ -161,13 +184,13 @@ export class Pipeline {
 
   /** Runs a call with a stream of responses, which come in batches. */
   stream(inbound: Inbound, decode: () => Message): AsyncGenerator<readonly Reply[]> {
-    const entry: Entry = { inbound, startedAt: performance.now() };
+    const entry = this.#entry(inbound);
     return this.#responses(entry, () => this.#source(entry, this.#admit(entry, decode)));
   }
 
   /** Runs a call with a stream of requests and one of responses; only control RPCs are of that kind. */
   duplex(inbound: Inbound, requests: AsyncIterable<Message>): AsyncGenerator<readonly Reply[]> {
-    const entry: Entry = { inbound, startedAt: performance.now() };
+    const entry = this.#entry(inbound);
     return this.#responses(entry, () => this.#controlled(entry, inbound.endpoint as ControlEndpoint, requests));
   }
 
@@ -184,7 +207,12 @@ export class Pipeline {
     }
   }
 
-  async *#responses(entry: Entry, source: () => AsyncIterable<readonly Reply[]>): AsyncGenerator<readonly Reply[]> {
+  #responses(entry: Entry, source: () => AsyncIterable<readonly Reply[]>): AsyncGenerator<readonly Reply[]> {
+    const responses = this.#batches(entry, source);
+    return entry.seen ? entry.seen.each(responses) : responses;
+  }
+
+  async *#batches(entry: Entry, source: () => AsyncIterable<readonly Reply[]>): AsyncGenerator<readonly Reply[]> {
     const { endpoint, signal, caller } = entry.inbound;
     let ended = false;
     let leave: (() => void) | undefined;
@@ -210,7 +238,7 @@ export class Pipeline {
    *   INVALID_ARGUMENT by the headers themselves.
    */
   admit(arrival: Arrival): Admitted {
-    const { endpoint, peer, header, unreadable, problem, certificate } = arrival;
+    const { endpoint, peer, system, trace, header, unreadable, problem, certificate } = arrival;
     let known: { readonly caller: string } | undefined;
     try {
       if (problem) throw problem;
@@ -223,7 +251,7 @@ export class Pipeline {
       this.#guards.limits.arrive(caller, endpoint);
       const access = this.#guards.authorization.of(caller);
       if (!endpoint.open) access.check(endpoint);
-      return { endpoint, peer, header, caller, access };
+      return { endpoint, peer, system, trace, header, caller, access };
     } catch (error) {
       throw this.refuse({ ...arrival, ...known }, toRpcError(error));
     }
@@ -231,7 +259,7 @@ export class Pipeline {
 
   /** Refuses a call that a listener cannot take. */
   refuse(inbound: Arrival | Admitted, error: RpcError): RpcError {
-    this.#note({ inbound, startedAt: performance.now() }, error);
+    this.#note(this.#entry(inbound), error);
     return error;
   }
 
@@ -317,6 +345,10 @@ export class Pipeline {
     return this.#transactions.reading({ caller, method: name }, inbound, run);
   }
 
+  #entry<C extends Arrival | Admitted | Inbound>(inbound: C): Entry<C> {
+    return { inbound, startedAt: performance.now(), seen: this.#telemetry?.call(inbound) };
+  }
+
   #fail(entry: Entry, error: unknown): RpcError {
     const failure = toRpcError(error);
     this.#note(entry, failure);
@@ -325,10 +357,11 @@ export class Pipeline {
 
   /** A call has ended: its line in the log, and in the audit where it wrote. */
   #note(entry: Entry<Arrival | Admitted | Inbound>, failure?: RpcError): void {
-    const { inbound, startedAt, request, response, rows } = entry;
+    const { inbound, startedAt, seen, request, response, rows } = entry;
     if ('caller' in inbound) this.#guards.audit.call({ ...inbound, request, response, rows }, failure);
     const transaction = inbound.header('transaction') ?? entry.transaction;
-    logCall(this.#log, inbound, { startedAt, transaction }, failure);
+    seen?.ended(failure);
+    logCall(this.#log, inbound, { startedAt, transaction, traceId: seen?.traceId }, failure);
   }
 }
 

@@ -9,6 +9,7 @@ import { drivers as driversFor } from '../drivers/drivers.ts';
 import { Health } from '../gen/grpc/health/v1/health_pb.ts';
 import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { createProviders } from '../providers/providers.ts';
+import type { Telemetry } from '../telemetry/telemetry.ts';
 import { transactionIdKey } from '../transactions/once.ts';
 import { prune } from '../transactions/outcomes.ts';
 import { TransactionRegistry } from '../transactions/registry.ts';
@@ -66,6 +67,7 @@ const unused = async (open: () => number, deadline: number): Promise<void> => {
  *
  * @param url PostgreSQL connection string.
  * @param prepare what has to be true of the database before it is used; health answers NOT_SERVING meanwhile.
+ * @param telemetry who watches; left out: nobody.
  * @param limits how long connections may be silent, where that is not the default.
  */
 export const startServer = async (
@@ -74,11 +76,13 @@ export const startServer = async (
     url,
     log,
     limits: connectionLimits,
+    telemetry,
     prepare = async () => {},
   }: {
     readonly url: string;
     readonly log: Logger;
     readonly limits?: ConnectionLimits;
+    readonly telemetry?: Telemetry | undefined;
     readonly prepare?: () => Promise<void>;
   },
 ): Promise<Sidecar> => {
@@ -93,6 +97,7 @@ export const startServer = async (
   });
   const database = openDatabase(target, {
     pooler: config.pooler,
+    observer: telemetry,
     statementMs: config.callTimeoutMs,
     lockMs: config.lockTimeoutMs,
     calls: { max: config.poolMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
@@ -145,8 +150,17 @@ export const startServer = async (
     ];
     guards = await openGuards(config, ofDrivers, log);
     const { audit } = guards;
-    transactions.onEnded = (transaction, state, how) => audit.ended(transaction, state, how);
-    const pipeline = new Pipeline(database, transactions, identity, log, config.callTimeoutMs, guards);
+    transactions.onEnded = (transaction, state, how) => {
+      audit.ended(transaction, state, how);
+      telemetry?.leaseEnded(state, how);
+    };
+    telemetry?.look(() => ({
+      lanes: [database.calls.state, database.transactions.state, database.reserve.state],
+      writesWaiting: database.writes.pending,
+      transactions: transactions.list(),
+    }));
+    const calls = { log, sample: config.logSample };
+    const pipeline = new Pipeline(database, transactions, identity, calls, config.callTimeoutMs, guards, telemetry);
     const { maxMessageBytes, maxRequestBytes, socketMode } = config;
     const shared = {
       maxMessageBytes,

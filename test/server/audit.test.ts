@@ -185,7 +185,11 @@ test('a file that cannot be written is told, stops no call, and loses nothing th
   await write();
   await vi.waitFor(() =>
     expect(server.log()).toContainEqual(
-      expect.objectContaining({ level: 50, problem: 'ENOENT', msg: 'the audit file cannot be written, lines wait' }),
+      expect.objectContaining({
+        level: 'error',
+        problem: 'ENOENT',
+        msg: 'the audit file cannot be written, lines wait',
+      }),
     ),
   );
   await write();

@@ -77,7 +77,7 @@ describe('serve', () => {
     const sidecar = command([], { PGSSLMODE: 'require', PGOPTIONS: '-c no_such=1', PGUSER: 'nobody' });
     const caller = grpcCaller((await sidecar.serving()).grpc);
     process.kill(postmaster(), 'SIGKILL');
-    await expect.poll(sidecar.err, { timeout: 20_000 }).toMatch(/"level":40,.*PostgreSQL has been started again/);
+    await expect.poll(sidecar.err, { timeout: 20_000 }).toMatch(/"level":"warn",.*PostgreSQL has been started again/);
     const answers = () => caller.unary(PolicyEngineService.method.fetchRiskCeilings, {}).then(() => true);
     await expect.poll(answers, { timeout: 20_000 }).toBe(true);
     caller.close();

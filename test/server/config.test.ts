@@ -45,6 +45,7 @@ test('the defaults', () => {
     maxRequestBytes: 67_108_864,
     reflection: true,
     logLevel: 'info',
+    logSample: 1,
     tokensFile: undefined,
     allowUnauthenticated: false,
     authorizationFile: undefined,

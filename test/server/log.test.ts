@@ -56,7 +56,7 @@ const lineAfter = (before: number) =>
     return lines[0]!;
   });
 
-const LINE = { level: 30, peer: expect.stringMatching(/^127\.0\.0\.1:\d+$/), caller: 'local', msg: 'call' };
+const LINE = { level: 'info', peer: expect.stringMatching(/^127\.0\.0\.1:\d+$/), caller: 'local', msg: 'call' };
 
 test('a call is one line that says what, who, how long and how it ended, and nothing of what was said', async () => {
   const id = randomUUID();
@@ -132,7 +132,7 @@ test('a transaction that its lease ends is told with who began it; its id cannot
     expect(line).toBeDefined();
     return line!;
   });
-  expect(ended).toMatchObject({ level: 40, caller: 'local', label: 'nightly import', how: 'idle for 1 ms' });
+  expect(ended).toMatchObject({ level: 'warn', caller: 'local', label: 'nightly import', how: 'idle for 1 ms' });
   expect(transaction!.id!.startsWith(ended['transaction'] as string)).toBe(true);
   expect(JSON.stringify(sidecar.log())).not.toContain(transaction!.id);
 });

@@ -1,0 +1,200 @@
+import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type pg from 'pg';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { jsonToValue } from '../../src/database/values.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { type Caller, grpcCaller, refusal } from '../support/client.ts';
+import { type Command, endAll, launch } from '../support/command.ts';
+import { freePort } from '../support/port.ts';
+import { createDatabase, openPool, type TestDatabase } from '../support/postgres.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+
+const rpc = PolicyEngineService.method;
+const tx = TransactionService.method;
+const ROOT = join(import.meta.dirname, '..', '..');
+
+/** Tells of every module of OpenTelemetry that is loaded. */
+const TELLTALE = `--import=data:text/javascript,${encodeURIComponent(
+  `import { registerHooks } from 'node:module';
+   registerHooks({ resolve(name, context, next) {
+     const found = next(name, context);
+     if (found.url.includes('@opentelemetry')) process.stderr.write('LOADED ' + found.url + '\\n');
+     return found;
+   } });`,
+)}`;
+
+/** What a label may be: nothing that grows with tenants, ids and callers. */
+const LABELS = [
+  ['le', 'rpc_system_name', 'rpc_method', 'rpc_response_status_code', 'error_type'],
+  ['db_system_name', 'db_operation_name', 'db_query_summary', 'cpu_mode', 'queue', 'cause', 'reason'],
+  ['db_client_connection_pool_name', 'db_client_connection_state', 'version', 'node', 'service_name'],
+  ['service_version', 'telemetry_sdk_language', 'telemetry_sdk_name', 'telemetry_sdk_version'],
+].flat();
+
+afterAll(endAll);
+
+describe('with nothing but the port of the probes', () => {
+  let database: TestDatabase;
+  let pool: pg.Pool;
+  let sidecar: Command;
+  let caller: Caller;
+  let probes: string;
+  beforeAll(async () => {
+    database = await createDatabase();
+    pool = openPool(database.url, 4);
+    probes = `127.0.0.1:${await freePort()}`;
+    sidecar = launch(process.execPath, ['src/start.js', 'serve', '--probe-listen', probes, '--pool-max', '1'], {
+      DATABASE_URL: database.url,
+      SIDECAR_POOL_WAIT: '200ms',
+      NODE_OPTIONS: TELLTALE,
+    });
+    caller = grpcCaller((await sidecar.serving()).grpc);
+  });
+  afterAll(async () => {
+    caller?.close();
+    sidecar?.child.kill('SIGTERM');
+    await sidecar?.ended;
+    await pool?.end();
+    await database?.drop();
+  });
+
+  const metrics = async () => (await fetch(`http://${probes}/metrics`)).text();
+  const seen = (line: RegExp) => vi.waitFor(async () => expect(await metrics()).toMatch(line));
+  const begin = async (request: object = {}) => (await caller.unary(tx.begin, request)).transaction?.id ?? '';
+
+  test('Prometheus is answered in its own format', async () => {
+    await caller.unary(rpc.fetchRiskCeilings, {});
+    const response = await fetch(`http://${probes}/metrics`);
+    expect(response.status).toBe(200);
+    expect(response.headers.get('content-type')).toMatch(/^text\/plain; version=0\.0\.4/);
+    expect(await response.text()).toMatch(/^rpc_server_call_duration_count\{.*FetchRiskCeilings".*"OK"\} 1$/m);
+    expect(sidecar.err()).toContain('LOADED ');
+  });
+
+  test('a wait for a connection that is given up counts', async () => {
+    const locker = await pool.connect();
+    await locker.query('begin; lock table policy.violations in access exclusive mode');
+    const blocked = caller.unary(rpc.fetchViolations, {});
+    await seen(/^db_client_connection_count\{[^}]*"call"[^}]*"used"\} 1$/m);
+    const error = await refusal(caller.unary(rpc.fetchRiskCeilings, {}));
+    expect(error.reason).toBe('CONNECTION_WAIT_TIMEOUT');
+    await locker.query('rollback');
+    locker.release();
+    await blocked;
+    await seen(/^db_client_connection_timeouts_total\{[^}]*"call"\} 1$/m);
+  });
+
+  test('a statement that is run again, since its plan was of an older schema, counts', async () => {
+    await caller.unary(rpc.fetchRiskCeilings, {});
+    const table = 'policy.risk_ceilings';
+    await pool.query(`alter table ${table} alter column name type varchar(300)`);
+    await caller.unary(rpc.fetchRiskCeilings, {});
+    await seen(/^policy_sidecar_database_retries_total\{reason="stale_plan"\} [1-9]/m);
+  });
+
+  test('open transactions are counted, and their ends by cause', async () => {
+    const ids = [await begin(), await begin(), await begin({ idleLease: { seconds: 0n, nanos: 50_000_000 } })];
+    await seen(/^policy_sidecar_transaction_ends_total\{cause="idle_lease"\} 1$/m);
+    await seen(/^policy_sidecar_transaction_open 2$/m);
+    await caller.unary(tx.commit, { transactionId: ids[0]! });
+    await caller.unary(tx.rollback, { transactionId: ids[1]! });
+    await seen(/^policy_sidecar_transaction_ends_total\{cause="committed"\} 1$/m);
+    await seen(/^policy_sidecar_transaction_ends_total\{cause="rolled_back"\} 1$/m);
+    await seen(/^policy_sidecar_transaction_open 0$/m);
+  });
+
+  test('calls that wait inside a transaction are counted', async () => {
+    const transaction = await begin();
+    const locker = await pool.connect();
+    await locker.query('begin; lock table policy.violations in access exclusive mode');
+    const reads = [1, 2, 3].map(() => caller.unary(rpc.fetchViolations, {}, { transaction }));
+    await seen(/^policy_sidecar_queue_depth\{queue="transaction"\} 2$/m);
+    await locker.query('rollback');
+    locker.release();
+    await Promise.all(reads);
+    await caller.unary(tx.rollback, { transactionId: transaction });
+    await seen(/^policy_sidecar_queue_depth\{queue="transaction"\} 0$/m);
+  });
+
+  test('no label grows with tenants, ids or callers', async () => {
+    const text = await metrics();
+    const labels = new Set([...text.matchAll(/[{,](\w+)="/g)].map(([, label]) => label));
+    expect([...labels].filter((label) => !LABELS.includes(label!))).toEqual([]);
+    expect(labels.size).toBeGreaterThan(10);
+  });
+
+  test('every number of the dashboard is there', async () => {
+    const dashboard = JSON.parse(readFileSync(join(ROOT, 'deploy', 'grafana', 'policy-sidecar.json'), 'utf8'));
+    const queries: string[] = dashboard.panels.flatMap(({ targets }: { targets: { expr: string }[] }) =>
+      targets.map(({ expr }) => expr),
+    );
+    const used = new Set(queries.flatMap((query) => [...query.matchAll(/(\w+)\{job=/g)].map(([, name]) => name!)));
+    const told = new Set((await metrics()).split('\n').map((line) => /^\w+/.exec(line)?.[0]));
+    expect([...used].filter((name) => !told.has(name))).toEqual([]);
+    expect(used.size).toBeGreaterThan(15);
+    // Every label that a query sorts by, or is told by, is one of those there are.
+    const by = queries.flatMap((query) =>
+      [...query.matchAll(/by \(([^)]*)\)/g)].flatMap(([, list]) => list!.split(', ')),
+    );
+    expect(by.filter((label) => label !== 'pod' && !LABELS.includes(label))).toEqual([]);
+  });
+});
+
+test('without a variable and without that port nothing of it is loaded', async () => {
+  const database = await createDatabase();
+  const sidecar = launch(process.execPath, ['src/start.js', 'serve'], {
+    DATABASE_URL: database.url,
+    NODE_OPTIONS: TELLTALE,
+  });
+  const caller = grpcCaller((await sidecar.serving()).grpc);
+  await caller.unary(rpc.fetchRiskCeilings, {});
+  caller.close();
+  sidecar.child.kill('SIGTERM');
+  expect(await sidecar.ended).toBe(0);
+  expect(sidecar.err()).toContain('"msg":"stopped"');
+  expect(sidecar.err()).not.toContain('LOADED');
+  await database.drop();
+});
+
+test.each([
+  ['OTEL_TRACES_SAMPLER', 'sometimes'],
+  ['OTEL_TRACES_SAMPLER_ARG', '2'],
+  ['OTEL_TRACES_EXPORTER', 'zipkin'],
+  ['OTEL_METRICS_EXPORTER', 'console'],
+  ['OTEL_EXPORTER_OTLP_PROTOCOL', 'grpc'],
+])('%s=%s is refused in one line', async (variable, value) => {
+  const sidecar = launch(process.execPath, ['src/start.js', 'serve'], {
+    DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none',
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1',
+    [variable]: value,
+  });
+  expect(await sidecar.ended).toBe(2);
+  expect(sidecar.err().trimEnd().split('\n')).toEqual([expect.stringMatching(new RegExp(`${variable}.*"${value}"`))]);
+});
+
+test('of calls without an error only a share is logged, of the others every one', async () => {
+  const sidecar = await startTestSidecar({ logSample: 0 });
+  const write = {
+    violationId: randomUUID(),
+    violationType: 'x',
+    severity: 0.5,
+    description: 'x',
+    evidence: jsonToValue({}),
+    routedToGovernor: false,
+    detectedAt: { seconds: 1n, nanos: 0 },
+  };
+  for (const caller of sidecar.callers) {
+    await caller.unary(rpc.fetchRiskCeilings, {});
+    await refusal(caller.unary(rpc.insertViolation, write));
+  }
+  const lines = await vi.waitFor(() => {
+    const found = sidecar.log().filter(({ msg }) => msg === 'call');
+    expect(found).toHaveLength(2);
+    return found;
+  });
+  expect(lines.map(({ code }) => code)).toEqual(['FAILED_PRECONDITION', 'FAILED_PRECONDITION']);
+  await sidecar.stop();
+});
