@@ -6,8 +6,9 @@ import type { DatabaseObserver } from './observer.ts';
 import type { Signal } from './signal.ts';
 import { commitUnknown, databaseError, databaseUnavailable, statementTimeout } from './sqlstate.ts';
 import { type Param, type Row, type Statement, statement } from './statement.ts';
+import { type Portal, Prepared, type Sink, type Step } from './step.ts';
 import { asRow, NO_ROWS, TextRows } from './text-rows.ts';
-import { type Done, type Outcome, type Portal, Prepared, type Sink, type Step } from './wire.ts';
+import type { Done, Outcome } from './wire.ts';
 
 /** Isolation levels in PostgreSQL's words. */
 export type Isolation = 'read committed' | 'repeatable read' | 'serializable';

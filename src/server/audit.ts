@@ -7,7 +7,7 @@ import {
   type ExecuteResponse,
   TransactionService,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
-import type { Transaction, TransactionState } from '../transactions/registry.ts';
+import type { Transaction, TransactionState } from '../transactions/transaction.ts';
 import { AuditFile } from './audit-file.ts';
 import { shownId } from './call-log.ts';
 import type { Endpoint } from './endpoint.ts';

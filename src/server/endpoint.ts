@@ -1,10 +1,18 @@
-import type { DescMethod, DescService, Message } from '@bufbuild/protobuf';
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type DescService,
+  type Message,
+  type MessageInitShape,
+} from '@bufbuild/protobuf';
 import type { FieldViolation } from '../contract/errors.ts';
 import { type Rule, requestCheck } from '../contract/rules.ts';
 import type { CallNotes } from '../database/notes.ts';
+import type { Session } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
 import type { CallContext, Driver, Handler, RpcKind } from '../drivers/driver.ts';
-import { type Answering, answering } from '../statements/answers.ts';
+import { type Answered, type Answering, answering } from '../statements/answers.ts';
 import type { Access } from './access.ts';
 
 /** What a control RPC (transactions, health, reflection) knows of its call. */
@@ -109,3 +117,19 @@ export const controlEndpoints = (
     const { rules = {}, handle } = rpcs[method.localName]!;
     return { ...named(method, requestCheck(method.input, rules), { open, quiet }), kind: 'control', handle };
   });
+
+/** Runs an RPC of a driver; where that is asked for, its answer comes as bytes if rows can be made into them directly. */
+export const answered = async (
+  endpoint: DriverEndpoint,
+  db: Session,
+  request: Message,
+  call: CallContext,
+  encoded: boolean,
+): Promise<Answered<Message | Buffer>> => {
+  const { answering } = endpoint;
+  if (answering) return encoded ? answering.bytes(db, request) : answering.message(db, request);
+  const before = db.rowCount;
+  const init = await endpoint.run(db, request, call);
+  const response = create(endpoint.method.output, init as MessageInitShape<DescMessage>);
+  return { response, count: db.rowCount - before };
+};

@@ -1,13 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  create,
-  type DescMessage,
-  fromBinary,
-  type Message,
-  type MessageInitShape,
-  toBinary,
-} from '@bufbuild/protobuf';
+import { create, type DescMessage, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
 import { Code, type FieldViolation, invalidArgument, ofOperation, type RpcError, refuse } from '../contract/errors.ts';
+import type { TransactionMode } from '../database/connection.ts';
 import type { Database } from '../database/pool.ts';
 import type { Session } from '../database/session.ts';
 import { abortSignalOf } from '../database/signal.ts';
@@ -26,9 +20,8 @@ import {
   IsolationLevel,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { runOnce } from '../transactions/once.ts';
-import type { TransactionMode } from '../transactions/registry.ts';
 import { inOwn } from '../transactions/single-use.ts';
-import { type ControlCall, type DriverEndpoint, rowsOf } from './endpoint.ts';
+import { answered, type ControlCall, type DriverEndpoint, rowsOf } from './endpoint.ts';
 import { digest, requestIdOf } from './headers.ts';
 import { isolationOf } from './isolation.ts';
 
@@ -67,25 +60,6 @@ export const MAX_OPERATIONS = 1_000;
 const MOST_UNDER_WAY = 100;
 
 const read = (bytes: Uint8Array): ExecuteResponse => fromBinary(ExecuteResponseSchema, bytes);
-
-/** The answer of an operation, and how many rows it has brought or changed. */
-const answered = async (
-  endpoint: DriverEndpoint,
-  db: Session,
-  request: Message,
-  call: ControlCall,
-): Promise<{ readonly value: Message; readonly count: bigint }> => {
-  if (endpoint.answering) {
-    const { response, count } = await endpoint.answering.message(db, request);
-    return { value: response, count };
-  }
-  const before = db.rowCount;
-  const reply = await endpoint.run(db, request, call);
-  return {
-    value: create(endpoint.method.output, reply as MessageInitShape<DescMessage>),
-    count: db.rowCount - before,
-  };
-};
 
 const unexpected = (expected: bigint, found: bigint): RpcError =>
   refuse('UNEXPECTED_ROW_COUNT', `${expected} rows were expected, ${found} found`, {
@@ -126,7 +100,7 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
 
   const runOne = async (db: Session, operation: Operation, call: ControlCall): Promise<OperationResult> => {
     const { endpoint, result } = runnerOf(operation);
-    const { value, count } = await answered(endpoint, db, operation.request.value as Message, call);
+    const { response: value, count } = await answered(endpoint, db, operation.request.value as Message, call, false);
     const rows = rowsOf(value, count);
     if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
       throw unexpected(operation.expectedRows, rows);

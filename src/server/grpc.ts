@@ -1,5 +1,5 @@
 import type { EventEmitter } from 'node:events';
-import { constants, type Http2Session, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import type { Message } from '@bufbuild/protobuf';
 import {
   Metadata,
@@ -15,8 +15,8 @@ import {
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
 import { toRpcError } from '../database/sqlstate.ts';
+import { Arrivals, otherSide } from './arrivals.ts';
 import { bind } from './bind.ts';
-import { certificateOf } from './certificate.ts';
 import { CONNECTION_LIMITS, Connections } from './connections.ts';
 import { CallEnd } from './deadline.ts';
 import { decodeBinary } from './decode.ts';
@@ -52,28 +52,6 @@ const asStatus = (error: RpcError, metadata = new Metadata()): Partial<StatusObj
 
 const remainingMs = (deadline: Date | number): number =>
   (typeof deadline === 'number' ? deadline : deadline.getTime()) - Date.now();
-
-/** Calls that were let in and whose body is on its way. */
-class Arrivals {
-  /** Replaces whatever a caller may have sent under this name. */
-  static readonly HEADER = 'sidecar-call';
-  readonly #calls = new Map<string, Admitted>();
-  #last = 0;
-
-  /** Leads from the headers that the library hands to a handler back to the call. */
-  add(call: Admitted, headers: IncomingHttpHeaders, stream: ServerHttp2Stream): void {
-    this.#last += 1;
-    const id = String(this.#last);
-    headers[Arrivals.HEADER] = id;
-    this.#calls.set(id, call);
-    stream.once('close', () => this.#calls.delete(id));
-  }
-
-  /** The call of a handler; undefined when its stream has closed meanwhile. */
-  of(call: AnyCall): Admitted | undefined {
-    return this.#calls.get(String(call.metadata.get(Arrivals.HEADER)[0]));
-  }
-}
 
 /** The call as the pipeline sees it; `end` stops listening to its deadline. */
 const receive = (pipeline: Pipeline, admitted: Admitted, call: AnyCall): { inbound: Inbound; end: CallEnd } => {
@@ -204,21 +182,6 @@ const streamHandlerOf = (server: Server): EventEmitter => {
 
 /** How often requests are looked at that take too long to arrive, milliseconds. */
 const LOOK_MS = 100;
-
-type OtherSide = Pick<Arrival, 'peer' | 'certificate'>;
-
-const otherSides = new WeakMap<Http2Session, OtherSide>();
-
-/** Who is at the other end of a connection; asked once. */
-const otherSide = (session: Http2Session | undefined): OtherSide => {
-  const known = session && otherSides.get(session);
-  if (known) return known;
-  const socket = session?.socket;
-  const peer = socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown';
-  const found = { peer, certificate: certificateOf(socket) };
-  if (session) otherSides.set(session, found);
-  return found;
-};
 
 const requestTimeout = (ms: number): RpcError =>
   refuse('REQUEST_TIMEOUT', `the request was not complete after ${ms} ms`);

@@ -1,5 +1,5 @@
+import type { Isolation } from '../database/connection.ts';
 import { IsolationLevel } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
-import type { Isolation } from '../transactions/registry.ts';
 
 const NAMES: Readonly<Record<number, Isolation>> = {
   [IsolationLevel.UNSPECIFIED]: 'read committed',

@@ -6,7 +6,6 @@ import type { Database } from '../database/pool.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
-import type { Answered } from '../statements/answers.ts';
 import type { SeenCall, Telemetry } from '../telemetry/telemetry.ts';
 import { runOnce } from '../transactions/once.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
@@ -14,19 +13,11 @@ import { inImplicit, inOwn, READ_COMMITTED } from '../transactions/single-use.ts
 import type { Access } from './access.ts';
 import { type CallLog, logCall } from './call-log.ts';
 import type { ClientCertificate } from './certificate.ts';
-import { type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
+import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
-import {
-  digest,
-  type Headers,
-  headerError,
-  type ReadHeaders,
-  requestIdOf,
-  SINGLE_USE,
-  sequenceOf,
-  type TraceHeaders,
-} from './headers.ts';
+import { digest, type Headers, type ReadHeaders, type TraceHeaders } from './headers.ts';
 import type { Identity } from './identity.ts';
+import { readScope, type Scope } from './scope.ts';
 
 /** A call that has arrived: nothing of its body has been looked at. */
 export interface Arrival extends ReadHeaders {
@@ -74,28 +65,6 @@ export const INEXACT = 'inexact-values';
 
 /** What a write is told that says nothing of a transaction. */
 const REQUIRED = 'a write needs a `transaction` header: the id of an open transaction, or `single-use`';
-
-/** Where a call runs, as its headers say. */
-type Scope =
-  | { readonly kind: 'none' }
-  | { readonly kind: 'single-use'; readonly requestId: string | undefined }
-  | { readonly kind: 'leased'; readonly id: string; readonly sequence: bigint | undefined };
-
-const readScope = (inbound: Inbound): Scope => {
-  const { endpoint, header } = inbound;
-  const transaction = header('transaction');
-  const requestId = requestIdOf(inbound);
-  const sequence = sequenceOf(inbound);
-  const single = transaction === SINGLE_USE;
-  if (requestId !== undefined && !(single && endpoint.kind === 'write')) {
-    throw headerError('request-id', 'goes only with a write whose `transaction` header is `single-use`');
-  }
-  if (sequence !== undefined && (transaction === undefined || single || endpoint.method.methodKind !== 'unary')) {
-    throw headerError('transaction-sequence', 'goes only with a call that is no stream, inside an open transaction');
-  }
-  if (single) return { kind: 'single-use', requestId };
-  return transaction === undefined ? { kind: 'none' } : { kind: 'leased', id: transaction, sequence };
-};
 
 /** What the log line of a call says besides its outcome. */
 interface Entry<C = Inbound> {
@@ -280,7 +249,7 @@ export class Pipeline {
       return created(endpoint.method.output, await endpoint.handle(request as never, inbound));
     }
     const run = async (db: Session): Promise<Reply> => {
-      const { response, count } = await answered(endpoint, db, request, inbound);
+      const { response, count } = await answered(endpoint, db, request, inbound, inbound.encoded);
       entry.rows = rowsOf(response, count);
       return response;
     };
@@ -364,19 +333,5 @@ export class Pipeline {
     logCall(this.#log, inbound, { startedAt, transaction, traceId: seen?.traceId }, failure);
   }
 }
-
-/** Runs an RPC of a driver. */
-const answered = async (
-  endpoint: DriverEndpoint,
-  db: Session,
-  request: Message,
-  inbound: Inbound,
-): Promise<Answered<Reply>> => {
-  const { answering } = endpoint;
-  if (answering) return inbound.encoded ? answering.bytes(db, request) : answering.message(db, request);
-  const before = db.rowCount;
-  const response = created(endpoint.method.output, await endpoint.run(db, request, inbound));
-  return { response, count: db.rowCount - before };
-};
 
 const created = (desc: DescMessage, init: unknown): Message => create(desc, init as MessageInitShape<DescMessage>);

@@ -23,7 +23,8 @@ import {
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { requestOutcome } from '../transactions/once.ts';
 import { outcomeOf } from '../transactions/outcomes.ts';
-import { elsewhere, type Transaction, type TransactionRegistry } from '../transactions/registry.ts';
+import { elsewhere, type TransactionRegistry } from '../transactions/registry.ts';
+import type { Transaction } from '../transactions/transaction.ts';
 import { type ControlCall, controlEndpoints, type DriverEndpoint, type Endpoint } from './endpoint.ts';
 import { executeHandler, MAX_ATTEMPTS, MAX_OPERATIONS } from './execute.ts';
 import { headerError, SINGLE_USE } from './headers.ts';

@@ -9,22 +9,25 @@ import {
 import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
 import { Bytes } from '../database/bytes.ts';
 import { formatCodes } from '../database/messages.ts';
-import type { Cell, Row, RowEncoder, RowWriter } from '../database/statement.ts';
+import type { Row, RowEncoder, RowWriter } from '../database/statement.ts';
+import {
+  BOOL,
+  BYTEA,
+  FLOAT8,
+  INT2,
+  INT4,
+  INT8,
+  int32At,
+  JSON_TEXT,
+  JSONB,
+  TIMESTAMPTZ,
+  textOf,
+  textsOf,
+} from './cell-text.ts';
 import { enumNumbers, storedDocument } from './codecs.ts';
 import { keyText, nearest, type Reader } from './inexact.ts';
 import { writeJsonValue } from './json-value.ts';
 import { writeTimestamp } from './timestamp.ts';
-
-/** PostgreSQL's numbers of types. */
-const BOOL = 16;
-const BYTEA = 17;
-const INT8 = 20;
-const INT2 = 21;
-const INT4 = 23;
-const JSON_TEXT = 114;
-const FLOAT8 = 701;
-const TIMESTAMPTZ = 1184;
-const JSONB = 3802;
 
 /** Those whose binary form costs less than their text, on either side. */
 const BINARY = new Set([BOOL, BYTEA, INT8, INT2, INT4, FLOAT8, TIMESTAMPTZ]);
@@ -33,9 +36,6 @@ const VARINT = 0;
 const FIXED64 = 1;
 /** Wire type of what has its length before it. */
 export const DELIMITED = 2;
-
-const int32At = (bytes: Buffer, at: number): number =>
-  (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
 
 /** The bytes that stand before a field. */
 export const tagOf = ({ number }: DescField, wireType: number): Buffer => {
@@ -146,29 +146,6 @@ const byValue =
     out.all(asMessage(message, field, value));
     return true;
   };
-
-/** The text that PostgreSQL would have sent; of an instant, only whether it is before or after what a field can hold. */
-const textOf = (type: number, binary: boolean, bytes: Buffer, at: number, length: number): string => {
-  if (!binary) return bytes.toString('utf8', at, at + length);
-  switch (type) {
-    case BOOL:
-      return bytes[at] === 0 ? 'f' : 't';
-    case INT2:
-      return String(bytes.readInt16BE(at));
-    case INT4:
-      return String(bytes.readInt32BE(at));
-    case INT8:
-      return String(bytes.readBigInt64BE(at));
-    case FLOAT8:
-      return String(bytes.readDoubleBE(at));
-    case BYTEA:
-      return `\\x${bytes.toString('hex', at, at + length)}`;
-    case TIMESTAMPTZ:
-      return bytes[at]! & 0x80 ? '-infinity' : 'infinity';
-    default:
-      throw new Error(`a cell of type ${type} in a form that nobody asked for`);
-  }
-};
 
 const scalarWriter = (field: DescField & { fieldKind: 'scalar' }, type: number, binary: boolean) => {
   const skipsZero = field.presence === FeatureSet_FieldPresence.IMPLICIT;
@@ -286,16 +263,3 @@ export class MessageEncoder implements RowEncoder {
     };
   }
 }
-
-/** All cells of a row as text. */
-const textsOf = (types: readonly number[], formats: readonly number[], bytes: Buffer, start: number): Row => {
-  const cells: Cell[] = [];
-  let at = start + 2;
-  for (let index = 0; index < types.length; index += 1) {
-    const length = int32At(bytes, at);
-    at += 4;
-    cells.push(length === -1 ? null : textOf(types[index]!, formats[index] === 1, bytes, at, length));
-    if (length !== -1) at += length;
-  }
-  return cells;
-};

@@ -1,0 +1,52 @@
+import type { Cell, Row } from '../database/statement.ts';
+
+/** PostgreSQL's numbers of types. */
+export const BOOL = 16;
+export const BYTEA = 17;
+export const INT8 = 20;
+export const INT2 = 21;
+export const INT4 = 23;
+export const JSON_TEXT = 114;
+export const FLOAT8 = 701;
+export const TIMESTAMPTZ = 1184;
+export const JSONB = 3802;
+
+/** A number of 32 bits, most significant byte first. */
+export const int32At = (bytes: Buffer, at: number): number =>
+  (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
+
+/** The text that PostgreSQL would have sent; of an instant, only whether it is before or after what a field can hold. */
+export const textOf = (type: number, binary: boolean, bytes: Buffer, at: number, length: number): string => {
+  if (!binary) return bytes.toString('utf8', at, at + length);
+  switch (type) {
+    case BOOL:
+      return bytes[at] === 0 ? 'f' : 't';
+    case INT2:
+      return String(bytes.readInt16BE(at));
+    case INT4:
+      return String(bytes.readInt32BE(at));
+    case INT8:
+      return String(bytes.readBigInt64BE(at));
+    case FLOAT8:
+      return String(bytes.readDoubleBE(at));
+    case BYTEA:
+      return `\\x${bytes.toString('hex', at, at + length)}`;
+    case TIMESTAMPTZ:
+      return bytes[at]! & 0x80 ? '-infinity' : 'infinity';
+    default:
+      throw new Error(`a cell of type ${type} in a form that nobody asked for`);
+  }
+};
+
+/** All cells of a row as text. */
+export const textsOf = (types: readonly number[], formats: readonly number[], bytes: Buffer, start: number): Row => {
+  const cells: Cell[] = [];
+  let at = start + 2;
+  for (let index = 0; index < types.length; index += 1) {
+    const length = int32At(bytes, at);
+    at += 4;
+    cells.push(length === -1 ? null : textOf(types[index]!, formats[index] === 1, bytes, at, length));
+    if (length !== -1) at += length;
+  }
+  return cells;
+};
