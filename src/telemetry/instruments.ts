@@ -1,5 +1,6 @@
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { type Meter, ValueType } from '@opentelemetry/api';
+import { Durations } from './histograms.ts';
 import type { Look } from './telemetry.ts';
 
 /** Bounds of a call's and a statement's time, seconds: those of the conventions, and finer ones below. */
@@ -14,23 +15,21 @@ const LOOK_MS = 10;
 
 export const POOL = 'db.client.connection.pool.name';
 
-/** Numbers that are noted as things happen. */
+/** Times of calls, statements and waits. */
+export const createDurations = () => ({
+  calls: new Durations('rpc.server.call.duration', 'Time of a call, from its headers to its answer', CALL_BOUNDS),
+  statements: new Durations(
+    'db.client.operation.duration',
+    'Time of a statement, from its sending to its last row',
+    STATEMENT_BOUNDS,
+  ),
+  waits: new Durations('db.client.connection.wait_time', 'Time until a connection was lent', STATEMENT_BOUNDS),
+});
+
+export type AllDurations = ReturnType<typeof createDurations>;
+
+/** What is counted as it happens. */
 export const createInstruments = (meter: Meter) => ({
-  calls: meter.createHistogram('rpc.server.call.duration', {
-    description: 'Time of a call, from its headers to its answer',
-    unit: 's',
-    advice: { explicitBucketBoundaries: CALL_BOUNDS },
-  }),
-  statements: meter.createHistogram('db.client.operation.duration', {
-    description: 'Time of a statement, from its sending to its last row',
-    unit: 's',
-    advice: { explicitBucketBoundaries: STATEMENT_BOUNDS },
-  }),
-  waits: meter.createHistogram('db.client.connection.wait_time', {
-    description: 'Time until a connection was lent',
-    unit: 's',
-    advice: { explicitBucketBoundaries: STATEMENT_BOUNDS },
-  }),
   timeouts: meter.createCounter('db.client.connection.timeouts', {
     description: 'Waits for a connection that were given up',
     unit: '{timeout}',

@@ -3,9 +3,16 @@ import { codeName, RpcError } from '../contract/errors.ts';
 import type { Again, DatabaseObserver, Ended } from '../database/observer.ts';
 import { isServerError } from '../database/sqlstate.ts';
 import type { Statement } from '../database/statement.ts';
-import { createInstruments, type Instruments, observeDatabase, observeProcess, POOL } from './instruments.ts';
+import {
+  type AllDurations,
+  createInstruments,
+  type Instruments,
+  observeDatabase,
+  observeProcess,
+  POOL,
+} from './instruments.ts';
 import { causeOf } from './lease-ends.ts';
-import { namedOf } from './statements.ts';
+import { attributesOf, namedOf } from './statements.ts';
 import type { Arrived, Look, SeenCall } from './telemetry.ts';
 import { type CallSpan, endStatement, type Traces } from './traces.ts';
 
@@ -15,20 +22,34 @@ const errorType = (error: unknown): string => {
   return error instanceof RpcError ? (error.reason ?? codeName(error.code)) : 'connection';
 };
 
+const straight = <T>(work: () => T): T => work();
+const straightEach = <T>(pieces: AsyncGenerator<T>): AsyncGenerator<T> => pieces;
+
+const lanes = new Map<string, Attributes>();
+
+/** One object for each lane. */
+const laneAttributes = (lane: string): Attributes => {
+  const known = lanes.get(lane) ?? { [POOL]: lane };
+  lanes.set(lane, known);
+  return known;
+};
+
 /** Time since, seconds. */
 const since = (startedAt: number): number => (performance.now() - startedAt) / 1_000;
 
 /** Notes everything in instruments and, where calls are traced, in spans. */
 export class Recorder implements DatabaseObserver {
   readonly #meter: Meter;
+  readonly #durations: AllDurations;
   readonly #instruments: Instruments;
   readonly #traces: Traces | undefined;
   readonly #calls = new Map<string, Attributes>();
   /** Ends the measuring of the process. */
   readonly stop: () => void;
 
-  constructor(meter: Meter, traces: Traces | undefined, version: string) {
+  constructor(meter: Meter, durations: AllDurations, traces: Traces | undefined, version: string) {
     this.#meter = meter;
+    this.#durations = durations;
     this.#instruments = createInstruments(meter);
     this.#traces = traces;
     this.stop = observeProcess(meter, version);
@@ -45,19 +66,21 @@ export class Recorder implements DatabaseObserver {
     const span = traces?.begin(arrived, method);
     const ended = (failure: RpcError | undefined): void => {
       const code = codeName(failure?.code ?? 0);
-      this.#instruments.calls.record(since(startedAt), this.#attributes(arrived.system, method, code), span?.context);
+      this.#durations.calls.record(since(startedAt), this.#attributes(arrived.system, method, code));
       if (span) traces!.end(span, code);
     };
-    if (!traces || !span) return { traceId: undefined, run: (work) => work(), each: (pieces) => pieces, ended };
+    const traceId = span?.span.spanContext().traceId;
+    // What is not kept has no use for knowing its statements.
+    if (!traces || !span?.span.isRecording()) return { traceId, run: straight, each: straightEach, ended };
     return {
-      traceId: span.span.spanContext().traceId,
+      traceId,
       run: (work) => traces.within(span, work),
       each: (pieces) => each(traces, span, pieces),
       ended,
     };
   }
 
-  /** The same object each time: the SDK is asked for as little as can be. */
+  /** The same object each time. */
   #attributes(system: string, method: string, code: string): Attributes {
     const key = `${system} ${method} ${code}`;
     const known = this.#calls.get(key);
@@ -78,11 +101,7 @@ export class Recorder implements DatabaseObserver {
     const startedAt = performance.now();
     return (error) => {
       const failed = error === undefined ? undefined : errorType(error);
-      const { attributes } = named;
-      this.#instruments.statements.record(
-        since(startedAt),
-        failed === undefined ? attributes : { ...attributes, 'error.type': failed },
-      );
+      this.#durations.statements.record(since(startedAt), attributesOf(named, failed));
       if (span) endStatement(span, failed);
     };
   }
@@ -91,9 +110,9 @@ export class Recorder implements DatabaseObserver {
     const startedAt = performance.now();
     return (error) => {
       const waited = since(startedAt);
-      const attributes = { [POOL]: lane };
+      const attributes = laneAttributes(lane);
       if (error === undefined) {
-        this.#instruments.waits.record(waited, attributes);
+        this.#durations.waits.record(waited, attributes);
         this.#traces?.event('connection lent', { ...attributes, wait_seconds: waited });
         return;
       }

@@ -5,7 +5,12 @@ import { OTLPMetricExporter } from '@opentelemetry/exporter-metrics-otlp-http';
 import { PrometheusExporter, PrometheusSerializer } from '@opentelemetry/exporter-prometheus';
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http';
 import { defaultResource, detectResources, envDetector, resourceFromAttributes } from '@opentelemetry/resources';
-import { type IMetricReader, MeterProvider, PeriodicExportingMetricReader } from '@opentelemetry/sdk-metrics';
+import {
+  type IMetricReader,
+  MeterProvider,
+  type MetricProducer,
+  PeriodicExportingMetricReader,
+} from '@opentelemetry/sdk-metrics';
 import {
   AlwaysOffSampler,
   AlwaysOnSampler,
@@ -18,6 +23,8 @@ import {
 import type { Logger } from '../log.ts';
 import { SERVICE } from '../log.ts';
 import { VERSION } from '../version.ts';
+import { producerOf } from './histograms.ts';
+import { createDurations } from './instruments.ts';
 import { Recorder } from './recorder.ts';
 import type { Telemetry } from './telemetry.ts';
 import { Traces } from './traces.ts';
@@ -53,11 +60,12 @@ const listen = (log: Logger): void => {
 };
 
 /** Numbers, sent now and then; what the variables do not say is as the specification has it. */
-const pushed = (): IMetricReader => {
+const pushed = (metricProducers: MetricProducer[]): IMetricReader => {
   const exportIntervalMillis = getNumberFromEnv('OTEL_METRIC_EXPORT_INTERVAL') ?? 60_000;
   const exportTimeoutMillis = getNumberFromEnv('OTEL_METRIC_EXPORT_TIMEOUT') ?? 30_000;
   return new PeriodicExportingMetricReader({
     exporter: new OTLPMetricExporter(),
+    metricProducers,
     exportIntervalMillis,
     exportTimeoutMillis: Math.min(exportTimeoutMillis, exportIntervalMillis),
   });
@@ -79,9 +87,13 @@ export const openTelemetry = ({ traces, push, pull }: Wanted, log: Logger): Tele
   const resource = defaultResource()
     .merge(resourceFromAttributes({ 'service.name': SERVICE, 'service.version': VERSION }))
     .merge(detectResources({ detectors: [envDetector] }));
-  const prometheus = pull ? new PrometheusExporter({ preventServerStart: true, withoutScopeInfo: true }) : undefined;
+  const durations = createDurations();
+  const producers = [producerOf({ name: SCOPE, version: VERSION, ...SCHEMA }, Object.values(durations))];
+  const prometheus = pull
+    ? new PrometheusExporter({ preventServerStart: true, withoutScopeInfo: true, metricProducers: producers })
+    : undefined;
   const readers: IMetricReader[] = prometheus ? [prometheus] : [];
-  if (push) readers.push(pushed());
+  if (push) readers.push(pushed(producers));
   const meters = new MeterProvider({ resource, readers });
   const spans =
     traces &&
@@ -92,6 +104,7 @@ export const openTelemetry = ({ traces, push, pull }: Wanted, log: Logger): Tele
     });
   const recorder = new Recorder(
     meters.getMeter(SCOPE, VERSION, SCHEMA),
+    durations,
     spans && new Traces(spans.getTracer(SCOPE, VERSION, SCHEMA)),
     VERSION,
   );

@@ -8,6 +8,8 @@ export interface Named {
   /** Name of a declared statement, or the operation. */
   readonly summary: string;
   readonly attributes: Attributes;
+  /** The same, with each class of errors that came. */
+  readonly failed: Map<string, Attributes>;
 }
 
 const named = (operation: string, summary: string): Named => ({
@@ -18,6 +20,7 @@ const named = (operation: string, summary: string): Named => ({
     'db.operation.name': operation,
     'db.query.summary': summary,
   },
+  failed: new Map(),
 });
 
 const VERB = /^\s*(\w+)/;
@@ -49,4 +52,12 @@ export const namedOf = (what: Statement<unknown> | string): Named => {
   const made = named(operationOf(what), what.name);
   declared.set(what, made);
   return made;
+};
+
+/** One object for each statement and class of errors. */
+export const attributesOf = ({ attributes, failed }: Named, error: string | undefined): Attributes => {
+  if (error === undefined) return attributes;
+  const known = failed.get(error) ?? { ...attributes, 'error.type': error };
+  failed.set(error, known);
+  return known;
 };

@@ -48,7 +48,7 @@ export class Traces {
     const parent = sent ? propagator.extract(ROOT_CONTEXT, sent, getter) : ROOT_CONTEXT;
     const attributes = { 'rpc.system.name': system, 'rpc.method': method };
     const span = this.#tracer.startSpan(method, { kind: SpanKind.SERVER, attributes }, parent);
-    return { span, context: trace.setSpan(parent, span) };
+    return { span, context: span.isRecording() ? trace.setSpan(parent, span) : parent };
   }
 
   /** Ends the span of a call. */
