@@ -9,7 +9,7 @@ import { wait } from './commands/wait.ts';
 import { AddressError, ConfigError, duration, loadConfig, settingsHelp } from './config.ts';
 import { RpcError } from './contract/errors.ts';
 import { BlockedError, ObstacleError, SchemaError, UnreachableError } from './database/migrate/migrate.ts';
-import { EmbeddedError } from './embedded/embedded.ts';
+import { EmbeddedError } from './embedded/data-folder.ts';
 import { EXIT } from './exit.ts';
 import { VERSION } from './version.ts';
 
