@@ -5,8 +5,8 @@ import { CANCEL_MS } from './client.ts';
 import type { Signal } from './signal.ts';
 import { commitUnknown, databaseError, databaseUnavailable, statementTimeout } from './sqlstate.ts';
 import { type Param, type Row, type Statement, statement } from './statement.ts';
+import { type Done, type Outcome, type Portal, Prepared, type Sink, type Step } from './step.ts';
 import { asRow, NO_ROWS, TextRows } from './text-rows.ts';
-import { type Done, type Outcome, type Portal, Prepared, type Sink, type Step } from './wire.ts';
 
 /** Isolation levels in PostgreSQL's words. */
 export type Isolation = 'read committed' | 'repeatable read' | 'serializable';

@@ -2,8 +2,8 @@ import { type Connection, TIDY_MS } from './connection.ts';
 import type { Database } from './pool.ts';
 import type { Signal } from './signal.ts';
 import type { Notes, Param, Statement } from './statement.ts';
+import { Portal, type Sink } from './step.ts';
 import { NO_ROWS, TextRows } from './text-rows.ts';
-import { Portal, type Sink } from './wire.ts';
 
 /** What took the rows of a statement, and how many PostgreSQL says came or were changed. */
 export interface Collected<S> {

@@ -1,5 +1,6 @@
 import type { Row } from './statement.ts';
-import { AS_TEXT, type Sink } from './wire.ts';
+import type { Sink } from './step.ts';
+import { AS_TEXT } from './wire.ts';
 
 const int32At = (bytes: Buffer, at: number): number =>
   (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;

@@ -1,65 +1,23 @@
 import type { Socket } from 'node:net';
-import pg from 'pg';
+import type pg from 'pg';
 import { Bytes } from './bytes.ts';
-import { bind, closePortal, describePortal, execute, formatCodes, parse, query, SYNC } from './messages.ts';
-import type { Param } from './statement.ts';
-
-/** PostgreSQL's type numbers of the columns of a result. */
-export type Types = readonly number[];
-
-/** What takes the rows of a statement. */
-export interface Sink {
-  /** The forms in which cells of these types are wanted, as Bind has them. */
-  wanted(types: Types): Buffer;
-  /**
-   * Told before the first row what the cells are.
-   *
-   * @param formats 0 for text, 1 for binary; left out: as wanted.
-   */
-  expect(types: Types, formats?: readonly number[]): void;
-  /** @param at where the number of cells stands; the bytes are only lent. */
-  row(bytes: Buffer, at: number): void;
-}
-
-/** A statement as connections know it, until it has to be prepared anew. */
-export class Prepared {
-  readonly name: string;
-  readonly text: string;
-  readonly parse: Buffer;
-  readonly nameBytes: Buffer;
-  /** What its rows are, as learned from a server; none for a statement without rows. */
-  types: Types | undefined;
-
-  /** @param name empty where servers keep none. */
-  constructor(name: string, text: string) {
-    this.name = name;
-    this.text = text;
-    this.parse = parse(name, text);
-    this.nameBytes = Buffer.from(`${name}\0`);
-  }
-}
-
-/** What a connection is asked to do with one portal. */
-export interface Step {
-  readonly prepared: Prepared;
-  readonly params: readonly Param[];
-  readonly sink: Sink;
-  readonly portal?: Portal;
-}
-
-/** A portal that outlives its beginning. */
-export class Portal {
-  readonly name: string;
-  /** How many it is to bring at once. */
-  readonly rows: number;
-  /** What its cells are, which is told only once. */
-  cells: Parameters<Sink['expect']> | undefined;
-
-  constructor(name: string, rows: number) {
-    this.name = name;
-    this.rows = rows;
-  }
-}
+import { bind, closePortal, describePortal, execute, formatCodes, query, SYNC } from './messages.ts';
+import {
+  CLOSE_COMPLETE,
+  COMMAND_COMPLETE,
+  columnsOf,
+  DATA_ROW,
+  EMPTY_QUERY,
+  ERROR_RESPONSE,
+  errorOf,
+  NO_DATA,
+  PARSE_COMPLETE,
+  PORTAL_SUSPENDED,
+  READY_FOR_QUERY,
+  ROW_DESCRIPTION,
+  readTag,
+} from './replies.ts';
+import type { Done, Outcome, Portal, Prepared, Sink, Step, TransactionStatus, Types } from './step.ts';
 
 /** A sink of the first rows of a portal, which takes note of what the cells are. */
 const firstOf = (portal: Portal, sink: Sink): Sink => ({
@@ -77,17 +35,6 @@ export const AS_TEXT = formatCodes([]);
 const EXECUTE_ALL = execute('', 0);
 const DESCRIBE = describePortal('');
 
-/** What came of a step or of a command. */
-export interface Outcome {
-  /** Rows returned or affected. */
-  readonly count: number;
-  /** Command tag without its numbers: `INSERT`, `COMMIT`; empty for a portal that has more rows. */
-  readonly tag: string;
-}
-
-/** Told once when the server has answered: outcomes of what succeeded, and why the rest did not. */
-export type Done = (error: Error | undefined, outcomes: readonly Outcome[]) => void;
-
 /** What is asked and has not been answered yet; one ReadyForQuery ends it. */
 interface Exchange {
   /** The sink of the step or command at that place. */
@@ -101,88 +48,7 @@ interface Exchange {
   error: Error | undefined;
 }
 
-/** The state of a connection's transaction: none, open, failed. */
-export type TransactionStatus = 'I' | 'T' | 'E';
-
-const NUL = 0;
-
-const DATA_ROW = 0x44;
-const COMMAND_COMPLETE = 0x43;
-const PORTAL_SUSPENDED = 0x73;
-const EMPTY_QUERY = 0x49;
-const CLOSE_COMPLETE = 0x33;
-const ROW_DESCRIPTION = 0x54;
-const NO_DATA = 0x6e;
-const PARSE_COMPLETE = 0x31;
-const ERROR_RESPONSE = 0x45;
-const READY_FOR_QUERY = 0x5a;
-
 const NOTHING: Outcome = { count: 0, tag: '' };
-
-const ERROR_FIELDS: Readonly<Record<string, keyof pg.DatabaseError>> = {
-  V: 'severity',
-  C: 'code',
-  D: 'detail',
-  H: 'hint',
-  P: 'position',
-  q: 'internalQuery',
-  W: 'where',
-  s: 'schema',
-  t: 'table',
-  c: 'column',
-  d: 'dataType',
-  n: 'constraint',
-  F: 'file',
-  L: 'line',
-  R: 'routine',
-};
-
-/** Reads the fields of an ErrorResponse. */
-const errorOf = (bytes: Buffer, start: number, end: number): pg.DatabaseError => {
-  const fields = new Map<string, string>();
-  for (let at = start; at < end && bytes[at] !== NUL; ) {
-    const stop = bytes.indexOf(NUL, at + 1);
-    if (stop === -1 || stop >= end) break;
-    fields.set(String.fromCharCode(bytes[at]!), bytes.toString('utf8', at + 1, stop));
-    at = stop + 1;
-  }
-  const error = new pg.DatabaseError(fields.get('M') ?? 'an error without a message', end - start, 'error');
-  for (const [key, name] of Object.entries(ERROR_FIELDS)) {
-    const value = fields.get(key);
-    if (value !== undefined) Object.assign(error, { [name]: value });
-  }
-  return error;
-};
-
-/** `INSERT 0 5`, `SELECT 3`, `COMMIT`: what was done, and to how many rows. */
-const readTag = (bytes: Buffer, start: number, end: number): { tag: string; count: number } => {
-  let count = 0;
-  let power = 1;
-  let at = end - 1;
-  for (; at >= start; at -= 1) {
-    const digit = bytes[at]! - 48;
-    if (digit < 0 || digit > 9) break;
-    count += digit * power;
-    power *= 10;
-  }
-  const word = bytes.indexOf(32, start);
-  return { tag: bytes.toString('latin1', start, word === -1 || word > end ? end : word), count };
-};
-
-/** Reads a RowDescription. */
-const columnsOf = (bytes: Buffer, start: number): { types: number[]; formats: number[] } => {
-  const number = bytes.readUInt16BE(start);
-  const types: number[] = [];
-  const formats: number[] = [];
-  let at = start + 2;
-  for (let index = 0; index < number; index += 1) {
-    at = bytes.indexOf(NUL, at) + 1;
-    types.push(bytes.readUInt32BE(at + 6));
-    formats.push(bytes.readUInt16BE(at + 16));
-    at += 18;
-  }
-  return { types, formats };
-};
 
 const isSame = (a: Types, b: Types): boolean => a.length === b.length && a.every((type, index) => type === b[index]);
 

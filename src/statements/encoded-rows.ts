@@ -1,6 +1,6 @@
 import { Bytes } from '../database/bytes.ts';
 import type { Notes, RowEncoder, RowWriter } from '../database/statement.ts';
-import type { Sink } from '../database/wire.ts';
+import type { Sink } from '../database/step.ts';
 
 /** Bytes below which growing is not worth its while, and above which nothing is set aside beforehand. */
 const SMALLEST = 256;

@@ -10,7 +10,7 @@ import {
 } from '../database/session.ts';
 import { commitUnknown } from '../database/sqlstate.ts';
 import type { Param, Statement } from '../database/statement.ts';
-import type { Sink } from '../database/wire.ts';
+import type { Sink } from '../database/step.ts';
 import { abortedError, orUnknown } from './registry.ts';
 
 export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', readOnly: false, deferrable: false };
