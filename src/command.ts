@@ -6,11 +6,12 @@ import { complain, errors, exit, output, say } from './commands/output.ts';
 import { serve } from './commands/serve.ts';
 import { token } from './commands/token.ts';
 import { wait } from './commands/wait.ts';
-import { AddressError, ConfigError, duration, loadConfig, settingsHelp } from './config.ts';
+import { loadConfig, settingsHelp } from './config.ts';
 import { RpcError } from './contract/errors.ts';
 import { BlockedError, ObstacleError, SchemaError, UnreachableError } from './database/migrate/migrate.ts';
-import { EmbeddedError } from './embedded/embedded.ts';
+import { EmbeddedError } from './embedded/data-folder.ts';
 import { EXIT } from './exit.ts';
+import { AddressError, ConfigError, duration } from './setting-forms.ts';
 import { VERSION } from './version.ts';
 
 const HELP = `policy-sidecar: the data access of policy engines as gRPC services over PostgreSQL

@@ -7,16 +7,10 @@ const LONGEST = 300;
 
 /** Files that may be longer, and why. */
 const LONGER: Readonly<Record<string, string>> = {
-  'src/config.ts': 'one setting after the other',
   'src/database/connection.ts': 'one backend and all that it may be asked',
-  'src/database/migrate/apply.ts': 'the steps of a migration in their order',
-  'src/database/migrate/check.ts': 'everything a schema is asked before it is touched',
-  'src/database/migrate/column-plan.ts': 'a column is planned, checked and changed by one set of facts',
-  'src/database/migrate/turn.ts': 'one connection from its opening to its last statement',
-  'src/embedded/embedded.ts': 'one server from its folder to its end',
-  'src/server/http.ts': 'one listener',
   'src/server/json.ts': 'one format',
   'src/server/pipeline.ts': 'one way through',
+  'src/settings.ts': 'one setting after the other',
   'src/transactions/transaction.ts': 'one transaction from its beginning to every end it may have',
 };
 

@@ -1,4 +1,4 @@
-import { type Config, ConfigError } from '../config.ts';
+import type { Config } from '../config.ts';
 import {
   findingText,
   migrateCheck,
@@ -13,6 +13,7 @@ import { EXIT } from '../exit.ts';
 import { createLog } from '../log.ts';
 import { tokenIdentity } from '../server/identity.ts';
 import { Certificates } from '../server/tls.ts';
+import { ConfigError } from '../setting-forms.ts';
 import { errors, say } from './output.ts';
 
 /** One thing that was looked at: with a `lack` calls would fail, with a `note` they would not. */

@@ -1,6 +1,7 @@
-import { type Config, ConfigError } from '../config.ts';
+import type { Config } from '../config.ts';
 import { findingText, migrateCheck, migrateUp, migrationStatus } from '../database/migrate/migrate.ts';
 import { EXIT } from '../exit.ts';
+import { ConfigError } from '../setting-forms.ts';
 import { say, tell } from './output.ts';
 import { openSource } from './source.ts';
 

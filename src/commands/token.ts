@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { ConfigError } from '../config.ts';
 import { EXIT } from '../exit.ts';
 import { CALLER_NAME } from '../server/identity.ts';
+import { ConfigError } from '../setting-forms.ts';
 import { say } from './output.ts';
 
 const TOKEN_BYTES = 32;

@@ -2,7 +2,7 @@ import { accessSync, constants } from 'node:fs';
 import { appendFile, open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { ConfigError } from '../config.ts';
+import { ConfigError } from '../setting-forms.ts';
 
 /** Characters that may wait for a file that takes none. */
 const WAITING_MAX = 4_194_304;

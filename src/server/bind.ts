@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { linkSync, lstatSync, renameSync, type Stats, statSync, unlinkSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type ListenOptions, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { AddressError } from '../config.ts';
+import { AddressError } from '../setting-forms.ts';
 
 /** Options of a bound address. */
 export interface BindOptions {

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { createSecureContext, createServer, type SecureContextOptions, type Server } from 'node:tls';
 import type { Logger } from 'pino';
-import { ConfigError } from '../config.ts';
+import { ConfigError } from '../setting-forms.ts';
 import { noteCertificate } from './certificate.ts';
 import type { ConnectionLimits } from './connections.ts';
 import { watchFiles } from './watch.ts';

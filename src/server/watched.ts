@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { Logger } from 'pino';
-import { ConfigError } from '../config.ts';
+import { ConfigError } from '../setting-forms.ts';
 import { watchFiles } from './watch.ts';
 
 /** What is read from a file whose content may change while this process runs. */

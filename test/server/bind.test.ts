@@ -6,8 +6,8 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { ConfigError } from '../../src/config.ts';
 import { bind } from '../../src/server/bind.ts';
+import { ConfigError } from '../../src/setting-forms.ts';
 
 let folder: string;
 beforeEach(async () => {

@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { ConfigError, loadConfig, SETTINGS, type Settings, settingsHelp } from '../../src/config.ts';
+import { loadConfig, settingsHelp } from '../../src/config.ts';
+import { ConfigError } from '../../src/setting-forms.ts';
+import { SETTINGS, type Settings } from '../../src/settings.ts';
 
 const problem = (argv: string[], env: Record<string, string> = {}): string => {
   try {

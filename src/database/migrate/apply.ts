@@ -1,4 +1,5 @@
 import { createTable, plainly, type Step } from '../../../migrations/canonical.ts';
+import { applyColumns } from './apply-columns.ts';
 import {
   constraintsOf,
   findTable,
@@ -7,18 +8,14 @@ import {
   type LiveConstraint,
   type LiveIndex,
   type LiveTable,
-  oidOf,
   quote,
   sameConstraint,
-  spellConstraint,
-  spellForeignKey,
   spellIndex,
   suffixed,
 } from './catalog.ts';
-import { applyColumns } from './column-plan.ts';
-import type { Migrating, Tx } from './turn.ts';
-
-type Of<K extends Step['kind']> = Extract<Step, { kind: K }>;
+import { checksOn, droppable, type Of, servingIndex, spelled, triggersOf } from './live-objects.ts';
+import type { Tx } from './look.ts';
+import type { Migrating } from './turn.ts';
 
 const DUPLICATE_TABLE = '42P07';
 const DUPLICATE_OBJECT = '42710';
@@ -33,10 +30,6 @@ const tableOf = async (tx: Tx, name: string): Promise<LiveTable> => {
   if (!table) throw new Error(`there is no table ${name}`);
   return table;
 };
-
-/** What serves as a stated index: one with the same body, unique where that is stated. */
-export const servingIndex = (indexes: readonly LiveIndex[], body: string, unique: boolean): LiveIndex | undefined =>
-  indexes.find((index) => index.valid && index.body === body && (index.unique || !unique));
 
 const applyIndex = async (
   migrating: Migrating,
@@ -70,10 +63,6 @@ const buildIndex = async (
   else await migrating.alone(what, sql('concurrently'));
   return free;
 };
-
-/** A stated constraint in PostgreSQL's spelling. */
-export const spelled = (tx: Tx, table: LiveTable, { type, definition }: Of<'constraint'>): Promise<string> =>
-  type === 'f' ? Promise.resolve(spellForeignKey(definition)) : spellConstraint(tx, table.name, definition);
 
 const applyConstraint = async (migrating: Migrating, step: Of<'constraint'>): Promise<void> => {
   const { table, live, indexes, wanted } = await migrating.look(async (tx) => {
@@ -141,20 +130,6 @@ const applyChecked = async (
   }
 };
 
-/** Row triggers of a table that a step speaks of, with their definitions. */
-export const triggersOf = async (
-  { rows }: Tx,
-  table: string,
-  { name, mention }: { readonly name?: string | undefined; readonly mention?: string | undefined },
-): Promise<{ name: string; definition: string }[]> => {
-  const found = await rows(
-    `select tgname as name, pg_get_triggerdef(t.oid) as definition from pg_trigger t join pg_proc p on p.oid = tgfoid
-     where tgrelid = ${oidOf('$1')} and not tgisinternal and (tgname = $2 or position($3 in prosrc) > 0) order by 1`,
-    [table, name ?? null, mention ?? null],
-  );
-  return found.map((row) => ({ name: row['name']!, definition: row['definition']! }));
-};
-
 const applyTrigger = async (
   migrating: Migrating,
   { table, name, event, call, replaces }: Of<'trigger'>,
@@ -174,19 +149,6 @@ const dropTrigger = async (migrating: Migrating, { table, name }: Of<'dropTrigge
   await migrating.short(table, (tx) => tx.run(`drop trigger ${quote(name)} on ${table}`));
 };
 
-/** An index that no constraint stands on, and the size of its table. */
-export const droppable = async (
-  { rows }: Tx,
-  name: string,
-): Promise<{ readonly table: string; readonly bytes: number } | undefined> => {
-  const [found] = await rows(
-    `select indrelid::regclass::text as table, pg_relation_size(indrelid) as bytes from pg_index where indexrelid = ${oidOf('$1')}
-       and not exists (select from pg_constraint where conindid = indexrelid)`,
-    [name],
-  );
-  return found && { table: found['table']!, bytes: Number(found['bytes']) };
-};
-
 const dropIndex = async (migrating: Migrating, { name }: Of<'dropIndex'>): Promise<void> => {
   const there = await migrating.look((tx) => droppable(tx, name));
   if (!there) return;
@@ -194,17 +156,7 @@ const dropIndex = async (migrating: Migrating, { name }: Of<'dropIndex'>): Promi
   else await migrating.alone(`index ${name}`, `drop index concurrently ${name}`);
 };
 
-/** CHECKs on any of these columns. */
-export const checksOn = async ({ rows }: Tx, { table, columns }: Of<'dropChecks'>): Promise<string[]> => {
-  const found = await rows(
-    `select distinct conname as name from pg_constraint join pg_attribute on attrelid = conrelid and attnum = any (conkey)
-     where contype = 'c' and conrelid = ${oidOf('$1')} and attname = any ($2) order by 1`,
-    [table, columns],
-  );
-  return found.map(({ name }) => name!);
-};
-
-const dropChecks = async (migrating: Migrating, step: Of<'dropChecks'>): Promise<void> => {
+export const dropChecks = async (migrating: Migrating, step: Of<'dropChecks'>): Promise<void> => {
   for (const name of await migrating.look((tx) => checksOn(tx, step))) {
     await migrating.short(step.table, (tx) => tx.run(`alter table ${step.table} drop constraint ${quote(name)}`));
   }

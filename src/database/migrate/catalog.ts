@@ -1,4 +1,4 @@
-import type { Tx } from './turn.ts';
+import type { Tx } from './look.ts';
 
 /** SQL text of a value. */
 export const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;

@@ -1,39 +1,11 @@
 import type { Step } from '../../../migrations/canonical.ts';
-import { checksOn, droppable, servingIndex, spelled, triggersOf } from './apply.ts';
-import {
-  columnsOf,
-  constraintsOf,
-  findTable,
-  indexesOf,
-  type LiveTable,
-  quote,
-  sameConstraint,
-  spellIndex,
-} from './catalog.ts';
+import { constraintsOf, findTable, indexesOf, type LiveTable, quote, sameConstraint, spellIndex } from './catalog.ts';
 import { type ColumnPlan, countRows, obstaclesOf, planColumns, type Retype } from './column-plan.ts';
-import type { Tx } from './turn.ts';
+import { CASTABLE, type Finding, hasColumns, type Look, of, SUSPECT, unique } from './findings.ts';
+import { type Of, servingIndex, spelled } from './live-objects.ts';
+import type { Tx } from './look.ts';
+import { missingRights } from './missing-rights.ts';
 import { viewsOn } from './views.ts';
-
-/** One thing that a migration would stop at, or would change. */
-export interface Finding {
-  readonly level: 'stop' | 'change';
-  /** A table or a column. */
-  readonly where: string;
-  readonly rows?: number;
-  readonly what: string;
-  /** What the operator can do about it. */
-  readonly remedy?: string;
-}
-
-/** One line for a person. */
-export const findingText = ({ level, where, rows, what, remedy }: Finding): string =>
-  `${level.padEnd(6)}  ${where}${rows === undefined ? '' : `  ${rows} row(s)`}: ${what}${remedy ? `; ${remedy}` : ''}`;
-
-type Look = <T>(task: (tx: Tx) => Promise<T>) => Promise<T>;
-type Of<K extends Step['kind']> = Extract<Step, { kind: K }>;
-
-const of = <K extends Step['kind']>(steps: readonly Step[], kind: K): readonly Of<K>[] =>
-  steps.filter((step): step is Of<K> => step.kind === kind);
 
 /** Columns that no revision of the platform has; any other that is missing belongs to a revision that has not run yet. */
 const OURS_ALONE: Readonly<Record<string, readonly string[]>> = {
@@ -66,64 +38,7 @@ const NEW_TABLES = ['policy.snapshots', 'public.failure_catalog'];
 
 const isOurs = (table: string): boolean => table.startsWith('policy_sidecar.') || NEW_TABLES.includes(table);
 
-/** Documents that jsonb refuses; most that look like one are asked one by one. */
-const SUSPECT = String.raw`'\\u0000|\\u[dD][89abAB][0-9a-fA-F]{2}|\\u[dD][c-fC-F][0-9a-fA-F]{2}|[0-9][eE][+]?[0-9]{4}'`;
-
-const CASTABLE = `create or replace function pg_temp.castable(document json) returns boolean language plpgsql as $$
-begin
-  perform document::jsonb;
-  return true;
-exception when others then
-  return false;
-end $$`;
-
-/** True for a document in which an object, at any depth, names a key twice. */
-const REPEATS = `create or replace function pg_temp.repeats(document json) returns boolean language plpgsql as $$
-declare
-  part json;
-begin
-  if json_typeof(document) = 'object' then
-    if (select count(*) > count(distinct key) from json_each(document)) then return true; end if;
-    for part in select value from json_each(document) where json_typeof(value) in ('object', 'array') loop
-      if pg_temp.repeats(part) then return true; end if;
-    end loop;
-  elsif json_typeof(document) = 'array' then
-    for part in select value from json_array_elements(document) where json_typeof(value) in ('object', 'array') loop
-      if pg_temp.repeats(part) then return true; end if;
-    end loop;
-  end if;
-  return false;
-end $$`;
-
 const planOf = (tx: Tx, step: Of<'table'>): Promise<ColumnPlan> => planColumns(tx, step, 0);
-
-const owned = async ({ rows }: Tx, table: LiveTable): Promise<Finding[]> => {
-  const [row] = await rows(
-    `select pg_has_role(relowner, 'usage') as mine, pg_get_userbyid(relowner) as owner, current_user as me,
-       relrowsecurity and not (select rolsuper or rolbypassrls from pg_roles where rolname = current_user)
-         and (relforcerowsecurity or not pg_has_role(relowner, 'usage')) as hidden
-     from pg_class where oid = $1::oid`,
-    [table.oid],
-  );
-  const found: Finding[] = [];
-  if (row!['mine'] !== 't') {
-    found.push({
-      level: 'stop',
-      where: table.name,
-      what: `belongs to ${row!['owner']}, and only its owner can change it`,
-      remedy: `migrate as a member of ${row!['owner']}: grant ${row!['owner']} to ${row!['me']}`,
-    });
-  }
-  if (row!['hidden'] === 't') {
-    found.push({
-      level: 'stop',
-      where: table.name,
-      what: 'row security hides rows from the role that migrates',
-      remedy: `alter table ${table.name} no force row security, or migrate as a role with bypassrls`,
-    });
-  }
-  return found;
-};
 
 /** Rows whose value has no form in the column's new type. */
 const unconvertible = async (tx: Tx, table: LiveTable, { name, from, to }: Retype): Promise<Finding[]> => {
@@ -200,16 +115,6 @@ const tableObstacles = async (tx: Tx, step: Of<'table'>): Promise<Finding[]> => 
   return found;
 };
 
-/** Columns of a table that SQL names; false when one is not there yet. */
-const hasColumns = async (tx: Tx, table: LiveTable, sql: string): Promise<boolean> => {
-  const live = new Set((await columnsOf(tx, table.oid)).map(({ name }) => name));
-  return sql
-    .replace(/'(?:[^']|'')*'/g, '')
-    .split(/[^\w]+/)
-    .filter((word) => /_|^(id|version|scope|status|source|decision|severity|name|slug|plan)$/.test(word))
-    .every((word) => live.has(word));
-};
-
 const constraintObstacles = async (tx: Tx, step: Of<'constraint'>): Promise<Finding[]> => {
   const table = await findTable(tx, step.table);
   if (table?.kind !== 'r') return [];
@@ -271,29 +176,6 @@ const duplicates = async (tx: Tx, table: LiveTable, name: string, tail: string):
   ];
 };
 
-/** What the role that migrates may not do. */
-const rights = async ({ rows }: Tx, steps: readonly Step[]): Promise<Finding[]> => {
-  const schemas = [...new Set([...of(steps, 'schema').map(({ name }) => name), 'policy_sidecar', 'public'])];
-  const found = await rows(
-    `select name, current_user as me, current_database() as database,
-       case when to_regnamespace(name) is null then not has_database_privilege(current_database(), 'create')
-            else not has_schema_privilege(name, 'create') end as refused,
-       to_regnamespace(name) is null as missing from unnest($1::text[]) as name order by 1`,
-    [schemas],
-  );
-  return found
-    .filter(({ refused }) => refused === 't')
-    .map(({ name, me, database, missing }) => ({
-      level: 'stop' as const,
-      where: `schema ${name}`,
-      what: missing === 't' ? `is missing, and ${me} may not make it` : `${me} may make nothing in it`,
-      remedy:
-        missing === 't'
-          ? `grant create on database ${database} to ${me}`
-          : `grant usage, create on schema ${name} to ${me}`,
-    }));
-};
-
 /** A platform's own chain of migrations, where it stands before what is expected of it. */
 const platform = async (tx: Tx, steps: readonly Step[]): Promise<Finding[]> => {
   const chains = await tx.rows(
@@ -323,20 +205,6 @@ const platform = async (tx: Tx, steps: readonly Step[]): Promise<Finding[]> => {
   return [];
 };
 
-/** Rights that the role lacks; without them there is nothing more to see. */
-const missingRights = async (look: Look, steps: readonly Step[]): Promise<Finding[]> => {
-  const found = await look((tx) => rights(tx, steps));
-  for (const step of of(steps, 'table')) {
-    found.push(
-      ...(await look(async (tx) => {
-        const table = await findTable(tx, step.table);
-        return table ? owned(tx, table) : [];
-      })),
-    );
-  }
-  return unique(found);
-};
-
 /** What would stop the steps. */
 export const obstacles = async (look: Look, steps: readonly Step[]): Promise<Finding[]> => {
   const denied = await missingRights(look, steps);
@@ -351,135 +219,6 @@ export const obstacles = async (look: Look, steps: readonly Step[]): Promise<Fin
         const table = await findTable(tx, step.table);
         return table?.kind === 'r' ? duplicates(tx, table, step.name, step.tail) : [];
       })),
-    );
-  }
-  return unique(found);
-};
-
-const unique = (findings: readonly Finding[]): Finding[] => [
-  ...new Map(findings.map((finding) => [findingText(finding), finding])).values(),
-];
-
-const UTC = /^(Etc\/)?(UTC|GMT|UCT|Zulu|Universal|Greenwich)$/i;
-
-const retypeOutlook = async (tx: Tx, table: LiveTable, retype: Retype): Promise<Finding[]> => {
-  const { name, from, to } = retype;
-  const where = `${table.name}.${name}`;
-  const rows = await countRows(tx, table, `${quote(name)} is not null`);
-  const how = retype.free
-    ? 'in the catalog alone'
-    : retype.beside
-      ? 'in batches, beside readers and writers'
-      : table.bytes > 0
-        ? 'while the table is held, for a moment'
-        : 'at once';
-  const found: Finding[] = [{ level: 'change', where, rows, what: `${from} becomes ${to}, ${how}` }];
-  if (from === 'timestamp without time zone') {
-    const [zone] = await tx.rows(`select reset_val as name from pg_settings where name = 'TimeZone'`);
-    if (!UTC.test(zone!['name']!) && rows > 0) {
-      found.push({
-        level: 'change',
-        where,
-        rows,
-        what: `are read as UTC, and this database's TimeZone is ${zone!['name']}`,
-        remedy: `if they were written in that zone, first: update ${table.name} set ${name} = ${name} at time zone '${zone!['name']}' at time zone 'UTC'`,
-      });
-    }
-  }
-  if (from === 'json') {
-    await tx.run(CASTABLE);
-    await tx.run(REPEATS);
-    const repeated = await countRows(
-      tx,
-      table,
-      `case when ${quote(name)} is null or (${quote(name)}::text ~ ${SUSPECT} and not pg_temp.castable(${quote(name)})) then false
-        when length(translate(${quote(name)}::text, E' \\n\\t\\r', '')) <= length(translate(${quote(name)}::jsonb::text, ' ', '')) then false
-        else pg_temp.repeats(${quote(name)}) end`,
-    );
-    if (repeated > 0) {
-      found.push({
-        level: 'change',
-        where,
-        rows: repeated,
-        what: 'name a key more than once: the last one stays, as every reader of JSON takes it',
-        remedy: `if the others matter, keep a copy of ${table.name} first`,
-      });
-    }
-  }
-  return found;
-};
-
-const tableOutlook = async (tx: Tx, step: Of<'table'>, smallBytes: number): Promise<Finding[]> => {
-  const { table, additions, retypes, changes } = await planColumns(tx, step, smallBytes);
-  if (!table) return [{ level: 'change', where: step.table, what: 'is made' }];
-  if (table.kind !== 'r') return [];
-  const found: Finding[] = [];
-  for (const { name } of additions) {
-    found.push({ level: 'change', where: `${table.name}.${name}`, what: 'is added' });
-  }
-  for (const each of retypes) found.push(...(await retypeOutlook(tx, table, each)));
-  for (const change of changes) {
-    const [, name, what] = /^alter column "(.*?)" (.*)$/.exec(change)!;
-    found.push({ level: 'change', where: `${table.name}.${name}`, what: what! });
-  }
-  const numbers = retypes.map(({ number }) => number);
-  for (const view of numbers.length > 0 ? await viewsOn(tx, table.oid, numbers) : []) {
-    found.push({ level: 'change', where: view.name, what: `is made again as it is, since it reads ${table.name}` });
-  }
-  return found;
-};
-
-const objectOutlook = async (tx: Tx, step: Step): Promise<Finding[]> => {
-  if (step.kind === 'dropIndex') {
-    const there = await droppable(tx, step.name);
-    return there
-      ? [{ level: 'change', where: there.table, what: `index ${step.name} goes (DIFFERENCES.md says why)` }]
-      : [];
-  }
-  if (!('table' in step) || step.kind === 'table') return [];
-  const table = await findTable(tx, step.table);
-  if (table?.kind !== 'r') return [];
-  const change = (what: string, rows?: number): Finding[] => [
-    { level: 'change', where: table.name, what, ...(rows === undefined ? {} : { rows }) },
-  ];
-  switch (step.kind) {
-    case 'index': {
-      if (!(await hasColumns(tx, table, step.tail.replace(/ where .*|collate "C"|using \w+/g, '')))) {
-        return change(`index ${step.name} is built`);
-      }
-      const body = await spellIndex(tx, table.name, step.tail);
-      if (servingIndex(await indexesOf(tx, table.oid), body, step.unique)) return [];
-      return change(`index ${step.name} is built beside readers and writers`, await countRows(tx, table, 'true'));
-    }
-    case 'constraint': {
-      const local = step.definition.replace(/ references .*/, '').replace(/^(check|foreign key|unique) /, '');
-      if (!(await hasColumns(tx, table, local))) return change(`constraint ${step.name} is added`);
-      const wanted = await spelled(tx, table, step);
-      const equal = (await constraintsOf(tx, table.oid)).some(({ definition }) => sameConstraint(definition, wanted));
-      return equal ? [] : change(`constraint ${step.name} is added, then checked`, await countRows(tx, table, 'true'));
-    }
-    case 'dropTrigger': {
-      const there = await triggersOf(tx, step.table, { name: step.name });
-      return there.length > 0 ? change(`trigger ${step.name} goes`) : [];
-    }
-    case 'trigger': {
-      const there = await triggersOf(tx, step.table, { name: step.name, mention: step.replaces });
-      return change(`trigger ${step.name} is made${there.map(({ name }) => `, in the place of ${name}`).join('')}`);
-    }
-    case 'dropChecks': {
-      const there = await checksOn(tx, step);
-      return there.flatMap((name) => change(`CHECK ${name} goes`));
-    }
-  }
-};
-
-/** What the steps would change. */
-export const outlook = async (look: Look, steps: readonly Step[], smallBytes: number): Promise<Finding[]> => {
-  if ((await missingRights(look, steps)).length > 0) return [];
-  const found: Finding[] = [];
-  for (const step of steps) {
-    found.push(
-      ...(await look((tx) => (step.kind === 'table' ? tableOutlook(tx, step, smallBytes) : objectOutlook(tx, step)))),
     );
   }
   return unique(found);

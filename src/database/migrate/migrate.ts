@@ -2,12 +2,16 @@ import type pg from 'pg';
 import type { CanonicalMigration, Step } from '../../../migrations/canonical.ts';
 import { migrations } from '../../../migrations/index.ts';
 import { applySteps } from './apply.ts';
-import { type Finding, findingText, obstacles, outlook } from './check.ts';
-import { type Migrating, type Say, TUNING, type Tuning, withClient, withLook, withTurn } from './turn.ts';
+import { obstacles } from './check.ts';
+import { type Finding, findingText } from './findings.ts';
+import { withClient, withLook } from './look.ts';
+import { outlook } from './outlook.ts';
+import { type Migrating, type Say, TUNING, type Tuning, withTurn } from './turn.ts';
 
-export type { Finding } from './check.ts';
-export { findingText } from './check.ts';
-export { BlockedError, UnreachableError, withClient } from './turn.ts';
+export type { Finding } from './findings.ts';
+export { findingText } from './findings.ts';
+export { UnreachableError, withClient } from './look.ts';
+export { BlockedError } from './turn.ts';
 
 /** The oldest PostgreSQL that is supported, by its major version. */
 export const OLDEST_SERVER = 14;

@@ -1,20 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
-import { Client } from '../client.ts';
-import { problemOf } from '../sqlstate.ts';
-import { readTarget } from '../target.ts';
-
-/** A database that lets nobody in; the message is one line for the user. */
-export class UnreachableError extends Error {
-  /** Whether that may pass by itself: the server is starting, or its name is not known yet. */
-  get mayPass(): boolean {
-    const { code, message } = (this.cause ?? {}) as { code?: string; message?: string };
-    return code === undefined ? /terminated|timeout/i.test(message ?? '') : MAY_PASS.test(code);
-  }
-}
-
-const MAY_PASS =
-  /^(?:E(?:CONN(?:REFUSED|RESET)|NOENT|NOTFOUND|AI_AGAIN|TIMEDOUT|PIPE|(?:HOST|NET)UNREACH)|57P0[123]|53300|08\w{3})$/;
+import { type Tx, txOf, UnreachableError, withClient } from './look.ts';
 
 /** A table that somebody else holds, for longer than a migration waits; the message is one line for the user. */
 export class BlockedError extends Error {}
@@ -36,13 +22,6 @@ export const TUNING: Tuning = { lockMs: 400, tries: 60, smallBytes: 4 * 1024 * 1
 /** A line for the operator, of what takes time or waits. */
 export type Say = (line: string) => void;
 
-/** One open transaction; rows are PostgreSQL's text. */
-export interface Tx {
-  rows(text: string, values?: readonly unknown[]): Promise<Record<string, string | null>[]>;
-  run(text: string): Promise<void>;
-}
-
-const CONNECT_MS = 10_000;
 /** Two processes that migrate the same database take turns on this advisory lock. */
 const LOCK = 7_215_046_101;
 /** How often an operator hears of what goes on. */
@@ -51,37 +30,6 @@ const NEWS_MS = 5_000;
 const WATCHED = 'client_connection_check_interval = 1000';
 const LOCK_TIMEOUT = '55P03';
 const DEADLOCK = '40P01';
-
-const TEXT = { getTypeParser: () => (text: string) => text } as unknown as pg.CustomTypesConfig;
-
-/** Connects for one piece of work. */
-export const withClient = async <T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> => {
-  const target = readTarget(url);
-  const client = new Client({
-    target,
-    pooler: 'auto',
-    connectMs: CONNECT_MS,
-    lockMs: undefined,
-    applicationName: 'policy-sidecar migrate',
-    types: TEXT,
-    bare: true,
-  });
-  await client.connect().catch((error: unknown) => {
-    throw new UnreachableError(`${target.description} cannot be used: ${problemOf(error)}`, { cause: error });
-  });
-  try {
-    return await work(client);
-  } finally {
-    await client.end();
-  }
-};
-
-const txOf = (client: pg.Client): Tx => ({
-  rows: async (text, values) => (await client.query(text, values as unknown[])).rows,
-  run: async (text) => {
-    await client.query(text);
-  },
-});
 
 interface Blocker {
   readonly pid: string;
@@ -319,19 +267,4 @@ export const withTurn = (
         await guard.query('commit');
       }),
     ),
-  );
-
-/** As {@link withTurn}, for who only looks: nothing is waited for. */
-export const withLook = <T>(url: string, work: (look: <R>(task: (tx: Tx) => Promise<R>) => Promise<R>) => Promise<T>) =>
-  withClient(url, (client) =>
-    work(async (task) => {
-      await client.query(
-        `begin; set local search_path = pg_catalog; set local timezone = 'UTC'; set local lock_timeout = 5000`,
-      );
-      try {
-        return await task(txOf(client));
-      } finally {
-        await client.query('rollback');
-      }
-    }),
   );

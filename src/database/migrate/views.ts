@@ -1,5 +1,5 @@
 import { literal } from './catalog.ts';
-import type { Tx } from './turn.ts';
+import type { Tx } from './look.ts';
 
 /** A view, and everything that makes it again. */
 export interface View {
