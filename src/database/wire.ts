@@ -31,6 +31,8 @@ interface Exchange {
   readonly sinkAt: (index: number) => Sink | undefined;
   /** What is to be prepared, by step. */
   readonly preparing: readonly (Prepared | undefined)[];
+  /** Whose rows the server is asked about, by step. */
+  readonly describing: readonly (Prepared | undefined)[];
   readonly done: Done;
   readonly outcomes: Outcome[];
   /** Steps whose statements the server has prepared, or had. */
@@ -97,26 +99,31 @@ export class Wire {
   run(steps: readonly Step[], done: Done): void {
     const out = new Bytes(512);
     const preparing: (Prepared | undefined)[] = [];
+    const describing: (Prepared | undefined)[] = [];
     const sinks = steps.map(({ sink, portal }) => (portal ? firstOf(portal, sink) : sink));
     for (const [index, { prepared, params, portal }] of steps.entries()) {
       const sink = sinks[index]!;
       const { types } = prepared;
       const prepares = prepared.name === '' || !this.#prepared.has(prepared);
       preparing.push(prepares ? prepared : undefined);
+      // One that failed after it had been prepared has not told.
+      const describes = prepares || types === undefined;
+      describing.push(describes ? prepared : undefined);
       if (prepares) {
         out.all(prepared.parse);
         this.#prepared.add(prepared);
       }
       const name = portal ? Buffer.from(`${portal.name}\0`) : NO_PORTAL;
       bind(out, name, prepared.nameBytes, params, types ? sink.wanted(types) : AS_TEXT);
-      if (prepares) out.all(portal ? describePortal(portal.name) : DESCRIBE);
-      else if (types) sink.expect(types);
+      if (describes) out.all(portal ? describePortal(portal.name) : DESCRIBE);
+      else sink.expect(types);
       out.all(portal ? execute(portal.name, portal.rows) : EXECUTE_ALL);
     }
     out.all(SYNC);
     this.#send(out.written(), {
       sinkAt: (index) => sinks[index],
       preparing,
+      describing,
       done,
       outcomes: [],
       parsed: 0,
@@ -145,6 +152,7 @@ export class Wire {
     this.#send(Buffer.concat(messages), {
       sinkAt,
       preparing: [],
+      describing: [],
       done,
       outcomes: [],
       parsed: 0,
@@ -224,7 +232,7 @@ export class Wire {
         if (exchange) exchange.begun = true;
         break;
       case NO_DATA: {
-        const prepared = exchange?.preparing[exchange.outcomes.length];
+        const prepared = exchange?.describing[exchange.outcomes.length];
         if (prepared) prepared.types = [];
         break;
       }
@@ -252,7 +260,7 @@ export class Wire {
   #describe(exchange: Exchange, bytes: Buffer, start: number): void {
     const { types, formats } = columnsOf(bytes, start);
     const index = exchange.outcomes.length;
-    const prepared = exchange.preparing[index];
+    const prepared = exchange.describing[index];
     if (prepared && !(prepared.types && isSame(prepared.types, types))) prepared.types = types;
     exchange.sinkAt(index)?.expect(prepared?.types ?? types, formats);
   }
