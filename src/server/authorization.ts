@@ -1,6 +1,7 @@
 import { Ajv, type ErrorObject } from 'ajv';
 import type { Logger } from 'pino';
 import { refuse } from '../contract/errors.ts';
+import { boundTo } from '../database/tenants.ts';
 import type { Access, Authorization, Tenants } from './access.ts';
 import schema from './authorization.schema.json' with { type: 'json' };
 import type { Endpoint } from './endpoint.ts';
@@ -119,6 +120,7 @@ export class Grants {
 
 const accessOf = (caller: string, tenants: Tenants, places: ReadonlyMap<string, string> | undefined): Access => ({
   tenants,
+  bound: tenants === 'all' ? undefined : boundTo(tenants),
   check: (endpoint) => {
     if (endpoint.kind === 'control' ? places !== undefined : places?.has(endpoint.path)) return;
     const needed = endpoint.kind === 'control' ? 'identity' : needOf(endpoint);
