@@ -175,7 +175,7 @@ export const tenantsStatus = (url: string): Promise<{ readonly role: boolean; re
       [guarded, OURS],
     );
     const { rows: roles } = await client.query(
-      `select pg_has_role(oid, 'member') as member from pg_roles where rolname = '${TENANTS_ROLE}'`,
+      `select pg_has_role(oid, case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end) as member from pg_roles where rolname = '${TENANTS_ROLE}'`,
     );
     return { role: roles[0]?.member === 't', lacking: rows.map(({ name }) => name) };
   });
