@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { Ajv, type ErrorObject } from 'ajv';
 import type { Logger } from 'pino';
 import { refuse } from '../contract/errors.ts';
@@ -154,4 +155,14 @@ export const authorizationReading = (path: string, endpoints: readonly Endpoint[
 export const fileAuthorization = (path: string, endpoints: readonly Endpoint[], log: Logger): Authorization => {
   const grants = watched(authorizationReading(path, endpoints), log);
   return { of: (caller) => grants.current.of(caller), close: () => grants.close() };
+};
+
+/** Whether an authorization file keeps anybody to the rows of some tenants; false where it cannot be read. */
+export const bindsTenants = (path: string): boolean => {
+  try {
+    const { identities } = JSON.parse(readFileSync(path, 'utf8')) as Policy;
+    return Object.values(identities).some(({ tenants }) => tenants !== 'all');
+  } catch {
+    return false;
+  }
 };

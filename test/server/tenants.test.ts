@@ -8,8 +8,8 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { migrateTenants, OWNERSHIP, tables, tenantsStatus } from '../../src/database/migrate/tenants.ts';
 import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 
-
-
+import { OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError, type CallInit } from '../support/client.ts';
 import { KEYS, request } from '../support/requests.ts';
 import { noServices } from '../support/services.ts';
@@ -20,6 +20,8 @@ vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 /** The tenant that the caller is bound to, and the other one: requests name either, as they do the ids of rows. */
 const [OURS, THEIRS] = KEYS as [string, string];
 const MARK = 'MARKED';
+/** In rows that are everybody's. */
+const SHARED = 'SHARED';
 const hash = (token: string): string => createHash('sha256').update(token).digest('hex');
 const as = (name: string, transaction?: string): CallInit => ({
   headers: { authorization: `Bearer ${name}` },
@@ -33,14 +35,11 @@ interface Column {
   readonly allowed: string | null;
 }
 
-/** They read what is everybody's. */
-const OWNERSHIP_SHARED: ReadonlySet<string> = new Set<string>([]);
-
 let folder: string;
 let sidecar: TestSidecar;
 
 /** A value of a column in a row of one of the two: keys are theirs, and free text says whose it is. */
-const valueOf = ({ name, type, most, allowed }: Column, place: number): string => {
+const cellOf = ({ name, type, most, allowed }: Column, place: number, mark: string): string => {
   const key = KEYS[place]!;
   const isTheirs = place === 1;
   switch (type) {
@@ -61,7 +60,7 @@ const valueOf = ({ name, type, most, allowed }: Column, place: number): string =
     case 'character varying':
       if (allowed !== null) return allowed;
       if (name === 'id' || name.endsWith('_id')) return key;
-      return `${isTheirs ? MARK : 'ours'} ${name}`.slice(0, most ?? 100);
+      return `${isTheirs ? mark : 'ours'} ${name}`.slice(0, most ?? 100);
     default:
       return String(place);
   }
@@ -78,8 +77,9 @@ const seed = async (): Promise<void> => {
       [schema, name],
     );
     const names = columns.map((column) => `"${column.name}"`).join(', ');
+    const mark = OWNERSHIP[table]!.of === 'everybody' ? SHARED : MARK;
     const row = (place: number): string =>
-      columns.map((column) => `'${valueOf(column, place).replaceAll("'", "''")}'`).join(', ');
+      columns.map((column) => `'${cellOf(column, place, mark).replaceAll("'", "''")}'`).join(', ');
     const checks = await sidecar.sql<{ name: string }>(
       `select conname as name from pg_constraint where conrelid = $1::regclass and contype = 'c'`,
       [table],
@@ -92,12 +92,12 @@ const seed = async (): Promise<void> => {
   }
 };
 
-/** The rows of the other tenant in every table. */
+/** The rows of the other tenant, and of everybody, in every table. */
 const theirs = async (): Promise<Record<string, string[]>> => {
   const found: Record<string, string[]> = {};
   for (const table of tables()) {
     const rows = await sidecar.sql<{ row: string }>(
-      `select t::text as row from ${table} t where t::text like '%${MARK}%' order by 1`,
+      `select t::text as row from ${table} t where t::text ~ '${MARK}|${SHARED}' order by 1`,
     );
     found[table] = rows.map(({ row }) => row);
   }
@@ -123,6 +123,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
+const { begin, commit, execute, rollback } = TransactionService.method;
 const methods = driversFor(noServices).flatMap(({ service, rpcs }) =>
   service.methods.map((method) => [`${service.name}/${method.name}`, method, rpcs[method.localName]!.kind] as const),
 );
@@ -171,23 +172,59 @@ describe('with the policies', () => {
     expect(await tenantsStatus(sidecar.url)).toEqual({ role: true, lacking: [] });
   });
 
-  const seen = new Map<string, number>();
+  const seen = new Set<string>();
+  let own = 0;
 
-  test.each(methods)('%s shows a bound caller nothing of another tenant and changes nothing of it', async (name, method, kind) => {
-    for (const given of [{}, ...fc.sample(request(method.input), 10)]) {
-      // Two that see the same: alone, and in an open transaction.
-      const bound = await answer(method, given, as('bound', kind === 'write' ? 'single-use' : undefined));
-      expect(bound.refused?.code).not.toBe('INTERNAL');
-      if (OWNERSHIP_SHARED.has(name)) continue;
-      expect(bound.bytes.includes(MARK), `${name} ${bound.bytes.toString('latin1')}`).toBe(false);
-      if (kind !== 'read') continue;
-      const free = await answer(method, given, as('free'));
-      if (free.bytes.includes(MARK)) seen.set(name, (seen.get(name) ?? 0) + 1);
-    }
-  });
+  test.each(methods)(
+    '%s shows a bound caller nothing of another tenant and changes nothing of it',
+    async (name, method, kind) => {
+      for (const given of [{}, ...fc.sample(request(method.input), 10)]) {
+        const bound = await answer(method, given, as('bound', kind === 'write' ? 'single-use' : undefined));
+        expect(bound.refused?.code).not.toBe('INTERNAL');
+        expect(bound.bytes.includes(MARK), `${name} ${bound.bytes.toString('latin1')}`).toBe(false);
+        if (bound.bytes.includes('ours ')) own += 1;
+        if (kind !== 'read') continue;
+        const free = await answer(method, given, as('free'));
+        if (free.bytes.includes(MARK)) seen.add(name);
+      }
+    },
+  );
 
   test('to an unbound caller many of the same answers show the other tenant', () => {
     expect(seen.size).toBeGreaterThan(20);
+    expect(own).toBeGreaterThan(20);
+  });
+
+  test.each(methods)(
+    '%s is kept to the same rows by an open transaction and by Execute',
+    async (name, method, kind) => {
+      const operation = OperationSchema.oneofs[0]!.fields.find(({ message }) => message === method.input);
+      for (const given of [{}, ...fc.sample(request(method.input), 3)]) {
+        const { transaction } = await sidecar.grpc.unary(begin, {}, as('bound'));
+        const { id } = transaction!;
+        const leased = await answer(method, given, as('bound', id));
+        await sidecar.grpc.unary(kind === 'write' && !leased.refused ? commit : rollback, {}, as('bound', id));
+        expect(leased.refused?.code).not.toBe('INTERNAL');
+        expect(leased.bytes.includes(MARK), name).toBe(false);
+        if (!operation) continue;
+        const value = create(method.input, given as never);
+        const operations = [{ request: { case: operation.localName, value } }];
+        const executed = await answer(execute as never, { operations }, as('bound'));
+        expect(executed.refused?.code).not.toBe('INTERNAL');
+        expect(executed.bytes.includes(MARK), name).toBe(false);
+      }
+    },
+  );
+
+  test('what names another tenant in a write is refused, and one bound to no tenant sees nothing', async () => {
+    const [, createScope] = methods.find(([name]) => name === 'ScopeResolverService/CreateScope')!;
+    const ids = { tenantId: THEIRS, policyId: 'p', scopeName: 's', scopeType: 'ALL' };
+    const [, fetchScopes] = methods.find(([name]) => name === 'ScopeResolverService/FetchScopes')!;
+    const given = { tenantId: OURS };
+    const { refused } = await answer(createScope, { scope: ids, ...ids }, as('bound', 'single-use'));
+    expect(refused?.reason).toBe('OUTSIDE_TENANTS');
+    expect((await answer(fetchScopes, given, as('none'))).bytes).toHaveLength(0);
+    expect((await answer(fetchScopes, given, as('bound'))).bytes).not.toHaveLength(0);
   });
 
   test('no row of the other tenant has changed', async () => {
