@@ -218,10 +218,10 @@ describe('with the policies', () => {
 
   test('what names another tenant in a write is refused, and one bound to no tenant sees nothing', async () => {
     const [, createScope] = methods.find(([name]) => name === 'ScopeResolverService/CreateScope')!;
-    const ids = { tenantId: THEIRS, policyId: 'p', scopeName: 's', scopeType: 'ALL' };
+    const ids = { tenantId: THEIRS, policyId: 'p' };
     const [, fetchScopes] = methods.find(([name]) => name === 'ScopeResolverService/FetchScopes')!;
     const given = { tenantId: OURS };
-    const { refused } = await answer(createScope, { scope: ids, ...ids }, as('bound', 'single-use'));
+    const { refused } = await answer(createScope, ids, as('bound', 'single-use'));
     expect(refused?.reason).toBe('OUTSIDE_TENANTS');
     expect((await answer(fetchScopes, given, as('none'))).bytes).toHaveLength(0);
     expect((await answer(fetchScopes, given, as('bound'))).bytes).not.toHaveLength(0);
