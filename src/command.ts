@@ -9,6 +9,7 @@ import { wait } from './commands/wait.ts';
 import { loadConfig, settingsHelp } from './config.ts';
 import { RpcError } from './contract/errors.ts';
 import { BlockedError, ObstacleError, SchemaError, UnreachableError } from './database/migrate/migrate.ts';
+import { TenantsError } from './database/migrate/tenants.ts';
 import { EmbeddedError } from './embedded/data-folder.ts';
 import { EXIT } from './exit.ts';
 import { AddressError, ConfigError, duration } from './setting-forms.ts';
@@ -23,6 +24,8 @@ Usage: policy-sidecar [serve] [settings]     serve until SIGINT or SIGTERM (defa
        policy-sidecar migrate status [settings]  show what is applied and what is pending; exits with 4 where something is
        policy-sidecar migrate check [settings]   show what would stop or change it, changing nothing; exits with 1 where
                                                  something would stop it
+       policy-sidecar migrate tenants [settings]  make the role and the policies by which PostgreSQL keeps callers to the
+                                                  rows of the tenants that the authorization file binds them to
        policy-sidecar doctor [settings]      show what database and configuration lack, each with what to do, changing
                                              nothing; exits with 1 where serving would fail
        policy-sidecar wait [--timeout 60s] [settings]  wait until a sidecar serves
@@ -46,7 +49,9 @@ const exitCodeOf = (error: Error): number | undefined => {
   if (error instanceof SchemaError) return EXIT.olderSchema;
   if (error instanceof AddressError) return EXIT.address;
   if (error instanceof ConfigError) return EXIT.misuse;
-  return error instanceof BlockedError || error instanceof ObstacleError ? EXIT.obstacle : undefined;
+  return error instanceof BlockedError || error instanceof TenantsError || error instanceof ObstacleError
+    ? EXIT.obstacle
+    : undefined;
 };
 
 /** One line for whatever went wrong; a problem that it does not explain also names its place in the program. */

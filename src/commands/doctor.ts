@@ -7,10 +7,12 @@ import {
   UnreachableError,
   withClient,
 } from '../database/migrate/migrate.ts';
+import { tenantsStatus } from '../database/migrate/tenants.ts';
 import { readTarget } from '../database/target.ts';
 import { entities } from '../entities/all.ts';
 import { EXIT } from '../exit.ts';
 import { createLog } from '../log.ts';
+import { bindsTenants } from '../server/authorization.ts';
 import { tokenIdentity } from '../server/identity.ts';
 import { Certificates } from '../server/tls.ts';
 import { ConfigError } from '../setting-forms.ts';
@@ -131,6 +133,18 @@ const looked = async (config: Config, url: string): Promise<Finding[]> => {
   return [...found, lack(`its schema lacks ${pending.length} migration(s)`, 'policy-sidecar migrate up')];
 };
 
+/** Whether PostgreSQL keeps the callers to their tenants that the authorization file binds to some. */
+const tenants = async ({ authorizationFile }: Config, url: string): Promise<Finding[]> => {
+  if (authorizationFile === undefined || !bindsTenants(authorizationFile)) return [];
+  const { role, lacking } = await tenantsStatus(url);
+  const remedy = 'policy-sidecar migrate tenants, and grant policy_sidecar_tenants to its role: see docs/tenants.md';
+  if (lacking.length > 0)
+    return [lack(`callers are bound to tenants, and ${lacking.length} tables have no policy`, remedy)];
+  return [
+    role ? ok('callers are kept to their tenants') : lack('its role may not take policy_sidecar_tenants', remedy),
+  ];
+};
+
 /** `doctor`: what configuration and database lack for serving, each with what to do; changes nothing. */
 export const doctor = async (config: Config): Promise<number> => {
   const found = files(config);
@@ -138,7 +152,7 @@ export const doctor = async (config: Config): Promise<number> => {
   if (databaseUrl === undefined) found.push(note('DATABASE_URL is not set: an embedded database is used'));
   else {
     try {
-      found.push(...(await looked(config, databaseUrl)));
+      found.push(...(await looked(config, databaseUrl)), ...(await tenants(config, databaseUrl)));
     } catch (error) {
       if (!(error instanceof UnreachableError)) throw error;
       found.push(lack(error.message, 'check address, user, password, TLS and firewall'));

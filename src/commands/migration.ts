@@ -1,20 +1,26 @@
 import type { Config } from '../config.ts';
 import { findingText, migrateCheck, migrateUp, migrationStatus } from '../database/migrate/migrate.ts';
+import { migrateTenants } from '../database/migrate/tenants.ts';
 import { EXIT } from '../exit.ts';
 import { ConfigError } from '../setting-forms.ts';
 import { say, tell } from './output.ts';
 import { openSource } from './source.ts';
 
-/** `migrate up | status | check`. */
+/** `migrate up | status | check | tenants`. */
 export const migrate = async (action: string | undefined, config: Config): Promise<number> => {
-  if (action !== 'up' && action !== 'status' && action !== 'check') {
-    throw new ConfigError('migrate takes `up`, `status` or `check`');
+  if (action !== 'up' && action !== 'status' && action !== 'check' && action !== 'tenants') {
+    throw new ConfigError('migrate takes `up`, `status`, `check` or `tenants`');
   }
   const source = await openSource(config);
   try {
     if (action === 'up') {
       const applied = await migrateUp(source.url, { say: tell, onApplied: (name) => say(`applied ${name}`) });
       if (applied.length === 0) say('nothing to apply');
+      return EXIT.done;
+    }
+    if (action === 'tenants') {
+      await migrateTenants(source.url);
+      say('callers can be bound to tenants');
       return EXIT.done;
     }
     if (action === 'check') {

@@ -119,6 +119,8 @@ export const REASONS = {
   UNREPRESENTABLE_VALUE: { code: Code.DATA_LOSS, metadata: ['table', 'column', 'key'] },
   SCHEMA_OUTDATED: refusedStatement,
   DATABASE_SETTINGS: { ...precondition, metadata: ['setting'] },
+  OUTSIDE_TENANTS: { code: Code.PERMISSION_DENIED, metadata: BY_DATABASE },
+  TENANTS_NOT_ENFORCED: { ...precondition, metadata: BY_DATABASE },
   DATABASE_PERMISSION_DENIED: { code: Code.PERMISSION_DENIED, metadata: BY_DATABASE },
   DATABASE_UNAVAILABLE: outage,
   DATABASE_SESSION_TIMEOUT: outage,

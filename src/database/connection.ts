@@ -7,6 +7,7 @@ import type { Signal } from './signal.ts';
 import { commitUnknown, databaseError, databaseUnavailable, statementTimeout } from './sqlstate.ts';
 import { type Param, type Row, type Statement, statement } from './statement.ts';
 import { type Portal, Prepared, type Sink, type Step } from './step.ts';
+import { BIND, type Bound, bindText } from './tenants.ts';
 import { asRow, NO_ROWS, TextRows } from './text-rows.ts';
 import type { Done, Outcome } from './wire.ts';
 
@@ -19,6 +20,8 @@ export interface TransactionMode {
   readonly readOnly: boolean;
   /** Only with serializable and read-only: wait for a snapshot that cannot fail. */
   readonly deferrable: boolean;
+  /** Whose rows alone it sees; undefined: it sees all. */
+  readonly bound?: Bound | undefined;
 }
 
 /** What the connections of a database have in common. */
@@ -30,6 +33,8 @@ export interface Shared {
   generation: number;
   /** The statements of this generation, as connections prepare them. */
   readonly prepared: Map<Statement<unknown>, Prepared>;
+  /** The same, of those who see the rows of some tenants alone. */
+  readonly bound: Map<Statement<unknown>, Prepared>;
   /** False once the server turned out not to keep prepared statements for a connection. */
   named: boolean;
   /** When a server last turned out to have forgotten a prepared statement, by the clock of `performance.now()`. */
@@ -82,6 +87,8 @@ export class Connection {
   readonly #giveBack: (broken: boolean) => void;
   /** Of the transaction that it is in. */
   #mode: TransactionMode | undefined;
+  /** Whose rows alone what runs sees. */
+  #bound: Bound | undefined;
   #unusable = false;
   #released = false;
 
@@ -128,6 +135,22 @@ export class Connection {
     return outcome!.count;
   }
 
+  /** As {@link Connection.run}, outside any transaction, for a caller who sees the rows of some tenants alone. */
+  async runBound(
+    bound: Bound,
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: Sink,
+    signal?: Signal,
+  ): Promise<number> {
+    this.#bound = bound;
+    const steps = [this.#step(BIND, [bound], NO_ROWS), this.#step(statement, params, sink)];
+    const outcomes = await this.#asked(statement, signal, statement.reads, (done) =>
+      this.#client.wire.run(steps, done),
+    );
+    return outcomes.at(-1)!.count;
+  }
+
   /** As {@link Connection.run}, in a transaction that begins in the same round trip; there is none if that fails. */
   async runFirst(
     mode: TransactionMode,
@@ -136,8 +159,9 @@ export class Connection {
     sink: Sink,
     signal?: Signal,
   ): Promise<number> {
-    const steps = [this.#step(beginning(mode), [], NO_ROWS), ...this.#bounds(), this.#step(statement, params, sink)];
     this.#mode = mode;
+    this.#bound = mode.bound;
+    const steps = [this.#step(beginning(mode), [], NO_ROWS), ...this.#bounds(), this.#step(statement, params, sink)];
     try {
       const outcomes = await this.#asked(statement, signal, statement.reads, (done) =>
         this.#client.wire.run(steps, done),
@@ -156,8 +180,12 @@ export class Connection {
   /** What a transaction has to be told that the session could not be. */
   #bounds(): Step[] {
     const { lockMs } = this.#shared;
-    if (this.#client.pooler !== 'transaction' || lockMs === undefined) return [];
-    return [this.#step(LOCK_TIMEOUT, [`${lockMs}ms`], NO_ROWS)];
+    const steps: Step[] = [];
+    if (this.#client.pooler === 'transaction' && lockMs !== undefined) {
+      steps.push(this.#step(LOCK_TIMEOUT, [`${lockMs}ms`], NO_ROWS));
+    }
+    if (this.#bound !== undefined) steps.push(this.#step(BIND, [this.#bound], NO_ROWS));
+    return steps;
   }
 
   /**
@@ -171,7 +199,9 @@ export class Connection {
     params: readonly Param[],
     sink: Sink,
     signal?: Signal,
+    bound?: Bound,
   ): Promise<number> {
+    this.#bound = bound;
     const steps = [...this.#bounds(), this.#step(statement, params, sink)];
     const outcomes = await this.#asked(statement, signal, false, (done) =>
       this.#client.wire.run(steps, (error, found, begun) => {
@@ -214,10 +244,13 @@ export class Connection {
 
   /** The statement as connections prepare it: without a name where servers do not keep it. */
   #prepared(statement: Statement<unknown>): Prepared {
-    const { generation, named, prepared } = this.#shared;
+    const { generation, named } = this.#shared;
+    // A plan holds for one role alone, and would be made anew at every change.
+    const prepared = this.#bound === undefined ? this.#shared.prepared : this.#shared.bound;
     const known = prepared.get(statement);
     if (known) return known;
-    const base = named && this.#client.pooler !== 'transaction' ? statement.name : '';
+    const name = this.#bound === undefined ? statement.name : `${statement.name}~tenants`;
+    const base = named && this.#client.pooler !== 'transaction' ? name : '';
     const made = new Prepared(generation === 0 || base === '' ? base : `${base}~${generation}`, statement.text);
     prepared.set(statement, made);
     return made;
@@ -253,9 +286,11 @@ export class Connection {
    */
   async begin(mode: TransactionMode, signal: Signal | undefined, then?: string): Promise<Row[]> {
     this.#mode = mode;
+    this.#bound = mode.bound;
     const { lockMs } = this.#shared;
     const local =
       this.#client.pooler === 'transaction' && lockMs !== undefined ? [`set local lock_timeout = ${lockMs}`] : [];
+    if (mode.bound !== undefined) local.push(bindText(mode.bound));
     try {
       const { rows } = await this.command([beginText(mode), ...local, ...(then ? [then] : [])].join('; '), signal);
       return rows;
@@ -352,7 +387,7 @@ export class Connection {
     }
     if (code === '0A000' && routine === STALE_PLAN) {
       this.#shared.generation += 1;
-      this.#shared.prepared.clear();
+      this.#forget();
       return databaseError(error, { stalePlan: true });
     }
     if (code === UNKNOWN_STATEMENT || code === DUPLICATE_STATEMENT) {
@@ -366,8 +401,15 @@ export class Connection {
     return databaseError(error, {
       reads,
       readOnlyDatabase,
+      bound: this.#bound !== undefined,
       ownLimit: statementTimeoutMs > 0 && tookMs >= statementTimeoutMs,
     });
+  }
+
+  /** Statements are to be prepared anew. */
+  #forget(): void {
+    this.#shared.prepared.clear();
+    this.#shared.bound.clear();
   }
 
   /** Whoever makes a session forget its statements (`discard all`) makes it forget its settings, too, and others with it. */
@@ -376,7 +418,7 @@ export class Connection {
     const now = performance.now();
     if (this.#client.bornAt > shared.forgotAt && now - shared.forgotAt < FORGETFUL_MS) {
       shared.named = false;
-      shared.prepared.clear();
+      this.#forget();
     }
     // Of those that find out together, one is enough.
     if (this.#client.bornAt < shared.trustedSince) return;

@@ -52,6 +52,7 @@ export const openDatabase = (target: Target, options: DatabaseOptions): Database
   const shared: Shared = {
     generation: 0,
     prepared: new Map(),
+    bound: new Map(),
     named: true,
     forgotAt: Number.NEGATIVE_INFINITY,
     trustedSince: 0,

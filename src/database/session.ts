@@ -3,6 +3,7 @@ import type { Database } from './pool.ts';
 import type { Signal } from './signal.ts';
 import type { Notes, Param, Statement } from './statement.ts';
 import { Portal, type Sink } from './step.ts';
+import type { Bound } from './tenants.ts';
 import { NO_ROWS, TextRows } from './text-rows.ts';
 
 /** What took the rows of a statement, and how many PostgreSQL says came or were changed. */
@@ -67,6 +68,8 @@ export interface CallScope {
   readonly signal: Signal | undefined;
   /** Takes what stored values could not be carried exactly. */
   readonly notes: Notes;
+  /** Whose rows alone its statements see; undefined: they see all. */
+  readonly bound?: Bound | undefined;
 }
 
 /** The ways to read what a statement brings, for every session that can run one. */
@@ -124,10 +127,14 @@ export class AutoCommitSession extends Statements implements Session {
     params: readonly Param[],
     sink: () => S,
   ): Promise<Collected<S>> {
-    const { signal } = this.call;
+    const { signal, bound } = this.call;
     const collected = await this.#database.calls.use(signal, async (connection) => {
       const taken = sink();
-      return { sink: taken, count: BigInt(await connection.run(statement, params, taken, signal)) };
+      const running =
+        bound === undefined
+          ? connection.run(statement, params, taken, signal)
+          : connection.runBound(bound, statement, params, taken, signal);
+      return { sink: taken, count: BigInt(await running) };
     });
     this.rowCount += collected.count;
     return collected;

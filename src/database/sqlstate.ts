@@ -29,6 +29,18 @@ const unusableValue: Entry = {
   reason: 'UNUSABLE_VALUE',
   message: 'this read cannot work with a value that is stored',
 };
+const outside: Entry = {
+  reason: 'OUTSIDE_TENANTS',
+  message: 'the call reaches beyond the rows of the tenants that its caller is bound to',
+};
+const unbound: Entry = {
+  reason: 'TENANTS_NOT_ENFORCED',
+  message: 'the database cannot bind a caller to tenants; run `policy-sidecar migrate tenants`',
+};
+
+/** Where PostgreSQL refuses a change of the role: its messages are in any language. */
+const SET_ROLE: ReadonlySet<string> = new Set(['check_role', 'call_string_check_hook']);
+
 const conflict = 'a concurrent transaction got in the way; run the whole transaction again';
 
 /** SQLSTATE -> what the caller sees. Full codes first, then classes by their first two characters. */
@@ -93,6 +105,8 @@ export interface Circumstances {
   readonly stalePlan?: boolean;
   /** It may not write although its transaction has not been begun as read-only. */
   readonly readOnlyDatabase?: boolean;
+  /** It may see the rows of some tenants alone. */
+  readonly bound?: boolean;
   /** It has run for as long as the server's own limit allows. */
   readonly ownLimit?: boolean;
 }
@@ -101,11 +115,13 @@ export interface Circumstances {
 const OF_PARAMETER = /\$\d/;
 
 const entryOf = (
-  { code = '', where, severity }: pg.DatabaseError,
-  { reads, stalePlan, readOnlyDatabase: isReadOnly, ownLimit: isOwnLimit }: Circumstances,
+  { code = '', where, severity, routine }: pg.DatabaseError,
+  { reads, stalePlan, readOnlyDatabase: isReadOnly, ownLimit: isOwnLimit, bound }: Circumstances,
 ): Entry | undefined => {
   if (stalePlan) return schemaChanged;
   if (isReadOnly) return readOnlyDatabase;
+  if (bound && SET_ROLE.has(routine ?? '')) return unbound;
+  if (bound && code === '42501') return outside;
   if (code === '57014' && isOwnLimit) return ownLimit;
   if (reads && code.startsWith('22') && !OF_PARAMETER.test(where ?? '')) return unusableValue;
   // Refused at the door or thrown out, for whatever reason: the log has it.

@@ -7,6 +7,8 @@ import type { Answer } from '../statements/answers.ts';
 
 /** What a handler may know of its call besides the request. */
 export interface CallContext {
+  /** Tenants whose rows alone the caller sees; undefined: all. */
+  readonly bound?: string | undefined;
   /** Identity of the caller: its token's name, or `local` where no tokens are configured. */
   readonly caller: string;
   /** Fires when the call's deadline passes or the caller cancels; its reason is the error to answer with. */

@@ -1,6 +1,8 @@
+import { readFileSync } from 'node:fs';
 import { Ajv, type ErrorObject } from 'ajv';
 import type { Logger } from 'pino';
 import { refuse } from '../contract/errors.ts';
+import { boundTo } from '../database/tenants.ts';
 import type { Access, Authorization, Tenants } from './access.ts';
 import schema from './authorization.schema.json' with { type: 'json' };
 import type { Endpoint } from './endpoint.ts';
@@ -119,6 +121,7 @@ export class Grants {
 
 const accessOf = (caller: string, tenants: Tenants, places: ReadonlyMap<string, string> | undefined): Access => ({
   tenants,
+  bound: tenants === 'all' ? undefined : boundTo(tenants),
   check: (endpoint) => {
     if (endpoint.kind === 'control' ? places !== undefined : places?.has(endpoint.path)) return;
     const needed = endpoint.kind === 'control' ? 'identity' : needOf(endpoint);
@@ -152,4 +155,14 @@ export const authorizationReading = (path: string, endpoints: readonly Endpoint[
 export const fileAuthorization = (path: string, endpoints: readonly Endpoint[], log: Logger): Authorization => {
   const grants = watched(authorizationReading(path, endpoints), log);
   return { of: (caller) => grants.current.of(caller), close: () => grants.close() };
+};
+
+/** Whether an authorization file keeps anybody to the rows of some tenants; false where it cannot be read. */
+export const bindsTenants = (path: string): boolean => {
+  try {
+    const { identities } = JSON.parse(readFileSync(path, 'utf8')) as Policy;
+    return Object.values(identities).some(({ tenants }) => tenants !== 'all');
+  } catch {
+    return false;
+  }
 };

@@ -11,6 +11,7 @@ import { type Rule, requestCheck } from '../contract/rules.ts';
 import type { CallNotes } from '../database/notes.ts';
 import type { Session } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
+import type { Bound } from '../database/tenants.ts';
 import type { CallContext, Driver, Handler, RpcKind } from '../drivers/driver.ts';
 import { type Answered, type Answering, answering } from '../statements/answers.ts';
 import type { Access } from './access.ts';
@@ -20,6 +21,8 @@ export interface ControlCall extends CallContext {
   readonly signal: Signal;
   /** What the caller may do: an operation within the call is held against it, too. */
   readonly access: Access;
+  /** Whose rows alone its statements see; undefined: they see all. */
+  readonly bound: Bound | undefined;
   /** Stored values of the answer that were not carried exactly. */
   readonly notes: CallNotes;
   /** Value of a request header, if it is there. */

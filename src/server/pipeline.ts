@@ -6,6 +6,7 @@ import type { Database } from '../database/pool.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
+import type { Bound } from '../database/tenants.ts';
 import type { SeenCall, Telemetry } from '../telemetry/telemetry.ts';
 import { runOnce } from '../transactions/once.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
@@ -39,6 +40,8 @@ export interface Admitted extends Headers {
   readonly caller: string;
   /** What the caller may do. */
   readonly access: Access;
+  /** Whose rows alone its statements see; undefined: they see all. */
+  readonly bound: Bound | undefined;
 }
 
 /** A call as a listener hands it over. */
@@ -220,7 +223,7 @@ export class Pipeline {
       this.#guards.limits.arrive(caller, endpoint);
       const access = this.#guards.authorization.of(caller);
       if (!endpoint.open) access.check(endpoint);
-      return { endpoint, peer, system, trace, header, caller, access };
+      return { endpoint, peer, system, trace, header, caller, access, bound: access.bound };
     } catch (error) {
       throw this.refuse({ ...arrival, ...known }, toRpcError(error));
     }

@@ -153,6 +153,7 @@ export const transactionEndpoints = (
         isolation,
         readOnly: request.readOnly,
         deferrable: request.deferrable,
+        bound: call.bound,
         idleLeaseMs: held ? heldIdleMs(call, idleLeaseMs) : idleLeaseMs,
         held,
         totalLeaseMs: request.totalLease && durationMs(request.totalLease),

@@ -92,6 +92,7 @@ export class TransactionRegistry {
         idleLeaseMs: undefined,
         totalLeaseMs: this.limits.totalLeaseMaxMs,
         held: true,
+        bound: call.bound,
       },
       call.signal,
     ).catch((error: unknown) => {

@@ -26,7 +26,7 @@ class LateSession extends Statements implements Session {
   constructor(database: Database, mode: TransactionMode, call: CallScope) {
     super(call);
     this.#database = database;
-    this.#mode = mode;
+    this.#mode = { ...mode, bound: call.bound };
   }
 
   async collect<S extends Sink>(
@@ -140,12 +140,12 @@ class ImplicitSession extends Statements implements Session {
   ): Promise<Collected<S>> {
     if (this.#used) throw new Error(`${statement.name} is the second statement of one`);
     this.#used = true;
-    const { signal } = this.call;
+    const { signal, bound } = this.call;
     const leave = await this.#database.writes.enter(signal);
     try {
       const collected = await this.#database.calls.useOnce(signal, async (connection) => {
         const taken = sink();
-        return { sink: taken, count: BigInt(await connection.runAlone(statement, params, taken, signal)) };
+        return { sink: taken, count: BigInt(await connection.runAlone(statement, params, taken, signal, bound)) };
       });
       this.rowCount += collected.count;
       return collected;

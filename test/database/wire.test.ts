@@ -50,7 +50,10 @@ test('a column of another type than before is read as what it is', async () => {
   expect(await read(changed)).toBe(7n);
   for (const [index, type] of ['integer', 'text', 'numeric', 'smallint'].entries()) {
     await session().execute(
-      statement(`wire_test.to.${index}`, `alter table public.wire_test alter value type ${type} using value::text::${type}`),
+      statement(
+        `wire_test.to.${index}`,
+        `alter table public.wire_test alter value type ${type} using value::text::${type}`,
+      ),
       [],
     );
     expect(await read(changed), type).toBe(7n);

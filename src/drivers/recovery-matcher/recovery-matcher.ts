@@ -65,10 +65,19 @@ const asked = async <T>(services: Services, layer: string, ask: () => Promise<T>
 /** As what a provider takes. */
 const stopOf = ({ signal }: CallContext): AbortSignal | undefined => signal && abortSignalOf(signal);
 
+/** What is suggested from the rows of some tenants is kept for callers that see the same. */
+const cacheOf = (cache: Services['cache'], { bound }: CallContext): Services['cache'] =>
+  bound === undefined
+    ? cache
+    : {
+        get: (key) => cache.get(`${key}:${bound}`),
+        set: (key, value, seconds) => cache.set(`${key}:${bound}`, value, seconds),
+      };
+
 const hybrid = (services: Services, db: Session, failure: Failure, call: CallContext): Promise<MatchResult> => {
   const { cache, embeddings, model } = services;
   return suggestHybrid(failure, {
-    cache,
+    cache: cacheOf(cache, call),
     mostSimilar:
       embeddings &&
       (async (message) => {

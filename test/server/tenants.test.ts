@@ -1,0 +1,235 @@
+import { createHash } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { create, type DescMethodServerStreaming, type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { migrateTenants, OWNERSHIP, tables, tenantsStatus } from '../../src/database/migrate/tenants.ts';
+import { drivers as driversFor } from '../../src/drivers/drivers.ts';
+
+import { OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { CallError, type CallInit } from '../support/client.ts';
+import { KEYS, request } from '../support/requests.ts';
+import { noServices } from '../support/services.ts';
+import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
+
+/** The tenant that the caller is bound to, and the other one: requests name either, as they do the ids of rows. */
+const [OURS, THEIRS] = KEYS as [string, string];
+const MARK = 'MARKED';
+/** In rows that are everybody's. */
+const SHARED = 'SHARED';
+const hash = (token: string): string => createHash('sha256').update(token).digest('hex');
+const as = (name: string, transaction?: string): CallInit => ({
+  headers: { authorization: `Bearer ${name}` },
+  ...(transaction === undefined ? {} : { transaction }),
+});
+
+interface Column {
+  readonly name: string;
+  readonly type: string;
+  readonly most: number | null;
+  readonly allowed: string | null;
+}
+
+let folder: string;
+let sidecar: TestSidecar;
+
+/** A value of a column in a row of one of the two: keys are theirs, and free text says whose it is. */
+const cellOf = ({ name, type, most, allowed }: Column, place: number, mark: string): string => {
+  const key = KEYS[place]!;
+  const isTheirs = place === 1;
+  switch (type) {
+    case 'uuid':
+      return key.toLowerCase();
+    case 'boolean':
+      return 'true';
+    case 'jsonb':
+    case 'json':
+      return '{}';
+    case 'ARRAY':
+      return '{}';
+    case 'timestamp with time zone':
+      return '2026-01-01T00:00:00Z';
+    case 'bytea':
+      return '\\x00';
+    case 'text':
+    case 'character varying':
+      if (allowed !== null) return allowed;
+      if (name === 'id' || name.endsWith('_id')) return key;
+      return `${isTheirs ? mark : 'ours'} ${name}`.slice(0, most ?? 100);
+    default:
+      return String(place);
+  }
+};
+
+const seed = async (): Promise<void> => {
+  for (const table of tables()) {
+    const [schema, name] = table.split('.');
+    const columns = await sidecar.sql<Column>(
+      `select column_name as name, data_type as type, character_maximum_length as most,
+         (select substring(pg_get_constraintdef(oid) from '''([^'']+)''') from pg_constraint
+          where conrelid = ($1 || '.' || $2)::regclass and contype = 'c' and conkey = array[ordinal_position::int2] limit 1) as allowed
+       from information_schema.columns where table_schema = $1 and table_name = $2 and is_generated = 'NEVER'`,
+      [schema, name],
+    );
+    const names = columns.map((column) => `"${column.name}"`).join(', ');
+    const mark = OWNERSHIP[table]!.of === 'everybody' ? SHARED : MARK;
+    const row = (place: number): string =>
+      columns.map((column) => `'${cellOf(column, place, mark).replaceAll("'", "''")}'`).join(', ');
+    const checks = await sidecar.sql<{ name: string }>(
+      `select conname as name from pg_constraint where conrelid = $1::regclass and contype = 'c'`,
+      [table],
+    );
+    for (const check of checks) await sidecar.sql(`alter table ${table} drop constraint "${check.name}"`);
+    // What refers to what is not there yet does so soon.
+    await sidecar.sql(`begin; set local session_replication_role = replica;
+      delete from ${table} where '${table}' <> 'policy_sidecar.secrets';
+      insert into ${table} (${names}) values (${row(0)}), (${row(1)}) on conflict do nothing; commit`);
+  }
+};
+
+/** The rows of the other tenant, and of everybody, in every table. */
+const theirs = async (): Promise<Record<string, string[]>> => {
+  const found: Record<string, string[]> = {};
+  for (const table of tables()) {
+    const rows = await sidecar.sql<{ row: string }>(
+      `select t::text as row from ${table} t where t::text ~ '${MARK}|${SHARED}' order by 1`,
+    );
+    found[table] = rows.map(({ row }) => row);
+  }
+  return found;
+};
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'tenants-'));
+  const authorizationFile = join(folder, 'authorization.json');
+  const tokensFile = join(folder, 'tokens');
+  await writeFile(tokensFile, ['bound', 'free', 'none'].map((name) => `${name}: ${hash(name)}\n`).join(''));
+  const all = { read: ['*'], write: ['*'] };
+  const identities = {
+    bound: { ...all, tenants: [OURS] },
+    none: { ...all, tenants: [] },
+    free: { ...all, tenants: 'all' },
+  };
+  await writeFile(authorizationFile, JSON.stringify({ identities }));
+  sidecar = await startTestSidecar({ tokensFile, authorizationFile, maxMessageBytes: 64 * 1024 * 1024 });
+});
+afterAll(async () => {
+  await sidecar?.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const { begin, commit, execute, rollback } = TransactionService.method;
+const methods = driversFor(noServices).flatMap(({ service, rpcs }) =>
+  service.methods.map((method) => [`${service.name}/${method.name}`, method, rpcs[method.localName]!.kind] as const),
+);
+
+/** What an RPC answers, as bytes; what it refuses, as text. */
+const answer = async (
+  method: (typeof methods)[number][1],
+  given: object,
+  init: CallInit,
+): Promise<{ readonly bytes: Buffer; readonly refused?: CallError }> => {
+  const message = create(method.input, given as never);
+  const parts: Uint8Array[] = [];
+  try {
+    if (method.methodKind === 'unary') {
+      parts.push(toBinary(method.output, await sidecar.grpc.unary(method as DescMethodUnary, message, init)));
+    } else {
+      const stream = sidecar.grpc.stream(method as DescMethodServerStreaming, message, init);
+      for await (const each of stream) parts.push(toBinary(method.output, each));
+    }
+    return { bytes: Buffer.concat(parts) };
+  } catch (error) {
+    if (!(error instanceof CallError)) throw error;
+    return { bytes: Buffer.from(`${error.message} ${JSON.stringify(error.metadata)}`), refused: error };
+  }
+};
+
+test('without the policies a bound caller is refused, and not shown everything', async () => {
+  const [, method] = methods.find(([name]) => name === 'PolicyEngineService/FetchRiskCeilings')!;
+  const { refused } = await answer(method, {}, as('bound'));
+  // The role belongs to the whole server, and may be there of another database.
+  expect(['TENANTS_NOT_ENFORCED', 'OUTSIDE_TENANTS', 'SCHEMA_OUTDATED']).toContain(refused?.reason);
+  expect((await tenantsStatus(sidecar.url)).lacking).toContain('policy.risk_ceilings');
+});
+
+describe('with the policies', () => {
+  let before: Record<string, string[]>;
+  beforeAll(async () => {
+    await migrateTenants(sidecar.url);
+    await migrateTenants(sidecar.url);
+    await seed();
+    before = await theirs();
+  });
+
+  test('every table has its decision, and they are in place', async () => {
+    expect(Object.keys(OWNERSHIP).sort()).toEqual(tables().sort());
+    expect(await tenantsStatus(sidecar.url)).toEqual({ role: true, lacking: [] });
+  });
+
+  const seen = new Set<string>();
+  let own = 0;
+
+  test.each(methods)(
+    '%s shows a bound caller nothing of another tenant and changes nothing of it',
+    async (name, method, kind) => {
+      for (const given of [{}, ...fc.sample(request(method.input), 10)]) {
+        const bound = await answer(method, given, as('bound', kind === 'write' ? 'single-use' : undefined));
+        expect(bound.refused?.code).not.toBe('INTERNAL');
+        expect(bound.bytes.includes(MARK), `${name} ${bound.bytes.toString('latin1')}`).toBe(false);
+        if (bound.bytes.includes('ours ')) own += 1;
+        if (kind !== 'read') continue;
+        const free = await answer(method, given, as('free'));
+        if (free.bytes.includes(MARK)) seen.add(name);
+      }
+    },
+  );
+
+  test('to an unbound caller many of the same answers show the other tenant', () => {
+    expect(seen.size).toBeGreaterThan(20);
+    expect(own).toBeGreaterThan(20);
+  });
+
+  test.each(methods)(
+    '%s is kept to the same rows by an open transaction and by Execute',
+    async (name, method, kind) => {
+      const operation = OperationSchema.oneofs[0]!.fields.find(({ message }) => message === method.input);
+      for (const given of [{}, ...fc.sample(request(method.input), 3)]) {
+        const { transaction } = await sidecar.grpc.unary(begin, {}, as('bound'));
+        const { id } = transaction!;
+        const leased = await answer(method, given, as('bound', id));
+        await sidecar.grpc.unary(kind === 'write' && !leased.refused ? commit : rollback, {}, as('bound', id));
+        expect(leased.refused?.code).not.toBe('INTERNAL');
+        expect(leased.bytes.includes(MARK), name).toBe(false);
+        if (!operation) continue;
+        const value = create(method.input, given as never);
+        const operations = [{ request: { case: operation.localName, value } }];
+        const executed = await answer(execute as never, { operations }, as('bound'));
+        expect(executed.refused?.code).not.toBe('INTERNAL');
+        expect(executed.bytes.includes(MARK), name).toBe(false);
+      }
+    },
+  );
+
+  test('what names another tenant in a write is refused, and one bound to no tenant sees nothing', async () => {
+    const [, createScope] = methods.find(([name]) => name === 'ScopeResolverService/CreateScope')!;
+    const ids = { tenantId: THEIRS, policyId: 'p' };
+    const [, fetchScopes] = methods.find(([name]) => name === 'ScopeResolverService/FetchScopes')!;
+    const given = { tenantId: OURS };
+    const { refused } = await answer(createScope, ids, as('bound', 'single-use'));
+    expect(refused?.reason).toBe('OUTSIDE_TENANTS');
+    expect((await answer(fetchScopes, given, as('none'))).bytes).toHaveLength(0);
+    expect((await answer(fetchScopes, given, as('bound'))).bytes).not.toHaveLength(0);
+  });
+
+  test('no row of the other tenant has changed', async () => {
+    const after = await theirs();
+    for (const [table, rows] of Object.entries(before)) expect(after[table], table).toEqual(rows);
+    expect(Object.values(before).flat().length).toBeGreaterThan(25);
+  });
+});
