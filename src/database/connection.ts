@@ -207,7 +207,7 @@ export class Connection {
       this.#client.wire.run(steps, (error, found, begun) => {
         // A server that ends a backend says so instead of the command's completion: then it has rolled back.
         const isKnown = error instanceof pg.DatabaseError && found.length < steps.length;
-        this.untouched = isKnown && !begun;
+        this.untouched = this.lost && isKnown && !begun;
         done(error && this.lost && !isKnown ? commitUnknown(error) : error, found, begun);
       }),
     );
