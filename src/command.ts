@@ -9,7 +9,7 @@ import { wait } from './commands/wait.ts';
 import { loadConfig, settingsHelp } from './config.ts';
 import { RpcError } from './contract/errors.ts';
 import { BlockedError, ObstacleError, SchemaError, UnreachableError } from './database/migrate/migrate.ts';
-import { TenantsError } from './database/migrate/tenants.ts';
+import { TenantsError } from './database/migrate/tenant-policies.ts';
 import { EmbeddedError } from './embedded/data-folder.ts';
 import { EXIT } from './exit.ts';
 import { AddressError, ConfigError, duration } from './setting-forms.ts';

@@ -7,7 +7,7 @@ import {
   UnreachableError,
   withClient,
 } from '../database/migrate/migrate.ts';
-import { tenantsStatus } from '../database/migrate/tenants.ts';
+import { tenantsStatus } from '../database/migrate/tenant-policies.ts';
 import { readTarget } from '../database/target.ts';
 import { entities } from '../entities/all.ts';
 import { EXIT } from '../exit.ts';

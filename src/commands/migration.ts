@@ -1,6 +1,6 @@
 import type { Config } from '../config.ts';
 import { findingText, migrateCheck, migrateUp, migrationStatus } from '../database/migrate/migrate.ts';
-import { migrateTenants } from '../database/migrate/tenants.ts';
+import { migrateTenants } from '../database/migrate/tenant-policies.ts';
 import { EXIT } from '../exit.ts';
 import { ConfigError } from '../setting-forms.ts';
 import { say, tell } from './output.ts';

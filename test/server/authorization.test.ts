@@ -26,7 +26,7 @@ const as = (name: string, transaction?: string) => ({
 
 const POLICY = {
   identities: {
-    reader: { read: ['PolicyEngineService'], tenants: ['acme'] },
+    reader: { read: ['PolicyEngineService'], tenants: 'all' },
     writer: { read: ['*'], write: ['PolicyEngineService/ResetRiskCeiling'], tenants: 'all' },
     nobody: { tenants: [] },
   },
@@ -138,7 +138,7 @@ test('a change counts within moments; a broken one is told and changes nothing',
       () => false,
     );
   expect(await reads()).toBe(false);
-  const more = { identities: { nobody: { read: ['PolicyEngineService/FetchRiskCeilings'], tenants: [] } } };
+  const more = { identities: { nobody: { read: ['PolicyEngineService/FetchRiskCeilings'], tenants: 'all' } } };
   await writeFile(changing, JSON.stringify(more));
   await vi.waitFor(async () => expect(await reads()).toBe(true));
   expect((await refusal(server.grpc.unary(fetchRiskCeilings, {}, as('reader')))).reason).toBe('NOT_ALLOWED');
@@ -226,7 +226,7 @@ describe('the file itself', () => {
   test('it says whose rows a caller is about', async () => {
     const grants = await grantsOf(POLICY);
     expect(['reader', 'writer', 'nobody', 'absent'].map((name) => grants.of(name).tenants)).toEqual([
-      ['acme'],
+      'all',
       'all',
       [],
       [],

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { create, type DescMethodServerStreaming, type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { migrateTenants, OWNERSHIP, tables, tenantsStatus } from '../../src/database/migrate/tenants.ts';
+import { migrateTenants, OWNERSHIP, tables, tenantsStatus } from '../../src/database/migrate/tenant-policies.ts';
 import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 
 import { OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
