@@ -77,9 +77,9 @@ describe('serve', () => {
     const sidecar = command([], { PGSSLMODE: 'require', PGOPTIONS: '-c no_such=1', PGUSER: 'nobody' });
     const caller = grpcCaller((await sidecar.serving()).grpc);
     process.kill(postmaster(), 'SIGKILL');
-    await expect.poll(sidecar.err, { timeout: 20_000 }).toMatch(/"level":"warn",.*PostgreSQL has been started again/);
+    await expect.poll(sidecar.err, { timeout: 60_000 }).toMatch(/"level":"warn",.*PostgreSQL has been started again/);
     const answers = () => caller.unary(PolicyEngineService.method.fetchRiskCeilings, {}).then(() => true);
-    await expect.poll(answers, { timeout: 20_000 }).toBe(true);
+    await expect.poll(answers, { timeout: 60_000 }).toBe(true);
     caller.close();
     sidecar.child.kill('SIGTERM');
     expect(await sidecar.ended).toBe(0);
@@ -143,7 +143,7 @@ describe('serve', () => {
     const sidecar = command(['--grpc-listen', `unix:${socket}`, '--http-listen', 'off'], {
       DATABASE_URL: database.url,
     });
-    await expect.poll(sidecar.out, { timeout: 20_000 }).toContain(`-unix ${socket} `);
+    await expect.poll(sidecar.out, { timeout: 60_000 }).toContain(`-unix ${socket} `);
     expect(sidecar.out()).not.toContain('HTTP');
     expect((await stat(socket)).isSocket()).toBe(true);
     const caller = grpcCaller(`unix:${socket}`);
@@ -261,7 +261,7 @@ describe('nobody reads', () => {
     const sidecar = command([...withDrain, '--grpc-listen', address], { DATABASE_URL: database.url });
     sidecar.child.stdout?.destroy();
     const serves = () => callOften(address, 100).then(() => true);
-    await expect.poll(serves, { timeout: 20_000 }).toBe(true);
+    await expect.poll(serves, { timeout: 60_000 }).toBe(true);
     expect(await terminate(sidecar)).toBe(0);
     expect(sidecar.err()).not.toContain('EPIPE');
     await database.drop();
