@@ -8,8 +8,6 @@ export default defineConfig({
     reporters: ['default', './test/support/summary.ts'],
     pool: 'forks',
     maxWorkers: 4,
-    // Commands that start beside four busy workers have run out of time. A second attempt is told in the report.
-    retry: 1,
     testTimeout: 120_000,
     hookTimeout: 180_000,
   },

@@ -1,3 +1,7 @@
+/** A number of 32 bits, most significant byte first. */
+export const int32At = (bytes: Buffer, at: number): number =>
+  (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
+
 const SMALL = 48;
 
 /** Bytes that grow as they are written. Whoever writes makes room first: {@link Bytes.reserve}. */

@@ -128,11 +128,7 @@ export class Connection {
    * @throws RpcError as the SQLSTATE table has it, or the signal's reason.
    */
   async run(statement: Statement<unknown>, params: readonly Param[], sink: Sink, signal?: Signal): Promise<number> {
-    const step = this.#step(statement, params, sink);
-    const [outcome] = await this.#asked(statement, signal, statement.reads, (done) =>
-      this.#client.wire.run([step], done),
-    );
-    return outcome!.count;
+    return this.#group(statement, [this.#step(statement, params, sink)], signal);
   }
 
   /** As {@link Connection.run}, outside any transaction, for a caller who sees the rows of some tenants alone. */
@@ -145,10 +141,7 @@ export class Connection {
   ): Promise<number> {
     this.#bound = bound;
     const steps = [this.#step(BIND, [bound], NO_ROWS), this.#step(statement, params, sink)];
-    const outcomes = await this.#asked(statement, signal, statement.reads, (done) =>
-      this.#client.wire.run(steps, done),
-    );
-    return outcomes.at(-1)!.count;
+    return this.#group(statement, steps, signal);
   }
 
   /** As {@link Connection.run}, in a transaction that begins in the same round trip; there is none if that fails. */
@@ -163,14 +156,24 @@ export class Connection {
     this.#bound = mode.bound;
     const steps = [this.#step(beginning(mode), [], NO_ROWS), ...this.#bounds(), this.#step(statement, params, sink)];
     try {
-      const outcomes = await this.#asked(statement, signal, statement.reads, (done) =>
-        this.#client.wire.run(steps, done),
-      );
-      return outcomes.at(-1)!.count;
+      return await this.#group(statement, steps, signal);
     } catch (error) {
       await this.rollback();
       throw error;
     }
+  }
+
+  /** Runs a statement behind what has to go before it, in one round trip; how many rows came or were changed. */
+  async #group(
+    statement: Statement<unknown>,
+    steps: readonly Step[],
+    signal: Signal | undefined,
+    told: (done: Done) => Done = (done) => done,
+  ): Promise<number> {
+    const outcomes = await this.#asked(statement, signal, statement.reads, (done) =>
+      this.#client.wire.run(steps, told(done)),
+    );
+    return outcomes.at(-1)!.count;
   }
 
   #step(statement: Statement<unknown>, params: readonly Param[], sink: Sink): Step {
@@ -203,15 +206,12 @@ export class Connection {
   ): Promise<number> {
     this.#bound = bound;
     const steps = [...this.#bounds(), this.#step(statement, params, sink)];
-    const outcomes = await this.#asked(statement, signal, false, (done) =>
-      this.#client.wire.run(steps, (error, found, begun) => {
-        // A server that ends a backend says so instead of the command's completion: then it has rolled back.
-        const isKnown = error instanceof pg.DatabaseError && found.length < steps.length;
-        this.untouched = this.lost && isKnown && !begun;
-        done(error && this.lost && !isKnown ? commitUnknown(error) : error, found, begun);
-      }),
-    );
-    return outcomes.at(-1)!.count;
+    return this.#group(statement, steps, signal, (done) => (error, found, begun) => {
+      // A server that ends a backend says so instead of the command's completion: then it has rolled back.
+      const isKnown = error instanceof pg.DatabaseError && found.length < steps.length;
+      this.untouched = this.lost && isKnown && !begun;
+      done(error && this.lost && !isKnown ? commitUnknown(error) : error, found, begun);
+    });
   }
 
   /**

@@ -27,11 +27,6 @@ export class Gate {
     return this.#waiting.size;
   }
 
-  /** How many wait. */
-  get waiting(): number {
-    return this.#waiting.size;
-  }
-
   /**
    * Waits for a place; the answer gives it back.
    *

@@ -64,7 +64,7 @@ export class Lane {
   /** What it holds now. */
   get state(): LaneState {
     const { max } = this.#options;
-    return { name: this.#name, used: this.#lent, idle: this.#idle.length, pending: this.#gate.waiting, max };
+    return { name: this.#name, used: this.#lent, idle: this.#idle.length, pending: this.#gate.pending, max };
   }
 
   /** Most connections this lane may hold. */

@@ -57,7 +57,7 @@ export interface StreamingSession extends Session {
 }
 
 /** The first row, which must be there. */
-const expected = <T>({ name }: Statement<T>, [row]: readonly T[]): NonNullable<T> => {
+export const expected = <T>({ name }: Statement<T>, [row]: readonly T[]): NonNullable<T> => {
   if (row === undefined || row === null) throw new Error(`statement ${name} brought no row`);
   return row;
 };
@@ -73,7 +73,7 @@ export interface CallScope {
 }
 
 /** The ways to read what a statement brings, for every session that can run one. */
-export abstract class Statements {
+export abstract class Statements implements Session {
   readonly call: CallScope;
   rowCount = 0n;
 
@@ -111,10 +111,20 @@ export abstract class Statements {
     const { notes } = this.call;
     return new TextRows((row) => map(row, notes));
   }
+
+  /** Each statement stands alone, unless a session says otherwise. */
+  attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    return work(this);
+  }
+
+  /** As {@link Statements.attempt}. */
+  aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
+    return work(this);
+  }
 }
 
 /** Each statement on a connection of its own, committed by itself. */
-export class AutoCommitSession extends Statements implements Session {
+export class AutoCommitSession extends Statements {
   readonly #database: Database;
 
   constructor(database: Database, call: CallScope) {
@@ -138,14 +148,6 @@ export class AutoCommitSession extends Statements implements Session {
     });
     this.rowCount += collected.count;
     return collected;
-  }
-
-  attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
-    return work(this);
-  }
-
-  aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
-    return work(this);
   }
 }
 
@@ -206,7 +208,7 @@ export class TransactionSession extends Statements implements StreamingSession {
     }
   }
 
-  async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
+  override async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
     savepoints = (savepoints + 1) % Number.MAX_SAFE_INTEGER;
     const savepoint = `policy_sidecar_${savepoints}`;
     await this.#connection.command(`savepoint ${savepoint}`, this.call.signal);
@@ -223,7 +225,7 @@ export class TransactionSession extends Statements implements StreamingSession {
     }
   }
 
-  aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
+  override aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
     return this.attempt(work);
   }
 }

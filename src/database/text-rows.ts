@@ -1,11 +1,20 @@
+import { int32At } from './bytes.ts';
 import type { Row } from './statement.ts';
 import type { Sink } from './step.ts';
 import { AS_TEXT } from './wire.ts';
 
-const int32At = (bytes: Buffer, at: number): number =>
-  (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
-
-const cellsOf = (bytes: Buffer, start: number): Row => {
+/**
+ * Cells of a row as text.
+ *
+ * @param start where their number stands.
+ * @param textAt reads the cell of that column; left out: all have come as text.
+ */
+export const cellsOf = (
+  bytes: Buffer,
+  start: number,
+  textAt: (index: number, at: number, length: number) => string = (_index, at, length) =>
+    bytes.toString('utf8', at, at + length),
+): Row => {
   const number = (bytes[start]! << 8) | bytes[start + 1]!;
   let at = start + 2;
   const cells = new Array<string | null>(number);
@@ -14,7 +23,7 @@ const cellsOf = (bytes: Buffer, start: number): Row => {
     at += 4;
     if (length === -1) cells[index] = null;
     else {
-      cells[index] = bytes.toString('utf8', at, at + length);
+      cells[index] = textAt(index, at, length);
       at += length;
     }
   }

@@ -1,5 +1,5 @@
 import { create, type DescMethod, type Message, type MessageInitShape, type MessageShape } from '@bufbuild/protobuf';
-import type { Session, StreamingSession } from '../database/session.ts';
+import { expected, type Session, type StreamingSession } from '../database/session.ts';
 import type { Query } from '../database/statement.ts';
 import { EncodedRows } from './encoded-rows.ts';
 import { DELIMITED, tagOf } from './encoder.ts';
@@ -24,12 +24,6 @@ export interface Answer<M extends DescMethod = DescMethod> {
   /** The response of rows and of their number, or of those that were changed. */
   readonly reply: (rows: readonly unknown[], count: bigint, request: Request<M>) => Init<M>;
 }
-
-/** The row of a statement that always brings one. */
-const expected = <T>([row]: readonly T[]): NonNullable<T> => {
-  if (row === undefined || row === null) throw new Error('a statement that always brings a row brought none');
-  return row;
-};
 
 const only = <M extends DescMethod>(field: FieldOf<M>, value: unknown): Init<M> => ({ [field]: value }) as Init<M>;
 
@@ -56,7 +50,7 @@ export const one = <M extends DescMethod, K extends FieldOf<M>>(
   // What fills other fields besides is no row.
   into: rest ? undefined : { field, all: false },
   always: true,
-  reply: (found) => ({ ...only<M>(field, expected(found)), ...rest }) as Init<M>,
+  reply: ([first]) => ({ ...only<M>(field, first), ...rest }) as Init<M>,
 });
 
 /** All rows, in a repeated field. */
@@ -74,7 +68,7 @@ export const response = <M extends DescMethod>(ask: Ask<M, Response<M>>): Answer
   ask,
   into: 'response',
   always: true,
-  reply: (found) => expected(found) as Init<M>,
+  reply: ([first]) => first as Init<M>,
 });
 
 /** How many rows a write has changed, in `rows_affected`. */
@@ -98,8 +92,6 @@ export interface Answered<R> {
 
 /** The ways in which a server can run what an RPC declares. */
 export interface Answering {
-  /** The statement of a request. */
-  readonly ask: (request: Message) => Query<unknown> | undefined;
   message(db: Session, request: Message): Promise<Answered<Message>>;
   /** The response as bytes; made of the rows directly where they are messages. */
   bytes(db: Session, request: Message): Promise<Answered<Message | Buffer>>;
@@ -118,6 +110,7 @@ export const answering = ({ output }: DescMethod, { ask, into, always, reply: ma
     if (!query) return { response: create(output, made([], 0n, request)), count: 0n };
     const { statement, params } = query;
     const { sink, count } = await db.collect(statement, params, () => db.texts(statement));
+    if (always) expected(statement, sink.rows);
     return { response: create(output, made(sink.rows, count, request)), count };
   };
   const messages: Answering['messages'] = async function* (db, request) {
@@ -127,7 +120,6 @@ export const answering = ({ output }: DescMethod, { ask, into, always, reply: ma
     }
   };
   return {
-    ask,
     message,
     messages,
     bytes: async (db, request) => {
@@ -136,7 +128,7 @@ export const answering = ({ output }: DescMethod, { ask, into, always, reply: ma
       if (!query || !encoder || !into) return message(db, request);
       const { statement, params } = query;
       const { sink, count } = await db.collect(statement, params, () => new EncodedRows(encoder, tag, db.notes));
-      if (always && sink.count === 0) expected([]);
+      if (always && sink.count === 0) expected(statement, []);
       return { response: into !== 'response' && into.all ? sink.bytes() : sink.first(), count };
     },
     encoded: async function* (db, request) {

@@ -1,4 +1,5 @@
-import type { Cell, Row } from '../database/statement.ts';
+import type { Row } from '../database/statement.ts';
+import { cellsOf } from '../database/text-rows.ts';
 
 /** PostgreSQL's numbers of types. */
 export const BOOL = 16;
@@ -10,10 +11,6 @@ export const JSON_TEXT = 114;
 export const FLOAT8 = 701;
 export const TIMESTAMPTZ = 1184;
 export const JSONB = 3802;
-
-/** A number of 32 bits, most significant byte first. */
-export const int32At = (bytes: Buffer, at: number): number =>
-  (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
 
 /** The text that PostgreSQL would have sent; of an instant, only whether it is before or after what a field can hold. */
 export const textOf = (type: number, binary: boolean, bytes: Buffer, at: number, length: number): string => {
@@ -38,15 +35,6 @@ export const textOf = (type: number, binary: boolean, bytes: Buffer, at: number,
   }
 };
 
-/** All cells of a row as text. */
-export const textsOf = (types: readonly number[], formats: readonly number[], bytes: Buffer, start: number): Row => {
-  const cells: Cell[] = [];
-  let at = start + 2;
-  for (let index = 0; index < types.length; index += 1) {
-    const length = int32At(bytes, at);
-    at += 4;
-    cells.push(length === -1 ? null : textOf(types[index]!, formats[index] === 1, bytes, at, length));
-    if (length !== -1) at += length;
-  }
-  return cells;
-};
+/** All cells of a row as text, in whatever forms they came. */
+export const textsOf = (types: readonly number[], formats: readonly number[], bytes: Buffer, start: number): Row =>
+  cellsOf(bytes, start, (index, at, length) => textOf(types[index]!, formats[index] === 1, bytes, at, length));

@@ -7,23 +7,10 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
-import { Bytes } from '../database/bytes.ts';
+import { Bytes, int32At } from '../database/bytes.ts';
 import { formatCodes } from '../database/messages.ts';
 import type { Row, RowEncoder, RowWriter } from '../database/statement.ts';
-import {
-  BOOL,
-  BYTEA,
-  FLOAT8,
-  INT2,
-  INT4,
-  INT8,
-  int32At,
-  JSON_TEXT,
-  JSONB,
-  TIMESTAMPTZ,
-  textOf,
-  textsOf,
-} from './cell-text.ts';
+import { BOOL, BYTEA, FLOAT8, INT2, INT4, INT8, JSON_TEXT, JSONB, TIMESTAMPTZ, textOf, textsOf } from './cell-text.ts';
 import { enumNumbers, storedDocument } from './codecs.ts';
 import { keyText, nearest, type Reader } from './inexact.ts';
 import { writeJsonValue } from './json-value.ts';

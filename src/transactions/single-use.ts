@@ -16,7 +16,7 @@ import { abortedError, orUnknown } from './transaction.ts';
 export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', readOnly: false, deferrable: false };
 
 /** A session whose transaction begins with its first statement: until then it holds no connection. */
-class LateSession extends Statements implements Session {
+class LateSession extends Statements {
   readonly #database: Database;
   readonly #mode: TransactionMode;
   #beginning: Promise<TransactionSession> | undefined;
@@ -46,12 +46,12 @@ class LateSession extends Statements implements Session {
     return collected;
   }
 
-  async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
+  override async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
     const begin = (connection: Connection): Promise<unknown> => connection.begin(this.#mode, this.call.signal);
     return (await (this.#beginning ?? this.#begin(begin))).attempt(work);
   }
 
-  aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
+  override aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
     const begins = this.#beginning !== undefined || this.#mode.isolation !== 'read committed';
     return begins ? this.attempt(work) : work(new AutoCommitSession(this.#database, this.call));
   }
@@ -124,7 +124,7 @@ export const inOwn = async <T>(
 };
 
 /** A session for one statement, which is a transaction of its own to PostgreSQL: it commits as it ends. */
-class ImplicitSession extends Statements implements Session {
+class ImplicitSession extends Statements {
   readonly #database: Database;
   #used = false;
 
@@ -152,14 +152,6 @@ class ImplicitSession extends Statements implements Session {
     } finally {
       leave();
     }
-  }
-
-  attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
-    return work(this);
-  }
-
-  aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
-    return work(this);
   }
 }
 
