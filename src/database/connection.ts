@@ -3,6 +3,7 @@ import { RpcError } from '../contract/errors.ts';
 import type { Client } from './client.ts';
 import { CANCEL_MS } from './client.ts';
 import type { DatabaseObserver } from './observer.ts';
+import type { Overdue } from './overdue.ts';
 import type { Signal } from './signal.ts';
 import { commitUnknown, databaseError, databaseUnavailable, statementTimeout } from './sqlstate.ts';
 import { type Param, type Row, type Statement, statement } from './statement.ts';
@@ -45,8 +46,8 @@ export interface Shared {
   readonly statementMs: number;
   /** Longest wait for a lock, milliseconds, where it cannot be set for the session. */
   readonly lockMs: number | undefined;
-  /** Statements under way, with the time at which they have taken too long; looked at now and then. */
-  readonly overdue: Map<() => void, number>;
+  /** Statements under way, and when they have taken too long. */
+  readonly overdue: Overdue;
   /** Who watches; undefined: nobody. */
   readonly observer: DatabaseObserver | undefined;
 }

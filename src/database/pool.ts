@@ -3,6 +3,7 @@ import type { Shared } from './connection.ts';
 import { Gate } from './gate.ts';
 import { Lane, type LaneOptions } from './lane.ts';
 import type { DatabaseObserver } from './observer.ts';
+import { Overdue } from './overdue.ts';
 import type { Target } from './target.ts';
 
 /** The database as the rest of the program sees it: three lanes that cannot starve each other. */
@@ -58,7 +59,7 @@ export const openDatabase = (target: Target, options: DatabaseOptions): Database
     trustedSince: 0,
     statementMs,
     lockMs,
-    overdue: new Map(),
+    overdue: new Overdue(LOOK_MS),
     observer,
   };
   const client = { target, pooler, lockMs };
@@ -68,10 +69,6 @@ export const openDatabase = (target: Target, options: DatabaseOptions): Database
   const lanes = [calls, transactions, reserve];
   const { max, queue, waitMs } = options.calls;
   const writes = new Gate('call', { slots: Math.max(1, max - Math.ceil(max * READ_SHARE)), queue, waitMs });
-  const clock = setInterval(() => {
-    const now = performance.now();
-    for (const [onOverdue, at] of shared.overdue) if (now >= at) onOverdue();
-  }, LOOK_MS).unref();
   return {
     calls,
     writes,
@@ -88,7 +85,7 @@ export const openDatabase = (target: Target, options: DatabaseOptions): Database
       }, patienceMs);
       await Promise.all(lanes.map((lane) => lane.end()));
       clearTimeout(cut);
-      clearInterval(clock);
+      shared.overdue.end();
       // The end of a pool does not wait for its sockets, and a server that is gone never closes them.
       for (const lane of lanes) lane.destroy(new Error('the sidecar shut down'));
     },

@@ -1,4 +1,5 @@
 import { type RpcError, refuse } from '../contract/errors.ts';
+import { Overdue } from '../database/overdue.ts';
 import { Ending } from '../database/signal.ts';
 
 /** Why a call ended early. */
@@ -16,18 +17,14 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 /** How often calls without a deadline are looked at that may have taken too long, milliseconds. */
 const LOOK_MS = 100;
 
-/** Calls under way that set no deadline, and when they have taken too long: a timer for each would cost more. */
-const undated = new Map<CallEnd, number>();
-
-setInterval(() => {
-  const now = performance.now();
-  for (const [end, endsAt] of undated) if (now >= endsAt) end.abort(deadlineExceeded());
-}, LOOK_MS).unref();
+/** Calls under way that set no deadline. */
+const undated = new Overdue(LOOK_MS);
 
 /** Ends a call at its deadline or when its caller leaves; its reason is the error to answer with. */
 export class CallEnd extends Ending {
   readonly #timer: NodeJS.Timeout | undefined;
   readonly #endsAt: number;
+  readonly #onDeadline = (): void => this.abort(deadlineExceeded());
   #over = false;
 
   /**
@@ -39,9 +36,9 @@ export class CallEnd extends Ending {
     const isDated = deadlineMs !== undefined && Number.isFinite(deadlineMs);
     const remainingMs = isDated ? deadlineMs : longestMs;
     this.#endsAt = performance.now() + remainingMs;
-    if (!isDated) undated.set(this, this.#endsAt);
+    if (!isDated) undated.set(this.#onDeadline, this.#endsAt);
     else if (remainingMs <= MAX_TIMER_MS) {
-      this.#timer = setTimeout(() => this.abort(deadlineExceeded()), Math.max(0, remainingMs));
+      this.#timer = setTimeout(this.#onDeadline, Math.max(0, remainingMs));
     }
   }
 
@@ -57,6 +54,6 @@ export class CallEnd extends Ending {
   done(): void {
     this.#over = true;
     if (this.#timer) clearTimeout(this.#timer);
-    else undated.delete(this);
+    else undated.delete(this.#onDeadline);
   }
 }

@@ -14,6 +14,7 @@ import {
 } from '@grpc/grpc-js';
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
+import { Overdue } from '../database/overdue.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import { Arrivals, otherSide } from './arrivals.ts';
 import { bind } from './bind.ts';
@@ -220,16 +221,8 @@ export const listenGrpc = async (
     server.addService(definition, { [method.localName]: handlers[method.methodKind]!(pipeline, arrivals) as never });
   }
   const inner = streamHandlerOf(server);
-  /** Calls whose request is still on its way: a timer for each would cost more than a look at all of them. */
-  const incomplete = new Map<ServerHttp2Stream, { readonly since: number; readonly giveUp: () => void }>();
-  const clock = setInterval(() => {
-    const latest = performance.now() - limits.requestMs;
-    for (const [stream, { since, giveUp }] of incomplete) {
-      if (since > latest) return;
-      incomplete.delete(stream);
-      giveUp();
-    }
-  }, LOOK_MS).unref();
+  /** Calls whose request is still on its way. */
+  const incomplete = new Overdue(LOOK_MS);
   const connections = new Connections(limits, streams);
 
   const arrive = (
@@ -253,13 +246,14 @@ export const listenGrpc = async (
         giveUp(error);
       }
     });
+    const onLate = (): void => giveUp(requestTimeout(limits.requestMs));
     if (endpoint.method.methodKind !== 'bidi_streaming') {
-      incomplete.set(stream, { since: performance.now(), giveUp: () => giveUp(requestTimeout(limits.requestMs)) });
-      stream.once('end', () => incomplete.delete(stream));
+      incomplete.set(onLate, performance.now() + limits.requestMs);
+      stream.once('end', () => incomplete.delete(onLate));
     }
     stream.once('close', () => {
       reservation.release();
-      incomplete.delete(stream);
+      incomplete.delete(onLate);
     });
   };
 
@@ -292,7 +286,7 @@ export const listenGrpc = async (
     close: async (timeoutMs) => {
       await connections.close(timeoutMs, bound.close());
       server.forceShutdown();
-      clearInterval(clock);
+      incomplete.end();
     },
   };
 };
