@@ -4,7 +4,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     setupFiles: ['test/support/patience.ts'],
-    globalSetup: ['test/support/postgres.ts'],
+    globalSetup: ['test/support/postgres.ts', 'test/support/program.ts'],
     reporters: ['default', './test/support/summary.ts'],
     pool: 'forks',
     maxWorkers: 4,

@@ -7,7 +7,6 @@ import { promisify } from 'node:util';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
-import { migrateUp } from '../../src/database/migrate/migrate.ts';
 import { readTarget, TargetError } from '../../src/database/target.ts';
 import { jsonToValue } from '../../src/database/values.ts';
 import { type Embedded, startEmbedded } from '../../src/embedded/embedded.ts';
@@ -15,6 +14,7 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { copyDataFolder } from '../support/program.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
 const rpc = PolicyEngineService.method;
@@ -74,26 +74,22 @@ describe.runIf(hasOpenssl)('TLS', () => {
       const files = ['-in', `${name}.csr`, '-out', `${name}.crt`, '-extfile', `${name}.ext`];
       await openssl(folder, 'x509', '-req', '-days', '2', ...signer, ...files);
     }
-    // The first start tells whose the data, and so the key, must be.
-    server = await startEmbedded({ dataDir: folder });
-    await server.stop();
+    await copyDataFolder(folder);
     await place('localhost');
     server = await startEmbedded({
       dataDir: folder,
       settings: { fsync: 'off', ssl_cert_file: inUse('crt'), ssl_key_file: inUse('key') },
     });
     await switchTls('on');
-    await migrateUp(server.url);
   }, 120_000);
   afterAll(async () => {
     await server?.stop();
-    if (server) await rm(server.dataDir, { recursive: true, force: true });
     await rm(folder, { recursive: true, force: true });
   });
 
-  const inUse = (kind: 'crt' | 'key') => join(server.dataDir, `in-use.${kind}`);
+  const inUse = (kind: 'crt' | 'key') => join(folder, `in-use.${kind}`);
   const place = async (certificate: Certificate): Promise<void> => {
-    const { uid, gid } = await stat(join(server.dataDir, 'data'));
+    const { uid, gid } = await stat(join(folder, 'data'));
     for (const kind of ['crt', 'key'] as const) {
       await copyFile(join(folder, `${certificate}.${kind}`), inUse(kind));
       await chown(inUse(kind), uid, gid);
@@ -206,8 +202,8 @@ describe.runIf(hasOpenssl)('TLS', () => {
 
   test('new files are used for new connections, and files that are no good leave those of before', async () => {
     await serve('address');
-    const { uid, gid } = await stat(join(server.dataDir, 'data'));
-    const authority = join(server.dataDir, 'callers.crt');
+    const { uid, gid } = await stat(join(folder, 'data'));
+    const authority = join(folder, 'callers.crt');
     await copyFile(join(folder, 'root.crt'), authority);
     await chown(authority, uid, gid);
     await onDatabase(server.adminUrl, async (client) => {

@@ -9,6 +9,7 @@ import pg from 'pg';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { migrateUp } from '../../src/database/migrate/migrate.ts';
 import { startEmbedded } from '../../src/embedded/embedded.ts';
+import { copyDataFolder } from '../support/program.ts';
 
 const HOLDER = join(import.meta.dirname, '..', 'support', 'embedded-holder.ts');
 const NOBODY = { uid: 65_534, gid: 65_534 };
@@ -112,12 +113,14 @@ test('only who can read the password file gets in', async () => {
 });
 
 test('a folder in use is refused with the process that has it', async () => {
+  await copyDataFolder(folder);
   const held = await hold(folder);
   await expect(startEmbedded({ dataDir: folder })).rejects.toThrow(`in use by process ${held.child.pid}`);
   expect(await query(held.url, 'select 1 as a')).toEqual([{ a: 1 }]);
 });
 
 test('kill -9: the server goes too, the next start has every committed row', async () => {
+  await copyDataFolder(folder);
   const held = await hold(folder);
   await query(held.url, 'create table kept (a int)');
   for (let a = 1; a <= 20; a++) await query(held.url, `insert into kept values (${a})`);
@@ -133,6 +136,7 @@ test('kill -9: the server goes too, the next start has every committed row', asy
 });
 
 test('a server that outlived its sidecar and its watchdog is stopped by the next start', async () => {
+  await copyDataFolder(folder);
   const held = await hold(folder);
   await query(held.url, 'create table kept as select 1 as a');
   const pid = serverPid(folder);
@@ -153,6 +157,7 @@ test('a server that outlived its sidecar and its watchdog is stopped by the next
 });
 
 test('of several starts at once after a kill exactly one has the data', async () => {
+  await copyDataFolder(folder);
   await kill((await hold(folder)).child);
   const answers = await Promise.all(Array.from({ length: 5 }, () => hold(folder)));
   const started = answers.filter(({ refused }) => refused === undefined);
@@ -164,6 +169,7 @@ test('of several starts at once after a kill exactly one has the data', async ()
 });
 
 test('a stale lock file that names another process neither stops that process nor the start', async () => {
+  await copyDataFolder(folder);
   const first = await startEmbedded({ dataDir: folder });
   await query(first.url, 'create table kept as select 1 as a');
   const lock = await readFile(lockFile(folder), 'utf8');
@@ -192,6 +198,7 @@ test('an initdb that was cut short is begun again', async () => {
 });
 
 test('PG* variables of the shell reach neither the server nor the clients of it', async () => {
+  await copyDataFolder(folder);
   const variables = {
     PGSSLMODE: 'verify-full',
     PGOPTIONS: '-c no_such=1',
@@ -205,7 +212,7 @@ test('PG* variables of the shell reach neither the server nor the clients of it'
 });
 
 test('a server that does not start is told by its first complaint, at once', async () => {
-  await (await startEmbedded({ dataDir: folder })).stop();
+  await copyDataFolder(folder);
   const began = performance.now();
   await expect(startEmbedded({ dataDir: folder, settings: { shared_buffers: 'plenty' } })).rejects.toThrow(
     /does not start: invalid value for parameter "shared_buffers": "plenty" \(.*postgres\.log\)$/,
@@ -216,7 +223,7 @@ test('a server that does not start is told by its first complaint, at once', asy
 });
 
 test('data of another version are refused with both versions', async () => {
-  await (await startEmbedded({ dataDir: folder })).stop();
+  await copyDataFolder(folder);
   await writeFile(join(folder, 'data', 'PG_VERSION'), '12\n');
   await expect(startEmbedded({ dataDir: folder })).rejects.toThrow(/incompatible with server: .*12.*18/);
 });
@@ -237,6 +244,7 @@ test.each([
   ['password', 'removed'],
   ['password', 'emptied'],
 ])('data whose %s was %s are refused and left alone', async (name, how) => {
+  await copyDataFolder(folder);
   const first = await startEmbedded({ dataDir: folder });
   await query(first.url, 'create table kept as select 1 as a');
   await first.stop();
@@ -255,7 +263,7 @@ test.each([
 });
 
 test('a wrong password is refused with the file to restore', async () => {
-  await (await startEmbedded({ dataDir: folder })).stop();
+  await copyDataFolder(folder);
   await writeFile(join(folder, 'password'), 'another');
   await expect(startEmbedded({ dataDir: folder })).rejects.toThrow(
     /the password in .*password is not the one of .*data/,
@@ -301,6 +309,7 @@ test('the role of the sidecar owns its database, and is no superuser', async () 
 });
 
 test('a folder in which the superuser owned everything is handed over', async () => {
+  await copyDataFolder(folder);
   const before = await startEmbedded({ dataDir: folder });
   const inDatabase = new URL(before.adminUrl);
   inDatabase.pathname = '/policy_sidecar';
@@ -332,6 +341,7 @@ test('a folder in which the superuser owned everything is handed over', async ()
 });
 
 test('a server that ends while it serves is started again, with every committed row', async () => {
+  await copyDataFolder(folder);
   const events: string[] = [];
   const embedded = await startEmbedded({ dataDir: folder, report: (event) => events.push(event) });
   try {
@@ -351,6 +361,7 @@ test('a server that ends while it serves is started again, with every committed 
 });
 
 test('a server that cannot be started again is told with why, and its folder is free again after the stop', async () => {
+  await copyDataFolder(folder);
   const embedded = await startEmbedded({ dataDir: folder });
   const pid = serverPid(folder);
   await writeFile(join(folder, 'data', 'PG_VERSION'), '12\n');
@@ -362,6 +373,7 @@ test('a server that cannot be started again is told with why, and its folder is 
 });
 
 test('a stop while the server is being started again waits for it, and leaves nothing behind', async () => {
+  await copyDataFolder(folder);
   const ended = Promise.withResolvers<void>();
   const embedded = await startEmbedded({ dataDir: folder, report: () => ended.resolve() });
   process.kill(serverPid(folder), 'SIGKILL');
@@ -391,7 +403,7 @@ test.runIf(isRoot)('root in a private folder: the data are elsewhere, the same p
 });
 
 test.runIf(isRoot)('root never starts empty beside data that its helper account can no longer reach', async () => {
-  await (await startEmbedded({ dataDir: join(folder, 'data-dir') })).stop();
+  await copyDataFolder(join(folder, 'data-dir'));
   await chmod(folder, 0o700);
   await expect(startEmbedded({ dataDir: join(folder, 'data-dir') })).rejects.toThrow('may not pass through');
 });

@@ -5,12 +5,13 @@ import pg from 'pg';
 import { expect, test } from 'vitest';
 import { startEmbedded } from '../../src/embedded/embedded.ts';
 import { LOG_BYTES, trimLog } from '../../src/embedded/trim-log.ts';
+import { copyDataFolder } from '../support/program.ts';
 
 // Story: it grew for as long as the folder was used.
 test('the log of a server stays short, from its start and while it writes', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-log-'));
   await chmod(folder, 0o755);
-  await (await startEmbedded({ dataDir: folder })).stop();
+  await copyDataFolder(folder);
   const server = await startEmbedded({ dataDir: folder, settings: { log_statement: 'all', fsync: 'off' } });
   const log = join(server.dataDir, 'postgres.log');
   const say = async (word: string): Promise<void> => {

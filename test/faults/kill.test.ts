@@ -1,10 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import pg from 'pg';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError, grpcCaller } from '../support/client.ts';
@@ -14,7 +13,6 @@ import { violation } from '../support/violation.ts';
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 
-const MAIN = join(import.meta.dirname, '../../src/main.ts');
 const ROUNDS = 3;
 const WRITERS = 8;
 
@@ -31,10 +29,14 @@ interface Running {
 
 /** The real command on the test's database. */
 const start = async (): Promise<Running> => {
-  const child = spawn(process.execPath, [MAIN, 'serve', '--grpc-listen', '127.0.0.1:0', '--http-listen', 'off'], {
-    env: { PATH: process.env['PATH'], DATABASE_URL: database.url, SIDECAR_LOG_LEVEL: 'silent' },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const child = spawn(
+    process.execPath,
+    [inject('program'), 'serve', '--grpc-listen', '127.0.0.1:0', '--http-listen', 'off'],
+    {
+      env: { PATH: process.env['PATH'], DATABASE_URL: database.url, SIDECAR_LOG_LEVEL: 'silent' },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
   for await (const line of createInterface({ input: child.stdout! })) {
     const address = /^gRPC +(\S+)$/.exec(line)?.[1];
     if (address) return { child, address };

@@ -6,13 +6,12 @@ import { createInterface } from 'node:readline';
 import { gzipSync } from 'node:zlib';
 import { create, toBinary } from '@bufbuild/protobuf';
 import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { answerOf, envelope, framed, openCall, openH2, openTcp, pathOf, rawCall } from '../support/wire.ts';
 
-const MAIN = join(import.meta.dirname, '../../src/main.ts');
 const READ = PolicyEngineService.method.fetchRiskCeilings;
 const WRITE = PolicyEngineService.method.resetRiskCeiling;
 const INSERT = PolicyEngineService.method.insertViolation;
@@ -32,7 +31,16 @@ beforeAll(async () => {
   const tokens = join(import.meta.dirname, '..', 'support', 'tokens');
   child = spawn(
     process.execPath,
-    [MAIN, 'serve', '--grpc-listen', '127.0.0.1:0', '--http-listen', '127.0.0.1:0', '--tokens-file', tokens],
+    [
+      inject('program'),
+      'serve',
+      '--grpc-listen',
+      '127.0.0.1:0',
+      '--http-listen',
+      '127.0.0.1:0',
+      '--tokens-file',
+      tokens,
+    ],
     {
       env: { PATH: process.env['PATH'], DATABASE_URL: database.url, SIDECAR_LOG_LEVEL: 'silent' },
       stdio: ['ignore', 'pipe', 'inherit'],

@@ -2,11 +2,11 @@ import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
-import { migrateUp } from '../../src/database/migrate/migrate.ts';
 import { type Embedded, startEmbedded } from '../../src/embedded/embedded.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
+import { copyDataFolder } from '../support/program.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { violation } from '../support/violation.ts';
 
@@ -18,8 +18,8 @@ let postgres: Embedded;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-restart-'));
   await chmod(folder, 0o755);
+  await copyDataFolder(folder);
   postgres = await startEmbedded({ dataDir: folder });
-  await migrateUp(postgres.url);
 });
 afterAll(async () => {
   await postgres?.stop();

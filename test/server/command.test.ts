@@ -12,9 +12,10 @@ import { migrationStatus } from '../../src/database/migrate/migrate.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { connectCaller, grpcCaller } from '../support/client.ts';
-import { type Command, endAll, type LaunchOptions, launch } from '../support/command.ts';
+import { type Command, endAll, type LaunchOptions, launch, startCommand } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, createEmptyDatabase } from '../support/postgres.ts';
+import { copyDataFolder } from '../support/program.ts';
 
 let folder: string;
 
@@ -32,8 +33,7 @@ const command = (
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
   options: LaunchOptions = {},
-): Command =>
-  launch(process.execPath, ['src/start.js', ...args], { SIDECAR_DATA_DIR: join(folder, 'data-dir'), ...env }, options);
+): Command => startCommand(args, { SIDECAR_DATA_DIR: join(folder, 'data-dir'), ...env }, options);
 
 /** Runs a command to its end. */
 const finish = async (args: readonly string[], env: Readonly<Record<string, string>> = {}) => {
@@ -55,6 +55,7 @@ describe('serve', () => {
   test.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)(
     'on an embedded database: starts, answers, ends with 0 on %s',
     async (signal) => {
+      if (signal !== 'SIGTERM') await copyDataFolder(join(folder, 'data-dir'));
       const sidecar = command([]);
       const { grpc, http } = await sidecar.serving();
       expect(sidecar.out()).toContain(`embedded PostgreSQL in ${join(folder, 'data-dir')}`);
@@ -74,6 +75,7 @@ describe('serve', () => {
     Number(readFileSync(join(folder, 'data-dir', 'data', 'postmaster.pid'), 'utf8').split('\n')[0]);
 
   test('an embedded database that is killed is started again, and calls are served again', async () => {
+    await copyDataFolder(join(folder, 'data-dir'));
     const sidecar = command([], { PGSSLMODE: 'require', PGOPTIONS: '-c no_such=1', PGUSER: 'nobody' });
     const caller = grpcCaller((await sidecar.serving()).grpc);
     process.kill(postmaster(), 'SIGKILL');
@@ -86,6 +88,7 @@ describe('serve', () => {
   });
 
   test('an embedded database that cannot be started again ends the command, with a line that says why', async () => {
+    await copyDataFolder(join(folder, 'data-dir'));
     const sidecar = command(['--drain-timeout', '1s']);
     await sidecar.serving();
     await writeFile(join(folder, 'data-dir', 'data', 'PG_VERSION'), '12\n');
@@ -98,6 +101,7 @@ describe('serve', () => {
   });
 
   test('an embedded database that has stopped answering does not hold the exit', async () => {
+    await copyDataFolder(join(folder, 'data-dir'));
     const sidecar = command(['--drain-timeout', '1s']);
     await sidecar.serving();
     const server = postmaster();
@@ -113,6 +117,7 @@ describe('serve', () => {
   });
 
   test('`npm start` ends with 0 on SIGTERM and leaves nothing behind', async () => {
+    await copyDataFolder(join(folder, 'data-dir'));
     const npm = launch('npm', ['start'], { SIDECAR_DATA_DIR: join(folder, 'data-dir') });
     await npm.serving();
     const lock = join(folder, 'data-dir', 'data', 'postmaster.pid');

@@ -5,7 +5,7 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CONNECTION_LIMITS } from '../../src/server/connections.ts';
 import { type CallError, type Caller, connectCaller, grpcCaller } from '../support/client.ts';
-import { type Command, endAll, launch } from '../support/command.ts';
+import { type Command, endAll, startCommand } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
@@ -41,8 +41,8 @@ const work = async (caller: Caller): Promise<void> => {
 
 const serve = async (...args: string[]) => {
   const probes = `127.0.0.1:${await freePort()}`;
-  const all = ['src/start.js', '--probe-listen', probes, ...args];
-  const sidecar = launch(process.execPath, all, { DATABASE_URL: database.url });
+  const all = ['--probe-listen', probes, ...args];
+  const sidecar = startCommand(all, { DATABASE_URL: database.url });
   return { sidecar, address: { ...(await sidecar.serving()), probes } };
 };
 

@@ -7,12 +7,12 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, inject, test } from 'vitest';
 import manifest from '../../package.json' with { type: 'json' };
 import { Health, HealthCheckResponse_ServingStatus as Status } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { grpcCaller } from '../support/client.ts';
-import { type Command, endAll, launch } from '../support/command.ts';
+import { type Command, endAll, startCommand } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, createEmptyDatabase, openPool } from '../support/postgres.ts';
 
@@ -27,7 +27,7 @@ afterEach(async () => {
 });
 
 const command = (args: readonly string[], env: Readonly<Record<string, string>> = {}): Command =>
-  launch(process.execPath, ['src/start.js', ...args], { SIDECAR_DATA_DIR: join(folder, 'data-dir'), ...env });
+  startCommand(args, { SIDECAR_DATA_DIR: join(folder, 'data-dir'), ...env });
 
 const finish = async (args: readonly string[], env: Readonly<Record<string, string>> = {}) => {
   const { ended, out, err } = command(args, env);
@@ -168,9 +168,9 @@ test.each(['standard input ends', 'the parent is killed'])(
   'an ephemeral sidecar leaves nothing when %s',
   async (how) => {
     const killed = how === 'the parent is killed';
-    const line = `exec "${process.execPath}" src/start.js serve --ephemeral`;
+    const line = `exec "${process.execPath}" ${inject('program')} serve --ephemeral`;
     // The shell stays in between as the parent, and keeps the input open.
-    const script = killed ? `"${process.execPath}" src/start.js serve --ephemeral </dev/zero & cat` : line;
+    const script = killed ? `"${process.execPath}" ${inject('program')} serve --ephemeral </dev/zero & cat` : line;
     const shell = spawn('sh', ['-c', script], {
       env: { ...process.env, TMPDIR: folder },
       stdio: ['pipe', 'pipe', 'inherit'],

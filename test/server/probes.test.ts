@@ -6,7 +6,7 @@ import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { SymbolTableService } from '../../src/gen/hoc/cus/policies/v1/symbol_table_pb.ts';
 import { connectCaller, grpcCaller, refusal } from '../support/client.ts';
-import { type Command, endAll, launch } from '../support/command.ts';
+import { type Command, endAll, startCommand } from '../support/command.ts';
 import { type Network, startNetwork } from '../support/network.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
@@ -36,7 +36,7 @@ describe('while it serves', () => {
     database = await createDatabase();
     network = await startNetwork(database.url);
     probes = `127.0.0.1:${await freePort()}`;
-    sidecar = launch(process.execPath, ['src/start.js', '--probe-listen', probes], { DATABASE_URL: network.url });
+    sidecar = startCommand(['--probe-listen', probes], { DATABASE_URL: network.url });
     address = await sidecar.serving();
   });
   afterAll(async () => {
@@ -110,7 +110,7 @@ test('before the database is up it is alive, and not ready', async () => {
   const probes = `127.0.0.1:${await freePort()}`;
   const dataDir = join(folder, 'data-dir');
   // Making an embedded database takes a second or more.
-  const sidecar = launch(process.execPath, ['src/start.js', '--probe-listen', probes], { SIDECAR_DATA_DIR: dataDir });
+  const sidecar = startCommand(['--probe-listen', probes], { SIDECAR_DATA_DIR: dataDir });
   await vi.waitFor(async () => expect(await page(probes, '/live')).toEqual(LIVE), { timeout: 20_000, interval: 5 });
   expect(await page(probes, '/ready')).toEqual(notReady('it is being started'));
   await sidecar.serving();
@@ -122,7 +122,7 @@ test('before the database is up it is alive, and not ready', async () => {
 });
 
 test('a port that cannot be had ends the start with one line', async () => {
-  const sidecar = launch(process.execPath, ['src/start.js', '--probe-listen', '203.0.113.1:1'], {});
+  const sidecar = startCommand(['--probe-listen', '203.0.113.1:1'], {});
   expect(await sidecar.ended).toBe(5);
   expect(sidecar.err()).toBe(
     'policy-sidecar: cannot listen on 203.0.113.1:1: this machine does not have that address\n',

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, inject, test } from 'vitest';
 import { drivers } from '../../src/drivers/drivers.ts';
 import { authorizationReading } from '../../src/server/authorization.ts';
 import { driverEndpoints } from '../../src/server/endpoint.ts';
@@ -25,7 +25,10 @@ test('the authorization file of docs/security.md is one', async () => {
 
 test('the token of the README is let in by its line, and so is a new one', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'docs-'));
-  const made = execFileSync(process.execPath, ['src/start.js', 'token', 'engine-a'], { cwd: ROOT, encoding: 'utf8' });
+  const made = execFileSync(process.execPath, [inject('program'), 'token', 'engine-a'], {
+    cwd: ROOT,
+    encoding: 'utf8',
+  });
   for (const text of [readFileSync(join(ROOT, 'README.md'), 'utf8'), made]) {
     const [, token, line] = /^token {2}(\S+)\nline {3}(.*)$/m.exec(text) ?? [];
     await writeFile(join(folder, 'tokens'), `${line}\n`);
@@ -39,7 +42,7 @@ test('the token of the README is let in by its line, and so is a new one', async
 test('a name that the tokens file would refuse gets no token', () => {
   const refused = (name: string): string => {
     try {
-      return execFileSync(process.execPath, ['src/start.js', 'token', name], {
+      return execFileSync(process.execPath, [inject('program'), 'token', name], {
         cwd: ROOT,
         encoding: 'utf8',
         stdio: 'pipe',

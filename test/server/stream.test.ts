@@ -1,14 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import pg from 'pg';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { type Caller, grpcCaller } from '../support/client.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 
-const MAIN = join(import.meta.dirname, '../../src/main.ts');
 const ROWS = 1_000_000;
 /** Heap of the server, megabytes: the rows would need several times as much. */
 const HEAP = 96;
@@ -23,15 +21,19 @@ beforeAll(async () => {
   await client.connect();
   await client.query(`insert into policy.policy_conflicts (policy_a, policy_b, conflict_type, description)
     select 'a', 'b', 'x', n::text from generate_series(1, ${ROWS}) n`);
-  child = spawn(process.execPath, [MAIN, 'serve', '--grpc-listen', '127.0.0.1:0', '--http-listen', 'off'], {
-    env: {
-      PATH: process.env['PATH'],
-      DATABASE_URL: database.url,
-      SIDECAR_LOG_LEVEL: 'silent',
-      NODE_OPTIONS: `--max-old-space-size=${HEAP}`,
+  child = spawn(
+    process.execPath,
+    [inject('program'), 'serve', '--grpc-listen', '127.0.0.1:0', '--http-listen', 'off'],
+    {
+      env: {
+        PATH: process.env['PATH'],
+        DATABASE_URL: database.url,
+        SIDECAR_LOG_LEVEL: 'silent',
+        NODE_OPTIONS: `--max-old-space-size=${HEAP}`,
+      },
+      stdio: ['ignore', 'pipe', 'inherit'],
     },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  );
   for await (const line of createInterface({ input: child.stdout! })) {
     const address = /^gRPC +(\S+)$/.exec(line)?.[1];
     if (!address) continue;

@@ -11,7 +11,7 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { hasOpenssl, type KeyPair, makeAuthority, makeCertificate } from '../support/certificates.ts';
 import { type Caller, type CallerTls, connectCaller, grpcCaller, refusal } from '../support/client.ts';
-import { launch } from '../support/command.ts';
+import { startCommand } from '../support/command.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 import { exchange } from '../support/wire.ts';
@@ -307,7 +307,7 @@ describe.runIf(hasOpenssl)('TLS', () => {
   test('the calls to try speak it', async () => {
     const { cert, key } = pairs.get('server')!;
     const tls = ['--tls-cert', cert, '--tls-key', key, '--tls-client-ca', file('engines.crt')];
-    const sidecar = launch(process.execPath, ['src/start.js', ...tls], { DATABASE_URL: database.url });
+    const sidecar = startCommand(tls, { DATABASE_URL: database.url });
     const { grpc, http } = await sidecar.serving();
     expect(sidecar.out()).toContain(`grpcurl -cacert <authority> -cert <file> -key <file> ${grpc} hoc.`);
     expect(sidecar.out()).toContain(`-d '{}' --cacert <authority> --cert <file> --key <file> https://${http}/hoc.`);

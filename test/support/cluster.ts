@@ -4,8 +4,8 @@ import { appendFile, chmod, cp, mkdtemp, rm, stat, writeFile } from 'node:fs/pro
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { migrateUp } from '../../src/database/migrate/migrate.ts';
 import { type Embedded, startEmbedded } from '../../src/embedded/embedded.ts';
+import { copyDataFolder } from './program.ts';
 
 /** A PostgreSQL of a test's own, which can be stopped, crashed and started again. */
 export interface Cluster {
@@ -106,7 +106,7 @@ const clusterIn = async (folder: string, settings: Readonly<Record<string, strin
 
 /** Starts a migrated PostgreSQL with settings of its own. */
 export const startCluster = async (settings: Readonly<Record<string, string>> = {}): Promise<Cluster> => {
-  const cluster = await clusterIn(await makeFolder(), settings);
-  await migrateUp(cluster.url);
-  return cluster;
+  const folder = await makeFolder();
+  await copyDataFolder(folder);
+  return clusterIn(folder, settings);
 };

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { expect, vi } from 'vitest';
+import { expect, inject, vi } from 'vitest';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const LISTEN = { SIDECAR_GRPC_LISTEN: '127.0.0.1:0', SIDECAR_HTTP_LISTEN: '127.0.0.1:0' };
@@ -79,3 +79,10 @@ export const launch = (
     },
   };
 };
+
+/** Starts the program as it ships: see {@link launch}. */
+export const startCommand = (
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  options: LaunchOptions = {},
+): Command => launch(process.execPath, [inject('program'), ...args], env, options);

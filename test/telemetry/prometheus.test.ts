@@ -7,7 +7,7 @@ import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type Caller, grpcCaller, refusal } from '../support/client.ts';
-import { type Command, endAll, launch } from '../support/command.ts';
+import { type Command, endAll, startCommand } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, openPool, type TestDatabase } from '../support/postgres.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
@@ -46,7 +46,7 @@ describe('with nothing but the port of the probes', () => {
     database = await createDatabase();
     pool = openPool(database.url, 4);
     probes = `127.0.0.1:${await freePort()}`;
-    sidecar = launch(process.execPath, ['src/start.js', 'serve', '--probe-listen', probes, '--pool-max', '1'], {
+    sidecar = startCommand(['serve', '--probe-listen', probes, '--pool-max', '1'], {
       DATABASE_URL: database.url,
       SIDECAR_POOL_WAIT: '200ms',
       NODE_OPTIONS: TELLTALE,
@@ -145,7 +145,7 @@ describe('with nothing but the port of the probes', () => {
 
 test('without a variable and without that port nothing of it is loaded', async () => {
   const database = await createDatabase();
-  const sidecar = launch(process.execPath, ['src/start.js', 'serve'], {
+  const sidecar = startCommand(['serve'], {
     DATABASE_URL: database.url,
     NODE_OPTIONS: TELLTALE,
   });
@@ -166,7 +166,7 @@ test.each([
   ['OTEL_METRICS_EXPORTER', 'console'],
   ['OTEL_EXPORTER_OTLP_PROTOCOL', 'grpc'],
 ])('%s=%s is refused in one line', async (variable, value) => {
-  const sidecar = launch(process.execPath, ['src/start.js', 'serve'], {
+  const sidecar = startCommand(['serve'], {
     DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none',
     OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1',
     [variable]: value,

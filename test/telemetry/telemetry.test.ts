@@ -5,7 +5,7 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { VERSION } from '../../src/version.ts';
 import { type Caller, connectCaller, grpcCaller, refusal } from '../support/client.ts';
-import { type Command, endAll, launch } from '../support/command.ts';
+import { type Command, endAll, startCommand } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { type Collector, type ReceivedSpan, startCollector } from './collector.ts';
@@ -33,7 +33,7 @@ const callerSpan = () => randomBytes(8).toString('hex');
 /** A start with these variables, and how it is called. */
 const start = async (database: TestDatabase, env: Readonly<Record<string, string>>) => {
   const probes = `127.0.0.1:${await freePort()}`;
-  const sidecar = launch(process.execPath, ['src/start.js', 'serve', '--probe-listen', probes], {
+  const sidecar = startCommand(['serve', '--probe-listen', probes], {
     DATABASE_URL: database.url,
     OTEL_BSP_SCHEDULE_DELAY: '50',
     OTEL_METRIC_EXPORT_INTERVAL: '200',
