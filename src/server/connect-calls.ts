@@ -45,7 +45,8 @@ const receive = (pipeline: Pipeline, context: HandlerContext): { inbound: Inboun
     if (notes.text !== undefined) context.responseTrailer.set(INEXACT, notes.text);
     end.done();
   };
-  return { inbound: { ...call.admitted!, watched: call.watched, signal: end, notes, encoded: false }, end, done };
+  const size = pipeline.sizeOf(call.admitted!.endpoint);
+  return { inbound: { ...call.admitted!, watched: call.watched, signal: end, notes, size, encoded: false }, end, done };
 };
 
 /** What a request that the library cannot read is refused with. */
