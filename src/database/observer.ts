@@ -16,6 +16,13 @@ export interface DatabaseObserver {
   again(why: Again): void;
 }
 
+/** A replica as it is now. */
+export interface ReplicaState {
+  readonly lane: LaneState;
+  /** Whether it is read. */
+  readonly usable: boolean;
+}
+
 /** What a lane holds and who waits for it, as it is now. */
 export interface LaneState {
   readonly name: string;

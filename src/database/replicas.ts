@@ -2,7 +2,7 @@ import type { Connection } from './connection.ts';
 import { Lane } from './lane.ts';
 import { MARK, type Mark, readMark } from './mark.ts';
 import type { CallNotes } from './notes.ts';
-import type { LaneState } from './observer.ts';
+import type { ReplicaState } from './observer.ts';
 import { type Database, type DatabaseOptions, sharedFor } from './pool.ts';
 import { type Primary, Replica, ReplicaSession, type Report } from './replica.ts';
 import { AutoCommitSession, type CallScope, type Session } from './session.ts';
@@ -90,9 +90,9 @@ export class Replicas {
     void this.#watch();
   }
 
-  /** What their lanes hold now. */
-  get lanes(): LaneState[] {
-    return this.#replicas.map(({ calls }) => calls.state);
+  /** How they are now. */
+  get states(): ReplicaState[] {
+    return this.#replicas.map(({ calls, usable }) => ({ lane: calls.state, usable }));
   }
 
   /**

@@ -177,7 +177,8 @@ export const startServer = async (
       telemetry?.leaseEnded(state, how);
     };
     telemetry?.look(() => ({
-      lanes: [database.calls.state, database.transactions.state, database.reserve.state, ...(replicas?.lanes ?? [])],
+      lanes: [database.calls.state, database.transactions.state, database.reserve.state],
+      replicas: replicas?.states ?? [],
       writesWaiting: database.writes.pending,
       transactions: transactions.list(),
     }));

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type Caller, type CallInit, collect, refusal } from '../support/client.ts';
 import { type Cluster, startCluster } from '../support/cluster.ts';
+import { startCommand } from '../support/command.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 import { violation } from '../support/violation.ts';
 
@@ -141,6 +142,29 @@ test('every commit brings a token, by either port, and what commits nothing brin
   }
 });
 
+test('the doctor says whether replicas follow the database', async () => {
+  const look = async (replicas: readonly string[]) => {
+    const env = { DATABASE_URL: primary.url, SIDECAR_REPLICA_URLS: replicas.join() };
+    const { ended, out } = startCommand(['doctor'], env);
+    return {
+      code: await ended,
+      said: out()
+        .split('\n')
+        .filter((line) => line.includes('replica')),
+    };
+  };
+  const urls = standbys.map(({ url }) => url);
+  const names = urls.map((url) => url.replace(/:[^:@]*@/, '@'));
+  expect(await look(urls)).toEqual({ code: 0, said: names.map((name) => `ok    the replica ${name} follows it`) });
+  const other = inject('postgresUrl');
+  const { code, said } = await look([primary.url, other, 'postgresql://u:secret@127.0.0.1:1/d']);
+  expect(code).toBe(1);
+  expect(said).toHaveLength(3);
+  expect(said[0]).toMatch(/^lack {2}the replica \S+ is no standby; /);
+  expect(said[1]).toMatch(/^lack {2}the replica \S+ is of another database cluster; /);
+  expect(said[2]).toMatch(/^lack {2}the replica postgresql:\/\/u@127\.0\.0\.1:1\/d cannot be used: .*; check address/);
+});
+
 test('a read says how recent it has to be, and nonsense is refused by name', async () => {
   const marks = await Promise.all(
     ['nonsense', 'Strong', '1-00000001-0', '1-00000001-0/0/0', 'strong, eventual', '99-1-0/0'].map((consistency) =>
@@ -255,17 +279,11 @@ test('writers who read with their tokens never see less than they have written',
 }, 60_000);
 
 test('a read that is in the way of the replay is run again at the primary', async () => {
-  const conflicts = async (): Promise<number> => {
-    const text = 'select sum(confl_snapshot)::int as n from pg_stat_database_conflicts';
-    const found = await Promise.all(standbys.map((standby) => ask(standby, text)));
-    return found.flat().reduce((sum, { n }) => sum + (n as number), 0);
-  };
-  const before = await conflicts();
   const rules = (await sidecar.grpc.unary(rpc.fetchSafetyRules, {})).safetyRules;
   await sidecar.sql('alter table policy.safety_rules rename to rules_before');
   await sidecar.sql(
     `create view policy.safety_rules as
-     select r.* from policy.rules_before r, lateral (select pg_sleep(case when pg_is_in_recovery() then 20 else 0 end)) s`,
+     select r.* from policy.rules_before r, lateral (select pg_sleep(case when pg_is_in_recovery() then 600 else 0 end)) s`,
   );
   await vi.waitFor(async () => {
     for (const standby of standbys) await ask(standby, 'select from policy.safety_rules limit 0');
@@ -277,14 +295,14 @@ test('a read that is in the way of the replay is run again at the primary', asyn
     );
     expect(sleeping.flat().length).toBeGreaterThan(0);
   }, patient);
+  // It would go on for ten minutes there.
   await sidecar.sql('delete from policy.violations');
   await sidecar.sql('vacuum policy.violations');
   expect((await reading).safetyRules).toEqual(rules);
   expect(rules.length).toBeGreaterThan(0);
-  await vi.waitFor(async () => expect(await conflicts()).toBeGreaterThan(before), patient);
   await sidecar.sql('drop view policy.safety_rules');
   await sidecar.sql('alter table policy.rules_before rename to safety_rules');
-});
+}, 30_000);
 
 test('a standby that stands still or dies costs no error, and is read again when it is back', async () => {
   let going = true;
