@@ -42,8 +42,8 @@ const SILENT = 'it does not answer';
 
 /** What is known of the primary that replicas are held against. */
 export interface Primary {
-  /** Its cluster; undefined while it has not been asked yet. */
-  readonly system: string | undefined;
+  /** Where it was last; undefined while it has not been asked yet. */
+  readonly mark: Mark | undefined;
   /** Whether a server that has replayed so far is recent enough to be read; undefined where that cannot be known yet. */
   isRecent(position: bigint): boolean | undefined;
 }
@@ -115,9 +115,11 @@ export class Replica {
       const [isStandby, system, timeline, lsn] = rows[0]!;
       this.#timeline = Number(timeline);
       this.#position = positionOf(lsn ?? '0/0');
-      if (primary.system === undefined) return;
+      const { mark } = primary;
+      if (!mark) return;
       if (isStandby !== 't') this.#judge('it is no standby');
-      else if (system !== primary.system) this.#judge('it is of another database cluster than DATABASE_URL');
+      else if (system !== mark.system) this.#judge('it is of another database cluster than DATABASE_URL');
+      else if (this.#timeline > mark.timeline) this.#judge('it follows another primary than DATABASE_URL');
       else {
         const isRecent = primary.isRecent(this.#position);
         if (isRecent !== undefined) this.#judge(isRecent ? undefined : 'it lags more than SIDECAR_REPLICA_MAX_LAG');

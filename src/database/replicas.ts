@@ -34,18 +34,22 @@ const LOOKS = { max: 1, queue: 1, waitMs: 1_000 };
 class Progress implements Primary {
   readonly #maxLagMs: number;
   #samples: { readonly position: bigint; readonly at: number }[] = [];
-  #since = Number.POSITIVE_INFINITY;
-  system: string | undefined;
+  #since = 0;
+  mark: Mark | undefined;
 
   constructor(maxLagMs: number) {
     this.#maxLagMs = maxLagMs;
   }
 
-  note({ system, position }: Mark, at: number): void {
-    if (system !== this.system) this.#samples = [];
-    this.system = system;
-    this.#since = Math.min(this.#since, at);
-    this.#samples.push({ position, at });
+  note(mark: Mark, at: number): void {
+    // What another server has said does not count beside it.
+    const isSame = this.mark?.system === mark.system && this.mark.timeline === mark.timeline;
+    if (!isSame) {
+      this.#samples = [];
+      this.#since = at;
+    }
+    this.mark = mark;
+    this.#samples.push({ position: mark.position, at });
     this.#samples = this.#samples.filter((sample) => sample.at >= at - this.#maxLagMs);
   }
 
@@ -134,14 +138,14 @@ export class Replicas {
       yield replica;
       if (mark) break;
     }
-    if (!mark || mark.system !== this.#progress.system) return;
+    if (!mark || mark.system !== this.#progress.mark?.system) return;
     const late = await this.#caughtUp(mark, signal);
     if (late) yield late;
   }
 
   /** One of those that have it for sure; else the one that may have it soonest. */
   #mostAdvanced(usable: readonly Replica[], mark: Mark): Replica | undefined {
-    if (mark.system !== this.#progress.system) return undefined;
+    if (mark.system !== this.#progress.mark?.system) return undefined;
     const having = usable.filter((each) => each.has(mark));
     if (having.length > 0) return having[this.#turn % having.length];
     return usable.toSorted((a, b) => (a.position < b.position ? 1 : -1))[0];

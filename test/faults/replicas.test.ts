@@ -7,6 +7,7 @@ import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transactio
 import { type Caller, type CallInit, collect, refusal } from '../support/client.ts';
 import { type Cluster, startCluster } from '../support/cluster.ts';
 import { startCommand } from '../support/command.ts';
+import { type Network, startNetwork } from '../support/network.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 import { violation } from '../support/violation.ts';
 
@@ -18,6 +19,8 @@ const patient = { timeout: 20_000, interval: 20 };
 const single = { transaction: 'single-use' };
 
 let primary: Cluster;
+/** What the standbys follow it by. */
+let between: Network;
 let standbys: readonly Cluster[];
 let sidecar: TestSidecar;
 /** A ceiling of this file's own. */
@@ -102,7 +105,9 @@ const readsAt = async (cluster: Cluster): Promise<number> => {
 beforeAll(async () => {
   primary = await startCluster({ fsync: 'off', max_standby_streaming_delay: '0' });
   endings.push(primary.stop);
-  standbys = [await primary.standby(), await primary.standby()];
+  between = await startNetwork(primary.url);
+  endings.push(between.close);
+  standbys = [await primary.standby(between.port), await primary.standby(between.port)];
   endings.push(...standbys.map(({ stop }) => stop));
   sidecar = await startReading();
   const { riskCeilings } = await sidecar.grpc.unary(rpc.fetchRiskCeilings, {});
@@ -370,3 +375,52 @@ test('a standby that is promoted is left out, and nobody is told anything old by
   for (let turn = 0; turn < 6; turn += 1) expect(await read(sidecar.grpc, 'eventual')).toBe(79);
   expect((await sidecar.grpc.unary(Health.method.check, { service: '' })).status).toBe(SERVING);
 });
+
+test('after a failover a token of the new primary is honoured by who follows it, and by nobody else', async () => {
+  const next = await primary.standby(between.port);
+  endings.push(next.stop);
+  const network = await startNetwork(primary.url);
+  endings.push(network.close);
+  const [left] = standbys as [Cluster, Cluster];
+  const moved = await startTestSidecar({ replicaUrls: [left.url, next.url] }, network.url);
+  endings.push(moved.stop);
+  await bothRead(moved);
+  const before = await write(moved.grpc, 90);
+  primary.freeze();
+  await ask(next, 'select pg_promote()');
+  for (const way of [between, network]) {
+    way.redirect(next.url);
+    way.cut();
+  }
+  let token = '';
+  await vi.waitFor(async () => {
+    token = await write(moved.grpc, 91);
+  }, patient);
+  const timeline = (of: string): string => of.split('-')[1]!;
+  expect(timeline(token) > timeline(before)).toBe(true);
+  for (const consistency of [before, token, 'strong']) expect(await read(moved.grpc, consistency)).toBe(91);
+
+  // Which timeline a standby is on is in its control file from its next restart point.
+  await ask(next, 'checkpoint');
+  await vi.waitFor(async () => {
+    await ask(left, 'checkpoint');
+    const [row] = await ask(left, 'select timeline_id from pg_control_checkpoint()');
+    expect(row!['timeline_id']).toBe(Number.parseInt(timeline(token), 16));
+  }, patient);
+  await vi.waitFor(() => expect(said(moved, LEFT_OUT).at(-1)?.['problem']).toBe('it is no standby'), patient);
+  await pause(left);
+  await write(moved.grpc, 92);
+  await vi.waitFor(async () => expect(await read(moved.grpc, token)).toBe(91), patient);
+  expect(await read(moved.grpc)).toBe(92);
+
+  // The primary of before does not know that it is none any more: what it goes on to write is nowhere else.
+  primary.thaw();
+  await vi.waitFor(() => write(sidecar.grpc, 93), patient);
+  const alone = await write(sidecar.grpc, 94);
+  expect(await read(sidecar.grpc, alone)).toBe(94);
+  await vi.waitFor(() => {
+    const problems = said(sidecar, LEFT_OUT).map((line) => line['problem']);
+    expect(problems.at(-1)).toBe('it follows another primary than DATABASE_URL');
+  }, patient);
+  await resume(left);
+}, 60_000);
