@@ -3,6 +3,7 @@ import { create, fromBinary, type Message, type MessageInitShape, toBinary } fro
 import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import type { CallNotes } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
+import type { Replicas } from '../database/replicas.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
@@ -16,7 +17,7 @@ import { type CallLog, logCall } from './call-log.ts';
 import type { ClientCertificate } from './certificate.ts';
 import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
-import { digest, type Headers, type ReadHeaders, type TraceHeaders } from './headers.ts';
+import { digest, type Headers, type ReadHeaders, type TraceHeaders, wantedOf } from './headers.ts';
 import type { Identity } from './identity.ts';
 import { readScope, type Scope } from './scope.ts';
 
@@ -50,7 +51,7 @@ export interface Inbound extends Admitted {
   readonly watched: boolean;
   /** Fires with an RpcError when the call's deadline passes or the caller goes away. */
   readonly signal: Signal;
-  /** Stored values of the answer that were not carried exactly; the listener sends them as {@link INEXACT}. */
+  /** What the answer says beside itself; the listener sends it as {@link trailersOf} has it. */
   readonly notes: CallNotes;
   /** Whether the listener takes responses as bytes where rows can be made into them directly. */
   readonly encoded: boolean;
@@ -65,6 +66,15 @@ export const replyBytes = (output: DescMessage, response: Reply): Uint8Array =>
 
 /** Trailer that names them. */
 export const INEXACT = 'inexact-values';
+
+/** Trailer of what has been committed: the `consistency` of reads that must see it. */
+export const CONSISTENCY_TOKEN = 'consistency-token';
+
+/** What an answer or a stream ends with beside its status. */
+export const trailersOf = ({ notes: { text, mark } }: Inbound): [name: string, value: string][] => [
+  ...(text === undefined ? [] : [[INEXACT, text] as [string, string]]),
+  ...(mark === undefined ? [] : [[CONSISTENCY_TOKEN, mark] as [string, string]]),
+];
 
 /** What a write is told that says nothing of a transaction. */
 const REQUIRED = 'a write needs a `transaction` header: the id of an open transaction, or `single-use`';
@@ -92,6 +102,7 @@ const transactionOf = (message: Message): string | undefined => {
 /** The one way through: identity, validation, transaction, handler, errors, log. */
 export class Pipeline {
   readonly #database: Database;
+  readonly #replicas: Replicas | undefined;
   readonly #transactions: TransactionRegistry;
   readonly #identity: Identity;
   readonly #log: CallLog;
@@ -109,7 +120,9 @@ export class Pipeline {
     callTimeoutMs: number,
     guards: Guards,
     telemetry: Telemetry | undefined,
+    replicas: Replicas | undefined,
   ) {
+    this.#replicas = replicas;
     this.#telemetry = telemetry;
     this.#guards = guards;
     this.#callTimeoutMs = callTimeoutMs;
@@ -266,6 +279,8 @@ export class Pipeline {
       case 'none':
         if (endpoint.kind === 'write') throw refuse('TRANSACTION_REQUIRED', REQUIRED);
     }
+    const wanted = this.#replicas && endpoint.kind === 'read' ? wantedOf(inbound) : undefined;
+    if (wanted !== undefined) return this.#replicas!.read(wanted, inbound, run);
     return run(new AutoCommitSession(this.#database, inbound));
   }
 
