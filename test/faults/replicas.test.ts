@@ -103,7 +103,7 @@ const readsAt = async (cluster: Cluster): Promise<number> => {
 };
 
 beforeAll(async () => {
-  primary = await startCluster({ fsync: 'off', max_standby_streaming_delay: '0' });
+  primary = await startCluster({ fsync: 'off', max_standby_streaming_delay: '0', wal_retrieve_retry_interval: '100ms' });
   endings.push(primary.stop);
   between = await startNetwork(primary.url);
   endings.push(between.close);
