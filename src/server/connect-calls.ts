@@ -41,7 +41,8 @@ const receive = (pipeline: Pipeline, context: HandlerContext): { inbound: Inboun
   if (context.signal.aborted) end.leave();
   else context.signal.addEventListener('abort', () => end.leave(), { once: true });
   const { watched } = call;
-  const inbound = { ...call.admitted!, watched, signal: end, notes: new CallNotes(), encoded: false };
+  const size = pipeline.sizeOf(call.admitted!.endpoint);
+  const inbound = { ...call.admitted!, watched, signal: end, notes: new CallNotes(), size, encoded: false };
   const done = (): void => {
     for (const [name, value] of trailersOf(inbound)) context.responseTrailer.set(name, value);
     end.done();

@@ -75,13 +75,32 @@ const change = (value: number, id = ceilingId) => ({
   updateMask: { paths: ['current_value'] },
 });
 
+/** The ways to commit a write. */
+const WAYS = ['single-use', 'once', 'execute', 'commit'] as const;
+
 /** Writes, and returns the token. */
-const write = async (caller: Caller, value: number, id = ceilingId): Promise<string> => {
+const write = async (
+  caller: Caller,
+  value: number,
+  id = ceilingId,
+  way: (typeof WAYS)[number] = 'single-use',
+): Promise<string> => {
   let token: string | undefined;
   const onTrailer: CallInit['onTrailer'] = (trailer) => {
     token = trailer('consistency-token');
   };
-  await caller.unary(rpc.updateRiskCeiling, change(value, id), { ...single, onTrailer });
+  const request = change(value, id);
+  if (way === 'commit') {
+    const { transaction } = await caller.unary(tx.begin, {});
+    await caller.unary(rpc.updateRiskCeiling, request, { transaction: transaction!.id! });
+    await caller.unary(tx.commit, { transactionId: transaction!.id! }, { onTrailer });
+  } else if (way === 'execute') {
+    const operations = [{ request: { case: 'updateRiskCeiling' as const, value: request } }];
+    await caller.unary(tx.execute, { operations }, { onTrailer });
+  } else {
+    const headers: Record<string, string> = way === 'once' ? { 'request-id': randomUUID() } : {};
+    await caller.unary(rpc.updateRiskCeiling, request, { ...single, headers, onTrailer });
+  }
   // A trailer may be told after the answer.
   await vi.waitFor(() => expect(token).toBeDefined(), patient);
   return token!;
@@ -103,7 +122,11 @@ const readsAt = async (cluster: Cluster): Promise<number> => {
 };
 
 beforeAll(async () => {
-  primary = await startCluster({ fsync: 'off', max_standby_streaming_delay: '0' });
+  primary = await startCluster({
+    fsync: 'off',
+    max_standby_streaming_delay: '0',
+    wal_retrieve_retry_interval: '100ms',
+  });
   endings.push(primary.stop);
   between = await startNetwork(primary.url);
   endings.push(between.close);
@@ -273,7 +296,7 @@ test('writers who read with their tokens never see less than they have written',
     rows.map(async ({ id }, index) => {
       const caller = sidecar.callers[index % 2]!;
       for (let value = 1; value <= 15; value += 1) {
-        const token = await write(caller, value, id);
+        const token = await write(caller, value, id, WAYS[(value + index) % WAYS.length]);
         const seen = await Promise.all([read(caller, token, id), read(sidecar.grpc, token, id)]);
         expect(seen).toEqual([value, value]);
       }
