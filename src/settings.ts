@@ -212,7 +212,7 @@ export const SETTINGS: Settings = {
     'SIDECAR_REQUEST_RETENTION',
     '24h',
     'duration',
-    'how long outcomes and answers to a request-id are kept',
+    'how long outcomes and answers to an idempotency-key are kept',
     duration,
   ),
   drainTimeoutMs: setting(

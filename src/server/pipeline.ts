@@ -20,7 +20,7 @@ import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, row
 import type { Guards } from './guards.ts';
 import { digest, type Headers, type ReadHeaders, type TraceHeaders, wantedOf } from './headers.ts';
 import type { Identity } from './identity.ts';
-import { readScope, type Scope } from './scope.ts';
+import { readScope, type Scope, takesKey } from './scope.ts';
 
 /** A call that has arrived: nothing of its body has been looked at. */
 export interface Arrival extends ReadHeaders {
@@ -253,7 +253,10 @@ export class Pipeline {
       if (broken.length > 0) throw invalidArgument(broken);
       const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);
       known = { caller };
-      if (unreadable.length > 0) throw invalidArgument(unreadable);
+      const wrong = takesKey(endpoint, arrival)
+        ? unreadable
+        : unreadable.filter(({ field }) => field !== 'header idempotency-key');
+      if (wrong.length > 0) throw invalidArgument(wrong);
       this.#guards.limits.arrive(caller, endpoint);
       const access = this.#guards.authorization.of(caller);
       if (!endpoint.open) access.check(endpoint);
@@ -295,7 +298,7 @@ export class Pipeline {
       case 'leased':
         return this.#inLeased(inbound, endpoint, scope, request, run);
       case 'single-use':
-        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, endpoint, scope.requestId, request, run);
+        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, endpoint, scope.idempotencyKey, request, run);
         break;
       case 'none':
         if (endpoint.kind === 'write') throw refuse('TRANSACTION_REQUIRED', REQUIRED);
@@ -325,15 +328,15 @@ export class Pipeline {
   async #inSingleUse(
     inbound: Inbound,
     { name, path, method, answering }: DriverEndpoint,
-    requestId: string | undefined,
+    idempotencyKey: string | undefined,
     request: Message,
     run: (db: Session) => Promise<Reply>,
   ): Promise<Reply> {
     const { input, output } = method;
-    if (requestId === undefined) {
+    if (idempotencyKey === undefined) {
       return answering ? inImplicit(this.#database, inbound, run) : inOwn(this.#database, READ_COMMITTED, inbound, run);
     }
-    const once = { caller: inbound.caller, requestId, method: name, hash: digest(path, input, request) };
+    const once = { caller: inbound.caller, idempotencyKey, method: name, hash: digest(path, input, request) };
     const bytes = await inOwn(this.#database, READ_COMMITTED, inbound, (db) =>
       runOnce(db, once, async () => replyBytes(output, await run(db))),
     );
