@@ -51,6 +51,7 @@ export type Settings = { readonly [K in keyof Config]: Setting<Parsed<K>> };
 /** Settings whose text may hold a password or a key: no message repeats it. */
 export const SECRET: ReadonlySet<keyof Config> = new Set([
   'databaseUrl',
+  'replicaUrls',
   'redisUrl',
   'anthropicApiKey',
   'llmUrl',
@@ -69,6 +70,27 @@ const setting = <T>(
 /** All settings, in the order of `--help`. */
 export const SETTINGS: Settings = {
   databaseUrl: setting('DATABASE_URL', '', 'postgresql://…', 'PostgreSQL to use; empty: an embedded one', databaseUrl),
+  replicaUrls: setting(
+    'SIDECAR_REPLICA_URLS',
+    '',
+    'postgresql://…,…',
+    'standbys that reads may run at where their caller allows it; empty: none',
+    listOf((text) => databaseUrl(text)!),
+  ),
+  replicaWaitMs: setting(
+    'SIDECAR_REPLICA_WAIT',
+    '100ms',
+    'duration',
+    'longest wait for a standby to replay what a read must see, before the primary is asked',
+    duration,
+  ),
+  replicaMaxLagMs: setting(
+    'SIDECAR_REPLICA_MAX_LAG',
+    '10s',
+    'duration',
+    'how far behind the primary a standby may be and still be read',
+    duration,
+  ),
   databaseWaitMs: setting(
     'SIDECAR_DATABASE_WAIT',
     'off',
@@ -190,7 +212,7 @@ export const SETTINGS: Settings = {
     'SIDECAR_REQUEST_RETENTION',
     '24h',
     'duration',
-    'how long outcomes and answers to a request-id are kept',
+    'how long outcomes and answers to an idempotency-key are kept',
     duration,
   ),
   drainTimeoutMs: setting(

@@ -97,7 +97,7 @@ export const REASONS = {
   SAVEPOINT_UNKNOWN: refusedStatement,
   SEQUENCE_REUSED: precondition,
   SEQUENCE_FORGOTTEN: precondition,
-  REQUEST_ID_REUSED: { ...precondition, metadata: ['request_id'] },
+  IDEMPOTENCY_KEY_REUSED: { ...precondition, metadata: ['idempotency_key'] },
   COMMIT_OUTCOME_UNKNOWN: { code: Code.UNAVAILABLE },
   UNEXPECTED_ROW_COUNT: { ...precondition, metadata: ['expected', 'found'] },
 

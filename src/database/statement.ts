@@ -9,10 +9,12 @@ export type Row = readonly Cell[];
 /** A bound parameter. Timestamps and documents are bound as text (`timestampToText`, `jsonText`). */
 export type Param = string | number | bigint | boolean | null | undefined | Uint8Array | readonly (string | number)[];
 
-/** Takes note of stored values that were not carried exactly. */
+/** Takes note of stored values that were not carried exactly, and of what else an answer says beside itself. */
 export interface Notes {
   /** @param place `schema.table.column[key]`, or without a key where the row has none. */
   add(place: string, how: string): void;
+  /** Where the log of the database stood when what the call wrote had been committed, where that is of use to anybody. */
+  mark?: string | undefined;
 }
 
 /** What a row becomes. */

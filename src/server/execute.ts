@@ -22,7 +22,7 @@ import {
 import { runOnce } from '../transactions/once.ts';
 import { inOwn } from '../transactions/single-use.ts';
 import { answered, type ControlCall, type DriverEndpoint, rowsOf } from './endpoint.ts';
-import { digest, requestIdOf } from './headers.ts';
+import { digest, idempotencyKeyOf } from './headers.ts';
 import { isolationOf } from './isolation.ts';
 
 /** One kind of operation: which RPC runs it and how its answer is wrapped. */
@@ -156,14 +156,14 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
     const { operations } = request;
     validate(operations);
     authorize(operations, call);
-    const requestId = requestIdOf(call);
+    const idempotencyKey = idempotencyKeyOf(call);
     const { caller } = call;
     const once =
-      requestId === undefined
+      idempotencyKey === undefined
         ? undefined
         : {
             caller,
-            requestId,
+            idempotencyKey,
             method: 'TransactionService/Execute',
             hash: digest('Execute', ExecuteRequestSchema, request),
           };

@@ -4,6 +4,7 @@ import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import { ResponseSize } from '../contract/response-size.ts';
 import type { CallNotes } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
+import type { Replicas } from '../database/replicas.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
@@ -17,9 +18,9 @@ import { type CallLog, logCall } from './call-log.ts';
 import type { ClientCertificate } from './certificate.ts';
 import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
-import { digest, type Headers, type ReadHeaders, type TraceHeaders } from './headers.ts';
+import { digest, type Headers, type ReadHeaders, type TraceHeaders, wantedOf } from './headers.ts';
 import type { Identity } from './identity.ts';
-import { readScope, type Scope } from './scope.ts';
+import { readScope, type Scope, takesKey } from './scope.ts';
 
 /** A call that has arrived: nothing of its body has been looked at. */
 export interface Arrival extends ReadHeaders {
@@ -51,7 +52,7 @@ export interface Inbound extends Admitted {
   readonly watched: boolean;
   /** Fires with an RpcError when the call's deadline passes or the caller goes away. */
   readonly signal: Signal;
-  /** Stored values of the answer that were not carried exactly; the listener sends them as {@link INEXACT}. */
+  /** What the answer says beside itself; the listener sends it as {@link trailersOf} has it. */
   readonly notes: CallNotes;
   /** How large its one response may be, as {@link Pipeline.sizeOf} has it. */
   readonly size: ResponseSize;
@@ -76,6 +77,15 @@ const measured = ({ endpoint, size, encoded }: Inbound, response: Reply): Reply 
 
 /** Trailer that names them. */
 export const INEXACT = 'inexact-values';
+
+/** Trailer of what has been committed: the `consistency` of reads that must see it. */
+export const CONSISTENCY_TOKEN = 'consistency-token';
+
+/** What an answer or a stream ends with beside its status. */
+export const trailersOf = ({ notes: { text, mark } }: Inbound): [name: string, value: string][] => [
+  ...(text === undefined ? [] : [[INEXACT, text] as [string, string]]),
+  ...(mark === undefined ? [] : [[CONSISTENCY_TOKEN, mark] as [string, string]]),
+];
 
 /** What a write is told that says nothing of a transaction. */
 const REQUIRED = 'a write needs a `transaction` header: the id of an open transaction, or `single-use`';
@@ -103,6 +113,7 @@ const transactionOf = (message: Message): string | undefined => {
 /** The one way through: identity, validation, transaction, handler, errors, log. */
 export class Pipeline {
   readonly #database: Database;
+  readonly #replicas: Replicas | undefined;
   readonly #transactions: TransactionRegistry;
   readonly #identity: Identity;
   readonly #log: CallLog;
@@ -124,7 +135,9 @@ export class Pipeline {
     { callTimeoutMs, maxResponseBytes }: { readonly callTimeoutMs: number; readonly maxResponseBytes: number },
     guards: Guards,
     telemetry: Telemetry | undefined,
+    replicas: Replicas | undefined,
   ) {
+    this.#replicas = replicas;
     this.#telemetry = telemetry;
     this.#guards = guards;
     this.#callTimeoutMs = callTimeoutMs;
@@ -240,7 +253,10 @@ export class Pipeline {
       if (broken.length > 0) throw invalidArgument(broken);
       const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);
       known = { caller };
-      if (unreadable.length > 0) throw invalidArgument(unreadable);
+      const wrong = takesKey(endpoint, arrival)
+        ? unreadable
+        : unreadable.filter(({ field }) => field !== 'header idempotency-key');
+      if (wrong.length > 0) throw invalidArgument(wrong);
       this.#guards.limits.arrive(caller, endpoint);
       const access = this.#guards.authorization.of(caller);
       if (!endpoint.open) access.check(endpoint);
@@ -282,11 +298,13 @@ export class Pipeline {
       case 'leased':
         return this.#inLeased(inbound, endpoint, scope, request, run);
       case 'single-use':
-        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, endpoint, scope.requestId, request, run);
+        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, endpoint, scope.idempotencyKey, request, run);
         break;
       case 'none':
         if (endpoint.kind === 'write') throw refuse('TRANSACTION_REQUIRED', REQUIRED);
     }
+    const wanted = this.#replicas && endpoint.kind === 'read' ? wantedOf(inbound) : undefined;
+    if (wanted !== undefined) return this.#replicas!.read(wanted, inbound, run);
     return run(new AutoCommitSession(this.#database, inbound));
   }
 
@@ -310,15 +328,15 @@ export class Pipeline {
   async #inSingleUse(
     inbound: Inbound,
     { name, path, method, answering }: DriverEndpoint,
-    requestId: string | undefined,
+    idempotencyKey: string | undefined,
     request: Message,
     run: (db: Session) => Promise<Reply>,
   ): Promise<Reply> {
     const { input, output } = method;
-    if (requestId === undefined) {
+    if (idempotencyKey === undefined) {
       return answering ? inImplicit(this.#database, inbound, run) : inOwn(this.#database, READ_COMMITTED, inbound, run);
     }
-    const once = { caller: inbound.caller, requestId, method: name, hash: digest(path, input, request) };
+    const once = { caller: inbound.caller, idempotencyKey, method: name, hash: digest(path, input, request) };
     const bytes = await inOwn(this.#database, READ_COMMITTED, inbound, (db) =>
       runOnce(db, once, async () => replyBytes(output, await run(db))),
     );

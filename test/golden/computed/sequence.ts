@@ -128,7 +128,7 @@ const STEPS: Readonly<Record<string, Step>> = {
   insert_suggestion_provenance: ofWriter('insert_suggestion_provenance', () => null),
   enqueue_work: queue('enqueueEvaluationDbFallback', field('work_id')),
   claim_work: queue('claimWork', ({ fields }) => byId(fields.get('work') as readonly Row[], 'work_id')),
-  complete_work: queue('completeWork', field('found')),
+  complete_work: queue('completeWork', ({ fields }) => fields.get('rows_affected') === 1n),
   release_stalled_work: queue('releaseStalledWork', field('rows_affected')),
   suggest: ofMatcher('suggest', whole),
   approve_candidate: ofMatcher('approve_candidate', field('candidate')),
@@ -196,11 +196,17 @@ const fills =
   };
 
 const refused = { error: { sqlstate: '22P02' } };
+const STATUSES: readonly unknown[] = ['pending', 'approved', 'rejected', 'all', null, undefined];
 const NULLS = 'every operation: null where an argument has a default';
 const LISTS = ['dump_candidates', 'get_candidates', 'approve_candidate'];
 
 /** Every deliberate difference that sequences show. */
 export const SEQUENCE_DIFFERENCES: readonly Difference[] = [
+  {
+    line: 'every operation: a text outside a closed set',
+    applies: (op, { status }) => ['get_candidates', 'count_candidates'].includes(op) && !STATUSES.includes(status),
+    ours: () => ({ expected: refused }),
+  },
   {
     line: NULLS,
     applies: (op, { status }) => ['get_candidates', 'count_candidates'].includes(op) && status === null,
