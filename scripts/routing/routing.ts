@@ -11,7 +11,7 @@ import { mentionsOf } from './statement-tables.ts';
 type Text = Pick<Statement<unknown>, 'name' | 'text' | 'reads'>;
 
 /** Which nodes a statement is for. */
-type Nodes = 'its tenant' | 'any' | 'all' | 'one' | 'none';
+type Nodes = 'its tenant' | 'any' | 'all' | 'one' | 'none' | 'no table';
 
 interface Route {
   /** Name of the statement; of a list with filters, what all of them begin with. */
@@ -32,7 +32,8 @@ const routeOf = async ({ name, text, reads }: Text): Promise<Route> => {
   if (untied.length > 0) return route('none', `no tenant given for ${untied.join(', ')}`);
   if (at('tenant').length > 0) return route('its tenant');
   if (at('one node').length > 0) return route('one');
-  return route(reads || tables.length === 0 ? 'any' : 'all');
+  if (tables.length === 0) return route('no table');
+  return route(reads ? 'any' : 'all');
 };
 
 /** Where statements go. */
@@ -53,7 +54,8 @@ const backticked = (text: string): string => text.replace(/\b(?:policy|public|m1
 
 /** What `docs/scale.md` says of every table and statement, from `entities` and the statements of the program. */
 export const report = async (): Promise<string> => {
-  const groups = [...grouped(await routes(declaredStatements()))].sort(([a], [b]) => (a < b ? -1 : 1));
+  const found = (await routes(declaredStatements())).filter(({ to }) => to !== 'no table');
+  const groups = [...grouped(found)].sort(([a], [b]) => (a < b ? -1 : 1));
   const count = (to: Nodes): number => groups.filter(([, routes]) => routes.every((route) => route.to === to)).length;
   const some = groups.filter(([, routes]) => new Set(routes.map(({ to }) => to)).size > 1);
   const none = groups.filter(([, routes]) => routes.every(({ to }) => to === 'none'));
@@ -73,11 +75,14 @@ export const report = async (): Promise<string> => {
     ),
     '### Statements',
     rowsOf(
-      ['where a statement goes', `statements (of ${groups.length}; a list with optional filters counts once)`],
+      [
+        'where a statement goes',
+        `statements (of ${groups.length} on tables; a list with optional filters counts once)`,
+      ],
       [
         ['to the node of its tenant', String(count('its tenant'))],
         ['there, where the tenant is among the filters', String(some.length)],
-        ['to any node: a copy is read, or no table', String(count('any'))],
+        ['to any node: a copy is read', String(count('any'))],
         ['to all nodes: a copy is written', String(count('all'))],
         ['to the one node of the sidecar’s own', String(count('one'))],
         ['nowhere', String(none.length)],
