@@ -6,6 +6,12 @@ import { SECRET, SETTINGS, type Setting } from './settings.ts';
 export interface Config {
   /** PostgreSQL to use; undefined: the embedded one. */
   readonly databaseUrl: string | undefined;
+  /** Standbys that reads may run at. */
+  readonly replicaUrls: readonly string[];
+  /** Longest wait for one to replay what a read must see. */
+  readonly replicaWaitMs: number;
+  /** How far behind the primary one may be and still be read. */
+  readonly replicaMaxLagMs: number;
   /** How long a start waits for a database that is not there yet. */
   readonly databaseWaitMs: number;
   readonly dataDir: string;
@@ -48,6 +54,8 @@ export interface Config {
   /** How long a connection without a call stays open. */
   readonly connectionIdleMs: number;
   readonly maxMessageBytes: number;
+  /** Bytes that one response may have; infinite: any number. */
+  readonly maxResponseBytes: number;
   /** What the requests under way may hold together. */
   readonly maxRequestBytes: number;
   readonly reflection: boolean;

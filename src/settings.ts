@@ -51,6 +51,7 @@ export type Settings = { readonly [K in keyof Config]: Setting<Parsed<K>> };
 /** Settings whose text may hold a password or a key: no message repeats it. */
 export const SECRET: ReadonlySet<keyof Config> = new Set([
   'databaseUrl',
+  'replicaUrls',
   'redisUrl',
   'anthropicApiKey',
   'llmUrl',
@@ -69,6 +70,27 @@ const setting = <T>(
 /** All settings, in the order of `--help`. */
 export const SETTINGS: Settings = {
   databaseUrl: setting('DATABASE_URL', '', 'postgresql://…', 'PostgreSQL to use; empty: an embedded one', databaseUrl),
+  replicaUrls: setting(
+    'SIDECAR_REPLICA_URLS',
+    '',
+    'postgresql://…,…',
+    'standbys that reads may run at where their caller allows it; empty: none',
+    listOf((text) => databaseUrl(text)!),
+  ),
+  replicaWaitMs: setting(
+    'SIDECAR_REPLICA_WAIT',
+    '100ms',
+    'duration',
+    'longest wait for a standby to replay what a read must see, before the primary is asked',
+    duration,
+  ),
+  replicaMaxLagMs: setting(
+    'SIDECAR_REPLICA_MAX_LAG',
+    '10s',
+    'duration',
+    'how far behind the primary a standby may be and still be read',
+    duration,
+  ),
   databaseWaitMs: setting(
     'SIDECAR_DATABASE_WAIT',
     'off',
@@ -229,6 +251,13 @@ export const SETTINGS: Settings = {
     duration,
   ),
   maxMessageBytes: setting('SIDECAR_MAX_MESSAGE_BYTES', '4194304', 'bytes', 'largest request', wholeNumber(1024)),
+  maxResponseBytes: setting(
+    'SIDECAR_MAX_RESPONSE_BYTES',
+    '4194304',
+    'bytes | off',
+    'largest response, other than of a write; streams have none',
+    (text) => (text === 'off' ? (Number.POSITIVE_INFINITY as Count) : wholeNumber(1024)(text)),
+  ),
   maxRequestBytes: setting(
     'SIDECAR_MAX_REQUEST_BYTES',
     '67108864',

@@ -48,6 +48,12 @@ const files = (config: Config): Finding[] => {
   ];
 };
 
+/** What to do about a server that cannot be reached, and about one that is the wrong one. */
+const REACH = 'check address, user, password, TLS and firewall';
+const CORRECT = 'name a standby of it in SIDECAR_REPLICA_URLS, or leave it out';
+
+const IDENTITY = `select pg_is_in_recovery() as standby, (select system_identifier from pg_control_system()) as system`;
+
 const FACTS = `select current_setting('server_version_num')::int as version,
   pg_is_in_recovery() as standby,
   current_setting('default_transaction_read_only') = 'on' as readonly,
@@ -145,6 +151,26 @@ const tenants = async ({ authorizationFile }: Config, url: string): Promise<Find
   ];
 };
 
+/** Whether the replicas can be read and are of this database; what their tables and roles are comes with the replication. */
+const replicas = async ({ replicaUrls }: Config, url: string): Promise<Finding[]> => {
+  if (replicaUrls.length === 0) return [];
+  const identify = async (of: string): Promise<Readonly<Record<string, string>>> =>
+    withClient(of, async (client) => (await client.query(IDENTITY)).rows[0]);
+  const { system } = await identify(url);
+  const judge = async (replica: string): Promise<Finding> => {
+    const what = `the replica ${readTarget(replica).description}`;
+    try {
+      const found = await identify(replica);
+      if (found['system'] !== system) return lack(`${what} is of another database cluster`, CORRECT);
+      return found['standby'] === 't' ? ok(`${what} follows it`) : lack(`${what} is no standby`, CORRECT);
+    } catch (error) {
+      if (!(error instanceof UnreachableError)) throw error;
+      return lack(`the replica ${error.message}`, REACH);
+    }
+  };
+  return Promise.all(replicaUrls.map(judge));
+};
+
 /** `doctor`: what configuration and database lack for serving, each with what to do; changes nothing. */
 export const doctor = async (config: Config): Promise<number> => {
   const found = files(config);
@@ -152,10 +178,10 @@ export const doctor = async (config: Config): Promise<number> => {
   if (databaseUrl === undefined) found.push(note('DATABASE_URL is not set: an embedded database is used'));
   else {
     try {
-      found.push(...(await looked(config, databaseUrl)), ...(await tenants(config, databaseUrl)));
+      for (const look of [looked, tenants, replicas]) found.push(...(await look(config, databaseUrl)));
     } catch (error) {
       if (!(error instanceof UnreachableError)) throw error;
-      found.push(lack(error.message, 'check address, user, password, TLS and firewall'));
+      found.push(lack(error.message, REACH));
     }
   }
   for (const { level, what, remedy } of found) say(`${level.padEnd(5)} ${what}${remedy ? `; ${remedy}` : ''}`);

@@ -67,6 +67,7 @@ export const REASONS = {
   REQUEST_TOO_LARGE: tooMuch,
   REQUEST_TOO_COMPLEX: { ...tooMuch, metadata: ['limit'] },
   REQUEST_BYTES_EXHAUSTED: busy,
+  RESPONSE_TOO_LARGE: { ...tooMuch, metadata: ['limit', 'streaming_rpc'] },
   REQUEST_TIMEOUT: late,
   UNAUTHENTICATED: { code: Code.UNAUTHENTICATED },
   NOT_ALLOWED: { code: Code.PERMISSION_DENIED, metadata: ['identity', 'method', 'needed'] },

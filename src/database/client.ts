@@ -83,10 +83,8 @@ interface Internals {
 const internals = (client: pg.Client): Internals => client as unknown as Internals;
 
 /** Asks whether the server has TLS, on a connection of its own: `pg` itself can only insist or do without. */
-const offersTls = ({ host, port }: pg.ClientConfig, ms: number): Promise<boolean> =>
+const offersTls = (socket: Socket): Promise<boolean> =>
   new Promise((resolve, reject) => {
-    const socket = connectTcp({ host: host!, port: port! });
-    socket.setTimeout(ms, () => socket.destroy(new Error('the database does not answer')));
     socket.once('error', reject);
     socket.once('connect', () => socket.write(Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])));
     socket.once('data', (answer) => {
@@ -126,6 +124,7 @@ export class Client extends pg.Client {
   #pooler: Pooler = 'none';
   #statementTimeoutMs = 0;
   #wire: Wire | undefined;
+  #asking: Socket | undefined;
 
   /** When it was begun, by the clock of `performance.now()`. */
   readonly bornAt = performance.now();
@@ -196,6 +195,7 @@ export class Client extends pg.Client {
   /** Ends it at once, whatever it does and whether or not the server hears of it. */
   destroy(reason: Error): void {
     this.#lose(reason);
+    this.#asking?.destroy(reason);
     this.connection.stream.destroy();
   }
 
@@ -217,9 +217,10 @@ export class Client extends pg.Client {
   }
 
   async #open(): Promise<void> {
-    const { target, connectMs } = this.#options;
-    const { mode, options } = target.tls;
-    const wanted = mode === 'always' || (mode === 'prefer' && (await offersTls(target.config, connectMs)));
+    const { config, tls } = this.#options.target;
+    const { mode, options } = tls;
+    if (mode === 'prefer') this.#asking = connectTcp({ host: config.host!, port: config.port! });
+    const wanted = mode === 'always' || (this.#asking !== undefined && (await offersTls(this.#asking)));
     if (this.#lost) throw this.#lost;
     this.#tls = wanted ? options : false;
     internals(this).ssl = this.#tls;
@@ -246,7 +247,7 @@ export class Client extends pg.Client {
       await this.#row(`select ${calls.join(', ')}`);
     }
     const [timeout, ...found] = (await this.#row(
-      `select (select setting from pg_settings where name = 'statement_timeout'), ${required
+      `select (extract(epoch from current_setting('statement_timeout')::interval) * 1000)::int8, ${required
         .map(([name]) => `current_setting('${name}')`)
         .join(', ')}`,
     )) as string[];

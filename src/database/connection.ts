@@ -2,12 +2,13 @@ import pg from 'pg';
 import { RpcError } from '../contract/errors.ts';
 import type { Client } from './client.ts';
 import { CANCEL_MS } from './client.ts';
+import { MARK } from './mark.ts';
 import type { DatabaseObserver } from './observer.ts';
 import type { Overdue } from './overdue.ts';
 import type { Signal } from './signal.ts';
 import { commitUnknown, databaseError, databaseUnavailable, statementTimeout } from './sqlstate.ts';
-import { type Param, type Row, type Statement, statement } from './statement.ts';
-import { type Portal, Prepared, type Sink, type Step } from './step.ts';
+import { firstText, type Param, type Row, type Statement, statement } from './statement.ts';
+import { type Portal, Prepared, type Queried, type Sink, type Step } from './step.ts';
 import { BIND, type Bound, bindText } from './tenants.ts';
 import { asRow, NO_ROWS, TextRows } from './text-rows.ts';
 import type { Done, Outcome } from './wire.ts';
@@ -46,6 +47,8 @@ export interface Shared {
   readonly statementMs: number;
   /** Longest wait for a lock, milliseconds, where it cannot be set for the session. */
   readonly lockMs: number | undefined;
+  /** True where commits are to tell where the log of the database stood after them. */
+  readonly marks: boolean;
   /** Statements under way, and when they have taken too long. */
   readonly overdue: Overdue;
   /** Who watches; undefined: nobody. */
@@ -96,6 +99,9 @@ export class Connection {
   /** True when the server has said that it had not begun with the write that it was asked for. */
   untouched = false;
 
+  /** Where the log of the database stood after its last commit; undefined where nobody asks, or it could not be told. */
+  mark: string | undefined;
+
   /** True when it has been lent before, so that its backend may have died since without anybody noticing. */
   readonly reused: boolean;
 
@@ -132,16 +138,23 @@ export class Connection {
     return this.#group(statement, [this.#step(statement, params, sink)], signal);
   }
 
-  /** As {@link Connection.run}, outside any transaction, for a caller who sees the rows of some tenants alone. */
-  async runBound(
-    bound: Bound,
+  /**
+   * As {@link Connection.run}, outside any transaction, for a caller who sees the rows of some tenants alone, or behind
+   * another statement in the same round trip, whose sink keeps it from bringing anything by throwing.
+   */
+  async runAfter(
+    { bound, first }: { readonly bound: Bound | undefined; readonly first?: Queried | undefined },
     statement: Statement<unknown>,
     params: readonly Param[],
     sink: Sink,
     signal?: Signal,
   ): Promise<number> {
     this.#bound = bound;
-    const steps = [this.#step(BIND, [bound], NO_ROWS), this.#step(statement, params, sink)];
+    const steps = [
+      ...(first ? [this.#step(first.statement, first.params, first.sink)] : []),
+      ...(bound === undefined ? [] : [this.#step(BIND, [bound], NO_ROWS)]),
+      this.#step(statement, params, sink),
+    ];
     return this.#group(statement, steps, signal);
   }
 
@@ -207,12 +220,28 @@ export class Connection {
   ): Promise<number> {
     this.#bound = bound;
     const steps = [...this.#bounds(), this.#step(statement, params, sink)];
-    return this.#group(statement, steps, signal, (done) => (error, found, begun) => {
+    const running = this.#group(statement, steps, signal, (done) => (error, found, begun) => {
       // A server that ends a backend says so instead of the command's completion: then it has rolled back.
       const isKnown = error instanceof pg.DatabaseError && found.length < steps.length;
       this.untouched = this.lost && isKnown && !begun;
       done(error && this.lost && !isKnown ? commitUnknown(error) : error, found, begun);
     });
+    return this.#shared.marks ? this.#marked(running) : running;
+  }
+
+  /** Asks in the same round trip where the log stands after that commit; not to know it does no harm. */
+  async #marked<T>(committing: Promise<T>): Promise<T> {
+    const sink = new TextRows(firstText);
+    const steps = [this.#step(MARK, [], sink)];
+    const told = this.#asked(MARK, undefined, true, (done) => this.#client.wire.run(steps, done), TIDY_MS).then(
+      () => sink.rows[0],
+      () => undefined,
+    );
+    try {
+      return await committing;
+    } finally {
+      this.mark = await told;
+    }
   }
 
   /**
@@ -308,7 +337,8 @@ export class Connection {
    * @returns whether it is committed (a failed transaction is rolled back instead), and the rows of the evidence.
    */
   async commit(evidence?: string): Promise<{ committed: boolean; evidence: readonly Row[] }> {
-    const results = await this.commands(evidence ? `${evidence}; commit` : 'commit');
+    const running = this.commands(evidence ? `${evidence}; commit` : 'commit');
+    const results = await (this.#shared.marks ? this.#marked(running) : running);
     this.#mode = undefined;
     return { committed: results.at(-1)!.tag === 'COMMIT', evidence: evidence ? results[0]!.rows : [] };
   }

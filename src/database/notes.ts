@@ -3,10 +3,11 @@ import type { Notes } from './statement.ts';
 /** Places that a call names; the others are counted. A header has to hold them. */
 const NAMED = 10;
 
-/** The stored values of a call that were not carried exactly, in a form that fits a header and a line of the log. */
+/** What an answer says beside itself: its stored values that were not carried exactly, in a form that fits a header and a line of the log; and a mark. */
 export class CallNotes implements Notes {
   readonly #named: string[] = [];
   #count = 0;
+  mark: string | undefined;
 
   add(place: string, how: string): void {
     this.#count += 1;

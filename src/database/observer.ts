@@ -4,7 +4,7 @@ import type { Statement } from './statement.ts';
 export type Ended = (error?: unknown) => void;
 
 /** Why something is run a second time without its caller having to ask. */
-export type Again = 'connection_lost' | 'stale_plan' | 'conflict';
+export type Again = 'connection_lost' | 'stale_plan' | 'conflict' | 'replica';
 
 /** Watches over what is asked of PostgreSQL. Where nobody watches there is none. */
 export interface DatabaseObserver {
@@ -14,6 +14,13 @@ export interface DatabaseObserver {
   waiting(lane: string): Ended;
   /** Something is run again. */
   again(why: Again): void;
+}
+
+/** A replica as it is now. */
+export interface ReplicaState {
+  readonly lane: LaneState;
+  /** Whether it is read. */
+  readonly usable: boolean;
 }
 
 /** What a lane holds and who waits for it, as it is now. */

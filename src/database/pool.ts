@@ -37,6 +37,8 @@ export interface DatabaseOptions {
   readonly lockMs: number;
   readonly pooler: ClientOptions['pooler'];
   readonly observer?: DatabaseObserver | undefined;
+  /** True where commits are to tell where the log of the database stood after them. */
+  readonly marks?: boolean;
 }
 
 const RESERVE: LaneOptions = { max: 3, queue: 1000, waitMs: 5_000 };
@@ -47,21 +49,25 @@ const LOOK_MS = 50;
 /** Of ten connections for calls, those that writes leave to reads. */
 const READ_SHARE = 0.3;
 
+/** What the connections to one server have in common. */
+export const sharedFor = ({ lockMs, statementMs, observer, marks = false }: DatabaseOptions): Shared => ({
+  generation: 0,
+  prepared: new Map(),
+  bound: new Map(),
+  named: true,
+  forgotAt: Number.NEGATIVE_INFINITY,
+  trustedSince: 0,
+  statementMs,
+  lockMs,
+  marks,
+  overdue: new Overdue(LOOK_MS),
+  observer,
+});
+
 /** Opens the lanes; connections are made when they are first needed. */
 export const openDatabase = (target: Target, options: DatabaseOptions): Database => {
-  const { lockMs, statementMs, pooler, observer } = options;
-  const shared: Shared = {
-    generation: 0,
-    prepared: new Map(),
-    bound: new Map(),
-    named: true,
-    forgotAt: Number.NEGATIVE_INFINITY,
-    trustedSince: 0,
-    statementMs,
-    lockMs,
-    overdue: new Overdue(LOOK_MS),
-    observer,
-  };
+  const { lockMs, pooler, observer } = options;
+  const shared = sharedFor(options);
   const client = { target, pooler, lockMs };
   const reserve = new Lane('reserve', client, shared, RESERVE);
   const calls = new Lane('call', client, shared, options.calls);

@@ -143,7 +143,7 @@ export class AutoCommitSession extends Statements {
       const running =
         bound === undefined
           ? connection.run(statement, params, taken, signal)
-          : connection.runBound(bound, statement, params, taken, signal);
+          : connection.runAfter({ bound }, statement, params, taken, signal);
       return { sink: taken, count: BigInt(await running) };
     });
     this.rowCount += collected.count;

@@ -9,10 +9,12 @@ export type Row = readonly Cell[];
 /** A bound parameter. Timestamps and documents are bound as text (`timestampToText`, `jsonText`). */
 export type Param = string | number | bigint | boolean | null | undefined | Uint8Array | readonly (string | number)[];
 
-/** Takes note of stored values that were not carried exactly. */
+/** Takes note of stored values that were not carried exactly, and of what else an answer says beside itself. */
 export interface Notes {
   /** @param place `schema.table.column[key]`, or without a key where the row has none. */
   add(place: string, how: string): void;
+  /** Where the log of the database stood when what the call wrote had been committed, where that is of use to anybody. */
+  mark?: string | undefined;
 }
 
 /** What a row becomes. */
@@ -67,7 +69,10 @@ export interface Query<T> {
   readonly params: readonly Param[];
 }
 
-const names = new Set<string>();
+const declarations = new Map<string, Statement<unknown>>();
+
+/** Every statement of the modules that have been loaded. */
+export const declaredStatements = (): Statement<unknown>[] => [...declarations.values()];
 
 /** A prepared name has 63 characters; some are for its generation. */
 const NAME_LENGTH = 56;
@@ -88,8 +93,7 @@ export function statement<T>(
   reading: Reading<T | Row> | RowMap<T | Row> = (row) => row,
 ): Statement<T | Row> {
   if (name.length > NAME_LENGTH) throw new Error(`statement name too long: ${name}`);
-  if (names.has(name)) throw new Error(`two statements are called ${name}`);
-  names.add(name);
+  if (declarations.has(name)) throw new Error(`two statements are called ${name}`);
   const { map, encoder = undefined } = typeof reading === 'function' ? { map: reading } : reading;
   const declared: Statement<T | Row> = {
     name,
@@ -99,5 +103,6 @@ export function statement<T>(
     encoder,
     with: (...params) => ({ statement: declared, params }),
   };
+  declarations.set(name, declared as Statement<unknown>);
   return declared;
 }

@@ -1,5 +1,5 @@
 import { parse } from './messages.ts';
-import type { Param } from './statement.ts';
+import type { Param, Statement } from './statement.ts';
 
 /** PostgreSQL's type numbers of the columns of a result. */
 export type Types = readonly number[];
@@ -42,6 +42,13 @@ export interface Step {
   readonly params: readonly Param[];
   readonly sink: Sink;
   readonly portal?: Portal;
+}
+
+/** A statement, its parameters, and what takes its rows. */
+export interface Queried {
+  readonly statement: Statement<unknown>;
+  readonly params: readonly Param[];
+  readonly sink: Sink;
 }
 
 /** A portal that outlives its beginning. */

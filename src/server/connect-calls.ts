@@ -13,7 +13,7 @@ import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
 import { decodeBinary, decodeJson, malformed } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { ReadHeaders } from './headers.ts';
-import { type Admitted, type Arrival, INEXACT, type Inbound, type Pipeline, type Reply } from './pipeline.ts';
+import { type Admitted, type Arrival, type Inbound, type Pipeline, type Reply, trailersOf } from './pipeline.ts';
 import { isJsonQuery } from './query.ts';
 import { errorDetails, wellFormed } from './status.ts';
 
@@ -41,12 +41,14 @@ const receive = (pipeline: Pipeline, context: HandlerContext): { inbound: Inboun
   const end = new CallEnd(context.timeoutMs(), pipeline.longest(call.admitted!.endpoint));
   if (context.signal.aborted) end.leave();
   else context.signal.addEventListener('abort', () => end.leave(), { once: true });
-  const notes = new CallNotes();
+  const { watched } = call;
+  const size = pipeline.sizeOf(call.admitted!.endpoint);
+  const inbound = { ...call.admitted!, watched, signal: end, notes: new CallNotes(), size, encoded: false };
   const done = (): void => {
-    if (notes.text !== undefined) context.responseTrailer.set(INEXACT, notes.text);
+    for (const [name, value] of trailersOf(inbound)) context.responseTrailer.set(name, value);
     end.done();
   };
-  return { inbound: { ...call.admitted!, watched: call.watched, signal: end, notes, encoded: false }, end, done };
+  return { inbound, end, done };
 };
 
 /** What a request that the library cannot read is refused with. */

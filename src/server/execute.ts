@@ -56,10 +56,16 @@ export const MAX_ATTEMPTS = 10;
 /** Bound of `operations`. */
 export const MAX_OPERATIONS = 1_000;
 
+/** `attempts` in a response. */
+const ATTEMPTS_BYTES = 2;
+
 /** Operations sent before the first of them is answered. */
 const MOST_UNDER_WAY = 100;
 
 const read = (bytes: Uint8Array): ExecuteResponse => fromBinary(ExecuteResponseSchema, bytes);
+
+/** What a message of so many bytes takes as an element of a list: with its tag and its length. */
+const fieldBytes = (bytes: number): number => 2 + Math.floor(Math.log2(Math.max(bytes, 1)) / 7) + bytes;
 
 const unexpected = (expected: bigint, found: bigint): RpcError =>
   refuse('UNEXPECTED_ROW_COUNT', `${expected} rows were expected, ${found} found`, {
@@ -105,7 +111,12 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
     if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
       throw unexpected(operation.expectedRows, rows);
     }
-    return create(OperationResultSchema, { rows, response: { case: result, value } as OperationResult['response'] });
+    const made = create(OperationResultSchema, {
+      rows,
+      response: { case: result, value } as OperationResult['response'],
+    });
+    call.size.take(fieldBytes(toBinary(OperationResultSchema, made).length));
+    return made;
   };
 
   /** Operations of one statement need no other's answer, and are on their way together. */
@@ -164,6 +175,8 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
     const attempts = request.maxAttempts ?? 1;
     for (let attempt = 1; ; attempt += 1) {
       call.notes.clear();
+      call.size.clear();
+      call.size.take(ATTEMPTS_BYTES);
       const run = async (db: Session): Promise<ExecuteResponse> =>
         create(ExecuteResponseSchema, { results: await runAll(db, operations, call), attempts: attempt });
       try {

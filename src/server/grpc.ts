@@ -27,11 +27,11 @@ import type { Listener, ListenerOptions } from './listener.ts';
 import {
   type Admitted,
   type Arrival,
-  INEXACT,
   type Inbound,
   type Pipeline,
   type Reply,
   replyBytes,
+  trailersOf,
 } from './pipeline.ts';
 import { statusBytes, wellFormed } from './status.ts';
 import { securing } from './tls.ts';
@@ -39,10 +39,11 @@ import { securing } from './tls.ts';
 type AnyCall = ServerUnaryCall<Buffer, Reply> | ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>;
 
 /** What an answer or a stream ends with. */
-const trailerOf = ({ notes }: Inbound): Metadata | undefined => {
-  if (notes.text === undefined) return undefined;
+const trailerOf = (inbound: Inbound): Metadata | undefined => {
+  const trailers = trailersOf(inbound);
+  if (trailers.length === 0) return undefined;
   const metadata = new Metadata();
-  metadata.set(INEXACT, notes.text);
+  for (const [name, value] of trailers) metadata.set(name, value);
   return metadata;
 };
 
@@ -58,7 +59,8 @@ const remainingMs = (deadline: Date | number): number =>
 const receive = (pipeline: Pipeline, admitted: Admitted, call: AnyCall): { inbound: Inbound; end: CallEnd } => {
   const end = new CallEnd(remainingMs(call.getDeadline()), pipeline.longest(admitted.endpoint));
   (call as EventEmitter).on('cancelled', () => end.leave());
-  return { inbound: { ...admitted, watched: true, signal: end, notes: new CallNotes(), encoded: true }, end };
+  const size = pipeline.sizeOf(admitted.endpoint);
+  return { inbound: { ...admitted, watched: true, signal: end, notes: new CallNotes(), size, encoded: true }, end };
 };
 
 const unaryHandler =

@@ -2,6 +2,8 @@ import { createHash } from 'node:crypto';
 import { type DescField, type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
 import { type FieldViolation, invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import { canonicalUuid, uuid } from '../contract/rules.ts';
+import { readMark } from '../database/mark.ts';
+import type { Wanted } from '../database/replicas.ts';
 
 /** Value of the `transaction` header that makes a call its own transaction. */
 export const SINGLE_USE = 'single-use';
@@ -16,6 +18,7 @@ export const DECISIVE: ReadonlySet<string> = new Set([
   'transaction',
   'transaction-sequence',
   'idempotency-key',
+  'consistency',
   'grpc-timeout',
   'connect-timeout-ms',
 ]);
@@ -49,6 +52,8 @@ const VISIBLE = /^[!-~](?:[ -~]*[!-~])?$/;
 const GRPC_TIMEOUT = /^\d{1,8}[HMSmun]$/;
 const CONNECT_TIMEOUT = /^\d{1,10}$/;
 
+const LEVELS: ReadonlySet<string> = new Set(['strong', 'eventual']);
+
 const headerProblem = (name: string, values: ReadonlySet<string>): string | undefined => {
   if (values.size > 1) return 'has several values';
   const [value = ''] = values;
@@ -56,6 +61,9 @@ const headerProblem = (name: string, values: ReadonlySet<string>): string | unde
   if (name === 'authorization' && value === '') return undefined;
   if (!VISIBLE.test(value)) return 'must be visible ASCII without blanks at its ends';
   if (name === 'grpc-timeout' && !GRPC_TIMEOUT.test(value)) return 'must be up to 8 digits and one of H, M, S, m, u, n';
+  if (name === 'consistency' && !LEVELS.has(value) && !readMark(value)) {
+    return 'must be `strong`, `eventual` or a consistency token';
+  }
   if (name === 'connect-timeout-ms' && !CONNECT_TIMEOUT.test(value)) return 'must be up to 10 digits';
   return undefined;
 };
@@ -119,6 +127,13 @@ export const settleHeaders = (headers: Record<string, unknown>, { header }: Head
   }
   const connect = header('connect-timeout-ms');
   if (connect && Number(connect) > LONGEST_S * 1_000) headers['connect-timeout-ms'] = `${LONGEST_S}000`;
+};
+
+/** What a read outside transactions has to see, where it need not be asked of the primary; undefined: everything. */
+export const wantedOf = ({ header }: Headers): Wanted | undefined => {
+  const consistency = header('consistency');
+  if (consistency === undefined || consistency === 'strong') return undefined;
+  return consistency === 'eventual' ? consistency : readMark(consistency);
 };
 
 /** `idempotency-key` of a call, a UUID in canonical form, if it has one; quotes around it are those of a structured field. */

@@ -4,7 +4,7 @@ import { isIP } from 'node:net';
 import { cors } from '@connectrpc/connect';
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { DECISIVE } from './headers.ts';
-import { INEXACT } from './pipeline.ts';
+import { CONSISTENCY_TOKEN, INEXACT } from './pipeline.ts';
 
 /** Whom the HTTP port answers. */
 export interface WebRules {
@@ -25,7 +25,10 @@ const distinct = (names: Iterable<string>): string =>
 const ALLOWED_METHODS = cors.allowedMethods.join(', ');
 const ALLOWED_HEADERS = distinct([...cors.allowedHeaders, ...DECISIVE, 'traceparent', 'tracestate']);
 /** Connect sends the trailers of an answer that is no stream as headers with a prefix. */
-const EXPOSED_HEADERS = distinct([...cors.exposedHeaders, INEXACT, `trailer-${INEXACT}`]);
+const EXPOSED_HEADERS = distinct([
+  ...cors.exposedHeaders,
+  ...[INEXACT, CONSISTENCY_TOKEN].flatMap((name) => [name, `trailer-${name}`]),
+]);
 /** Characters that are told of a name that is refused. */
 const TOLD = 128;
 /** What a browser says of the site that asks where it is a person's own address bar, or this server. */

@@ -1,8 +1,10 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
+import { ResponseSize } from '../contract/response-size.ts';
 import type { CallNotes } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
+import type { Replicas } from '../database/replicas.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
@@ -16,7 +18,7 @@ import { type CallLog, logCall } from './call-log.ts';
 import type { ClientCertificate } from './certificate.ts';
 import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
-import { digest, type Headers, type ReadHeaders, type TraceHeaders } from './headers.ts';
+import { digest, type Headers, type ReadHeaders, type TraceHeaders, wantedOf } from './headers.ts';
 import type { Identity } from './identity.ts';
 import { readScope, type Scope, takesKey } from './scope.ts';
 
@@ -50,8 +52,10 @@ export interface Inbound extends Admitted {
   readonly watched: boolean;
   /** Fires with an RpcError when the call's deadline passes or the caller goes away. */
   readonly signal: Signal;
-  /** Stored values of the answer that were not carried exactly; the listener sends them as {@link INEXACT}. */
+  /** What the answer says beside itself; the listener sends it as {@link trailersOf} has it. */
   readonly notes: CallNotes;
+  /** How large its one response may be, as {@link Pipeline.sizeOf} has it. */
+  readonly size: ResponseSize;
   /** Whether the listener takes responses as bytes where rows can be made into them directly. */
   readonly encoded: boolean;
 }
@@ -63,8 +67,25 @@ export type Reply = Message | Buffer;
 export const replyBytes = (output: DescMessage, response: Reply): Uint8Array =>
   Buffer.isBuffer(response) ? response : toBinary(output, response);
 
+/** A response that is not too large; as bytes, which the measuring has made, where the listener takes them. */
+const measured = ({ endpoint, size, encoded }: Inbound, response: Reply): Reply => {
+  if (size.limit === Number.POSITIVE_INFINITY) return response;
+  const { buffer, byteOffset, byteLength } = replyBytes(endpoint.method.output, response);
+  size.hold(byteLength);
+  return encoded ? Buffer.from(buffer, byteOffset, byteLength) : response;
+};
+
 /** Trailer that names them. */
 export const INEXACT = 'inexact-values';
+
+/** Trailer of what has been committed: the `consistency` of reads that must see it. */
+export const CONSISTENCY_TOKEN = 'consistency-token';
+
+/** What an answer or a stream ends with beside its status. */
+export const trailersOf = ({ notes: { text, mark } }: Inbound): [name: string, value: string][] => [
+  ...(text === undefined ? [] : [[INEXACT, text] as [string, string]]),
+  ...(mark === undefined ? [] : [[CONSISTENCY_TOKEN, mark] as [string, string]]),
+];
 
 /** What a write is told that says nothing of a transaction. */
 const REQUIRED = 'a write needs a `transaction` header: the id of an open transaction, or `single-use`';
@@ -92,27 +113,35 @@ const transactionOf = (message: Message): string | undefined => {
 /** The one way through: identity, validation, transaction, handler, errors, log. */
 export class Pipeline {
   readonly #database: Database;
+  readonly #replicas: Replicas | undefined;
   readonly #transactions: TransactionRegistry;
   readonly #identity: Identity;
   readonly #log: CallLog;
   readonly #telemetry: Telemetry | undefined;
   readonly #callTimeoutMs: number;
+  readonly #maxResponseBytes: number;
   readonly #guards: Guards;
   #isOpen = false;
 
-  /** @param callTimeoutMs how long a call with one response may take that has no deadline. */
+  /**
+   * @param callTimeoutMs how long a call with one response may take that has no deadline.
+   * @param maxResponseBytes how many bytes that response may have.
+   */
   constructor(
     database: Database,
     transactions: TransactionRegistry,
     identity: Identity,
     log: CallLog,
-    callTimeoutMs: number,
+    { callTimeoutMs, maxResponseBytes }: { readonly callTimeoutMs: number; readonly maxResponseBytes: number },
     guards: Guards,
     telemetry: Telemetry | undefined,
+    replicas: Replicas | undefined,
   ) {
+    this.#replicas = replicas;
     this.#telemetry = telemetry;
     this.#guards = guards;
     this.#callTimeoutMs = callTimeoutMs;
+    this.#maxResponseBytes = maxResponseBytes;
     this.#database = database;
     this.#transactions = transactions;
     this.#identity = identity;
@@ -127,6 +156,11 @@ export class Pipeline {
   /** How long a call may take whose caller sets no deadline, milliseconds. A stream lasts as long as its lease. */
   longest({ method }: Endpoint): number {
     return method.methodKind === 'unary' ? this.#callTimeoutMs : Number.POSITIVE_INFINITY;
+  }
+
+  /** How large the one response of a call may be. What a write has done is not undone by keeping its answer back. */
+  sizeOf({ method, kind }: Endpoint): ResponseSize {
+    return new ResponseSize(method, kind === 'write' ? Number.POSITIVE_INFINITY : this.#maxResponseBytes);
   }
 
   /** Runs a call with one response. */
@@ -257,7 +291,7 @@ export class Pipeline {
     const run = async (db: Session): Promise<Reply> => {
       const { response, count } = await answered(endpoint, db, request, inbound, inbound.encoded);
       entry.rows = rowsOf(response, count);
-      return response;
+      return measured(inbound, response);
     };
     const scope = readScope(inbound);
     switch (scope.kind) {
@@ -269,6 +303,8 @@ export class Pipeline {
       case 'none':
         if (endpoint.kind === 'write') throw refuse('TRANSACTION_REQUIRED', REQUIRED);
     }
+    const wanted = this.#replicas && endpoint.kind === 'read' ? wantedOf(inbound) : undefined;
+    if (wanted !== undefined) return this.#replicas!.read(wanted, inbound, run);
     return run(new AutoCommitSession(this.#database, inbound));
   }
 

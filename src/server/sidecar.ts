@@ -2,9 +2,10 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import { openDatabase } from '../database/pool.ts';
+import { type Database, type DatabaseOptions, openDatabase } from '../database/pool.ts';
+import { Replicas } from '../database/replicas.ts';
 import { problemOf } from '../database/sqlstate.ts';
-import { readTarget } from '../database/target.ts';
+import { readTarget, type Target } from '../database/target.ts';
 import { drivers as driversFor } from '../drivers/drivers.ts';
 import { Health } from '../gen/grpc/health/v1/health_pb.ts';
 import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
@@ -62,6 +63,26 @@ const unused = async (open: () => number, deadline: number): Promise<void> => {
   }
 };
 
+const targetOf = (url: string, log: Logger): Target =>
+  readTarget(url, (problem) => {
+    log.warn({ problem }, 'TLS files of the database not usable, those read before stay in use');
+  });
+
+const openReplicas = (config: Config, database: Database, options: DatabaseOptions, log: Logger): Replicas =>
+  new Replicas(
+    database,
+    config.replicaUrls.map((url) => targetOf(url, log)),
+    {
+      ...options,
+      waitMs: config.replicaWaitMs,
+      maxLagMs: config.replicaMaxLagMs,
+      report: (replica, problem, cause) => {
+        if (problem === undefined) log.info({ replica }, 'a replica is read from now on');
+        else log.warn({ replica, problem, ...(cause === undefined ? {} : { cause }) }, 'a replica is left out');
+      },
+    },
+  );
+
 /**
  * Listens, and serves all drivers on both listeners as soon as the database is ready.
  *
@@ -92,17 +113,18 @@ export const startServer = async (
     : listenerIdentity;
   const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
   const certificates = cert && key ? new Certificates({ cert, key, clientCa }, log) : undefined;
-  const target = readTarget(url, (problem) => {
-    log.warn({ problem }, 'TLS files of the database not usable, those read before stay in use');
-  });
-  const database = openDatabase(target, {
+  const target = targetOf(url, log);
+  const options = {
     pooler: config.pooler,
     observer: telemetry,
     statementMs: config.callTimeoutMs,
     lockMs: config.lockTimeoutMs,
     calls: { max: config.poolMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
     transactions: { max: config.transactionsMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
-  });
+    marks: config.replicaUrls.length > 0,
+  };
+  const database = openDatabase(target, options);
+  const replicas = config.replicaUrls.length > 0 ? openReplicas(config, database, options, log) : undefined;
   const closing = new AbortController();
   const listeners: { close(graceMs: number): Promise<void> }[] = [];
   const providers = createProviders(config, (layer, problem) => {
@@ -156,11 +178,12 @@ export const startServer = async (
     };
     telemetry?.look(() => ({
       lanes: [database.calls.state, database.transactions.state, database.reserve.state],
+      replicas: replicas?.states ?? [],
       writesWaiting: database.writes.pending,
       transactions: transactions.list(),
     }));
     const calls = { log, sample: config.logSample };
-    const pipeline = new Pipeline(database, transactions, identity, calls, config.callTimeoutMs, guards, telemetry);
+    const pipeline = new Pipeline(database, transactions, identity, calls, config, guards, telemetry, replicas);
     const { maxMessageBytes, maxRequestBytes, socketMode } = config;
     const shared = {
       maxMessageBytes,
@@ -222,7 +245,11 @@ export const startServer = async (
         guards?.authorization.close();
         certificates?.close();
         providers.close();
-        await Promise.all([database.end(LAST_COMMANDS_MS), audit.close(LAST_COMMANDS_MS)]);
+        await Promise.all([
+          database.end(LAST_COMMANDS_MS),
+          replicas?.end(LAST_COMMANDS_MS),
+          audit.close(LAST_COMMANDS_MS),
+        ]);
       },
     };
   } catch (error) {
@@ -232,7 +259,7 @@ export const startServer = async (
     guards?.authorization.close();
     certificates?.close();
     providers.close();
-    await database.end(LAST_COMMANDS_MS);
+    await Promise.all([database.end(LAST_COMMANDS_MS), replicas?.end(LAST_COMMANDS_MS)]);
     throw error;
   }
 };

@@ -186,7 +186,7 @@ export const transactionEndpoints = (
     },
     commit: {
       handle: async (request: CommitRequest, call) => {
-        await find(request, call).commit(call.signal);
+        await find(request, call).commit(call);
         return { committedAt: timestampFromMs(Date.now()) };
       },
     },

@@ -53,25 +53,27 @@ export const observeDatabase = (meter: Meter, looking: () => Look): void => {
   const count = gauge('db.client.connection.count', 'Connections of a lane, by state', '{connection}');
   const max = gauge('db.client.connection.max', 'Most connections of a lane', '{connection}');
   const pending = gauge('db.client.connection.pending_requests', 'Calls that wait for a connection', '{request}');
+  const read = gauge('policy_sidecar.replica.read', 'Replicas: 1 where reads run there, 0 where it is left out', '1');
   const open = gauge('policy_sidecar.transaction.open', 'Open transactions', '{transaction}');
   const queued = gauge('policy_sidecar.queue.depth', 'Calls that wait for their turn, by queue', '{call}');
   meter.addBatchObservableCallback(
     (result) => {
-      const { lanes, writesWaiting, transactions } = looking();
-      for (const lane of lanes) {
+      const { lanes, replicas, writesWaiting, transactions } = looking();
+      for (const lane of [...lanes, ...replicas.map((replica) => replica.lane)]) {
         const of = { [POOL]: lane.name };
         result.observe(count, lane.used, { ...of, 'db.client.connection.state': 'used' });
         result.observe(count, lane.idle, { ...of, 'db.client.connection.state': 'idle' });
         result.observe(max, lane.max, of);
         result.observe(pending, lane.pending, of);
       }
+      for (const { lane, usable } of replicas) result.observe(read, usable ? 1 : 0, { [POOL]: lane.name });
       result.observe(open, transactions.length);
       result.observe(queued, writesWaiting, { queue: 'write' });
       let inside = 0;
       for (const { waiting } of transactions) inside += waiting;
       result.observe(queued, inside, { queue: 'transaction' });
     },
-    [count, max, pending, open, queued],
+    [count, max, pending, read, open, queued],
   );
 };
 

@@ -1,5 +1,5 @@
 import type { RpcError } from '../contract/errors.ts';
-import type { DatabaseObserver, LaneState } from '../database/observer.ts';
+import type { DatabaseObserver, LaneState, ReplicaState } from '../database/observer.ts';
 
 /** A call as it is told of: its method and where it comes from, and nothing of who calls. */
 export interface Arrived {
@@ -23,6 +23,8 @@ export interface SeenCall {
 /** What is looked at when numbers are collected. */
 export interface Look {
   readonly lanes: readonly LaneState[];
+  /** The lanes of replicas, and whether reads run there. */
+  readonly replicas: readonly ReplicaState[];
   /** Single-use writes that wait for their turn. */
   readonly writesWaiting: number;
   /** The open transactions, and the calls that wait inside each. */

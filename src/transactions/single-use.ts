@@ -62,6 +62,7 @@ class LateSession extends Statements {
     try {
       const { committed } = await connection.commit();
       if (!committed) throw abortedError();
+      this.call.notes.mark = connection.mark;
     } catch (error) {
       throw connection.lost ? commitUnknown(error) : error;
     } finally {
@@ -145,7 +146,10 @@ class ImplicitSession extends Statements {
     try {
       const collected = await this.#database.calls.useOnce(signal, async (connection) => {
         const taken = sink();
-        return { sink: taken, count: BigInt(await connection.runAlone(statement, params, taken, signal, bound)) };
+        const running = connection.runAlone(statement, params, taken, signal, bound);
+        const count = BigInt(await running);
+        this.call.notes.mark = connection.mark;
+        return { sink: taken, count };
       });
       this.rowCount += collected.count;
       return collected;

@@ -349,9 +349,9 @@ export class Transaction {
    * Commits. Answers only for a commit: an aborted transaction is rolled back and says so, a lost answer is UNAVAILABLE
    * with the advice to ask GetOutcome. Once begun it is not cancelled, and its caller does not wait for it for ever.
    */
-  commit(signal: Signal | undefined): Promise<void> {
+  commit(call: CallScope): Promise<void> {
     return this.#turn(
-      signal,
+      call.signal,
       async () => {
         if (this.failed) {
           await this.#end('rolled back', 'commit of an aborted transaction');
@@ -361,13 +361,13 @@ export class Transaction {
           );
         }
         this.state = 'committing';
-        await orUnknown(this.#commit(), signal);
+        await orUnknown(this.#commit(call), call.signal);
       },
       true,
     );
   }
 
-  async #commit(): Promise<void> {
+  async #commit({ notes }: CallScope): Promise<void> {
     try {
       const { committed, evidence } = await this.#connection.commit(this.#key && evidenceOf(this.#key));
       this.wrote = evidence.length > 0;
@@ -375,6 +375,7 @@ export class Transaction {
         this.#finish('rolled back', 'the database rolled it back at commit');
         throw abortedError();
       }
+      notes.mark = this.#connection.mark;
       this.#finish('committed', 'commit');
     } catch (error) {
       if (this.#connection.lost) {

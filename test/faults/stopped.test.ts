@@ -38,7 +38,7 @@ const kinds = [
 ];
 
 const start = (): Promise<TestSidecar> =>
-  startTestSidecar({ callTimeoutMs: CALL_TIMEOUT_MS, drainTimeoutMs: DRAIN_MS, poolWaitMs: 1_000 }, network.url);
+  startTestSidecar({ callTimeoutMs: CALL_TIMEOUT_MS, drainTimeoutMs: DRAIN_MS }, network.url);
 
 /** The sidecar's own word on how long a call took: the client of this test shares a busy processor with everybody. */
 const tookMs = (sidecar: TestSidecar, method: string): number[] =>

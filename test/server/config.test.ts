@@ -17,6 +17,9 @@ test('the defaults', () => {
   expect(loadConfig([], {})).toEqual({
     databaseUrl: undefined,
     databaseWaitMs: 0,
+    replicaUrls: [],
+    replicaWaitMs: 100,
+    replicaMaxLagMs: 10_000,
     dataDir: '.sidecar',
     grpcListen: '127.0.0.1:50051',
     httpListen: '127.0.0.1:50052',
@@ -44,6 +47,7 @@ test('the defaults', () => {
     lockTimeoutMs: 5_000,
     pooler: 'auto',
     maxMessageBytes: 4_194_304,
+    maxResponseBytes: 4_194_304,
     maxRequestBytes: 67_108_864,
     reflection: true,
     logLevel: 'info',

@@ -16,12 +16,12 @@ const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 const ROOT = join(import.meta.dirname, '..', '..');
 
-/** Tells of every module of OpenTelemetry that is loaded. */
+/** Tells of every file that is loaded with something of OpenTelemetry in it. */
 const TELLTALE = `--import=data:text/javascript,${encodeURIComponent(
   `import { registerHooks } from 'node:module';
-   registerHooks({ resolve(name, context, next) {
-     const found = next(name, context);
-     if (found.url.includes('@opentelemetry')) process.stderr.write('LOADED ' + found.url + '\\n');
+   registerHooks({ load(url, context, next) {
+     const found = next(url, context);
+     if (String(found.source).includes('node_modules/@opentelemetry')) process.stderr.write('LOADED ' + url + '\\n');
      return found;
    } });`,
 )}`;

@@ -1,9 +1,11 @@
 import { Code } from '../../../src/contract/errors.ts';
+import { ResponseSize } from '../../../src/contract/response-size.ts';
 import { CallNotes } from '../../../src/database/notes.ts';
 import { type Database, openDatabase } from '../../../src/database/pool.ts';
 import { AutoCommitSession } from '../../../src/database/session.ts';
 import { readTarget } from '../../../src/database/target.ts';
 import { databaseHistory } from '../../../src/drivers/recovery-matcher/history.ts';
+import { RecoveryMatcherService } from '../../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
 import { RecoveryWriteService } from '../../../src/gen/hoc/cus/policies/v1/recovery_write_pb.ts';
 import { CallError } from '../../support/client.ts';
 import { noServices } from '../../support/services.ts';
@@ -82,7 +84,11 @@ const storeCandidate: Step = async (args, subject) => {
   try {
     const history = databaseHistory(
       new AutoCommitSession(database, { signal: undefined, notes: new CallNotes() }),
-      { caller: 'test', signal: undefined },
+      {
+        caller: 'test',
+        signal: undefined,
+        size: new ResponseSize(RecoveryMatcherService.method.suggest, Number.POSITIVE_INFINITY),
+      },
       services,
     );
     const id = await history.store({
