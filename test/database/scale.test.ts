@@ -4,6 +4,7 @@ import { create } from '@bufbuild/protobuf';
 import { TimestampSchema } from '@bufbuild/protobuf/wkt';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
+import { migrateUp } from '../../src/database/migrate/migrate.ts';
 import { openDatabase } from '../../src/database/pool.ts';
 import { readTarget } from '../../src/database/target.ts';
 import { jsonToValue } from '../../src/database/values.ts';
@@ -166,12 +167,17 @@ test('tables in parts by time, as docs/scale.md makes them in use, answer as who
   }
   const both = [NEW_YEAR, later];
   expect(await story(parted, 2, both)).toEqual(await story(plain, 2, both));
+  // So does a sidecar that finds them so.
+  expect(await migrateUp(parted.url)).toEqual([]);
+  const started = await startTestSidecar({}, parted.url);
+  expect(await story(started, 3, both)).toEqual(await story(plain, 3, both));
+  await started.stop();
   const rows = await parted.sql<{ part: string; count: string }>(
     `select tableoid::regclass::text as part, count(*) from policy.violations group by 1 order by 1`,
   );
   expect(rows).toEqual([
-    { part: 'policy.violations_2100_01', count: '1' },
-    { part: 'policy.violations_until_2100', count: '3' },
+    { part: 'policy.violations_2100_01', count: '2' },
+    { part: 'policy.violations_until_2100', count: '4' },
   ]);
   const plan = await parted.sql<{ 'QUERY PLAN': string }>(
     `explain select from policy.violations where detected_at >= '${tomorrow}Z'::timestamptz + interval '1 day'`,
