@@ -38,8 +38,8 @@ const sized = required(({ functions }: IrModule) => {
     : `must have at most ${MAX_FUNCTIONS} functions and ${MAX_INSTRUCTIONS} instructions`;
 });
 
-/** `loadVar` -> `IRLoadVar`, the name that signatures are made of. */
-const kindOf = (operation: string): string => `IR${operation[0]!.toUpperCase()}${operation.slice(1)}`;
+/** `….IrLoadVar` -> `IRLoadVar`, the name that signatures are made of. */
+const kindOf = (typeName: string): string => `IR${typeName.slice(typeName.lastIndexOf('.') + '.Ir'.length)}`;
 
 /** Every instruction does something. */
 const operative: Rule<readonly IrInstruction[]> = (instructions) => {
@@ -48,7 +48,7 @@ const operative: Rule<readonly IrInstruction[]> = (instructions) => {
 };
 
 const instruction = ({ operation }: IrInstruction): Instruction => {
-  if (operation.case !== 'action') return { kind: kindOf(operation.case!) };
+  if (operation.case !== 'action') return { kind: kindOf(operation.value!.$typeName) };
   const { action, target } = operation.value;
   return { kind: 'IRAction', action: enumText(ActionTypeSchema, action).toLowerCase() as Action, target };
 };

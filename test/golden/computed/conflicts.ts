@@ -4,12 +4,8 @@ import { type Actual, Row } from '../compare.ts';
 import { operation } from '../operations.ts';
 import { asked, type Computation, type Data } from './subject.ts';
 
-/** `IRLoadVar` -> `load_var`: the field of the instruction it becomes. */
-const fieldOf = (type: string): string =>
-  type.slice(2).replace(/[A-Z]/g, (letter, at) => `${at === 0 ? '' : '_'}${letter.toLowerCase()}`);
-
 const instruction = ({ type, ...parts }: Data): Data => {
-  const field = IrInstructionSchema.fields.find(({ name }) => name === fieldOf(type));
+  const field = IrInstructionSchema.fields.find(({ message }) => message?.name === type.replace(/^IR/, 'Ir'));
   if (!field?.message) throw new Error(`there is no instruction ${type}`);
   const known = field.message.fields.map(({ name }) => name);
   return { [field.name]: Object.fromEntries(Object.entries(parts).filter(([name]) => known.includes(name))) };
