@@ -54,6 +54,8 @@ export interface Config {
   /** How long a connection without a call stays open. */
   readonly connectionIdleMs: number;
   readonly maxMessageBytes: number;
+  /** Bytes that one response may have; infinite: any number. */
+  readonly maxResponseBytes: number;
   /** What the requests under way may hold together. */
   readonly maxRequestBytes: number;
   readonly reflection: boolean;

@@ -212,7 +212,7 @@ export const SETTINGS: Settings = {
     'SIDECAR_REQUEST_RETENTION',
     '24h',
     'duration',
-    'how long outcomes and answers to a request-id are kept',
+    'how long outcomes and answers to an idempotency-key are kept',
     duration,
   ),
   drainTimeoutMs: setting(
@@ -251,6 +251,13 @@ export const SETTINGS: Settings = {
     duration,
   ),
   maxMessageBytes: setting('SIDECAR_MAX_MESSAGE_BYTES', '4194304', 'bytes', 'largest request', wholeNumber(1024)),
+  maxResponseBytes: setting(
+    'SIDECAR_MAX_RESPONSE_BYTES',
+    '4194304',
+    'bytes | off',
+    'largest response, other than of a write; streams have none',
+    (text) => (text === 'off' ? (Number.POSITIVE_INFINITY as Count) : wholeNumber(1024)(text)),
+  ),
   maxRequestBytes: setting(
     'SIDECAR_MAX_REQUEST_BYTES',
     '67108864',

@@ -67,6 +67,7 @@ export const REASONS = {
   REQUEST_TOO_LARGE: tooMuch,
   REQUEST_TOO_COMPLEX: { ...tooMuch, metadata: ['limit'] },
   REQUEST_BYTES_EXHAUSTED: busy,
+  RESPONSE_TOO_LARGE: { ...tooMuch, metadata: ['limit', 'streaming_rpc'] },
   REQUEST_TIMEOUT: late,
   UNAUTHENTICATED: { code: Code.UNAUTHENTICATED },
   NOT_ALLOWED: { code: Code.PERMISSION_DENIED, metadata: ['identity', 'method', 'needed'] },
@@ -96,7 +97,7 @@ export const REASONS = {
   SAVEPOINT_UNKNOWN: refusedStatement,
   SEQUENCE_REUSED: precondition,
   SEQUENCE_FORGOTTEN: precondition,
-  REQUEST_ID_REUSED: { ...precondition, metadata: ['request_id'] },
+  IDEMPOTENCY_KEY_REUSED: { ...precondition, metadata: ['idempotency_key'] },
   COMMIT_OUTCOME_UNKNOWN: { code: Code.UNAVAILABLE },
   UNEXPECTED_ROW_COUNT: { ...precondition, metadata: ['expected', 'found'] },
 

@@ -77,16 +77,17 @@ const DECIMAL = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?$/;
 /** Exact decimal text. */
 export const decimal: Rule<string> = (text) => (DECIMAL.test(text) ? undefined : 'must be a decimal number');
 
-/** A text of at least one character, or a field mask of at least one path. */
-export const filled: Rule<string | FieldMask> = (value) => {
-  const content = typeof value === 'string' ? value : value.paths;
-  return content.length > 0 ? undefined : 'must not be empty';
-};
+/** A text of at least one character. */
+export const filled: Rule<string> = (text) => (text.length > 0 ? undefined : 'must not be empty');
 
-/** A field mask over exactly these paths. */
+/** The path of a mask that names every field. */
+export const EVERY = '*';
+
+/** A field mask over exactly these paths, or {@link EVERY} alone. */
 export const mask =
   (paths: readonly string[]): Rule<FieldMask> =>
   (value) => {
+    if (value.paths.length === 1 && value.paths[0] === EVERY) return undefined;
     const unknown = value.paths.filter((path) => !paths.includes(path));
     return unknown.length === 0 ? undefined : `names unknown paths: ${unknown.join(', ')}`;
   };

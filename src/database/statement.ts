@@ -69,7 +69,10 @@ export interface Query<T> {
   readonly params: readonly Param[];
 }
 
-const names = new Set<string>();
+const declarations = new Map<string, Statement<unknown>>();
+
+/** Every statement of the modules that have been loaded. */
+export const declaredStatements = (): Statement<unknown>[] => [...declarations.values()];
 
 /** A prepared name has 63 characters; some are for its generation. */
 const NAME_LENGTH = 56;
@@ -90,8 +93,7 @@ export function statement<T>(
   reading: Reading<T | Row> | RowMap<T | Row> = (row) => row,
 ): Statement<T | Row> {
   if (name.length > NAME_LENGTH) throw new Error(`statement name too long: ${name}`);
-  if (names.has(name)) throw new Error(`two statements are called ${name}`);
-  names.add(name);
+  if (declarations.has(name)) throw new Error(`two statements are called ${name}`);
   const { map, encoder = undefined } = typeof reading === 'function' ? { map: reading } : reading;
   const declared: Statement<T | Row> = {
     name,
@@ -101,5 +103,6 @@ export function statement<T>(
     encoder,
     with: (...params) => ({ statement: declared, params }),
   };
+  declarations.set(name, declared as Statement<unknown>);
   return declared;
 }

@@ -1,5 +1,6 @@
 import type { DescMethod, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import type { FieldViolation } from '../contract/errors.ts';
+import type { ResponseSize } from '../contract/response-size.ts';
 import type { Rules } from '../contract/rules.ts';
 import type { Session } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
@@ -13,6 +14,8 @@ export interface CallContext {
   readonly caller: string;
   /** Fires when the call's deadline passes or the caller cancels; its reason is the error to answer with. */
   readonly signal: Signal | undefined;
+  /** How large the response may be. */
+  readonly size: ResponseSize;
 }
 
 type Awaitable<T> = T | Promise<T>;

@@ -11,7 +11,7 @@ import {
   CreateVersionRequestSchema,
   PolicyProposalWriteService,
 } from '../gen/hoc/cus/policies/v1/policy_proposal_write_pb.ts';
-import { one, reply } from '../statements/answers.ts';
+import { affected, one, reply } from '../statements/answers.ts';
 import { fits } from '../statements/fits.ts';
 import { insert } from '../statements/insert.ts';
 import { driver, write } from './driver.ts';
@@ -86,17 +86,15 @@ export const policyProposalWrite = driver(PolicyProposalWriteService, {
       new_status: required(fits(PolicyProposal, 'status')),
       reviewed_by: fits(PolicyProposal, 'reviewed_by'),
     },
-    reply(
-      (request) =>
-        updateStatus.with(
-          request.proposalId,
-          request.newStatus,
-          request.reviewedAt && timestampToText(request.reviewedAt),
-          request.reviewedBy,
-          request.reviewNotes,
-          request.effectiveFrom && timestampToText(request.effectiveFrom),
-        ),
-      (_rows, count) => ({ updated: count > 0n }),
+    affected((request) =>
+      updateStatus.with(
+        request.proposalId,
+        request.newStatus,
+        request.reviewedAt && timestampToText(request.reviewedAt),
+        request.reviewedBy,
+        request.reviewNotes,
+        request.effectiveFrom && timestampToText(request.effectiveFrom),
+      ),
     ),
   ),
   createVersion: write(
@@ -112,9 +110,6 @@ export const policyProposalWrite = driver(PolicyProposalWriteService, {
   ),
   deletePolicyRule: write(
     {},
-    reply(
-      ({ ruleId, tenantId }) => deleteRule.with(ruleId, tenantId),
-      (_rows, count) => ({ deleted: count > 0n }),
-    ),
+    affected(({ ruleId, tenantId }) => deleteRule.with(ruleId, tenantId)),
   ),
 });

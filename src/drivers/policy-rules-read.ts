@@ -19,6 +19,7 @@ import {
 import { one, row } from '../statements/answers.ts';
 import { enumText } from '../statements/codecs.ts';
 import { filteredCount, filteredList, nonEmpty, where } from '../statements/filters.ts';
+import { listed } from '../statements/message-rows.ts';
 import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 
@@ -88,14 +89,14 @@ const countRules = statement(
 
 /** `PolicyRulesReadDriver`: rules with their verdicts and recent triggers. */
 export const policyRulesRead = driver(PolicyRulesReadService, {
-  fetchPolicyRules: read({ limit: page, offset: page }, async (db, request) => {
+  fetchPolicyRules: read({ limit: page, offset: page }, async (db, request, { size }) => {
     const values = { ...request, status: request.status ?? RuleStatus.ACTIVE };
     // The two read an empty type differently: the list looks for it, the count does not.
     const counted = total({ ...values, ruleType: nonEmpty(request.ruleType) });
-    const listed = rules(values, { limit: request.limit ?? 20, offset: request.offset });
+    const query = rules(values, { limit: request.limit ?? 20, offset: request.offset });
     return {
       total: await db.one(counted.statement, counted.params),
-      items: await db.rows(listed.statement, listed.params),
+      items: await listed(db, query, PolicyRuleSummarySchema, size),
     };
   }),
   fetchPolicyRuleById: read(

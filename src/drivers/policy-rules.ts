@@ -1,4 +1,4 @@
-import { all, filled, mask, nested, type Rules, required } from '../contract/rules.ts';
+import { mask, nested, type Rules, required } from '../contract/rules.ts';
 import { statement } from '../database/statement.ts';
 import { table } from '../database/table.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
@@ -107,9 +107,9 @@ export const policyRules = driver(PolicyRulesService, {
   ),
   flush: write({}, () => ({})),
   updateRule: write(
-    { updates: byMask, update_mask: required(all(mask(patchPaths), filled)) },
+    { updates: byMask, update_mask: mask(patchPaths) },
     row('rule', ({ tenantId, ruleId, updates, updateMask }) =>
-      updateRule.with(tenantId, ruleId, ...patchParams(PolicyRulePatchSchema, updates, updateMask!.paths)),
+      updateRule.with(tenantId, ruleId, ...patchParams(PolicyRulePatchSchema, updates, updateMask)),
     ),
     patchCheck(PolicyRulePatchSchema, ruleFits, notNull(PolicyRule)),
   ),

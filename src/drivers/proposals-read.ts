@@ -20,6 +20,7 @@ import { cell, cells } from '../statements/cells.ts';
 import { documentOr, elementsOf } from '../statements/documents.ts';
 import { filteredCount, filteredList, where } from '../statements/filters.ts';
 import { fits } from '../statements/fits.ts';
+import { listed } from '../statements/message-rows.ts';
 import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 
@@ -153,13 +154,13 @@ const named: Rules<typeof GetProposalDetailRequestSchema> = { proposal_id: fits(
 
 /** `ProposalsReadDriver`: proposals and their versions for those who review them. */
 export const proposalsRead = driver(ProposalsReadService, {
-  fetchProposals: read({ days_old: age, limit: page, offset: page }, async (db, request) => {
+  fetchProposals: read({ days_old: age, limit: page, offset: page }, async (db, request, { size }) => {
     const query = proposals(
       { ...request, status: request.status ?? 'draft', daysOld: request.daysOld || undefined },
       { limit: request.limit ?? 50, offset: request.offset },
     );
     return {
-      items: await db.rows(query.statement, query.params),
+      items: await listed(db, query, ProposalForReviewSchema, size),
       pendingCount: await db.one(drafts, [request.tenantId]),
     };
   }),
@@ -171,10 +172,10 @@ export const proposalsRead = driver(ProposalsReadService, {
     {},
     one('count', ({ tenantId }) => drafts.with(tenantId)),
   ),
-  listProposalsPaginated: read({ limit: page, offset: page }, async (db, request) => {
+  listProposalsPaginated: read({ limit: page, offset: page }, async (db, request, { size }) => {
     const counted = total(request);
-    const listed = pages(request, { limit: request.limit ?? 50, offset: request.offset });
-    const items = await db.rows(listed.statement, listed.params);
+    const query = pages(request, { limit: request.limit ?? 50, offset: request.offset });
+    const items = await listed(db, query, ProposalOnPageSchema, size);
     return {
       total: await db.one(counted.statement, counted.params),
       items,

@@ -166,14 +166,14 @@ class Lines implements Audit {
 
   #write({ caller, header }: AuditedCall, endpoint: Endpoint, request: Message | undefined, what: object): void {
     const transaction = header('transaction');
-    const requestId = header('request-id');
+    const key = transaction === undefined || transaction === SINGLE_USE ? header('idempotency-key') : undefined;
     const { input } = endpoint.method;
     this.#sink.write({
       audit: 'write',
       caller,
       method: endpoint.name,
       ...(transaction === undefined ? {} : { transaction: shownId(transaction) }),
-      ...(requestId === undefined ? {} : { request_id: requestId }),
+      ...(key === undefined ? {} : { idempotency_key: key }),
       ...(request ? { keys: keysOf(input, request) } : {}),
       ...what,
       ...(request && this.#payloads ? { request: payloadOf(input, request) } : {}),

@@ -14,6 +14,7 @@ import { decodeBinary, decodeJson, malformed } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { ReadHeaders } from './headers.ts';
 import { type Admitted, type Arrival, type Inbound, type Pipeline, type Reply, trailersOf } from './pipeline.ts';
+import { isJsonQuery } from './query.ts';
 import { errorDetails, wellFormed } from './status.ts';
 
 /** A request as this file and the library pass it to each other. */
@@ -41,7 +42,8 @@ const receive = (pipeline: Pipeline, context: HandlerContext): { inbound: Inboun
   if (context.signal.aborted) end.leave();
   else context.signal.addEventListener('abort', () => end.leave(), { once: true });
   const { watched } = call;
-  const inbound = { ...call.admitted!, watched, signal: end, notes: new CallNotes(), encoded: false };
+  const size = pipeline.sizeOf(call.admitted!.endpoint);
+  const inbound = { ...call.admitted!, watched, signal: end, notes: new CallNotes(), size, encoded: false };
   const done = (): void => {
     for (const [name, value] of trailersOf(inbound)) context.responseTrailer.set(name, value);
     end.done();
@@ -137,8 +139,11 @@ export const RawSchema: DescMessage = createFileRegistry(
   () => undefined,
 ).getMessage('sidecar.Raw')!;
 
-const decode = ({ method }: Endpoint, raw: Message, { requestHeader }: HandlerContext): Message =>
-  /json/i.test(requestHeader.get('content-type') ?? '')
+const isJson = ({ requestMethod, requestHeader, url }: HandlerContext): boolean =>
+  requestMethod === 'GET' ? isJsonQuery(url) : /json/i.test(requestHeader.get('content-type') ?? '');
+
+const decode = ({ method }: Endpoint, raw: Message, context: HandlerContext): Message =>
+  isJson(context)
     ? decodeJson(method.input, (raw as unknown as Record<string, string>)[JSON_FIELD]!)
     : decodeBinary(method.input, toBinary(RawSchema, raw));
 

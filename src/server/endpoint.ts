@@ -130,7 +130,7 @@ export const answered = async (
   encoded: boolean,
 ): Promise<Answered<Message | Buffer>> => {
   const { answering } = endpoint;
-  if (answering) return encoded ? answering.bytes(db, request) : answering.message(db, request);
+  if (answering) return encoded ? answering.bytes(db, request, call.size) : answering.message(db, request, call.size);
   const before = db.rowCount;
   const init = await endpoint.run(db, request, call);
   const response = create(endpoint.method.output, init as MessageInitShape<DescMessage>);

@@ -22,7 +22,7 @@ import {
 import { runOnce } from '../transactions/once.ts';
 import { inOwn } from '../transactions/single-use.ts';
 import { answered, type ControlCall, type DriverEndpoint, rowsOf } from './endpoint.ts';
-import { digest, requestIdOf } from './headers.ts';
+import { digest, idempotencyKeyOf } from './headers.ts';
 import { isolationOf } from './isolation.ts';
 
 /** One kind of operation: which RPC runs it and how its answer is wrapped. */
@@ -56,10 +56,16 @@ export const MAX_ATTEMPTS = 10;
 /** Bound of `operations`. */
 export const MAX_OPERATIONS = 1_000;
 
+/** `attempts` in a response. */
+const ATTEMPTS_BYTES = 2;
+
 /** Operations sent before the first of them is answered. */
 const MOST_UNDER_WAY = 100;
 
 const read = (bytes: Uint8Array): ExecuteResponse => fromBinary(ExecuteResponseSchema, bytes);
+
+/** What a message of so many bytes takes as an element of a list: with its tag and its length. */
+const fieldBytes = (bytes: number): number => 2 + Math.floor(Math.log2(Math.max(bytes, 1)) / 7) + bytes;
 
 const unexpected = (expected: bigint, found: bigint): RpcError =>
   refuse('UNEXPECTED_ROW_COUNT', `${expected} rows were expected, ${found} found`, {
@@ -105,7 +111,12 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
     if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
       throw unexpected(operation.expectedRows, rows);
     }
-    return create(OperationResultSchema, { rows, response: { case: result, value } as OperationResult['response'] });
+    const made = create(OperationResultSchema, {
+      rows,
+      response: { case: result, value } as OperationResult['response'],
+    });
+    call.size.take(fieldBytes(toBinary(OperationResultSchema, made).length));
+    return made;
   };
 
   /** Operations of one statement need no other's answer, and are on their way together. */
@@ -145,14 +156,14 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
     const { operations } = request;
     validate(operations);
     authorize(operations, call);
-    const requestId = requestIdOf(call);
+    const idempotencyKey = idempotencyKeyOf(call);
     const { caller } = call;
     const once =
-      requestId === undefined
+      idempotencyKey === undefined
         ? undefined
         : {
             caller,
-            requestId,
+            idempotencyKey,
             method: 'TransactionService/Execute',
             hash: digest('Execute', ExecuteRequestSchema, request),
           };
@@ -164,6 +175,8 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
     const attempts = request.maxAttempts ?? 1;
     for (let attempt = 1; ; attempt += 1) {
       call.notes.clear();
+      call.size.clear();
+      call.size.take(ATTEMPTS_BYTES);
       const run = async (db: Session): Promise<ExecuteResponse> =>
         create(ExecuteResponseSchema, { results: await runAll(db, operations, call), attempts: attempt });
       try {

@@ -59,7 +59,8 @@ const remainingMs = (deadline: Date | number): number =>
 const receive = (pipeline: Pipeline, admitted: Admitted, call: AnyCall): { inbound: Inbound; end: CallEnd } => {
   const end = new CallEnd(remainingMs(call.getDeadline()), pipeline.longest(admitted.endpoint));
   (call as EventEmitter).on('cancelled', () => end.leave());
-  return { inbound: { ...admitted, watched: true, signal: end, notes: new CallNotes(), encoded: true }, end };
+  const size = pipeline.sizeOf(admitted.endpoint);
+  return { inbound: { ...admitted, watched: true, signal: end, notes: new CallNotes(), size, encoded: true }, end };
 };
 
 const unaryHandler =

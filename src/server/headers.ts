@@ -17,7 +17,7 @@ export const DECISIVE: ReadonlySet<string> = new Set([
   'authorization',
   'transaction',
   'transaction-sequence',
-  'request-id',
+  'idempotency-key',
   'consistency',
   'grpc-timeout',
   'connect-timeout-ms',
@@ -136,12 +136,12 @@ export const wantedOf = ({ header }: Headers): Wanted | undefined => {
   return consistency === 'eventual' ? consistency : readMark(consistency);
 };
 
-/** Canonical `request-id` of a call, if it has one. */
-export const requestIdOf = ({ header }: Headers): string | undefined => {
-  const requestId = header('request-id');
-  if (requestId === undefined) return undefined;
-  if (uuid(requestId)) throw headerError('request-id', 'must be a UUID');
-  return canonicalUuid(requestId);
+/** `idempotency-key` of a call, a UUID in canonical form, if it has one; quotes around it are those of a structured field. */
+export const idempotencyKeyOf = ({ header }: Headers): string | undefined => {
+  const key = header('idempotency-key')?.replace(/^"(.*)"$/, '$1');
+  if (key === undefined) return undefined;
+  if (uuid(key)) throw headerError('idempotency-key', 'must be a UUID');
+  return canonicalUuid(key);
 };
 
 /** `transaction-sequence` of a call, if it has one. */

@@ -5,7 +5,9 @@ import { ConnectError, createContextValues } from '@connectrpc/connect';
 import { errorToJson } from '@connectrpc/connect/protocol-connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import type { RpcError } from '../contract/errors.ts';
+import { toRpcError } from '../database/sqlstate.ts';
 import { bind } from './bind.ts';
+import type { Reservation } from './budget.ts';
 import { certificateOf } from './certificate.ts';
 import { admit, asConnectError, type Call, callKey, handlers, JSON_OPTIONS, RawSchema } from './connect-calls.ts';
 import { aboutMs, CONNECTION_LIMITS, Connections, HEADER_BYTES_READ } from './connections.ts';
@@ -15,6 +17,7 @@ import type { Listener, ListenerOptions } from './listener.ts';
 import { WebGuard, type WebRules } from './origins.ts';
 import type { Pipeline } from './pipeline.ts';
 import { answerRoute, type Routes } from './probes.ts';
+import { readQuery } from './query.ts';
 import { securing } from './tls.ts';
 
 type Request = IncomingMessage | Http2ServerRequest;
@@ -89,9 +92,7 @@ export const listenHttp = async (
   });
 
   /** Counts the bytes of a body as the library reads them. */
-  const counted = (request: Request, response: Response): void => {
-    const reservation = budget.open(encodingOf(request));
-    response.once('close', () => reservation.release());
+  const counted = (request: Request, reservation: Reservation): void => {
     const original = request[Symbol.asyncIterator].bind(request) as () => AsyncIterableIterator<Buffer>;
     Object.defineProperty(request, Symbol.asyncIterator, {
       value: async function* () {
@@ -105,6 +106,25 @@ export const listenHttp = async (
         }
       },
     });
+  };
+
+  /** Counts the bytes of a request, wherever it stands; what is wrong with one in an address. */
+  const accept = (request: Request, response: Response): RpcError | undefined => {
+    const query = request.method === 'GET' ? readQuery(request.url ?? '') : undefined;
+    const reservation = budget.open(query ? query.encoding : encodingOf(request));
+    response.once('close', () => reservation.release());
+    if (!query) {
+      counted(request, reservation);
+      return undefined;
+    }
+    // An answer is of its moment, its caller and its transaction, which no address tells.
+    response.setHeader('cache-control', 'no-store');
+    try {
+      reservation.add(query.bytes);
+    } catch (error) {
+      return toRpcError(error);
+    }
+    return query.problem;
   };
 
   const serve = (request: Request, response: Response): void => {
@@ -126,19 +146,22 @@ export const listenHttp = async (
     }
     const read = readHeaders(request.rawHeaders);
     settleHeaders(request.headers, read);
+    const unfit = accept(request, response);
     calls.set(request, {
       ...read,
       peer: socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown',
       system: request.headers['content-type']?.startsWith('application/grpc') ? 'grpc' : 'connectrpc',
       watched: 'stream' in request,
-      problem: problem ?? read.problem,
+      problem: problem ?? read.problem ?? unfit,
       certificate: certificateOf(socket),
     });
-    counted(request, response);
     if ('stream' in request) {
       const { stream } = request;
-      const late = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), limits.requestMs);
-      stream.once('end', () => clearTimeout(late)).once('close', () => clearTimeout(late));
+      // A request without a body is complete, and nobody reads its end.
+      if (!stream.endAfterHeaders) {
+        const late = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), limits.requestMs);
+        stream.once('end', () => clearTimeout(late)).once('close', () => clearTimeout(late));
+      }
       // What is left of a body that has been answered would keep the stream open; nobody else takes it any more.
       stream.once('finish', () => stream.removeAllListeners('data').resume());
     }

@@ -82,7 +82,7 @@ const RANGES: Readonly<Partial<Record<ScalarType, readonly [bigint, bigint]>>> =
 const INSTANT = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{1,9})?(?:Z|[+-](\d\d):(\d\d))$/;
 const SPAN = /^-?\d{1,12}(?:\.\d{1,9})?s$/;
 const BASE64 = /^[\w+/-]*={0,2}$/;
-const MASK = /^(?:[a-z][A-Za-z0-9]*(?:\.[a-z][A-Za-z0-9]*)*(?:,[a-z][A-Za-z0-9]*(?:\.[a-z][A-Za-z0-9]*)*)*)?$/;
+const MASK = /^(?:\*|[a-z][A-Za-z0-9]*(?:\.[a-z][A-Za-z0-9]*)*(?:,[a-z][A-Za-z0-9]*(?:\.[a-z][A-Za-z0-9]*)*)*)?$/;
 
 const daysIn = (year: number, month: number): number => new Date(Date.UTC(2000 + (year % 400), month, 0)).getUTCDate();
 
@@ -104,7 +104,7 @@ const messageProblem = (typeName: string, text: string): string | undefined => {
     case 'google.protobuf.Duration':
       return SPAN.test(text) ? undefined : 'must be seconds such as "1.5s", to the nanosecond';
     case 'google.protobuf.FieldMask':
-      return MASK.test(text) ? undefined : 'must be names in lowerCamelCase, separated by commas';
+      return MASK.test(text) ? undefined : 'must be names in lowerCamelCase, separated by commas, or *';
     default:
       return undefined;
   }

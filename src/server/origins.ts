@@ -31,6 +31,8 @@ const EXPOSED_HEADERS = distinct([
 ]);
 /** Characters that are told of a name that is refused. */
 const TOLD = 128;
+/** What a browser says of the site that asks where it is a person's own address bar, or this server. */
+const OWN_SITES: ReadonlySet<string> = new Set(['none', 'same-origin']);
 /** How long a browser need not ask again, seconds: the longest that one of them keeps. */
 const PREFLIGHT_S = 7_200;
 
@@ -50,7 +52,8 @@ const valuesOf = (raw: readonly string[], ...names: readonly string[]): string[]
 
 /**
  * Keeps web pages that were not invited away from the HTTP port. A page whose name was made to lead here betrays itself
- * by that name in `Host`, and every other by its `Origin`: a browser sends both truly.
+ * by that name in `Host`, and every other by its `Origin`, or where it asks by GET in the way of an image by
+ * `Sec-Fetch-Site`: a browser sends all of them truly.
  */
 export class WebGuard {
   readonly #hosts: ReadonlySet<string> | 'any';
@@ -63,7 +66,7 @@ export class WebGuard {
   }
 
   /** Why a request is refused; undefined for one that may go on. */
-  problemOf({ rawHeaders }: Request): RpcError | undefined {
+  problemOf({ method, rawHeaders }: Request): RpcError | undefined {
     const hosts = valuesOf(rawHeaders, 'host', ':authority');
     const stranger = hosts.find((host) => !this.#knows(nameOf(host)));
     if (stranger !== undefined) {
@@ -73,10 +76,15 @@ export class WebGuard {
     }
     const origins = valuesOf(rawHeaders, 'origin');
     const uninvited = origins.find((origin) => !this.#origins.has(origin) && !isOwn(origin, hosts));
-    if (uninvited === undefined) return undefined;
-    return refuse('ORIGIN_NOT_ALLOWED', 'pages of that origin may not call: set SIDECAR_HTTP_ORIGINS', {
-      metadata: { origin: uninvited.slice(0, TOLD) },
-    });
+    if (uninvited !== undefined) {
+      return refuse('ORIGIN_NOT_ALLOWED', 'pages of that origin may not call: set SIDECAR_HTTP_ORIGINS', {
+        metadata: { origin: uninvited.slice(0, TOLD) },
+      });
+    }
+    const nameless = method === 'GET' && origins.length === 0;
+    return nameless && valuesOf(rawHeaders, 'sec-fetch-site').some((site) => !OWN_SITES.has(site))
+      ? refuse('ORIGIN_NOT_ALLOWED', 'pages of other sites may not call without telling their origin')
+      : undefined;
   }
 
   /**

@@ -1,6 +1,7 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
+import { ResponseSize } from '../contract/response-size.ts';
 import type { CallNotes } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import type { Replicas } from '../database/replicas.ts';
@@ -19,7 +20,7 @@ import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, row
 import type { Guards } from './guards.ts';
 import { digest, type Headers, type ReadHeaders, type TraceHeaders, wantedOf } from './headers.ts';
 import type { Identity } from './identity.ts';
-import { readScope, type Scope } from './scope.ts';
+import { readScope, type Scope, takesKey } from './scope.ts';
 
 /** A call that has arrived: nothing of its body has been looked at. */
 export interface Arrival extends ReadHeaders {
@@ -53,6 +54,8 @@ export interface Inbound extends Admitted {
   readonly signal: Signal;
   /** What the answer says beside itself; the listener sends it as {@link trailersOf} has it. */
   readonly notes: CallNotes;
+  /** How large its one response may be, as {@link Pipeline.sizeOf} has it. */
+  readonly size: ResponseSize;
   /** Whether the listener takes responses as bytes where rows can be made into them directly. */
   readonly encoded: boolean;
 }
@@ -63,6 +66,14 @@ export type Reply = Message | Buffer;
 /** The bytes of a response. */
 export const replyBytes = (output: DescMessage, response: Reply): Uint8Array =>
   Buffer.isBuffer(response) ? response : toBinary(output, response);
+
+/** A response that is not too large; as bytes, which the measuring has made, where the listener takes them. */
+const measured = ({ endpoint, size, encoded }: Inbound, response: Reply): Reply => {
+  if (size.limit === Number.POSITIVE_INFINITY) return response;
+  const { buffer, byteOffset, byteLength } = replyBytes(endpoint.method.output, response);
+  size.hold(byteLength);
+  return encoded ? Buffer.from(buffer, byteOffset, byteLength) : response;
+};
 
 /** Trailer that names them. */
 export const INEXACT = 'inexact-values';
@@ -108,16 +119,20 @@ export class Pipeline {
   readonly #log: CallLog;
   readonly #telemetry: Telemetry | undefined;
   readonly #callTimeoutMs: number;
+  readonly #maxResponseBytes: number;
   readonly #guards: Guards;
   #isOpen = false;
 
-  /** @param callTimeoutMs how long a call with one response may take that has no deadline. */
+  /**
+   * @param callTimeoutMs how long a call with one response may take that has no deadline.
+   * @param maxResponseBytes how many bytes that response may have.
+   */
   constructor(
     database: Database,
     transactions: TransactionRegistry,
     identity: Identity,
     log: CallLog,
-    callTimeoutMs: number,
+    { callTimeoutMs, maxResponseBytes }: { readonly callTimeoutMs: number; readonly maxResponseBytes: number },
     guards: Guards,
     telemetry: Telemetry | undefined,
     replicas: Replicas | undefined,
@@ -126,6 +141,7 @@ export class Pipeline {
     this.#telemetry = telemetry;
     this.#guards = guards;
     this.#callTimeoutMs = callTimeoutMs;
+    this.#maxResponseBytes = maxResponseBytes;
     this.#database = database;
     this.#transactions = transactions;
     this.#identity = identity;
@@ -140,6 +156,11 @@ export class Pipeline {
   /** How long a call may take whose caller sets no deadline, milliseconds. A stream lasts as long as its lease. */
   longest({ method }: Endpoint): number {
     return method.methodKind === 'unary' ? this.#callTimeoutMs : Number.POSITIVE_INFINITY;
+  }
+
+  /** How large the one response of a call may be. What a write has done is not undone by keeping its answer back. */
+  sizeOf({ method, kind }: Endpoint): ResponseSize {
+    return new ResponseSize(method, kind === 'write' ? Number.POSITIVE_INFINITY : this.#maxResponseBytes);
   }
 
   /** Runs a call with one response. */
@@ -232,7 +253,10 @@ export class Pipeline {
       if (broken.length > 0) throw invalidArgument(broken);
       const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);
       known = { caller };
-      if (unreadable.length > 0) throw invalidArgument(unreadable);
+      const wrong = takesKey(endpoint, arrival)
+        ? unreadable
+        : unreadable.filter(({ field }) => field !== 'header idempotency-key');
+      if (wrong.length > 0) throw invalidArgument(wrong);
       this.#guards.limits.arrive(caller, endpoint);
       const access = this.#guards.authorization.of(caller);
       if (!endpoint.open) access.check(endpoint);
@@ -267,14 +291,14 @@ export class Pipeline {
     const run = async (db: Session): Promise<Reply> => {
       const { response, count } = await answered(endpoint, db, request, inbound, inbound.encoded);
       entry.rows = rowsOf(response, count);
-      return response;
+      return measured(inbound, response);
     };
     const scope = readScope(inbound);
     switch (scope.kind) {
       case 'leased':
         return this.#inLeased(inbound, endpoint, scope, request, run);
       case 'single-use':
-        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, endpoint, scope.requestId, request, run);
+        if (endpoint.kind === 'write') return this.#inSingleUse(inbound, endpoint, scope.idempotencyKey, request, run);
         break;
       case 'none':
         if (endpoint.kind === 'write') throw refuse('TRANSACTION_REQUIRED', REQUIRED);
@@ -304,15 +328,15 @@ export class Pipeline {
   async #inSingleUse(
     inbound: Inbound,
     { name, path, method, answering }: DriverEndpoint,
-    requestId: string | undefined,
+    idempotencyKey: string | undefined,
     request: Message,
     run: (db: Session) => Promise<Reply>,
   ): Promise<Reply> {
     const { input, output } = method;
-    if (requestId === undefined) {
+    if (idempotencyKey === undefined) {
       return answering ? inImplicit(this.#database, inbound, run) : inOwn(this.#database, READ_COMMITTED, inbound, run);
     }
-    const once = { caller: inbound.caller, requestId, method: name, hash: digest(path, input, request) };
+    const once = { caller: inbound.caller, idempotencyKey, method: name, hash: digest(path, input, request) };
     const bytes = await inOwn(this.#database, READ_COMMITTED, inbound, (db) =>
       runOnce(db, once, async () => replyBytes(output, await run(db))),
     );

@@ -33,7 +33,7 @@ const symbolsOf = (files: Iterable<DescFile>): Map<string, DescFile> => {
   };
   for (const file of files) {
     addMessages(file.messages, file);
-    for (const { typeName } of file.enums) symbols.set(typeName, file);
+    for (const { typeName } of [...file.enums, ...file.extensions]) symbols.set(typeName, file);
     for (const service of file.services) {
       symbols.set(service.typeName, file);
       for (const method of service.methods) symbols.set(`${service.typeName}.${method.name}`, file);
@@ -47,6 +47,8 @@ export const reflectionEndpoints = (described: readonly DescService[]): Endpoint
   const services = [...described, ServerReflection, ServerReflectionAlpha];
   const files = filesOf(services);
   const symbols = symbolsOf(files.values());
+
+  const extensions = [...files.values()].flatMap(({ extensions }) => extensions);
 
   const withImports = (file: DescFile): Uint8Array[] => {
     const closure = new Set<DescFile>();
@@ -80,11 +82,23 @@ export const reflectionEndpoints = (described: readonly DescService[]): Endpoint
         return fileAnswer(files.get(question.value), question.value);
       case 'fileContainingSymbol':
         return fileAnswer(symbols.get(question.value.replace(/^\./, '')), question.value);
+      case 'fileContainingExtension': {
+        const { containingType, extensionNumber } = question.value;
+        const found = extensions.find(
+          ({ extendee, number }) => extendee.typeName === containingType && number === extensionNumber,
+        );
+        return fileAnswer(found?.file, `${containingType} ${extensionNumber}`);
+      }
       case 'allExtensionNumbersOfType':
         return symbols.has(question.value)
           ? {
               case: 'allExtensionNumbersResponse' as const,
-              value: { baseTypeName: question.value, extensionNumber: [] },
+              value: {
+                baseTypeName: question.value,
+                extensionNumber: extensions
+                  .filter(({ extendee }) => extendee.typeName === question.value)
+                  .map(({ number }) => number),
+              },
             }
           : failure(`not found: ${question.value}`);
       default:

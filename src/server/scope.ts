@@ -1,25 +1,32 @@
-import { headerError, requestIdOf, SINGLE_USE, sequenceOf } from './headers.ts';
+import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import type { Endpoint } from './endpoint.ts';
+import { type Headers, headerError, idempotencyKeyOf, SINGLE_USE, sequenceOf } from './headers.ts';
 import type { Admitted } from './pipeline.ts';
 
 /** Where a call runs, as its headers say. */
 export type Scope =
   | { readonly kind: 'none' }
-  | { readonly kind: 'single-use'; readonly requestId: string | undefined }
+  | { readonly kind: 'single-use'; readonly idempotencyKey: string | undefined }
   | { readonly kind: 'leased'; readonly id: string; readonly sequence: bigint | undefined };
+
+/**
+ * Whether an `idempotency-key` means something to a call: to a write that is its own transaction, and to `Execute`. To
+ * any other it means nothing, whatever it holds, since some clients and proxies send one with every call.
+ */
+export const takesKey = ({ kind, method }: Endpoint, { header }: Headers): boolean =>
+  kind === 'write' ? header('transaction') === SINGLE_USE : method === TransactionService.method.execute;
 
 /** Reads it. */
 export const readScope = (inbound: Admitted): Scope => {
   const { endpoint, header } = inbound;
   const transaction = header('transaction');
-  const requestId = requestIdOf(inbound);
   const sequence = sequenceOf(inbound);
   const single = transaction === SINGLE_USE;
-  if (requestId !== undefined && !(single && endpoint.kind === 'write')) {
-    throw headerError('request-id', 'goes only with a write whose `transaction` header is `single-use`');
-  }
   if (sequence !== undefined && (transaction === undefined || single || endpoint.method.methodKind !== 'unary')) {
     throw headerError('transaction-sequence', 'goes only with a call that is no stream, inside an open transaction');
   }
-  if (single) return { kind: 'single-use', requestId };
+  if (single) {
+    return { kind: 'single-use', idempotencyKey: takesKey(endpoint, inbound) ? idempotencyKeyOf(inbound) : undefined };
+  }
   return transaction === undefined ? { kind: 'none' } : { kind: 'leased', id: transaction, sequence };
 };

@@ -183,16 +183,7 @@ export const startServer = async (
       transactions: transactions.list(),
     }));
     const calls = { log, sample: config.logSample };
-    const pipeline = new Pipeline(
-      database,
-      transactions,
-      identity,
-      calls,
-      config.callTimeoutMs,
-      guards,
-      telemetry,
-      replicas,
-    );
+    const pipeline = new Pipeline(database, transactions, identity, calls, config, guards, telemetry, replicas);
     const { maxMessageBytes, maxRequestBytes, socketMode } = config;
     const shared = {
       maxMessageBytes,

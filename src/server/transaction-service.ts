@@ -263,13 +263,13 @@ export const transactionEndpoints = (
       },
     },
     getOutcome: {
-      rules: { request_id: uuid },
+      rules: { idempotency_key: uuid },
       handle: async ({ subject }: GetOutcomeRequest, call) => {
         refuseHeader(call);
         switch (subject.case) {
           case 'transactionId':
             return { outcome: await outcomeOfTransaction(subject.value, call) };
-          case 'requestId': {
+          case 'idempotencyKey': {
             const id = canonicalUuid(subject.value);
             const committed = await reserve(call, (db) => requestOutcome(db, call.caller, id));
             if (committed === undefined) return { outcome: Outcome.IN_PROGRESS };

@@ -1,8 +1,11 @@
 import { create, type DescMethod, type Message, type MessageInitShape, type MessageShape } from '@bufbuild/protobuf';
+import type { ResponseSize } from '../contract/response-size.ts';
 import { expected, type Session, type StreamingSession } from '../database/session.ts';
 import type { Query } from '../database/statement.ts';
+import type { TextRows } from '../database/text-rows.ts';
 import { EncodedRows } from './encoded-rows.ts';
 import { DELIMITED, tagOf } from './encoder.ts';
+import { MessageRows } from './message-rows.ts';
 
 type Request<M extends DescMethod> = MessageShape<M['input']>;
 type Response<M extends DescMethod> = MessageShape<M['output']>;
@@ -90,11 +93,11 @@ export interface Answered<R> {
   readonly count: bigint;
 }
 
-/** The ways in which a server can run what an RPC declares. */
+/** The ways in which a server can run what an RPC declares. One response is refused as soon as it turns out too large. */
 export interface Answering {
-  message(db: Session, request: Message): Promise<Answered<Message>>;
+  message(db: Session, request: Message, size: ResponseSize): Promise<Answered<Message>>;
   /** The response as bytes; made of the rows directly where they are messages. */
-  bytes(db: Session, request: Message): Promise<Answered<Message | Buffer>>;
+  bytes(db: Session, request: Message, size: ResponseSize): Promise<Answered<Message | Buffer>>;
   /** A response a row, in batches as they are read. */
   messages(db: StreamingSession, request: Message): AsyncIterable<readonly Message[]>;
   /** As {@link Answering.messages}, as bytes. */
@@ -105,11 +108,15 @@ export interface Answering {
 export const answering = ({ output }: DescMethod, { ask, into, always, reply: made }: Answer): Answering => {
   const field = typeof into === 'object' ? output.fields.find(({ localName }) => localName === into.field) : undefined;
   const tag = field && tagOf(field, DELIMITED);
-  const message: Answering['message'] = async (db, request) => {
+  const message: Answering['message'] = async (db, request, size) => {
     const query = ask(request);
     if (!query) return { response: create(output, made([], 0n, request)), count: 0n };
     const { statement, params } = query;
-    const { sink, count } = await db.collect(statement, params, () => db.texts(statement));
+    const taking = (): TextRows<unknown> =>
+      field?.message
+        ? new MessageRows(field.message, (row) => statement.map(row, db.notes), size)
+        : db.texts(statement);
+    const { sink, count } = await db.collect(statement, params, taking);
     if (always) expected(statement, sink.rows);
     return { response: create(output, made(sink.rows, count, request)), count };
   };
@@ -122,12 +129,12 @@ export const answering = ({ output }: DescMethod, { ask, into, always, reply: ma
   return {
     message,
     messages,
-    bytes: async (db, request) => {
+    bytes: async (db, request, size) => {
       const query = ask(request);
       const encoder = query?.statement.encoder;
-      if (!query || !encoder || !into) return message(db, request);
+      if (!query || !encoder || !into) return message(db, request, size);
       const { statement, params } = query;
-      const { sink, count } = await db.collect(statement, params, () => new EncodedRows(encoder, tag, db.notes));
+      const { sink, count } = await db.collect(statement, params, () => new EncodedRows(encoder, tag, db.notes, size));
       if (always && sink.count === 0) expected(statement, []);
       return { response: into !== 'response' && into.all ? sink.bytes() : sink.first(), count };
     },

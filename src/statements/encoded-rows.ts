@@ -1,3 +1,4 @@
+import type { ResponseSize } from '../contract/response-size.ts';
 import { Bytes } from '../database/bytes.ts';
 import type { Notes, RowEncoder, RowWriter } from '../database/statement.ts';
 import type { Sink } from '../database/step.ts';
@@ -14,15 +15,20 @@ export class EncodedRows implements Sink {
   readonly #encoder: RowEncoder;
   readonly #tag: Buffer | undefined;
   readonly #notes: Notes;
+  readonly #size: ResponseSize | undefined;
   readonly #out: Bytes;
   readonly #ends: number[] = [];
   #write: RowWriter | undefined;
 
-  /** @param tag of the field that a row fills; undefined where it is the response. */
-  constructor(encoder: RowEncoder, tag: Buffer | undefined, notes: Notes) {
+  /**
+   * @param tag of the field that a row fills; undefined where it is the response.
+   * @param size of the response that all rows are; undefined where they are responses themselves.
+   */
+  constructor(encoder: RowEncoder, tag: Buffer | undefined, notes: Notes, size?: ResponseSize) {
     this.#encoder = encoder;
     this.#tag = tag;
     this.#notes = notes;
+    this.#size = size;
     this.#out = new Bytes(Math.min(Math.max(sizes.get(encoder) ?? 0, SMALLEST), LARGEST));
   }
 
@@ -45,6 +51,7 @@ export class EncodedRows implements Sink {
       out.close(message);
     } else this.#write!(out, bytes, at, this.#notes);
     this.#ends.push(out.at);
+    this.#size?.hold(out.at);
   }
 
   /** Rows taken. */

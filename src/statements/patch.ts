@@ -1,7 +1,7 @@
-import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
+import { type DescMessage, isFieldSet, type MessageShape } from '@bufbuild/protobuf';
 import type { FieldMask } from '@bufbuild/protobuf/wkt';
 import type { FieldViolation } from '../contract/errors.ts';
-import { type Rule, type Rules, requestCheck, unchecked, uuid } from '../contract/rules.ts';
+import { EVERY, type Rule, type Rules, requestCheck, unchecked, uuid } from '../contract/rules.ts';
 import type { Query } from '../database/statement.ts';
 import { type Param, statement } from '../database/statement.ts';
 import { columnNamed, type Table, table } from '../database/table.ts';
@@ -30,12 +30,18 @@ export const patchAssignments = (entity: Table, desc: DescMessage, mask: number)
     .join(', ');
 };
 
+/** Fields of a patch that a mask names, in its order; `*` names all. */
+export const pathsOf = (desc: DescMessage, updateMask: FieldMask | undefined): readonly string[] => {
+  const paths = updateMask?.paths ?? [];
+  return paths[0] === EVERY ? desc.fields.map(({ name }) => name) : paths;
+};
+
 /** Rule of `updates`: the mask says what of it is looked at, which {@link patchCheck} does. */
 export const byMask: Rule<unknown> = unchecked(() => undefined);
 
 /**
  * Declares the check of what a patch's mask names: a value must satisfy the rules, and what is left unset must be able to
- * be NULL. Values that the mask leaves out are not looked at.
+ * be NULL. Values that the mask leaves out are not looked at; an empty mask is a forgotten one, and refused.
  *
  * @param cannotBeNull of the name of a field.
  */
@@ -46,8 +52,11 @@ export const patchCheck = <P extends DescMessage>(
 ): ((request: PatchRequest<P>) => FieldViolation[]) => {
   const ofValues = requestCheck(desc, rules);
   return ({ updates, updateMask }) => {
-    const named = new Set(updateMask?.paths);
+    const named = new Set(pathsOf(desc, updateMask));
     const given = (updates ?? {}) as Record<string, unknown>;
+    if (named.size === 0) {
+      return [{ field: 'update_mask', description: 'must name what is to change, or be *' }];
+    }
     const unset = desc.fields
       .filter(({ name, localName }) => given[localName] === undefined && cannotBeNull(name))
       .map(({ name }) => ({ field: name, description: 'must be set' }));
@@ -70,13 +79,14 @@ export const notNull =
   (name: string): boolean =>
     others.includes(name) || !columnProperties(entity, name).nullable;
 
-/** The values that the paths name; the others have not been looked at. */
+/** The values that the mask names; the others have not been looked at. */
 export const namedValues = <P extends DescMessage>(
   desc: P,
   updates: MessageShape<P> | undefined,
-  paths: readonly string[],
+  updateMask: FieldMask | undefined,
 ): Partial<MessageShape<P>> => {
   const given = (updates ?? {}) as Record<string, unknown>;
+  const paths = pathsOf(desc, updateMask);
   const named = desc.fields.filter(({ name }) => paths.includes(name));
   return Object.fromEntries(named.map(({ localName }) => [localName, given[localName]])) as Partial<MessageShape<P>>;
 };
@@ -89,18 +99,18 @@ export const namedValues = <P extends DescMessage>(
 export const patchParams = <P extends DescMessage>(
   desc: P,
   updates: MessageShape<P> | undefined,
-  paths: readonly string[],
+  updateMask: FieldMask | undefined,
   textOf: typeof enumText = enumText,
 ): Param[] => {
-  const named = namedValues(desc, updates, paths) as Record<string, unknown>;
-  return [paths, ...desc.fields.map((field) => binderOf(field, textOf)(named[field.localName]))];
+  const named = namedValues(desc, updates, updateMask) as Record<string, unknown>;
+  return [pathsOf(desc, updateMask), ...desc.fields.map((field) => binderOf(field, textOf)(named[field.localName]))];
 };
 
 /**
  * Declares an update by field mask of a table whose primary key is the UUID `id`, named `idField` in the request.
  *
  * @returns the paths a mask may hold; the check of what it names; and the update, which counts the rows changed. An
- *   empty mask names nothing: then neither the id nor a value is looked at, and no row is changed.
+ *   empty mask without values names nothing: then the id is not looked at, and no row is changed.
  */
 export const patchUpdate = <P extends DescMessage>(
   name: string,
@@ -116,15 +126,16 @@ export const patchUpdate = <P extends DescMessage>(
     `update ${table(entity)} set ${patchAssignments(entity, desc, 2)} where id = $1::uuid`,
   );
   const ofPatch = patchCheck(desc, rules, notNull(entity, neverNull));
+  const namesNone = ({ updateMask }: PatchRequest<P>): boolean => pathsOf(desc, updateMask).length === 0;
   const check = (id: string, request: PatchRequest<P>): FieldViolation[] => {
-    const named = request.updateMask?.paths ?? [];
-    if (named.length === 0) return [];
+    const { updates } = request;
+    if (namesNone(request) && !desc.fields.some((field) => updates && isFieldSet(updates, field))) return [];
     const idProblem = uuid(id);
     return [...(idProblem ? [{ field: idField, description: idProblem }] : []), ...ofPatch(request)];
   };
   const ask = (id: string, request: PatchRequest<P>): Query<unknown> | undefined => {
-    const named = request.updateMask?.paths ?? [];
-    return named.length === 0 ? undefined : update.with(id, ...patchParams(desc, request.updates, named));
+    const { updates, updateMask } = request;
+    return namesNone(request) ? undefined : update.with(id, ...patchParams(desc, updates, updateMask));
   };
   return { paths, check, ask };
 };

@@ -39,45 +39,49 @@ const exists = statement(
 export interface OnceRequest {
   readonly caller: string;
   /** Canonical UUID. */
-  readonly requestId: string;
+  readonly idempotencyKey: string;
   readonly method: string;
   /** SHA-256 of the request, hex. */
   readonly hash: string;
 }
 
 /**
- * Runs work at most once per caller and request id, inside the transaction that `db` is in: the answer is stored beside
+ * Runs work at most once per caller and idempotency key, inside the transaction that `db` is in: the answer is stored beside
  * what the work writes. Requests that arrive together wait for each other.
  *
- * @throws FAILED_PRECONDITION `REQUEST_ID_REUSED` when the id belongs to another request.
+ * @throws FAILED_PRECONDITION `IDEMPOTENCY_KEY_REUSED` when the key belongs to another request.
  */
 export const runOnce = async (
   db: Session,
-  { caller, requestId, method, hash }: OnceRequest,
+  { caller, idempotencyKey, method, hash }: OnceRequest,
   work: () => Promise<Uint8Array>,
 ): Promise<Uint8Array> => {
-  await db.rows(lock, [caller, requestId]);
-  const stored = await db.row(find, [caller, requestId]);
+  await db.rows(lock, [caller, idempotencyKey]);
+  const stored = await db.row(find, [caller, idempotencyKey]);
   if (stored) {
     if (stored.hash === hash) return stored.response;
-    throw refuse('REQUEST_ID_REUSED', 'this request id has been used for another request', {
-      metadata: { request_id: requestId },
+    throw refuse('IDEMPOTENCY_KEY_REUSED', 'this idempotency key has been used for another request', {
+      metadata: { idempotency_key: idempotencyKey },
     });
   }
   const response = await work();
-  await db.execute(store, [caller, requestId, method, Buffer.from(hash, 'hex'), Buffer.from(response)]);
+  await db.execute(store, [caller, idempotencyKey, method, Buffer.from(hash, 'hex'), Buffer.from(response)]);
   return response;
 };
 
 /**
- * Outcome of a request id: true when its transaction committed, false when it did not (or was never sent), undefined
+ * Outcome of an idempotency key: true when its transaction committed, false when it did not (or was never sent), undefined
  * while one is at work. The lock of {@link runOnce} outlives the sidecar that took it, not the transaction.
  */
-export const requestOutcome = async (db: Session, caller: string, requestId: string): Promise<boolean | undefined> => {
-  if ((await db.row(exists, [caller, requestId])) === 1n) return true;
-  if (!(await db.row(tryLock, [caller, requestId]))) return undefined;
+export const requestOutcome = async (
+  db: Session,
+  caller: string,
+  idempotencyKey: string,
+): Promise<boolean | undefined> => {
+  if ((await db.row(exists, [caller, idempotencyKey])) === 1n) return true;
+  if (!(await db.row(tryLock, [caller, idempotencyKey]))) return undefined;
   // Whoever held the lock until now had committed before it was free.
-  return (await db.row(exists, [caller, requestId])) === 1n;
+  return (await db.row(exists, [caller, idempotencyKey])) === 1n;
 };
 
 /** Reads the key that seals transaction ids. */

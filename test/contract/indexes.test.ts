@@ -17,7 +17,7 @@ import {
 } from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { PolicyRulesReadService } from '../../src/gen/hoc/cus/policies/v1/policy_rules_read_pb.ts';
 import { ProposalsReadService } from '../../src/gen/hoc/cus/policies/v1/proposals_read_pb.ts';
-import { RecoveryMatcherService } from '../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
+import { CandidateStatus, RecoveryMatcherService } from '../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
 import { RecoveryWriteService } from '../../src/gen/hoc/cus/policies/v1/recovery_write_pb.ts';
 import { ScopeResolverService } from '../../src/gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import { noServices } from '../support/services.ts';
@@ -460,8 +460,8 @@ const NARROW = [
   one(scopes.getScopeForPolicy, { tenantId: 't1', policyId: 'p1' }, 'public.policy_scopes'),
   one(scopes.fetchScopes, { tenantId: 't1' }, 'public.policy_scopes'),
   one(scopes.fetchScopes, { tenantId: 't1', policyId: 'p1' }, 'public.policy_scopes'),
-  one(recovery.getCandidates, { status: 'approved' }, 'public.recovery_candidates'),
-  one(recovery.countCandidates, { status: 'approved' }, 'public.recovery_candidates'),
+  one(recovery.getCandidates, { status: CandidateStatus.APPROVED }, 'public.recovery_candidates'),
+  one(recovery.countCandidates, { status: CandidateStatus.APPROVED }, 'public.recovery_candidates'),
   one(recovery.suggest, { failureMatchId: ID, failurePayload: {} }, 'public.failure_matches'),
   one(RecoveryWriteService.method.getCandidateByIdempotencyKey, { idempotencyKey: ID }, 'public.recovery_candidates'),
 ];
@@ -480,7 +480,7 @@ const ORDERED = [
   one(proposals.fetchProposals, { status: 'draft' }, 'public.policy_proposals'),
   one(reviews.listProposalsPaginated, { status: 'draft' }, 'public.policy_proposals'),
   one(reviews.listProposalsPaginated, { proposalType: 'p1' }, 'public.policy_proposals'),
-  one(recovery.getCandidates, { status: 'all' }, 'public.recovery_candidates'),
+  one(recovery.getCandidates, { status: CandidateStatus.ALL }, 'public.recovery_candidates'),
 ];
 
 /**

@@ -64,6 +64,19 @@ test.each(patches)('%s: a value that the mask does not name is not looked at', a
   }
 });
 
+// Such a change succeeded, and changed nothing.
+test.each(patches)('%s: values without a mask are refused, and * names all fields', async (method, key, required) => {
+  const patch = method.input.fields.find(({ name }) => name === 'updates')!.message!;
+  const field = patch.fields.find((each) => each.scalar === ScalarType.STRING) ?? patch.fields[0]!;
+  const updates = { [field.localName]: field.scalar === ScalarType.STRING ? 'x' : 1 };
+  const update = (paths: string[]) =>
+    sidecar.grpc.unary(method, { ...key, updates, updateMask: { paths } } as never, { transaction: 'single-use' });
+  expect(await refusal(update([]))).toMatchObject({ code: 'INVALID_ARGUMENT', fields: ['update_mask'] });
+  const unset = required.filter((name) => name !== field.name).map((name) => `updates.${name}`);
+  expect((await refusal(update(['*']))).fields).toEqual(expect.arrayContaining(unset));
+  expect((await refusal(update(['*', field.name]))).fields).toContain('update_mask');
+});
+
 // A mask that named such a field and left it unset went to the database as NULL, which cost the caller's transaction.
 test.each(patches)(
   '%s: a field that must have a value and is named without one is refused',

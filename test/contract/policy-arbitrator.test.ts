@@ -68,6 +68,7 @@ describe.each(['grpc', 'connect'] as const)('arbitration over %s', (listener) =>
       undefined,
       undefined,
     ]);
+    expect([settled.settledTokenLimit, settled.settledCostLimitCents]).toEqual([undefined, undefined]);
     // Limits are settled even where no policy is named.
     expect((await arbitrate([], { tokenLimits: limits(['p', 7]) })).effectiveTokenLimit).toBe(7n);
   });
@@ -83,6 +84,14 @@ describe.each(['grpc', 'connect'] as const)('arbitration over %s', (listener) =>
     await create('c', { conflictStrategy: ConflictStrategy.EXPLICIT_PRIORITY });
     expect((await arbitrate(['x', 'c'])).resolutionStrategy).toBe(ConflictStrategy.MOST_RESTRICTIVE);
     expect((await arbitrate(['c', 'x'])).resolutionStrategy).toBe(ConflictStrategy.EXPLICIT_PRIORITY);
+  });
+
+  // A caller that took an unset limit for none lifted a limit of zero.
+  test('a limit of exactly 0 is told from none', async () => {
+    const settled = await arbitrate(['p'], { tokenLimits: limits(['p', 5], ['p', 0]), costLimits: limits(['p', 0.5]) });
+    expect(settled.effectiveTokenLimit).toBeUndefined();
+    expect([settled.settledTokenLimit, settled.settledCostLimitCents]).toEqual([0, 0.5]);
+    expect((await arbitrate(['p'], { tokenLimits: limits(['p', 0]) })).settledCostLimitCents).toBeUndefined();
   });
 
   test('explicit priority asks the policy that goes first', async () => {

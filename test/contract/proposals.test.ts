@@ -96,9 +96,8 @@ describe.each(['grpc', 'connect'] as const)('writing proposals over %s', (listen
     const update = (fields: object) =>
       caller().unary(write.updateProposalStatus, { proposalId: id, newStatus: 'approved', ...fields }, single);
     const reviewedAt = { seconds: 1_750_000_000n, nanos: 123_456_000 };
-    expect((await update({ reviewedAt, reviewedBy: 'ann', reviewNotes: '', effectiveFrom: reviewedAt })).updated).toBe(
-      true,
-    );
+    const reviewed = { reviewedAt, reviewedBy: 'ann', reviewNotes: '', effectiveFrom: reviewedAt };
+    expect((await update(reviewed)).rowsAffected).toBe(1n);
     const find = async () => (await caller().unary(review.getProposalDetail, { proposalId: id })).proposal;
     expect(await find()).toMatchObject({ status: 'approved', reviewedAt, reviewedBy: 'ann', reviewNotes: '' });
     await update({ newStatus: 'rejected' });
@@ -109,7 +108,7 @@ describe.each(['grpc', 'connect'] as const)('writing proposals over %s', (listen
       undefined,
       undefined,
     ]);
-    expect((await update({ proposalId: NOBODY })).updated).toBe(false);
+    expect((await update({ proposalId: NOBODY })).rowsAffected).toBe(0n);
     expect(await refusal(update({ newStatus: 'x'.repeat(21) }))).toMatchObject({ fields: ['new_status'] });
     expect(await refusal(update({ proposalId: 'x' }))).toMatchObject({ fields: ['proposal_id'] });
   });
@@ -186,10 +185,10 @@ describe.each(['grpc', 'connect'] as const)('writing proposals over %s', (listen
     await sidecar.sql(`insert into policy_rule_integrity (id, rule_id, integrity_status, integrity_score, hash_root)
       values ('i', 'rule_1', 'VERIFIED', 1, 'h')`);
     const remove = async (tenantId: string) =>
-      (await caller().unary(write.deletePolicyRule, { ruleId: 'rule_1', tenantId }, single)).deleted;
-    expect(await remove('other')).toBe(false);
-    expect(await remove('t')).toBe(true);
-    expect(await remove('t')).toBe(false);
+      (await caller().unary(write.deletePolicyRule, { ruleId: 'rule_1', tenantId }, single)).rowsAffected;
+    expect(await remove('other')).toBe(0n);
+    expect(await remove('t')).toBe(1n);
+    expect(await remove('t')).toBe(0n);
     expect(await sidecar.sql('select from policy_rule_integrity')).toEqual([]);
     expect(await refusal(caller().unary(write.deletePolicyRule, { ruleId: 'r', tenantId: 't' }))).toMatchObject({
       reason: 'TRANSACTION_REQUIRED',

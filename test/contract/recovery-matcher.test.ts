@@ -2,7 +2,11 @@ import { randomUUID } from 'node:crypto';
 import { toJson } from '@bufbuild/protobuf';
 import { type Value, ValueSchema } from '@bufbuild/protobuf/wkt';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { CandidateDecision, RecoveryMatcherService } from '../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
+import {
+  CandidateDecision,
+  CandidateStatus,
+  RecoveryMatcherService,
+} from '../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
 import { RecoveryWriteService } from '../../src/gen/hoc/cus/policies/v1/recovery_write_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type CallError, collect, refusal } from '../support/client.ts';
@@ -283,21 +287,24 @@ describe.each(['grpc', 'connect'] as const)('suggestions over %s', (listener) =>
     const list = async (request: object = {}) =>
       (await caller().unary(rpc.getCandidates, request)).candidates.map(({ id }) => id);
     expect(await list()).toEqual(order);
-    expect(await list({ status: 'pending' })).toEqual(order);
-    expect(await list({ status: 'all' })).toEqual([decided, ...order]);
-    expect(await list({ status: 'rejected' })).toEqual([decided]);
-    for (const status of ['', 'PENDING', 'nope', 'approved']) expect(await list({ status })).toEqual([]);
+    expect(await list({ status: CandidateStatus.PENDING })).toEqual(order);
+    expect(await list({ status: CandidateStatus.ALL })).toEqual([decided, ...order]);
+    expect(await list({ status: CandidateStatus.REJECTED })).toEqual([decided]);
+    expect(await list({ status: CandidateStatus.APPROVED })).toEqual([]);
     expect(await list({ limit: 2, offset: 1 })).toEqual(order.slice(1, 3));
     expect(await list({ limit: 0 })).toEqual([]);
     expect(await list({ offset: 100 })).toEqual([]);
-    const wrong = await refusal(list({ limit: -1, offset: -1, status: '\0' }));
+    const wrong = await refusal(list({ limit: -1, offset: -1, status: 9 }));
     expect(wrong.fields).toEqual(['status', 'limit', 'offset']);
-    const all = await caller().unary(rpc.getCandidates, { status: 'all' });
-    const streamed = await collect(caller().stream(rpc.streamCandidates, { status: 'all' }));
+    const all = await caller().unary(rpc.getCandidates, { status: CandidateStatus.ALL });
+    const streamed = await collect(caller().stream(rpc.streamCandidates, { status: CandidateStatus.ALL }));
     expect(streamed.map((each) => each.candidate)).toEqual(all.candidates);
     expect(await collect(caller().stream(rpc.streamCandidates, {}))).toHaveLength(4);
     const count = async (request: object = {}) => (await caller().unary(rpc.countCandidates, request)).count;
-    expect([await count(), await count({ status: 'all' }), await count({ status: 'nope' })]).toEqual([4n, 5n, 0n]);
+    expect([await count(), await count({ status: CandidateStatus.ALL })]).toEqual([4n, 5n]);
+    for (const status of [CandidateStatus.UNSPECIFIED, 9]) {
+      expect((await refusal(count({ status }))).fields).toEqual(['status']);
+    }
     expect(await caller().unary(rpc.countByStatus, {})).toMatchObject({ pending: 4n, approved: 0n, rejected: 1n });
   });
 
@@ -638,7 +645,9 @@ describe('layers of the hybrid', () => {
       ),
     );
     await expect.poll(() => llm.requests.length).toBe(1);
-    expect(await narrow.grpc.unary(rpc.countCandidates, { status: 'all' }, { timeoutMs: 2_000 })).toMatchObject({
+    expect(
+      await narrow.grpc.unary(rpc.countCandidates, { status: CandidateStatus.ALL }, { timeoutMs: 2_000 }),
+    ).toMatchObject({
       count: 0n,
     });
     ended.abort();

@@ -314,7 +314,7 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
       (await caller().unary(rpc.claimWork, { workerId, ...(batchSize === undefined ? {} : { batchSize }) }, single))
         .work;
     const complete = async (workId: number, more: object = {}) =>
-      (await caller().unary(rpc.completeWork, { workId, ...more }, single)).found;
+      (await caller().unary(rpc.completeWork, { workId, ...more }, single)).rowsAffected === 1n;
     const ids = [await enqueue(901), await enqueue(902, 9), await enqueue(903, 1)];
     expect(await claim('w1', 0)).toEqual([]);
     expect((await claim('w1', 2)).map(({ workId, priority }) => [workId, priority])).toEqual([

@@ -21,7 +21,7 @@ const single = { transaction: 'single-use' };
 
 let sidecar: TestSidecar;
 beforeAll(async () => {
-  sidecar = await startTestSidecar({ maxMessageBytes: 33_554_432 });
+  sidecar = await startTestSidecar({ maxMessageBytes: 33_554_432, maxResponseBytes: 33_554_432 });
 });
 afterAll(() => sidecar?.stop());
 

@@ -345,7 +345,7 @@ describe('settings', () => {
         routedToGovernor: false,
         detectedAt: { seconds: 1_765_432_109n, nanos: 123_456_000 },
       };
-      const init = { transaction: 'single-use', headers: { 'request-id': randomUUID() } };
+      const init = { transaction: 'single-use', headers: { 'idempotency-key': randomUUID() } };
       const first = await sidecar.grpc.unary(rpc.insertViolation, violation, init);
       expect(await other.grpc.unary(rpc.insertViolation, violation, init)).toEqual(first);
       const { violations } = await sidecar.grpc.unary(rpc.fetchViolations, {});
@@ -367,7 +367,7 @@ describe('settings', () => {
   const seen = () =>
     onDatabase(database.url, async (client) => (await client.query('delete from public.seen returning *')).rows);
 
-  // Story: `?options=…` in the URL took the place of every setting of the session, and lists, replays of request ids,
+  // Story: `?options=…` in the URL took the place of every setting of the session, and lists, replays of idempotency keys,
   // transaction ids and doubles went wrong in silence.
   test('of the URL do not reach what answers rest on, and those that are the user’s own stay', async () => {
     const settings = Object.entries(HOSTILE).map(([name, value]) => `-c ${name}=${escaped(value)}`);

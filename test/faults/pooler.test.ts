@@ -76,7 +76,7 @@ describe.skipIf(!pgBouncerAvailable).each(['session', 'transaction'] as const)(
         string,
       ];
       await insert(alone, single);
-      const headers = { 'request-id': randomUUID() };
+      const headers = { 'idempotency-key': randomUUID() };
       for (let time = 0; time < 3; time += 1) await insert(once, { ...single, headers });
       const id = await begin();
       await insert(leased, { transaction: id });

@@ -98,7 +98,7 @@ const write = async (
     const operations = [{ request: { case: 'updateRiskCeiling' as const, value: request } }];
     await caller.unary(tx.execute, { operations }, { onTrailer });
   } else {
-    const headers: Record<string, string> = way === 'once' ? { 'request-id': randomUUID() } : {};
+    const headers: Record<string, string> = way === 'once' ? { 'idempotency-key': randomUUID() } : {};
     await caller.unary(rpc.updateRiskCeiling, request, { ...single, headers, onTrailer });
   }
   // A trailer may be told after the answer.
@@ -150,7 +150,7 @@ test('every commit brings a token, by either port, and what commits nothing brin
     const told = (times: number) => vi.waitFor(() => expect(tokens).toHaveLength(times), patient);
     await caller.unary(rpc.insertViolation, violation(), { ...single, ...init });
     await told(1);
-    const once = { headers: { 'request-id': randomUUID() } };
+    const once = { headers: { 'idempotency-key': randomUUID() } };
     await caller.unary(rpc.updateRiskCeiling, change(1), { ...single, ...init, ...once });
     await told(2);
     const operations = [{ request: { case: 'insertViolation' as const, value: violation() } }];

@@ -198,8 +198,8 @@ const execution = () => ({
 test.each([
   ['single-use writes', (signal: AbortSignal) => reset({ ...single, signal })],
   [
-    'writes with a request id',
-    (signal: AbortSignal) => reset({ ...single, signal, headers: { 'request-id': randomUUID() } }),
+    'writes with an idempotency key',
+    (signal: AbortSignal) => reset({ ...single, signal, headers: { 'idempotency-key': randomUUID() } }),
   ],
   ['lists of operations', (signal: AbortSignal) => sidecar.grpc.unary(tx.execute, execution(), { signal })],
 ])('reads answer while %s wait for one row', async (_name, write) => {

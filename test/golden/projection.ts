@@ -22,6 +22,8 @@ export const returned = (expected: Golden, response: Row, kind: 'read' | 'write'
     const numbers = values.filter((each) => typeof each === 'number' || typeof each === 'bigint');
     return response.fields.get('rows_affected') ?? numbers[0] ?? null;
   }
+  const affected = response.fields.get('rows_affected');
+  if (typeof expected === 'boolean' && typeof affected === 'bigint') return affected > 0n;
   const type = expected instanceof Generated ? 'string' : typeof expected;
   return values.find((each) => typeof each === type) ?? null;
 };

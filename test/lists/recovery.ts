@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { PolicyArbitratorService } from '../../src/gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
-import { RecoveryMatcherService } from '../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
+import { CandidateStatus, RecoveryMatcherService } from '../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
 import { ScopeResolverService } from '../../src/gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import {
   ascending,
@@ -22,6 +22,13 @@ import {
 const keys = fc.integer({ min: 1, max: 2 ** 31 - 1 });
 const policies = fc.constantFrom('p', 'P', 'ä', 'p-', 'p1', '');
 
+const STATUSES = new Map<CandidateStatus, string>([
+  [CandidateStatus.PENDING, 'pending'],
+  [CandidateStatus.APPROVED, 'approved'],
+  [CandidateStatus.REJECTED, 'rejected'],
+  [CandidateStatus.ALL, ''],
+]);
+
 /** Lists of recovery candidates, scopes and precedences. */
 export const recoveryLists: readonly ListModel[] = [
   list(RecoveryMatcherService.method.getCandidates, {
@@ -41,11 +48,12 @@ export const recoveryLists: readonly ListModel[] = [
       ),
     ),
     request: optional({
-      status: fc.constantFrom('pending', 'approved', 'rejected', 'all', 'nonsense', ''),
+      status: fc.constantFrom(...STATUSES.keys()),
       limit: limits,
       offset: offsets,
     }),
-    chosen: (row, { status = 'pending' }) => status === 'all' || row['decision'] === status,
+    chosen: (row, { status = CandidateStatus.PENDING }) =>
+      status === CandidateStatus.ALL || row['decision'] === STATUSES.get(status as CandidateStatus),
     order: inOrder(descending('created_at'), descending('id')),
     limit: 50,
   }),

@@ -54,8 +54,8 @@ describe.each(['grpc', 'connect'] as const)('the audit of writes over %s', (list
   const caller = () => sidecar[listener];
 
   test('a single-use write is one line: who, what, which, how many, and what became of it', async () => {
-    const requestId = randomUUID();
-    const init = { transaction: 'single-use', headers: { 'request-id': requestId } };
+    const key = randomUUID();
+    const init = { transaction: 'single-use', headers: { 'idempotency-key': key } };
     const write = () => caller().unary(resetRiskCeiling, { ceilingId }, init);
     const common = {
       time: expect.stringMatching(/^\d{4}-\d\d-\d\dT/),
@@ -63,7 +63,7 @@ describe.each(['grpc', 'connect'] as const)('the audit of writes over %s', (list
       caller: 'local',
       method: 'PolicyEngineService/ResetRiskCeiling',
       transaction: 'single-use',
-      request_id: requestId,
+      idempotency_key: key,
       keys: { ceiling_id: ceilingId },
     };
     expect(await added(1, write)).toEqual([{ ...common, rows: 1, outcome: 'committed' }]);

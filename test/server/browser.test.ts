@@ -41,7 +41,7 @@ describe.skipIf(!browserAvailable)('a web page in a real browser', () => {
     for await (const { riskCeiling } of client.streamRiskCeilings({})) streamed.push(riskCeiling.name);
     const ceilingId = '00000000-0000-0000-0000-000000000001';
     const written = await client.resetRiskCeiling({ ceilingId }, {
-      headers: { transaction: 'single-use', 'request-id': crypto.randomUUID() },
+      headers: { transaction: 'single-use', 'idempotency-key': crypto.randomUUID() },
     });
     return {
       read: riskCeilings.length,

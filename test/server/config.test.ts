@@ -47,6 +47,7 @@ test('the defaults', () => {
     lockTimeoutMs: 5_000,
     pooler: 'auto',
     maxMessageBytes: 4_194_304,
+    maxResponseBytes: 4_194_304,
     maxRequestBytes: 67_108_864,
     reflection: true,
     logLevel: 'info',

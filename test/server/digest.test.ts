@@ -46,8 +46,8 @@ const OK = { status: 0, message: 'OK' };
 
 // Go's protobuf writes the entries of a map in an order that is random on purpose; every document is a map.
 describe('a retry is the same request in whatever order map entries arrive', () => {
-  test('request-id of a single-use write', async () => {
-    const headers = { transaction: 'single-use', 'request-id': crypto.randomUUID() };
+  test('idempotency-key of a single-use write', async () => {
+    const headers = { transaction: 'single-use', 'idempotency-key': crypto.randomUUID() };
     const id = crypto.randomUUID();
     const path = pathOf(INSERT);
     expect(await send(path, toBinary(INSERT.input, insertion(id, ['a', 'b', 'c'])), headers)).toMatchObject(OK);
@@ -66,8 +66,8 @@ describe('a retry is the same request in whatever order map entries arrive', () 
     await sidecar.grpc.unary(TransactionService.method.rollback, { transactionId: transaction!.id! });
   });
 
-  test('request-id of Execute', async () => {
-    const headers = { 'request-id': crypto.randomUUID() };
+  test('idempotency-key of Execute', async () => {
+    const headers = { 'idempotency-key': crypto.randomUUID() };
     const id = crypto.randomUUID();
     const list = (keys: string[]) =>
       toBinary(

@@ -60,10 +60,10 @@ const single = { transaction: 'single-use' };
 
 const UNREADABLE: [what: string, header: string, sent: Sent, write: boolean][] = [
   // These ran twice when they were sent twice: the header counted as absent.
-  ['a byte beyond ASCII', 'request-id', { ...single, 'request-id': `${UUID}\xe9` }, true],
-  ['a tab', 'request-id', { ...single, 'request-id': `${UUID}\t${UUID}` }, true],
-  ['two values', 'request-id', { ...single, 'request-id': [UUID, UUID.replace('1', '2')] }, true],
-  ['nothing', 'request-id', { ...single, 'request-id': '' }, true],
+  ['a byte beyond ASCII', 'idempotency-key', { ...single, 'idempotency-key': `${UUID}\xe9` }, true],
+  ['a tab', 'idempotency-key', { ...single, 'idempotency-key': `${UUID}\t${UUID}` }, true],
+  ['two values', 'idempotency-key', { ...single, 'idempotency-key': [UUID, UUID.replace('1', '2')] }, true],
+  ['nothing', 'idempotency-key', { ...single, 'idempotency-key': '' }, true],
   // These left the transaction they were sent for.
   ['a byte beyond ASCII', 'transaction', { transaction: 'abc\xe9' }, false],
   ['a tab', 'transaction', { transaction: 'abc\tdef' }, false],
@@ -100,8 +100,12 @@ describe.each([
     expect(await caller()({ 'x-comment': 'caf\xe9\t!' }, false)).toBe('OK');
   });
 
+  test('an idempotency-key that means nothing here may hold anything', async () => {
+    expect(await caller()({ 'idempotency-key': 'caf\xe9\t!' }, false)).toBe('OK');
+  });
+
   test('what is readable is read', async () => {
-    expect(await caller()({ ...single, 'request-id': crypto.randomUUID() }, true)).toBe('OK');
+    expect(await caller()({ ...single, 'idempotency-key': crypto.randomUUID() }, true)).toBe('OK');
   });
 });
 

@@ -161,7 +161,7 @@ describe('the page in Origin', () => {
     const allowed = headers['access-control-allow-headers']!.split(', ');
     expect(allowed).toEqual(
       expect.arrayContaining([
-        ...['authorization', 'transaction', 'transaction-sequence', 'request-id', 'traceparent', 'tracestate'],
+        ...['authorization', 'transaction', 'transaction-sequence', 'idempotency-key', 'traceparent', 'tracestate'],
         ...['content-type', 'connect-protocol-version', 'connect-timeout-ms', 'grpc-timeout', 'x-grpc-web'],
       ]),
     );

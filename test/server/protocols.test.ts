@@ -4,8 +4,13 @@ import { createGrpcTransport, createGrpcWebTransport } from '@connectrpc/connect
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Health, HealthCheckResponse_ServingStatus as Status } from '../../src/gen/grpc/health/v1/health_pb.ts';
-import { ServerReflection, type ServerReflectionRequest } from '../../src/gen/grpc/reflection/v1/reflection_pb.ts';
+import {
+  ExtensionRequestSchema,
+  ServerReflection,
+  type ServerReflectionRequest,
+} from '../../src/gen/grpc/reflection/v1/reflection_pb.ts';
 import { ServerReflection as Alpha } from '../../src/gen/grpc/reflection/v1alpha/reflection_pb.ts';
+import { access } from '../../src/gen/hoc/cus/policies/v1/access_pb.ts';
 import {
   FetchViolationsRequestSchema,
   PolicyEngineService,
@@ -287,6 +292,17 @@ describe('reflection', () => {
   ])('%s is found with its imports', async (symbol) => {
     const [answer] = await ask(ServerReflection, { case: 'fileContainingSymbol', value: symbol });
     expect(answer?.messageResponse.case).toBe('fileDescriptorResponse');
+  });
+
+  test('the option that says how an RPC treats transactions is found', async () => {
+    const options = 'google.protobuf.MethodOptions';
+    const [numbers] = await ask(ServerReflection, { case: 'allExtensionNumbersOfType', value: options });
+    expect(numbers?.messageResponse).toMatchObject({ value: { extensionNumber: [access.number] } });
+    const [file] = await ask(ServerReflection, {
+      case: 'fileContainingExtension',
+      value: create(ExtensionRequestSchema, { containingType: options, extensionNumber: access.number }),
+    });
+    expect(file?.messageResponse.case).toBe('fileDescriptorResponse');
   });
 
   test('what does not exist is NOT_FOUND, in place', async () => {

@@ -1,5 +1,6 @@
 import { type DescField, type DescMessage, type Message, ScalarType, toBinary } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ResponseSize } from '../../src/contract/response-size.ts';
 import { CallNotes } from '../../src/database/notes.ts';
 import { type Database, openDatabase } from '../../src/database/pool.ts';
 import { AutoCommitSession } from '../../src/database/session.ts';
@@ -186,6 +187,7 @@ test.each([
 ])('no row where one must come as %s is an error that names the statement', async (_as, answer) => {
   const ways = answering(PolicyEngineService.method.resetRiskCeiling, answer as never);
   for (const run of [ways.message, ways.bytes]) {
-    await expect(run(session(), {} as Message)).rejects.toThrow('statement rows_test.none brought no row');
+    const size = new ResponseSize(PolicyEngineService.method.resetRiskCeiling, Number.POSITIVE_INFINITY);
+    await expect(run(session(), {} as Message, size)).rejects.toThrow('statement rows_test.none brought no row');
   }
 });

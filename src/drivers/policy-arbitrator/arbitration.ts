@@ -37,6 +37,9 @@ export interface ArbitrationInput {
 export interface Arbitration {
   readonly policyIds: string[];
   readonly precedenceOrder: number[];
+  /** Null for none alone. */
+  readonly settledTokenLimit: number | null;
+  readonly settledCostLimitCents: number | null;
   /** Fraction cut off; null for none and for 0. May exceed 64 bits. */
   readonly effectiveTokenLimit: bigint | null;
   /** Fraction cut off; null for none and for 0. May exceed 64 bits. */
@@ -134,6 +137,8 @@ export const arbitrate = (
   return {
     policyIds: sorted,
     precedenceOrder: sorted.map((policyId) => precedences.get(policyId) ?? DEFAULT_PRECEDENCE),
+    settledTokenLimit: token,
+    settledCostLimitCents: cost,
     effectiveTokenLimit: whole(token),
     effectiveCostLimitCents: whole(cost),
     effectiveBurnRateLimit: burnRate,

@@ -1,6 +1,6 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { invalidArgument } from '../../contract/errors.ts';
-import { all, filled, mask, page, required } from '../../contract/rules.ts';
+import { mask, page, required } from '../../contract/rules.ts';
 import { statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
 import { PolicyPrecedence } from '../../entities/policy-precedence.ts';
@@ -101,7 +101,9 @@ const inputOf = ({ arbInput }: ArbitrateRequest): ArbitrationInput | undefined =
 const fitsInt64 = (limit: bigint | null): boolean => limit === null || limit === BigInt.asIntN(64, limit);
 
 /** The settled limits as the response can carry them. */
-const carried = ({ effectiveTokenLimit, effectiveCostLimitCents }: Arbitration) => {
+const carried = (settled: Arbitration) => {
+  const { effectiveTokenLimit, effectiveCostLimitCents, effectiveBurnRateLimit } = settled;
+  const { settledTokenLimit, settledCostLimitCents } = settled;
   const problems = [
     ...(fitsInt64(effectiveTokenLimit) ? [] : ['arb_input.token_limits']),
     ...(fitsInt64(effectiveCostLimitCents) ? [] : ['arb_input.cost_limits']),
@@ -110,6 +112,9 @@ const carried = ({ effectiveTokenLimit, effectiveCostLimitCents }: Arbitration) 
   return {
     ...(effectiveTokenLimit === null ? {} : { effectiveTokenLimit }),
     ...(effectiveCostLimitCents === null ? {} : { effectiveCostLimitCents }),
+    ...(effectiveBurnRateLimit === null ? {} : { effectiveBurnRateLimit }),
+    ...(settledTokenLimit === null ? {} : { settledTokenLimit }),
+    ...(settledCostLimitCents === null ? {} : { settledCostLimitCents }),
   };
 };
 
@@ -135,7 +140,6 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
         policyIds: settled.policyIds,
         precedenceOrder: settled.precedenceOrder,
         ...carried(settled),
-        ...(settled.effectiveBurnRateLimit === null ? {} : { effectiveBurnRateLimit: settled.effectiveBurnRateLimit }),
         effectiveBreachAction: settled.effectiveBreachAction,
         conflictsResolved: settled.conflictsResolved,
         resolutionStrategy: STRATEGIES[settled.resolutionStrategy],
@@ -149,9 +153,9 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
     one('precedence', (request) => insertPrecedence.with(...newPrecedence.params(request))),
   ),
   updatePrecedence: write(
-    { updates: byMask, update_mask: required(all(mask(patchPaths), filled)) },
+    { updates: byMask, update_mask: mask(patchPaths) },
     row('precedence', ({ tenantId, policyId, updates, updateMask }) => {
-      const values = patchParams(PolicyPrecedencePatchSchema, updates, updateMask!.paths, lowerEnumText);
+      const values = patchParams(PolicyPrecedencePatchSchema, updates, updateMask, lowerEnumText);
       return updatePrecedence.with(tenantId, policyId, ...values);
     }),
     patchCheck(PolicyPrecedencePatchSchema, {}, notNull(PolicyPrecedence)),

@@ -9,6 +9,8 @@ import { RecoveryCandidateAudit } from '../../entities/recovery-candidate-audit.
 import {
   CandidateDecision,
   CandidateDecisionSchema,
+  CandidateStatus,
+  CandidateStatusSchema,
   CountByStatusResponseSchema,
   RecoveryCandidateSchema,
   type RecoveryMatcherService,
@@ -20,10 +22,6 @@ import { projection, rowsOf } from '../../statements/projection.ts';
 import { type Rpcs, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
-
-/** Status that does not filter. */
-const ALL = 'all';
-const DEFAULT_STATUS = 'pending';
 
 const isNothing = (json: unknown): boolean => !json || (typeof json === 'object' && Object.keys(json).length === 0);
 
@@ -107,10 +105,9 @@ const decide = statement(
   candidate,
 );
 
-const ofStatus = (status: string | undefined): string | undefined => {
-  const chosen = status ?? DEFAULT_STATUS;
-  return chosen === ALL ? undefined : chosen;
-};
+/** The decision that candidates of a status have; undefined: any. */
+const ofStatus = (status: CandidateStatus = CandidateStatus.PENDING): string | undefined =>
+  status === CandidateStatus.ALL ? undefined : lowerEnumText(CandidateStatusSchema, status);
 
 const noCandidate = (id: number): RpcError =>
   refuse('CANDIDATE_NOT_FOUND', `Candidate ${id} not found`, {

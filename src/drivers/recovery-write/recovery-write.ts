@@ -1,5 +1,5 @@
 import { RpcError, refuse } from '../../contract/errors.ts';
-import { all, between, filled, mask, page, type Rule, required } from '../../contract/rules.ts';
+import { between, filled, mask, page, type Rule, required } from '../../contract/rules.ts';
 import type { Session } from '../../database/session.ts';
 import { count, firstFlag, firstNumber, firstText, statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
@@ -66,8 +66,8 @@ const claim = statement(
 
 const complete = statement(
   'recovery_write.complete_work',
-  'select m10_recovery.complete_work($1::integer, $2::boolean, $3::text)',
-  firstFlag,
+  'select m10_recovery.complete_work($1::integer, $2::boolean, $3::text)::integer',
+  count,
 );
 
 const release = statement(
@@ -203,9 +203,9 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     ),
   ),
   updateRecoveryCandidate: write(
-    { updates: byMask, update_mask: required(all(mask(candidatePaths), filled)) },
+    { updates: byMask, update_mask: mask(candidatePaths) },
     affected(({ candidateId, updates, updateMask }) => {
-      const values = patchParams(RecoveryCandidatePatchSchema, updates, updateMask!.paths, lowerEnumText);
+      const values = patchParams(RecoveryCandidatePatchSchema, updates, updateMask, lowerEnumText);
       return updateCandidate.with(candidateId, ...values);
     }),
     patchCheck(RecoveryCandidatePatchSchema, { confidence: rate }, notNull(RecoveryCandidate, ['decision'])),
@@ -220,7 +220,7 @@ export const recoveryWrite = driver(RecoveryWriteService, {
   ),
   completeWork: write(
     {},
-    one('found', ({ workId, success = true, error }) => complete.with(workId, success, error)),
+    one('rowsAffected', ({ workId, success = true, error }) => complete.with(workId, success, error)),
   ),
   releaseStalledWork: write(
     {},

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { invalidArgument, type RpcError, refuse } from '../../contract/errors.ts';
-import { all, filled, mask, page, required } from '../../contract/rules.ts';
+import { mask, page, required } from '../../contract/rules.ts';
 import { type Notes, type Row, statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
 import { jsonToValue } from '../../database/values.ts';
@@ -19,7 +19,7 @@ import { cell, cells } from '../../statements/cells.ts';
 import { lowerEnumText } from '../../statements/codecs.ts';
 import { filteredList, where } from '../../statements/filters.ts';
 import { insert } from '../../statements/insert.ts';
-import { byMask, namedValues, patchCheck } from '../../statements/patch.ts';
+import { byMask, namedValues, patchCheck, pathsOf } from '../../statements/patch.ts';
 import { projection } from '../../statements/projection.ts';
 import { compute, driver, read, write } from '../driver.ts';
 import {
@@ -191,12 +191,11 @@ export const scopeResolver = driver(ScopeResolverService, {
   updateScope: write(
     {
       updates: byMask,
-      update_mask: required(all(mask(PolicyScopePatchSchema.fields.map(({ name }) => name)), filled)),
+      update_mask: mask(PolicyScopePatchSchema.fields.map(({ name }) => name)),
     },
     row('scope', ({ tenantId, scopeId, updates, updateMask }) => {
-      const { paths } = updateMask!;
-      const values = patchValues(namedValues(PolicyScopePatchSchema, updates, paths));
-      return updateScope.with(tenantId, scopeId, paths, ...values);
+      const values = patchValues(namedValues(PolicyScopePatchSchema, updates, updateMask));
+      return updateScope.with(tenantId, scopeId, pathsOf(PolicyScopePatchSchema, updateMask), ...values);
     }),
     patchCheck(PolicyScopePatchSchema, {}, (name) => name === PolicyScopePatchSchema.field.scopeType.name),
   ),

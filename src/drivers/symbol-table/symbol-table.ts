@@ -28,7 +28,7 @@ type RequestOf<K extends Operation['case']> = Extract<Operation, { case: K }>['v
 const DEFAULT_LEASE_MS = 600_000;
 const MAX_LEASE_MS = 3_600_000;
 const MAX_OPERATIONS = 10_000;
-/** Bytes of results, and symbols looked through for lists, after which Apply runs nothing more. */
+/** Bytes of results, and symbols looked through for lists, that one Apply can bring. */
 const MAX_WORK = 8 * 1024 * 1024;
 const DEFAULT_PRIORITY = 50;
 
@@ -119,13 +119,19 @@ const guarded = <T>(work: () => T): T => {
   }
 };
 
+/** Operations after which the table is another: what they bring is told, however large. */
+const CHANGES: ReadonlySet<string> = new Set<Operation['case']>(['enterScope', 'exitScope', 'define', 'addReference']);
+
 /** One operation as an RPC of its own. */
 const single = <K extends Operation['case']>(
   name: K,
   rules: Rules<(typeof SymbolTableService)['method'][K]['input']>,
 ) =>
   compute<(typeof SymbolTableService)['method'][K]>(rules, ((request: { readonly table: string }, call: CallContext) =>
-    guarded(() => operations[name](own(request.table, call), request as never))) as never);
+    guarded(() => {
+      if (CHANGES.has(name)) call.size.waive();
+      return operations[name](own(request.table, call), request as never);
+    })) as never);
 
 const applied = (table: Table, { request }: SymbolTableOperation): MessageInitShape<typeof SymbolTableResultSchema> => {
   try {
@@ -154,6 +160,9 @@ const TOO_MUCH_WORK = create(SymbolTableResultSchema, {
     value: { reason: 'WORK_LIMIT', message: 'the results before it are all that one call can bring' },
   },
 });
+
+/** Bytes of that in a response. */
+const PLACE_BYTES = toBinary(SymbolTableResultSchema, TOO_MUCH_WORK).length + 2;
 
 const leaseRule: Rule<Duration> = (lease) => {
   const milliseconds = durationMs(lease);
@@ -201,12 +210,17 @@ export const symbolTable = driver(SymbolTableService, {
       const table: Table = request.table === '' ? new SymbolTable<Value>() : own(request.table, call);
       const results: SymbolTableResult[] = [];
       let work = 0;
+      // Whatever is left out has its place, too.
+      const most = Math.min(MAX_WORK, call.size.limit - request.operations.length * PLACE_BYTES);
+      call.size.waive();
       for (const operation of request.operations) {
-        const result = work > MAX_WORK ? TOO_MUCH_WORK : create(SymbolTableResultSchema, applied(table, operation));
+        const kind = operation.request.case!;
+        const result = work > most ? TOO_MUCH_WORK : create(SymbolTableResultSchema, applied(table, operation));
         work += toBinary(SymbolTableResultSchema, result).length;
-        if (LISTS.has(operation.request.case!)) work += table.size;
-        results.push(result);
-        if (request.stopAtError && result.response.case === 'error') break;
+        if (LISTS.has(kind)) work += table.size;
+        const told = work > most && !CHANGES.has(kind) ? TOO_MUCH_WORK : result;
+        results.push(told);
+        if (request.stopAtError && told.response.case === 'error') break;
       }
       return { results };
     }),
