@@ -1,6 +1,7 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { expect, test } from 'vitest';
+import { migrations } from '../migrations/index.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const LONGEST = 300;
@@ -28,6 +29,12 @@ const sources = globSync('src/**/*.ts', { cwd: ROOT }).filter((path) => !path.st
 const drivers = globSync('src/drivers/*', { cwd: ROOT })
   .map((path) => basename(path, '.ts'))
   .filter((name) => name !== 'driver' && name !== 'drivers');
+
+test('the list of migrations is that of their files, oldest first', () => {
+  const files = globSync('migrations/Migration*.ts', { cwd: ROOT }).map((path) => basename(path, '.ts'));
+  expect(Object.keys(migrations)).toEqual(files.sort());
+  expect(Object.values(migrations).map(({ name }) => name)).toEqual(files.sort());
+});
 
 test('no two source files share a name', () => {
   const names = sources.map((path) => basename(path));

@@ -54,8 +54,8 @@ const outage = { code: Code.UNAVAILABLE, retryAfterMs: OUTAGE_RETRY_MS, metadata
 const late = { code: Code.DEADLINE_EXCEEDED } as const;
 
 /**
- * Every reason that a call can be refused with: UPPER_SNAKE, unique within the domain `policies.hoc`. The comments of the
- * `.proto` files say the same to callers; a test compares the two.
+ * Every reason that a call can be refused with: UPPER_SNAKE, unique within the domain `policies.hoc`. `ErrorReason` of the
+ * contract says the same to callers; a test compares the two.
  */
 export const REASONS = {
   // Requests

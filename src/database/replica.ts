@@ -11,28 +11,40 @@ import { TextRows } from './text-rows.ts';
 /** How long a replica may take to say how far it is, milliseconds. */
 const LOOK_TIMEOUT_MS = 1_000;
 
-/** The control file alone may be behind in its timelines, never ahead; who replicates is not told to every role. */
+/** SQL: the timeline. The control file alone may be behind, never ahead; who replicates is not told to every role. */
+const TIMELINE = `greatest((select timeline_id from pg_control_checkpoint()),
+  (select min_recovery_end_timeline from pg_control_recovery()), (select received_tli from pg_stat_wal_receiver))`;
+
 const LOOK = statement(
   'replica.look',
-  `select pg_is_in_recovery(), (select system_identifier from pg_control_system()),
-     greatest((select timeline_id from pg_control_checkpoint()),
-       (select min_recovery_end_timeline from pg_control_recovery()),
-       (select received_tli from pg_stat_wal_receiver)),
-     pg_last_wal_replay_lsn()`,
+  `select pg_is_in_recovery(), (select system_identifier from pg_control_system()), ${TIMELINE}, pg_last_wal_replay_lsn()`,
 );
 
-/** Whether a server has replayed so far; a primary that was a replica says so of what it has replayed. */
-const HAS = statement('replica.has', 'select coalesce(pg_last_wal_replay_lsn() >= $1::pg_lsn, false)', firstFlag);
+/**
+ * Whether a server has replayed so far, of a timeline that is not later; a primary that was a replica says so of what it
+ * has replayed.
+ */
+const HAS = statement(
+  'replica.has',
+  `select coalesce(pg_last_wal_replay_lsn() >= $1::pg_lsn, false) and ${TIMELINE} <= $2::bigint`,
+  firstFlag,
+);
 
 /** The server has not replayed far enough for a read that follows a write. */
 class Behind extends Error {}
 
+/** What a replica must have replayed for a read, and the timeline of the primary: what follows another has another history. */
+export interface Needed {
+  readonly mark: Mark;
+  readonly timeline: number;
+}
+
 /** What goes before a read in the same round trip, and keeps its rows from being taken where the server is behind. */
-export const replayed = ({ position }: Mark): Queried => {
+const replayed = ({ mark, timeline }: Needed): Queried => {
   const judged = new TextRows((row: Row) => {
     if (!firstFlag(row)) throw new Behind('the replica has not replayed so far');
   });
-  return { statement: HAS, params: [lsnOf(position)], sink: judged };
+  return { statement: HAS, params: [lsnOf(mark.position), String(timeline)], sink: judged };
 };
 
 /** Reasons by which a replica is left until it has been looked at again. */
@@ -153,16 +165,16 @@ export class Replica {
 /** Statements of one call at one replica, each on a connection of its own. */
 export class ReplicaSession extends Statements {
   readonly #replica: Replica;
-  readonly #mark: Mark | undefined;
+  readonly #needed: Needed | undefined;
 
   /** The first thing that failed there, whatever the call has made of it. */
   failure: { readonly error: unknown } | undefined;
 
-  /** @param mark what it must have replayed; undefined: anything. */
-  constructor(replica: Replica, mark: Mark | undefined, call: CallScope) {
+  /** @param needed undefined: anything. */
+  constructor(replica: Replica, needed: Needed | undefined, call: CallScope) {
     super(call);
     this.#replica = replica;
-    this.#mark = mark;
+    this.#needed = needed;
   }
 
   /** True when the replica is all right and only has to be waited for. */
@@ -176,14 +188,14 @@ export class ReplicaSession extends Statements {
     sink: () => S,
   ): Promise<Collected<S>> {
     const { signal, bound } = this.call;
-    const mark = this.#mark;
+    const needed = this.#needed;
     try {
       const collected = await this.#replica.calls.use(signal, async (connection) => {
         const taken = sink();
-        const before = { bound, first: mark && replayed(mark) };
+        const before = { bound, first: needed && replayed(needed) };
         return { sink: taken, count: BigInt(await connection.runAfter(before, statement, params, taken, signal)) };
       });
-      if (mark) this.#replica.reached(mark);
+      if (needed) this.#replica.reached(needed.mark);
       this.rowCount += collected.count;
       return collected;
     } catch (error) {

@@ -110,7 +110,8 @@ export class Replicas {
   ): Promise<T> {
     const mark = wanted === 'eventual' ? undefined : wanted;
     for await (const replica of this.#candidates(mark, call.signal)) {
-      const session = new ReplicaSession(replica, mark, call);
+      const needed = mark && { mark, timeline: this.#progress.mark!.timeline };
+      const session = new ReplicaSession(replica, needed, call);
       try {
         const result = await work(session);
         if (!session.failure) return result;

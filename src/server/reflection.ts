@@ -4,6 +4,7 @@ import { Code } from '../contract/errors.ts';
 import { file_google_rpc_error_details } from '../gen/google/rpc/error_details_pb.ts';
 import { ServerReflection, type ServerReflectionRequest } from '../gen/grpc/reflection/v1/reflection_pb.ts';
 import { ServerReflection as ServerReflectionAlpha } from '../gen/grpc/reflection/v1alpha/reflection_pb.ts';
+import { file_hoc_cus_policies_v1_error_reason } from '../gen/hoc/cus/policies/v1/error_reason_pb.ts';
 import { controlEndpoints, type Endpoint } from './endpoint.ts';
 
 /** The files that declare services, and what they import. */
@@ -15,7 +16,8 @@ const filesOf = (services: readonly DescService[]): Map<string, DescFile> => {
     file.dependencies.forEach(add);
   };
   for (const { file } of services) add(file);
-  // No RPC mentions the details of errors, and every caller meets them.
+  // No RPC mentions reasons and details of errors, and every caller meets them.
+  add(file_hoc_cus_policies_v1_error_reason);
   add(file_google_rpc_error_details);
   return files;
 };

@@ -62,9 +62,12 @@ export const readWanted = (env: Env, probes: boolean): Wanted | undefined => {
   const traces = exportersOf(env, 'TRACES', ['otlp', 'none']).includes('otlp');
   const push = exportersOf(env, 'METRICS', ['otlp', 'prometheus', 'none']).includes('otlp');
   if (!traces && !push && !probes) return undefined;
-  const protocol = env['OTEL_EXPORTER_OTLP_PROTOCOL'] || 'http/json';
-  if ((traces || push) && !OVER_HTTP.has(protocol)) {
-    throw new ConfigError(`OTEL_EXPORTER_OTLP_PROTOCOL must be http/json or http/protobuf, not "${protocol}"`);
+  for (const signal of ['', ...(traces ? ['TRACES_'] : []), ...(push ? ['METRICS_'] : [])]) {
+    const variable = `OTEL_EXPORTER_OTLP_${signal}PROTOCOL`;
+    const protocol = env[variable] || 'http/json';
+    if ((traces || push) && !OVER_HTTP.has(protocol)) {
+      throw new ConfigError(`${variable} must be http/json or http/protobuf, not "${protocol}"`);
+    }
   }
   return { traces: traces ? samplingOf(env) : undefined, push, pull: probes };
 };

@@ -34,7 +34,7 @@ const report = (failureMatchId: string, more: object = {}) => ({
   failureMatchId,
   suggestion: 'retry',
   confidence: 0.8123456789,
-  explainJson: jsonToValue({ method: 'x' }),
+  explain: jsonToValue({ method: 'x' }),
   errorCode: 'TIMEOUT',
   errorSignature: '0123456789abcdef',
   source: 'api',
@@ -97,7 +97,7 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
     });
     const jsonNull: Value = jsonToValue(null);
     const other = randomUUID();
-    await upsert({ explainJson: jsonNull }, other);
+    await upsert({ explain: jsonNull }, other);
     expect(
       await sidecar.sql(
         `select explain::text from public.recovery_candidates where failure_match_id = '${other}' and explain is not null`,
@@ -122,7 +122,7 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
       'suggestion',
     ]);
     expect((await refusal(upsert({ confidence: Number.NaN }))).fields).toEqual(['confidence']);
-    expect((await refusal(upsert({ explainJson: jsonToValue({ a: '\0' }) }))).fields).toEqual(['explain_json']);
+    expect((await refusal(upsert({ explain: jsonToValue({ a: '\0' }) }))).fields).toEqual(['explain']);
     const bad = await refusal(caller().unary(rpc.getCandidateByIdempotencyKey, { idempotencyKey: '' }));
     expect(bad.fields).toEqual(['idempotency_key']);
     expect((await caller().unary(rpc.getCandidateByIdempotencyKey, { idempotencyKey: randomUUID() })).candidate).toBe(
@@ -138,11 +138,11 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
         {
           method: 'POST',
           headers: { 'content-type': 'application/json', transaction: 'single-use' },
-          body: `{"failureMatchId": "${randomUUID()}", "suggestion": "s", "confidence": 1, "explainJson": ${json}}`,
+          body: `{"failureMatchId": "${randomUUID()}", "suggestion": "s", "confidence": 1, "explain": ${json}}`,
         },
       );
       expect(answer.status).toBe(400);
-      expect(((await answer.json()) as { message: string }).message).toMatch(/explain_json .*surrogate/);
+      expect(((await answer.json()) as { message: string }).message).toMatch(/explain .*surrogate/);
     }
   });
 
@@ -150,7 +150,7 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
   test('an id left out is no id', async () => {
     const queued = caller().unary(rpc.enqueueEvaluationDbFallback, {}, single);
     expect(await refusal(queued)).toMatchObject({ code: 'INVALID_ARGUMENT', fields: ['candidate_id'] });
-    const recorded = caller().unary(rpc.insertSuggestionProvenance, { detailsJson: jsonToValue({}) }, single);
+    const recorded = caller().unary(rpc.insertSuggestionProvenance, { details: jsonToValue({}) }, single);
     expect((await refusal(recorded)).fields).toEqual(['suggestion_id', 'event_type']);
   });
 
@@ -267,7 +267,7 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
         {
           suggestionId: candidateId,
           eventType: SuggestionEventType.MANUAL_OVERRIDE,
-          detailsJson: jsonToValue({ k: 1 }),
+          details: jsonToValue({ k: 1 }),
           ...more,
         },
         single,
@@ -288,10 +288,7 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
       },
       { actor: 'api', confidence_before: null, rule_id: null, confidence_after: null, duration_ms: null },
     ]);
-    expect((await refusal(record({ detailsJson: undefined, eventType: 0 }))).fields).toEqual([
-      'event_type',
-      'details_json',
-    ]);
+    expect((await refusal(record({ details: undefined, eventType: 0 }))).fields).toEqual(['event_type', 'details']);
     expect((await refusal(record({ suggestionId: 999_999 }))).metadata).toMatchObject({
       constraint: 'fk_sp_suggestion',
     });
@@ -365,7 +362,7 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
       },
     ]);
     const id: string = randomUUID();
-    const given = { id, runId: 'r', errorCode: 'E2', category: '', stepIndex: -1, contextJson: jsonToValue(null) };
+    const given = { id, runId: 'r', errorCode: 'E2', category: '', stepIndex: -1, context: jsonToValue(null) };
     await caller().unary(
       rpc.insertFailureMatch,
       { ...given, createdAt: { seconds: 1_700_000_000n, nanos: 1_000 }, isRetryable: true },

@@ -85,6 +85,8 @@ const isImplied = (
 /** Arguments whose name the request has changed. */
 const RENAMED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'recovery_write_driver.update_recovery_candidate': { fields: 'updates' },
+  'recovery_write_driver.upsert_recovery_candidate': { explain_json: 'explain' },
+  'recovery_write_driver.insert_suggestion_provenance': { details_json: 'details' },
 };
 
 /** Methods that ignore arguments they do not know. */
@@ -146,8 +148,10 @@ export const send = async (
         : [[field, BUILT[`${driver}.${name}`] === field ? built(method.input, field, value) : value]];
     }),
   );
+  const documents = Object.keys(args).filter((key) => key.endsWith('_json'));
+  const jsonTexts = new Set(documents.map((key) => renamed[key] ?? key));
   const text = requestText(method.input, named, {
-    isJsonText: (argument) => driver === 'policy_engine_driver' || argument.endsWith('_json'),
+    isJsonText: (argument) => driver === 'policy_engine_driver' || jsonTexts.has(argument),
     storedTexts: target.storedTexts,
     isTyped: !SYNCHRONOUS.has(driver),
   });

@@ -4,15 +4,16 @@ import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { migrations } from '../../migrations/index.ts';
+import manifest from '../../package.json' with { type: 'json' };
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { grpcCaller } from '../support/client.ts';
 import { endAll, launch } from '../support/command.ts';
 import { buildCheckout, type Checkout, OUTSIDE } from '../support/package.ts';
 import { createEmptyDatabase } from '../support/postgres.ts';
 
-/** A Node to run the package with; default: the one of the tests. */
-const NODE = process.env['TEST_PACKAGE_NODE'] ?? process.execPath;
-const env = { PATH: `${dirname(NODE)}:${OUTSIDE}` };
+/** The oldest Node that the package is for, where CI has brought it. */
+const OLDEST = process.env['TEST_PACKAGE_NODE'];
 
 let checkout: Checkout;
 let folder: string;
@@ -29,12 +30,6 @@ afterAll(async () => {
   await checkout.remove();
 });
 
-const sidecar = (...args: string[]) =>
-  promisify(execFile)('npx', ['--no-install', 'policy-sidecar', ...args], {
-    cwd: folder,
-    env: { ...process.env, ...env },
-  });
-
 test('it holds the compiled program, the contract and the licences, and brings nothing else along', async () => {
   const installed = join(folder, 'node_modules', 'policy-sidecar');
   const files = await readdir(installed, { recursive: true });
@@ -48,32 +43,38 @@ test('it holds the compiled program, the contract and the licences, and brings n
   );
 });
 
-test('an installed package tells what it is, migrates a database and serves it', async () => {
-  expect((await sidecar('--version')).stdout).toMatch(/^policy-sidecar \d+\.\d+\.\d+ \(Node v\d+\.\d+\.\d+\)\n$/);
-  expect((await sidecar('--help')).stdout).toContain('policy-sidecar migrate up');
-  const database = await createEmptyDatabase();
+/** The program as npm has linked it. */
+const linked = (): string => join(folder, 'node_modules', '.bin', 'policy-sidecar');
+
+/** @param command how the package is called; it serves as linked, since not every npx passes a signal on. */
+const runs = async (node: string, version: string, [program, ...first]: readonly [string, ...string[]]) => {
+  const env = { PATH: `${dirname(node)}:${OUTSIDE}` };
   const options = { cwd: folder };
-  const migrate = launch(
-    'npx',
-    ['--no-install', 'policy-sidecar', 'migrate', 'up'],
-    { ...env, DATABASE_URL: database.url },
-    options,
-  );
+  const told = async (argument: string): Promise<string> =>
+    (await promisify(execFile)(program, [...first, argument], { ...options, env: { ...process.env, ...env } })).stdout;
+  expect(await told('--version')).toBe(`policy-sidecar ${manifest.version} (Node ${version})\n`);
+  expect(await told('--help')).toContain('policy-sidecar migrate up');
+  const database = await createEmptyDatabase();
+  const withDatabase = { ...env, DATABASE_URL: database.url };
+  const migrate = launch(program, [...first, 'migrate', 'up'], withDatabase, options);
   expect(await migrate.ended).toBe(0);
-  expect(migrate.out().match(/^applied /gm)).toHaveLength(8);
-  const served = launch(
-    'npx',
-    ['--no-install', 'policy-sidecar', 'serve'],
-    { ...env, DATABASE_URL: database.url },
-    options,
-  );
+  expect(migrate.out().match(/^applied /gm)).toHaveLength(Object.keys(migrations).length);
+  const served = launch(linked(), ['serve'], withDatabase, options);
   const caller = grpcCaller((await served.serving()).grpc);
   expect((await caller.unary(PolicyEngineService.method.fetchRiskCeilings, {})).riskCeilings).toHaveLength(4);
   caller.close();
   served.child.kill('SIGTERM');
   expect(await served.ended).toBe(0);
   await database.drop();
-});
+};
+
+test('an installed package tells what it is, migrates a database and serves it', () =>
+  runs(process.execPath, process.version, ['npx', '--no-install', 'policy-sidecar']));
+
+test.skipIf(OLDEST === undefined)('so it does on the oldest Node that it is for', () =>
+  // npx would take the Node of the nearest folder above that has one installed.
+  runs(OLDEST!, manifest.engines.node.replace('>=', 'v'), [linked()]),
+);
 
 test('`npm ci --omit=dev` of a checkout asks for no tool that it does not bring', async () => {
   const args = ['ci', '--omit=dev', '--omit=optional', '--prefer-offline', '--no-audit', '--no-fund'];

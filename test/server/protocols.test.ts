@@ -288,6 +288,7 @@ describe('reflection', () => {
     `${SERVICE}.FetchViolations`,
     'grpc.health.v1.HealthCheckRequest',
     'google.rpc.ErrorInfo',
+    'hoc.cus.policies.v1.ErrorReason',
     'hoc.cus.policies.v1.PolicyViolation.severity',
   ])('%s is found with its imports', async (symbol) => {
     const [answer] = await ask(ServerReflection, { case: 'fileContainingSymbol', value: symbol });

@@ -165,6 +165,7 @@ test.each([
   ['OTEL_TRACES_EXPORTER', 'zipkin'],
   ['OTEL_METRICS_EXPORTER', 'console'],
   ['OTEL_EXPORTER_OTLP_PROTOCOL', 'grpc'],
+  ['OTEL_EXPORTER_OTLP_TRACES_PROTOCOL', 'grpc'],
 ])('%s=%s is refused in one line', async (variable, value) => {
   const sidecar = startCommand(['serve'], {
     DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/none',

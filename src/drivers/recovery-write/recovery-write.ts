@@ -85,7 +85,6 @@ const updateCandidate = statement(
 );
 
 const newProvenance = insert(SuggestionProvenance, InsertSuggestionProvenanceRequestSchema, {
-  columns: { details_json: 'details' },
   defaults: { actor: `'api'` },
   textOf: lowerEnumText,
 });
@@ -97,6 +96,7 @@ const insertProvenance = statement(
 );
 
 const newFailure = insert(FailureMatch, InsertFailureMatchRequestSchema, {
+  columns: { context: 'context_json' },
   defaults: {
     id: 'gen_random_uuid()',
     match_type: `'unknown'`,
@@ -104,7 +104,7 @@ const newFailure = insert(FailureMatch, InsertFailureMatchRequestSchema, {
     is_retryable: 'false',
     recovery_attempted: 'false',
     recovery_succeeded: 'false',
-    context_json: `'{}'`,
+    context: `'{}'`,
     created_at: 'now()',
   },
 });
@@ -157,7 +157,7 @@ const report = async (db: Session, request: UpsertRecoveryCandidateRequest) => {
     request.failureMatchId,
     request.suggestion,
     request.confidence,
-    jsonText(request.explainJson),
+    jsonText(request.explain),
     request.errorCode,
     request.errorSignature,
     request.source,
