@@ -1,6 +1,10 @@
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest';
+import { migrateTenants } from '../../src/database/migrate/tenant-policies.ts';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
@@ -63,7 +67,7 @@ const portOf = ({ url }: Cluster): string => new URL(url).port;
 
 const startReading = async (config: Parameters<typeof startTestSidecar>[0] = {}): Promise<TestSidecar> => {
   const replicaUrls = standbys.map(({ url }) => url);
-  const started = await startTestSidecar({ replicaUrls, ...config }, primary.url);
+  const started = await startTestSidecar({ replicaUrls, replicaMaxLagMs: 60_000, ...config }, primary.url);
   endings.push(started.stop);
   await bothRead(started);
   return started;
@@ -111,6 +115,12 @@ const read = async (caller: Caller, consistency?: string, id = ceilingId): Promi
   const { riskCeilings } = await caller.unary(rpc.fetchRiskCeilings, {}, { headers });
   return riskCeilings.find((ceiling) => ceiling.id === id)!.currentValue!;
 };
+
+/** Waits until reads see that value several times in a row: a replica that was late for a moment is left out for that. */
+const settlesAt = (caller: Caller, value: number, consistency: string) =>
+  vi.waitFor(async () => {
+    for (let turn = 0; turn < 6; turn += 1) expect(await read(caller, consistency)).toBe(value);
+  }, patient);
 
 /** Where a call ran: what a backend of the sidecar's did there last. */
 const readsAt = async (cluster: Cluster): Promise<number> => {
@@ -223,14 +233,12 @@ test('a read says how recent it has to be, and nonsense is refused by name', asy
 
 test('an eventual read runs at a standby, a strong one and what writes do not', async () => {
   await sidecar.grpc.unary(rpc.updateRiskCeiling, change(10), single);
-  await vi.waitFor(async () => {
-    for (let turn = 0; turn < 4; turn += 1) expect(await read(sidecar.grpc, 'eventual')).toBe(10);
-  }, patient);
+  await settlesAt(sidecar.grpc, 10, 'eventual');
   await Promise.all(standbys.map(pause));
   await sidecar.grpc.unary(rpc.updateRiskCeiling, change(11), single);
   for (const caller of sidecar.callers) {
+    await settlesAt(caller, 10, 'eventual');
     for (let turn = 0; turn < 4; turn += 1) {
-      expect(await read(caller, 'eventual')).toBe(10);
       expect(await read(caller)).toBe(11);
       expect(await read(caller, 'strong')).toBe(11);
     }
@@ -259,7 +267,7 @@ test('a read with a token goes where it has been replayed, and to the primary in
   }, patient);
   await pause(standbys[1]!);
   await write(sidecar.grpc, 31);
-  for (let turn = 0; turn < 6; turn += 1) expect(await read(sidecar.grpc, token)).toBe(30);
+  await settlesAt(sidecar.grpc, 30, token);
 
   const late = await write(sidecar.grpc, 32);
   const began = performance.now();
@@ -275,6 +283,41 @@ test('a token of another cluster, or of a timeline to come, is answered by the p
   const [system, timeline, position] = token.split('-');
   expect(await read(sidecar.grpc, `1${system!.slice(1)}-${timeline}-0/1`)).toBe(41);
   expect(await read(sidecar.grpc, `${system}-0000000F-${position}`)).toBe(41);
+  await Promise.all(standbys.map(resume));
+});
+
+test('a caller who is bound to tenants is bound at a standby, too', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'replicas-'));
+  endings.push(() => rm(folder, { recursive: true }));
+  const [tokensFile, authorizationFile] = [join(folder, 'tokens'), join(folder, 'authorization.json')];
+  await writeFile(tokensFile, `bound: ${createHash('sha256').update('bound').digest('hex')}\n`);
+  const identities = { bound: { read: ['*'], write: ['*'], tenants: ['ours'] } };
+  await writeFile(authorizationFile, JSON.stringify({ identities }));
+  await migrateTenants(primary.adminUrl);
+  await ask(primary, 'grant policy_sidecar_tenants to policy_sidecar');
+  const bound = await startReading({ tokensFile, authorizationFile });
+  await sidecar.sql(
+    `insert into policy.risk_ceilings (id, name, metric, window_seconds, max_value, current_value, tenant_id)
+     values (gen_random_uuid(), 'of ours', 'm', 60, 9, 1, 'ours'), (gen_random_uuid(), 'of theirs', 'm', 60, 9, 1, 'theirs')`,
+  );
+  const token = await write(sidecar.grpc, 42);
+  const of = async (consistency: string) => {
+    const headers = { consistency, authorization: 'Bearer bound' };
+    const { riskCeilings } = await bound.grpc.unary(rpc.fetchRiskCeilings, {}, { headers });
+    const owned = riskCeilings.filter(({ name }) => name!.startsWith('of '));
+    return owned.map(({ name, currentValue }) => [name, currentValue]);
+  };
+  await vi.waitFor(async () => {
+    for (const standby of standbys) {
+      expect(await ask(standby, `select from policy.risk_ceilings where current_value = 42`)).toHaveLength(1);
+    }
+  }, patient);
+  await Promise.all(standbys.map(pause));
+  await sidecar.sql(`update policy.risk_ceilings set current_value = 2 where tenant_id = 'ours'`);
+  await vi.waitFor(async () => {
+    for (const consistency of [token, 'eventual', token]) expect(await of(consistency)).toEqual([['of ours', 1]]);
+  }, patient);
+  expect(await of('strong')).toEqual([['of ours', 2]]);
   await Promise.all(standbys.map(resume));
 });
 
@@ -361,7 +404,7 @@ test('a standby that stands still or dies costs no error, and is read again when
 }, 60_000);
 
 test('while the primary stands still, what need not be its latest is still read', async () => {
-  await vi.waitFor(async () => expect(await read(sidecar.grpc, 'eventual')).toBe(50), patient);
+  await settlesAt(sidecar.grpc, 50, 'eventual');
   primary.freeze();
   for (let turn = 0; turn < 6; turn += 1) expect(await read(sidecar.grpc, 'eventual')).toBe(50);
   primary.thaw();
@@ -394,8 +437,7 @@ test('a standby that is promoted is left out, and nobody is told anything old by
     expect(line).toMatchObject({ problem: 'it is no standby', level: 'warn' });
     expect(line?.['replica']).toContain(portOf(promoted));
   }, patient);
-  await vi.waitFor(async () => expect(await read(sidecar.grpc, 'eventual')).toBe(79), patient);
-  for (let turn = 0; turn < 6; turn += 1) expect(await read(sidecar.grpc, 'eventual')).toBe(79);
+  await settlesAt(sidecar.grpc, 79, 'eventual');
   expect((await sidecar.grpc.unary(Health.method.check, { service: '' })).status).toBe(SERVING);
 });
 
@@ -421,7 +463,8 @@ test('after a failover a token of the new primary is honoured by who follows it,
   }, patient);
   const timeline = (of: string): string => of.split('-')[1]!;
   expect(timeline(token) > timeline(before)).toBe(true);
-  for (const consistency of [before, token, 'strong']) expect(await read(moved.grpc, consistency)).toBe(91);
+  for (const consistency of [token, 'strong']) expect(await read(moved.grpc, consistency)).toBe(91);
+  expect([90, 91]).toContain(await read(moved.grpc, before));
 
   // Which timeline a standby is on is in its control file from its next restart point.
   await ask(next, 'checkpoint');
@@ -433,17 +476,16 @@ test('after a failover a token of the new primary is honoured by who follows it,
   await vi.waitFor(() => expect(said(moved, LEFT_OUT).at(-1)?.['problem']).toBe('it is no standby'), patient);
   await pause(left);
   await write(moved.grpc, 92);
-  await vi.waitFor(async () => expect(await read(moved.grpc, token)).toBe(91), patient);
+  await settlesAt(moved.grpc, 91, token);
   expect(await read(moved.grpc)).toBe(92);
 
   // The primary of before does not know that it is none any more: what it goes on to write is nowhere else.
   primary.thaw();
   await vi.waitFor(() => write(sidecar.grpc, 93), patient);
-  const alone = await write(sidecar.grpc, 94);
-  expect(await read(sidecar.grpc, alone)).toBe(94);
   await vi.waitFor(() => {
     const problems = said(sidecar, LEFT_OUT).map((line) => line['problem']);
     expect(problems.at(-1)).toBe('it follows another primary than DATABASE_URL');
   }, patient);
+  expect(await read(sidecar.grpc, await write(sidecar.grpc, 94))).toBe(94);
   await resume(left);
 }, 60_000);
