@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import type pg from 'pg';
+import pg from 'pg';
 import { Bytes } from './bytes.ts';
 import { bind, closePortal, describePortal, execute, formatCodes, query, SYNC } from './messages.ts';
 import { columnsOf, errorOf, readTag } from './replies.ts';
@@ -175,10 +175,14 @@ export class Wire {
     this.#socket.write(bytes);
   }
 
-  /** The connection is gone, and with it whatever was asked. */
+  /**
+   * The connection is gone, and with it whatever was asked. What the server has said of that stands; what rows were found
+   * to be does not, since the last of them may be the bytes of something else.
+   */
   fail(error: Error): void {
-    for (const exchange of this.#queue.splice(0))
-      exchange.done(exchange.error ?? error, exchange.outcomes, exchange.begun);
+    for (const { error: found, outcomes, begun, done } of this.#queue.splice(0)) {
+      done(found instanceof pg.DatabaseError ? found : error, outcomes, begun);
+    }
   }
 
   /** Takes what the server has sent. */

@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -49,7 +50,9 @@ export const makeCertificate = async (
   const extensions = join(folder, `${name}.ext`);
   await writeFile(extensions, names === '' ? 'basicConstraints=CA:FALSE\n' : `subjectAltName=${names}\n`);
   await openssl('req', ...NEW_KEY, '-keyout', pair.key, '-out', request, '-subj', `/CN=${name}`);
-  const signer = ['-CA', authority.cert, '-CAkey', authority.key, '-CAcreateserial', '-days', '2'];
+  // Certificates that are made at once must not share a file that counts.
+  const serial = ['-set_serial', `0x${randomBytes(8).toString('hex')}`];
+  const signer = ['-CA', authority.cert, '-CAkey', authority.key, ...serial, '-days', '2'];
   await openssl('x509', '-req', '-in', request, '-out', pair.cert, ...signer, '-extfile', extensions);
   return pair;
 };
