@@ -199,6 +199,8 @@ export class ReplicaSession extends Statements {
       this.rowCount += collected.count;
       return collected;
     } catch (error) {
+      // As large everywhere.
+      if (error instanceof RpcError && error.reason === 'RESPONSE_TOO_LARGE') throw error;
       this.failure ??= { error };
       this.#replica.failed(error);
       throw error;
