@@ -8,8 +8,8 @@ export const deadlineExceeded = (): RpcError => refuse('DEADLINE_EXCEEDED', 'the
 /** Why a call ended early. */
 export const cancelled = (): RpcError => refuse('CANCELLED', 'the caller cancelled the call');
 
-/** How much sooner than here a deadline may pass for the caller, who then leaves because of it. */
-const SKEW_MS = 20;
+/** How much sooner than here a deadline may pass for the caller, whose clock began before its request arrived. */
+const SKEW_MS = 100;
 
 /** The longest delay that a Node timer keeps. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
