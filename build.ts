@@ -44,8 +44,8 @@ const withoutMigrator: Plugin = {
 };
 
 /**
- * Compiles the program with all it stands on into `dist/`, or the folder named: few files start in less than half the time that many take, and
- * need a quarter less memory. The embedded PostgreSQL stays an optional package of its own.
+ * Compiles the program with all it stands on into `dist/`, or the folder named: few files start in less than half the time
+ * that many take, and need a quarter less memory. The embedded PostgreSQL stays an optional package of its own.
  */
 const bundle = await rolldown({
   plugins: [asDescribed, withoutMigrator],

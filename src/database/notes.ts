@@ -3,7 +3,10 @@ import type { Notes } from './statement.ts';
 /** Places that a call names; the others are counted. A header has to hold them. */
 const NAMED = 10;
 
-/** What an answer says beside itself: its stored values that were not carried exactly, in a form that fits a header and a line of the log; and a mark. */
+/**
+ * What an answer says beside itself: its stored values that were not carried exactly, in a form that fits a header and a
+ * line of the log; and a mark.
+ */
 export class CallNotes implements Notes {
   readonly #named: string[] = [];
   #count = 0;

@@ -2,7 +2,7 @@ import { RpcError } from '../contract/errors.ts';
 import type { Shared } from './connection.ts';
 import type { Lane } from './lane.ts';
 import { lsnOf, type Mark, positionOf } from './mark.ts';
-import { type CallScope, type Collected, Statements } from './session.ts';
+import { type CallScope, type Collected, SeparateStatements } from './session.ts';
 import { problemOf } from './sqlstate.ts';
 import { firstFlag, type Param, type Row, type Statement, statement } from './statement.ts';
 import type { Queried, Sink } from './step.ts';
@@ -163,7 +163,7 @@ export class Replica {
 }
 
 /** Statements of one call at one replica, each on a connection of its own. */
-export class ReplicaSession extends Statements {
+export class ReplicaSession extends SeparateStatements {
   readonly #replica: Replica;
   readonly #needed: Needed | undefined;
 
@@ -172,7 +172,7 @@ export class ReplicaSession extends Statements {
 
   /** @param needed undefined: anything. */
   constructor(replica: Replica, needed: Needed | undefined, call: CallScope) {
-    super(call);
+    super(replica.calls, call, needed && replayed(needed));
     this.#replica = replica;
     this.#needed = needed;
   }
@@ -182,21 +182,14 @@ export class ReplicaSession extends Statements {
     return this.failure?.error instanceof Behind;
   }
 
-  async collect<S extends Sink>(
+  override async collect<S extends Sink>(
     statement: Statement<unknown>,
     params: readonly Param[],
     sink: () => S,
   ): Promise<Collected<S>> {
-    const { signal, bound } = this.call;
-    const needed = this.#needed;
     try {
-      const collected = await this.#replica.calls.use(signal, async (connection) => {
-        const taken = sink();
-        const before = { bound, first: needed && replayed(needed) };
-        return { sink: taken, count: BigInt(await connection.runAfter(before, statement, params, taken, signal)) };
-      });
-      if (needed) this.#replica.reached(needed.mark);
-      this.rowCount += collected.count;
+      const collected = await super.collect(statement, params, sink);
+      if (this.#needed) this.#replica.reached(this.#needed.mark);
       return collected;
     } catch (error) {
       // As large everywhere.

@@ -1,8 +1,9 @@
 import { type Connection, TIDY_MS } from './connection.ts';
+import type { Lane } from './lane.ts';
 import type { Database } from './pool.ts';
 import type { Signal } from './signal.ts';
 import type { Notes, Param, Statement } from './statement.ts';
-import { Portal, type Sink } from './step.ts';
+import { Portal, type Queried, type Sink } from './step.ts';
 import type { Bound } from './tenants.ts';
 import { NO_ROWS, TextRows } from './text-rows.ts';
 
@@ -124,12 +125,15 @@ export abstract class Statements implements Session {
 }
 
 /** Each statement on a connection of its own, committed by itself. */
-export class AutoCommitSession extends Statements {
-  readonly #database: Database;
+export abstract class SeparateStatements extends Statements {
+  readonly #lane: Lane;
+  readonly #first: Queried | undefined;
 
-  constructor(database: Database, call: CallScope) {
+  /** @param first what goes before each in the same round trip. */
+  constructor(lane: Lane, call: CallScope, first?: Queried) {
     super(call);
-    this.#database = database;
+    this.#lane = lane;
+    this.#first = first;
   }
 
   async collect<S extends Sink>(
@@ -138,16 +142,20 @@ export class AutoCommitSession extends Statements {
     sink: () => S,
   ): Promise<Collected<S>> {
     const { signal, bound } = this.call;
-    const collected = await this.#database.calls.use(signal, async (connection) => {
+    const before = { bound, first: this.#first };
+    const collected = await this.#lane.use(signal, async (connection) => {
       const taken = sink();
-      const running =
-        bound === undefined
-          ? connection.run(statement, params, taken, signal)
-          : connection.runAfter({ bound }, statement, params, taken, signal);
-      return { sink: taken, count: BigInt(await running) };
+      return { sink: taken, count: BigInt(await connection.runAfter(before, statement, params, taken, signal)) };
     });
     this.rowCount += collected.count;
     return collected;
+  }
+}
+
+/** Statements at the primary, outside any transaction. */
+export class AutoCommitSession extends SeparateStatements {
+  constructor({ calls }: Database, call: CallScope) {
+    super(calls, call);
   }
 }
 

@@ -14,7 +14,6 @@ import { decodeBinary, decodeJson, malformed } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { ReadHeaders } from './headers.ts';
 import { type Admitted, type Arrival, type Inbound, type Pipeline, type Reply, trailersOf } from './pipeline.ts';
-import { isJsonQuery } from './query.ts';
 import { errorDetails, wellFormed } from './status.ts';
 
 /** A request as this file and the library pass it to each other. */
@@ -23,6 +22,8 @@ export interface Call extends ReadHeaders {
   readonly system: Arrival['system'];
   /** HTTP/2 asks whether the other side is there; HTTP/1.1 cannot. */
   readonly watched: boolean;
+  /** Whether its request is JSON; else it is protobuf. */
+  readonly json: boolean;
   readonly certificate: ClientCertificate | undefined;
   admitted?: Admitted;
   /** Its body has been read and is the pipeline's. */
@@ -139,11 +140,8 @@ export const RawSchema: DescMessage = createFileRegistry(
   () => undefined,
 ).getMessage('sidecar.Raw')!;
 
-const isJson = ({ requestMethod, requestHeader, url }: HandlerContext): boolean =>
-  requestMethod === 'GET' ? isJsonQuery(url) : /json/i.test(requestHeader.get('content-type') ?? '');
-
 const decode = ({ method }: Endpoint, raw: Message, context: HandlerContext): Message =>
-  isJson(context)
+  context.values.get(callKey)!.json
     ? decodeJson(method.input, (raw as unknown as Record<string, string>)[JSON_FIELD]!)
     : decodeBinary(method.input, toBinary(RawSchema, raw));
 

@@ -17,7 +17,7 @@ import type { Listener, ListenerOptions } from './listener.ts';
 import { WebGuard, type WebRules } from './origins.ts';
 import type { Pipeline } from './pipeline.ts';
 import { answerRoute, type Routes } from './probes.ts';
-import { readQuery } from './query.ts';
+import { type Query, readQuery } from './query.ts';
 import { securing } from './tls.ts';
 
 type Request = IncomingMessage | Http2ServerRequest;
@@ -109,8 +109,7 @@ export const listenHttp = async (
   };
 
   /** Counts the bytes of a request, wherever it stands; what is wrong with one in an address. */
-  const accept = (request: Request, response: Response): RpcError | undefined => {
-    const query = request.method === 'GET' ? readQuery(request.url ?? '') : undefined;
+  const accept = (request: Request, response: Response, query: Query | undefined): RpcError | undefined => {
     const reservation = budget.open(query ? query.encoding : encodingOf(request));
     response.once('close', () => reservation.release());
     if (!query) {
@@ -146,12 +145,15 @@ export const listenHttp = async (
     }
     const read = readHeaders(request.rawHeaders);
     settleHeaders(request.headers, read);
-    const unfit = accept(request, response);
+    const query = request.method === 'GET' ? readQuery(request.url ?? '') : undefined;
+    const unfit = accept(request, response, query);
+    const contentType = request.headers['content-type'] ?? '';
     calls.set(request, {
       ...read,
       peer: socket?.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unknown',
-      system: request.headers['content-type']?.startsWith('application/grpc') ? 'grpc' : 'connectrpc',
+      system: contentType.startsWith('application/grpc') ? 'grpc' : 'connectrpc',
       watched: 'stream' in request,
+      json: query ? query.json : /json/i.test(contentType),
       problem: problem ?? read.problem ?? unfit,
       certificate: certificateOf(socket),
     });

@@ -253,9 +253,7 @@ export class Pipeline {
       if (broken.length > 0) throw invalidArgument(broken);
       const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);
       known = { caller };
-      const wrong = takesKey(endpoint, arrival)
-        ? unreadable
-        : unreadable.filter(({ field }) => field !== 'header idempotency-key');
+      const wrong = unreadable.filter(({ field }) => field !== 'header idempotency-key' || takesKey(endpoint, arrival));
       if (wrong.length > 0) throw invalidArgument(wrong);
       this.#guards.limits.arrive(caller, endpoint);
       const access = this.#guards.authorization.of(caller);

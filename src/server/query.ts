@@ -7,6 +7,7 @@ export interface Query {
   /** How it is compressed, if it is. */
   readonly encoding: string | undefined;
   readonly bytes: number;
+  readonly json: boolean;
   /** What the library would take for another text, or for a fault of its own. */
   readonly problem: RpcError | undefined;
 }
@@ -34,9 +35,7 @@ export const readQuery = (url: string): Query => {
   return {
     encoding: parameters.get('compression') ?? undefined,
     bytes: query.length,
+    json: parameters.get('encoding') === 'json',
     problem: problemOf(query, parameters),
   };
 };
-
-/** Whether the request in an address is JSON. */
-export const isJsonQuery = (url: string): boolean => new URL(url).searchParams.get('encoding') === 'json';

@@ -146,8 +146,7 @@ class ImplicitSession extends Statements {
     try {
       const collected = await this.#database.calls.useOnce(signal, async (connection) => {
         const taken = sink();
-        const running = connection.runAlone(statement, params, taken, signal, bound);
-        const count = BigInt(await running);
+        const count = BigInt(await connection.runAlone(statement, params, taken, signal, bound));
         this.call.notes.mark = connection.mark;
         return { sink: taken, count };
       });

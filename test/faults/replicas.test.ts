@@ -4,7 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest';
+import { Lane } from '../../src/database/lane.ts';
+import { readMark } from '../../src/database/mark.ts';
 import { migrateTenants } from '../../src/database/migrate/tenant-policies.ts';
+import { CallNotes } from '../../src/database/notes.ts';
+import { sharedFor } from '../../src/database/pool.ts';
+import { Replica, ReplicaSession } from '../../src/database/replica.ts';
+import { statement } from '../../src/database/statement.ts';
+import { readTarget } from '../../src/database/target.ts';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
@@ -53,6 +60,8 @@ const pause = async (cluster: Cluster): Promise<void> => {
   }, patient);
 };
 const resume = (cluster: Cluster) => ask(cluster, 'select pg_wal_replay_resume()');
+
+const anything = statement('replicas_test.anything', 'select 1');
 
 /** What the log says of replicas. */
 const said = ({ log }: TestSidecar, msg: string) => log().filter((line) => line['msg'] === msg);
@@ -121,6 +130,12 @@ const settlesAt = (caller: Caller, value: number, consistency: string) =>
   vi.waitFor(async () => {
     for (let turn = 0; turn < 6; turn += 1) expect(await read(caller, consistency)).toBe(value);
   }, patient);
+
+/** The value that a server has. */
+const ceilingAt = async (cluster: Cluster): Promise<number> => {
+  const [row] = await ask(cluster, `select current_value from policy.risk_ceilings where id = '${ceilingId}'`);
+  return Number(row!['current_value']);
+};
 
 /** Where a call ran: what a backend of the sidecar's did there last. */
 const readsAt = async (cluster: Cluster): Promise<number> => {
@@ -254,6 +269,20 @@ test('an eventual read runs at a standby, a strong one and what writes do not', 
   await Promise.all(standbys.map(resume));
 });
 
+// Story: what a standby had to refuse for its size was taken for a failure of the standby, and read at the primary to be
+// refused again.
+test('an answer that is too large is not asked for a second time', async () => {
+  const small = await startReading({ maxResponseBytes: 10 });
+  const atPrimary = async (): Promise<unknown> =>
+    (await ask(primary, `select count(*) from pg_stat_activity where application_name = 'policy-sidecar call'`))[0];
+  const before = await atPrimary();
+  const eventual = { headers: { consistency: 'eventual' } };
+  expect(await refusal(small.grpc.unary(rpc.fetchRiskCeilings, {}, eventual))).toMatchObject({
+    reason: 'RESPONSE_TOO_LARGE',
+  });
+  expect(await atPrimary()).toEqual(before);
+});
+
 test('a read with a token goes where it has been replayed, and to the primary in bounded time where that is nowhere', async () => {
   await pause(standbys[0]!);
   for (let value = 20; value < 30; value += 1) {
@@ -261,10 +290,7 @@ test('a read with a token goes where it has been replayed, and to the primary in
   }
   // Nobody but the second has it, and the primary has something newer.
   const token = await write(sidecar.grpc, 30);
-  await vi.waitFor(async () => {
-    const [row] = await ask(standbys[1]!, `select current_value from policy.risk_ceilings where id = '${ceilingId}'`);
-    expect(Number(row!['current_value'])).toBe(30);
-  }, patient);
+  await vi.waitFor(async () => expect(await ceilingAt(standbys[1]!)).toBe(30), patient);
   await pause(standbys[1]!);
   await write(sidecar.grpc, 31);
   await settlesAt(sidecar.grpc, 30, token);
@@ -474,10 +500,18 @@ test('after a failover a token of the new primary is honoured by who follows it,
     expect(row!['timeline_id']).toBe(Number.parseInt(timeline(token), 16));
   }, patient);
   await vi.waitFor(() => expect(said(moved, LEFT_OUT).at(-1)?.['problem']).toBe('it is no standby'), patient);
-  await pause(left);
-  await write(moved.grpc, 92);
-  await settlesAt(moved.grpc, 91, token);
-  expect(await read(moved.grpc)).toBe(92);
+  // One that has followed sooner than the sidecar is read again as soon as it is seen to be recent.
+  let value = 91;
+  await vi.waitFor(async () => {
+    await resume(left);
+    value += 1;
+    const at = await write(moved.grpc, value);
+    await vi.waitFor(async () => expect(await ceilingAt(left)).toBe(value), patient);
+    await pause(left);
+    await write(moved.grpc, value + 1);
+    for (let turn = 0; turn < 6; turn += 1) expect(await read(moved.grpc, at)).toBe(value);
+  }, patient);
+  expect(await read(moved.grpc)).toBe(value + 1);
 
   // The primary of before does not know that it is none any more: what it goes on to write is nowhere else.
   primary.thaw();
@@ -488,4 +522,21 @@ test('after a failover a token of the new primary is honoured by who follows it,
   }, patient);
   expect(await read(sidecar.grpc, await write(sidecar.grpc, 94))).toBe(94);
   await resume(left);
+
+  // Until that is noticed each read finds it out by itself.
+  const target = readTarget(left.url);
+  const lane = { max: 1, queue: 1, waitMs: 10_000 };
+  const clocks = { statementMs: 60_000, lockMs: 5_000, pooler: 'auto' } as const;
+  const shared = sharedFor({ calls: lane, transactions: lane, ...clocks });
+  const lanes = [0, 1].map(() => new Lane('test', { target, ...clocks }, shared, lane)) as [Lane, Lane];
+  const replica = new Replica('left', shared, lanes, () => {});
+  const answersOf = async (primaryAt: string): Promise<unknown> => {
+    const needed = { mark: { ...readMark(before)!, position: 1n }, timeline: readMark(primaryAt)!.timeline };
+    const session = new ReplicaSession(replica, needed, { signal: undefined, notes: new CallNotes() });
+    return session.rows(anything, []).catch(() => session.behind);
+  };
+  expect(await answersOf(token)).toEqual([['1']]);
+  expect(await answersOf(before)).toBe(true);
+  await replica.end();
+  replica.destroy(new Error('the test is over'));
 }, 60_000);

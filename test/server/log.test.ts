@@ -112,6 +112,23 @@ test.each(['grpc', 'connect'] as const)('a deadline that passes over %s is calle
   await sidecar.grpc.unary(TransactionService.method.rollback, { transactionId: transaction!.id! });
 });
 
+// What a browser or an engine sends is read when there is time: its own clock had been running by then, and ended the call
+// as if its caller had cancelled it.
+test.each(['grpc', 'connect'] as const)(
+  'a deadline over %s that began long before its request was read',
+  async (listener) => {
+    const { transaction } = await sidecar.grpc.unary(TransactionService.method.begin, {});
+    await sidecar.grpc.unary(rpc.activateVersionExclusively, { versionId: '1.0.0' }, { transaction: transaction!.id! });
+    const before = sidecar.log().length;
+    const late = { transaction: 'single-use', timeoutMs: 300 };
+    const calling = refusal(sidecar[listener].unary(rpc.activateVersionExclusively, { versionId: '1.0.0' }, late));
+    for (const began = performance.now(); performance.now() - began < 60; );
+    await calling;
+    expect(await lineAfter(before)).toMatchObject({ code: 'DEADLINE_EXCEEDED', reason: 'DEADLINE_EXCEEDED' });
+    await sidecar.grpc.unary(TransactionService.method.rollback, { transactionId: transaction!.id! });
+  },
+);
+
 // Begin and Commit were lines of no transaction, and those between them of one that nothing had begun or ended.
 test('what begins, uses and ends a transaction is told apart by it', async () => {
   const before = sidecar.log().length;
