@@ -1,10 +1,10 @@
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
 import { type Cluster, startCluster } from '../support/cluster.ts';
+import { watchLag } from '../support/lag.ts';
 import { type Network, startNetwork } from '../support/network.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 import { violation } from '../support/violation.ts';
@@ -18,8 +18,6 @@ const CALL_TIMEOUT_MS = 3_000;
 const DRAIN_MS = 1_000;
 /** What an answer may take beyond its deadline, and beyond what this process has been kept from doing anything at all. */
 const GRACE_MS = 250;
-const lag = monitorEventLoopDelay({ resolution: 10 });
-const graceMs = (): number => GRACE_MS + 2 * Math.round(lag.max / 1e6);
 
 let cluster: Cluster;
 let network: Network;
@@ -70,8 +68,8 @@ describe.each(kinds)('while $name', (kind) => {
     })().catch(() => {});
     await vi.waitFor(() => expect(told).toEqual([SERVING]));
 
-    lag.reset();
-    lag.enable();
+    const lagMs = watchLag();
+    const graceMs = (): number => GRACE_MS + 2 * lagMs();
     kind.break();
     try {
       const broken = performance.now();

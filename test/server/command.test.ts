@@ -13,6 +13,7 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { connectCaller, grpcCaller } from '../support/client.ts';
 import { type Command, endAll, type LaunchOptions, launch, startCommand } from '../support/command.ts';
+import { watchLag } from '../support/lag.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, createEmptyDatabase } from '../support/postgres.ts';
 import { copyDataFolder } from '../support/program.ts';
@@ -107,10 +108,11 @@ describe('serve', () => {
     const server = postmaster();
     const backends = readFileSync(`/proc/${server}/task/${server}/children`, 'utf8').trim().split(' ').map(Number);
     for (const pid of [server, ...backends]) process.kill(pid, 'SIGSTOP');
+    const lagMs = watchLag();
     const began = performance.now();
     sidecar.child.kill('SIGTERM');
     expect(await sidecar.ended).toBe(1);
-    expect(performance.now() - began).toBeLessThan(2_000);
+    expect(performance.now() - began).toBeLessThan(2_000 + 2 * lagMs());
     expect(sidecar.err()).toMatch(/^policy-sidecar: cut off/m);
     for (const pid of [...backends, server]) process.kill(pid, 'SIGCONT');
     await expect.poll(() => existsSync(`/proc/${server}`), { timeout: 10_000 }).toBe(false);
@@ -164,11 +166,12 @@ describe('serve', () => {
     const sidecar = command(['--drain-timeout', '1s'], { DATABASE_URL: database.url });
     const caller = grpcCaller((await sidecar.serving()).grpc);
     await caller.unary(TransactionService.method.begin, { idleLease: { seconds: 60n, nanos: 0 } });
+    const lagMs = watchLag();
     const began = performance.now();
     sidecar.child.kill('SIGTERM');
     expect(await sidecar.ended).toBe(0);
     expect(performance.now() - began).toBeGreaterThan(1_000);
-    expect(performance.now() - began).toBeLessThan(2_000);
+    expect(performance.now() - began).toBeLessThan(2_000 + 2 * lagMs());
     caller.close();
     await database.drop();
   });
