@@ -235,7 +235,15 @@ describe('what a request costs is known before it is paid', () => {
 
   const key = (index: number): string => index.toString(36);
 
-  // It blocked everybody for 6 s.
+  /** What others may have to wait, milliseconds: more where this machine takes long to read such a document, too. */
+  const bearable = (keys: number): number => {
+    const body = `{${Array.from({ length: keys }, (_, index) => `"${key(index)}":1`).join()}}`;
+    const began = performance.now();
+    JSON.parse(body);
+    return Math.max(3_000, 3 * (performance.now() - began));
+  };
+
+  // It blocked everybody for 6 s, ten times what it takes to parse it.
   test('a document of very many keys in JSON', async () => {
     const keys = Array.from({ length: 380_000 }, (_, index) => `"${key(index)}":1`).join();
     const body = `{"evidence":{${keys}}}`;
@@ -249,7 +257,7 @@ describe('what a request costs is known before it is paid', () => {
       expect(response.status).toBe(429);
       expect(await response.json()).toMatchObject({ details: [{ debug: { reason: 'REQUEST_TOO_COMPLEX' } }] });
     });
-    expect(longest).toBeLessThan(3_000);
+    expect(longest).toBeLessThan(bearable(380_000));
   });
 
   test.each(['grpc', 'http'] as const)('a document of very many keys in protobuf: %s', async (port) => {
@@ -270,7 +278,7 @@ describe('what a request costs is known before it is paid', () => {
       expect(await answer).toMatchObject({ status: 8, reason: 'REQUEST_TOO_COMPLEX' });
       session.close();
     });
-    expect(longest).toBeLessThan(3_000);
+    expect(longest).toBeLessThan(bearable(230_000));
   });
 
   test('what is just within the limit is taken without keeping others waiting', async () => {

@@ -68,11 +68,18 @@ const said = ({ log }: TestSidecar, msg: string) => log().filter((line) => line[
 const LEFT_OUT = 'a replica is left out';
 const IS_READ = 'a replica is read from now on';
 
+const portOf = ({ url }: Cluster): string => new URL(url).port;
+
+/** Whether a replica was left out or read last, and how often it was left out. */
+const newsOf = (of: TestSidecar, replica: Cluster) => {
+  const lines = of.log().filter((line) => String(line['replica']).includes(portOf(replica)));
+  const leftOut = lines.filter(({ msg }) => msg === LEFT_OUT).length;
+  return { last: lines.findLast(({ msg }) => msg === LEFT_OUT || msg === IS_READ)?.['msg'], leftOut };
+};
+
 /** Waits until both are read, so many times in all. */
 const bothRead = (of: TestSidecar, times = 2) =>
   vi.waitFor(() => expect(said(of, IS_READ).length).toBeGreaterThanOrEqual(times), patient);
-
-const portOf = ({ url }: Cluster): string => new URL(url).port;
 
 const startReading = async (config: Parameters<typeof startTestSidecar>[0] = {}): Promise<TestSidecar> => {
   const replicaUrls = standbys.map(({ url }) => url);
@@ -415,14 +422,22 @@ test('a standby that stands still or dies costs no error, and is read again when
     }),
   );
   await write(sidecar.grpc, 50);
-  const back = said(sidecar, IS_READ).length;
-  standbys[0]!.freeze();
-  await vi.waitFor(() => expect(said(sidecar, LEFT_OUT).at(-1)?.['replica']).toContain(portOf(standbys[0]!)), patient);
-  standbys[0]!.thaw();
-  await bothRead(sidecar, back + 1);
-  standbys[1]!.crash();
-  await vi.waitFor(() => expect(said(sidecar, LEFT_OUT).at(-1)?.['replica']).toContain(portOf(standbys[1]!)), patient);
-  await bothRead(sidecar, back + 2);
+  const [still, dead] = standbys as [Cluster, Cluster];
+  const isLeftOut = (replica: Cluster) => {
+    const { leftOut } = newsOf(sidecar, replica);
+    return () => vi.waitFor(() => expect(newsOf(sidecar, replica).leftOut).toBeGreaterThan(leftOut), patient);
+  };
+  const isReadAgain = (replica: Cluster) =>
+    vi.waitFor(() => expect(newsOf(sidecar, replica).last).toBe(IS_READ), patient);
+  const stood = isLeftOut(still);
+  still.freeze();
+  await stood();
+  still.thaw();
+  await isReadAgain(still);
+  const died = isLeftOut(dead);
+  dead.crash();
+  await died();
+  await Promise.all(standbys.map(isReadAgain));
   going = false;
   await stream;
   expect(reads).toBeGreaterThan(0);
