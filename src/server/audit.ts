@@ -96,6 +96,12 @@ interface Sink {
   close(timeoutMs: number): Promise<void>;
 }
 
+/** What a write is that was done, as far as its call knows. */
+const doneAs = ({ header }: AuditedCall): 'pending' | 'committed' => {
+  const transaction = header('transaction');
+  return transaction === undefined || transaction === SINGLE_USE ? 'committed' : 'pending';
+};
+
 class Lines implements Audit {
   readonly #sink: Sink;
   readonly #payloads: boolean;
@@ -110,9 +116,7 @@ class Lines implements Audit {
   call(call: AuditedCall, failure: RpcError | undefined): void {
     const { endpoint, request, header, response, rows } = call;
     if (endpoint.kind === 'write') {
-      const transaction = header('transaction');
-      const leased = transaction !== undefined && transaction !== SINGLE_USE;
-      const done = rows === undefined ? 'repeated' : leased ? 'pending' : 'committed';
+      const done = rows === undefined ? 'repeated' : doneAs(call);
       this.#write(call, endpoint, request, {
         ...(rows === undefined || failure ? {} : { rows: Number(rows) }),
         ...madeOf(endpoint, response),
@@ -159,7 +163,7 @@ class Lines implements Audit {
         operation: index,
         ...(rows === undefined ? {} : { rows: Number(rows) }),
         ...madeOf(endpoint, response?.value),
-        ...(failure ? failed(failure) : { outcome: 'committed' }),
+        ...(failure ? failed(failure) : { outcome: doneAs(call) }),
       });
     }
   }

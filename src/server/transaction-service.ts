@@ -26,7 +26,7 @@ import { outcomeOf } from '../transactions/outcomes.ts';
 import { elsewhere, type TransactionRegistry } from '../transactions/registry.ts';
 import type { Transaction } from '../transactions/transaction.ts';
 import { type ControlCall, controlEndpoints, type DriverEndpoint, type Endpoint } from './endpoint.ts';
-import { executeHandler, MAX_ATTEMPTS, MAX_OPERATIONS } from './execute.ts';
+import { executeHandlers, MAX_ATTEMPTS, MAX_OPERATIONS } from './execute.ts';
 import { headerError, SINGLE_USE } from './headers.ts';
 import { isolationLevelOf, isolationOf } from './isolation.ts';
 
@@ -135,7 +135,7 @@ export const transactionEndpoints = (
   driverEndpoints: readonly DriverEndpoint[],
   closing: AbortSignal,
 ): Endpoint[] => {
-  const execute = executeHandler(database, driverEndpoints);
+  const execute = executeHandlers(database, driverEndpoints);
   const find = (request: { readonly transactionId: string }, call: ControlCall): Transaction =>
     transactions.find(idOf(request, call), call.caller);
 
@@ -255,11 +255,9 @@ export const transactionEndpoints = (
     execute: {
       rules: { operations: operationCount, max_attempts: between(1, MAX_ATTEMPTS) },
       handle: (request: ExecuteRequest, call) => {
-        const transaction = call.header('transaction');
-        if (transaction !== undefined && transaction !== SINGLE_USE) {
-          throw headerError('transaction', 'must be absent or `single-use`');
-        }
-        return execute(request, call);
+        const id = call.header('transaction');
+        if (id === undefined || id === SINGLE_USE) return execute.alone(request, call);
+        return execute.inside(transactions.find(id, call.caller), request, call);
       },
     },
     getOutcome: {

@@ -50,7 +50,6 @@ export interface EndedTransaction {
   readonly wrote: boolean;
 }
 
-const _MEMORY = 10_000;
 /** How long a commit may go on after its caller has left before the answer is that nobody knows, milliseconds. */
 const COMMIT_GRACE_MS = 150;
 
