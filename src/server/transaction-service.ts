@@ -24,16 +24,18 @@ import {
 import { requestOutcome } from '../transactions/once.ts';
 import { outcomeOf } from '../transactions/outcomes.ts';
 import { elsewhere, type TransactionRegistry } from '../transactions/registry.ts';
-import type { Transaction } from '../transactions/transaction.ts';
+import { endedError, type Transaction } from '../transactions/transaction.ts';
 import { type ControlCall, controlEndpoints, type DriverEndpoint, type Endpoint } from './endpoint.ts';
 import { executeHandlers, MAX_ATTEMPTS, MAX_OPERATIONS } from './execute.ts';
 import { headerError, SINGLE_USE } from './headers.ts';
 import { isolationLevelOf, isolationOf } from './isolation.ts';
+import { preparedRpcs } from './two-phase.ts';
 
 const STATE = {
   open: TransactionState.OPEN,
   committing: TransactionState.OPEN,
   committed: TransactionState.COMMITTED,
+  prepared: TransactionState.PREPARED,
   'rolled back': TransactionState.ROLLED_BACK,
   expired: TransactionState.EXPIRED,
   lost: TransactionState.LOST,
@@ -199,15 +201,17 @@ export const transactionEndpoints = (
           if (transactions.isOpen(id)) throw error;
         });
         const ended = transactions.remembered(id, call.caller);
-        if (ended) {
+        if (ended && ended.state !== 'prepared') {
           await ended.settled;
           return { state: STATE[ended.state] };
         }
         const state = ENDED_ELSEWHERE.get(await outcomeOfTransaction(id, call));
+        if (state === undefined && ended) throw endedError(ended);
         if (state === undefined) throw elsewhere(transactions.factsOf(id, call.caller).holder);
         return { state };
       },
     },
+    ...preparedRpcs(database, transactions, { idOf, outcomeOf: outcomeOfTransaction, lease }),
     savepoint: {
       rules: named,
       handle: async (request: SavepointRequest, call) => {
