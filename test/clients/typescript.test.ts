@@ -14,7 +14,7 @@ const scratch = mkdtempSync(join(tmpdir(), 'client-typescript-'));
 afterAll(() => rmSync(scratch, { recursive: true }));
 
 const run = async (cwd: string, program: string, args: readonly string[]): Promise<string> => {
-  const env = { ...process.env, POLICY_SIDECAR_COMMAND: `${process.execPath} ${inject('program')}` };
+  const env = { ...process.env, NO_COLOR: '1', POLICY_SIDECAR_COMMAND: `${process.execPath} ${inject('program')}` };
   // What this run is told is not for those that it starts.
   for (const name of ['VITEST', 'VITEST_POOL_ID', 'VITEST_WORKER_ID', 'NODE_ENV', 'TEST'])
     Reflect.deleteProperty(env, name);
@@ -59,14 +59,10 @@ test('the packed client passes its own tests where it is installed', { timeout: 
     console.log(`skipped: the client for TypeScript, for ${REGISTRY} cannot be reached`);
     return skip();
   }
-  for (const name of ['vitest', '@types'])
-    symlinkSync(join(ROOT, 'node_modules', name), join(folder, 'node_modules', name));
+  symlinkSync(join(ROOT, 'node_modules', 'vitest'), join(folder, 'node_modules', 'vitest'));
   for (const name of ['test', 'examples']) cpSync(join(ROOT, CLIENT, name), join(folder, name), { recursive: true });
   const { compilerOptions } = JSON.parse(readFileSync(join(ROOT, 'tsconfig.json'), 'utf8'));
-  writeFileSync(
-    join(folder, 'tsconfig.json'),
-    JSON.stringify({ compilerOptions: { ...compilerOptions, skipLibCheck: false }, include: ['test', 'examples'] }),
-  );
+  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['test', 'examples'] }));
   const [, report] = await Promise.all([
     run(folder, process.execPath, [join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', folder]),
     run(folder, process.execPath, [
@@ -74,11 +70,9 @@ test('the packed client passes its own tests where it is installed', { timeout: 
       'run',
       '--root',
       folder,
-      '--reporter=json',
       '--testTimeout=60000',
       '--hookTimeout=60000',
     ]),
   ]);
-  const { success, numPassedTests, numTotalTests } = JSON.parse(report.slice(report.indexOf('{')));
-  expect({ success, numPassedTests }).toEqual({ success: true, numPassedTests: numTotalTests });
+  expect(report).toMatch(/^ *Tests +\d+ passed \(\d+\)$/m);
 });

@@ -13,9 +13,9 @@ export class Deadline {
     this.#at = timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
   }
 
-  /** Milliseconds until then, undefined where it never comes. */
+  /** Whole milliseconds until then, undefined where it never comes. */
   get leftMs(): number | undefined {
-    return this.#at === Number.POSITIVE_INFINITY ? undefined : Math.max(0, this.#at - performance.now());
+    return this.#at === Number.POSITIVE_INFINITY ? undefined : Math.max(0, Math.ceil(this.#at - performance.now()));
   }
 
   /** Whether it comes before that many milliseconds have passed. */

@@ -1,7 +1,7 @@
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import { durationFromMs, type Timestamp } from '@bufbuild/protobuf/wkt';
 import type { Calls } from './calls.ts';
-import { UnavailableError } from './errors.ts';
+import { cancelled, UnavailableError } from './errors.ts';
 import {
   type HoldResponse,
   type IsolationLevel,
@@ -48,13 +48,13 @@ export class OpenTransaction {
   readonly id: string;
   readonly #calls: Calls;
   readonly #held: AbortController;
-  readonly #signal: AbortSignal;
+  readonly #signal: AbortSignal | undefined;
   #ended = false;
   #lost: unknown;
   #committed: Committed | undefined;
   #savepoints = 0;
 
-  private constructor(calls: Calls, id: string, news: News, held: AbortController, signal: AbortSignal) {
+  private constructor(calls: Calls, id: string, news: News, held: AbortController, signal: AbortSignal | undefined) {
     this.id = id;
     this.#calls = calls;
     this.#held = held;
@@ -93,7 +93,7 @@ export class OpenTransaction {
       const { value, done } = await news.next();
       const id = done ? undefined : value.transaction?.id;
       if (id === undefined) throw new UnavailableError({ code: 'UNAVAILABLE', message: 'no transaction was begun' });
-      return new OpenTransaction(calls, id, news, held, signal);
+      return new OpenTransaction(calls, id, news, held, options.signal);
     } catch (error) {
       throw late ? overdue('the beginning of the transaction', error) : error;
     } finally {
@@ -117,7 +117,7 @@ export class OpenTransaction {
    * @throws ConflictError where it was rolled back and may be tried again, OutcomeUnknownError where nobody could tell.
    */
   async commit(): Promise<Committed> {
-    if (this.#lost !== undefined) throw this.#lost;
+    this.#mustBeHeld();
     let token: string | undefined;
     try {
       const { committedAt } = await this.#calls.unary(
@@ -181,6 +181,11 @@ export class OpenTransaction {
     }
   }
 
+  #mustBeHeld(): void {
+    if (this.#signal?.aborted) throw cancelled(this.#signal);
+    if (this.#lost !== undefined) throw this.#lost;
+  }
+
   #leave(): void {
     this.#ended = true;
     this.#held.abort();
@@ -205,16 +210,18 @@ export class OpenTransaction {
     method: DescMethodUnary<I, O>,
     request: MessageInitShape<I>,
   ): Promise<MessageShape<O>> {
-    if (this.#lost !== undefined) throw this.#lost;
-    return this.#calls.unary(method, request, { signal: this.#signal }, { waits: false });
+    this.#mustBeHeld();
+    const options = this.#signal ? { signal: this.#signal } : {};
+    return this.#calls.unary(method, request, options, { waits: false });
   }
 
   #caller(): Caller {
     const prepare = (options: CallOptions) => {
-      if (this.#lost !== undefined) throw this.#lost;
-      const signal = options.signal ? AbortSignal.any([options.signal, this.#signal]) : this.#signal;
+      this.#mustBeHeld();
+      const signals = [options.signal, this.#signal].filter((signal) => signal !== undefined);
+      const signal = signals.length === 0 ? {} : { signal: AbortSignal.any(signals) };
       return [
-        { ...options, signal },
+        { ...options, ...signal },
         { headers: { transaction: this.id }, waits: false },
       ] as const;
     };

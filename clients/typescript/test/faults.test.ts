@@ -161,7 +161,7 @@ test('a stream that is left early is cancelled', async () => {
   };
   let seen = 0;
   for await (const { violation: found } of client.policyEngine.streamViolations({})) {
-    expect(found?.violationId).toBeDefined();
+    expect(found?.id).toBeDefined();
     seen += 1;
     expect(await streams()).toBeGreaterThan(0);
     break;

@@ -35,7 +35,7 @@ describe.each(Object.keys(ways))('over %s', (way) => {
     await client.singleUse.policyEngine.insertViolation(row);
     const { violation: found } = await client.policyEngine.fetchViolationById({ violationId: row.violationId });
     expect(found).toMatchObject({
-      violationId: row.violationId,
+      id: row.violationId,
       evidence: row.evidence,
       detectedAt: { nanos: expect.any(Number) },
     });
