@@ -144,6 +144,12 @@ export const REASONS = {
   SYMBOL_LIMIT: tooMuch,
   SCOPE_LIMIT: tooMuch,
   SIZE_LIMIT: tooMuch,
+
+  // Prepared transactions
+  TRANSACTION_PREPARED: ended,
+  TRANSACTION_NOT_PREPARED: precondition,
+  PREPARED_TRANSACTIONS_OFF: precondition,
+  PREPARED_TRANSACTIONS_LIMIT: { ...busy, metadata: ['limit'] },
 } as const satisfies Readonly<Record<string, Entry>>;
 
 /** A reason of the catalogue. */

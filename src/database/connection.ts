@@ -257,6 +257,10 @@ export class Connection {
     signal?: Signal,
   ): Promise<boolean> {
     const step: Step = { ...this.#step(statement, params, sink), portal };
+    const { prepared } = step;
+    if (prepared.types === undefined) {
+      await this.#asked(statement, signal, true, (done) => this.#client.wire.learn(prepared, done));
+    }
     const [outcome] = await this.#asked(statement, signal, true, (done) => this.#client.wire.run([step], done));
     return outcome!.tag === '';
   }
@@ -341,6 +345,24 @@ export class Connection {
     const results = await (this.#shared.marks ? this.#marked(running) : running);
     this.#mode = undefined;
     return { committed: results.at(-1)!.tag === 'COMMIT', evidence: evidence ? results[0]!.rows : [] };
+  }
+
+  /**
+   * Prepares the transaction under a name, in the role of the session: whoever ends it need not be what it was for.
+   *
+   * @param evidence SQL that runs before in the same round trip.
+   * @returns as {@link Connection.commit}.
+   */
+  async prepare(name: string, evidence: string): Promise<{ committed: boolean; evidence: readonly Row[] }> {
+    const results = await this.commands(`${evidence}; set local role none; prepare transaction '${name}'`);
+    this.#mode = undefined;
+    return { committed: results.at(-1)!.tag === 'PREPARE', evidence: results[0]!.rows };
+  }
+
+  /** Runs SQL that commits by itself, such as the commit of a prepared transaction. */
+  async finish(text: string): Promise<void> {
+    const running = this.command(text);
+    await (this.#shared.marks ? this.#marked(running) : running);
   }
 
   /** Rolls back, whatever the state; a backend that does not answer is left behind and does so by itself. */

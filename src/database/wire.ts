@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import pg from 'pg';
 import { Bytes } from './bytes.ts';
-import { bind, closePortal, describePortal, execute, formatCodes, query, SYNC } from './messages.ts';
+import { bind, closePortal, describePortal, describeStatement, execute, formatCodes, query, SYNC } from './messages.ts';
 import { columnsOf, errorOf, readTag } from './replies.ts';
 import { firstOf, type Portal, type Prepared, type Sink, type Step, type Types } from './step.ts';
 
@@ -124,6 +124,25 @@ export class Wire {
       sinkAt: (index) => sinks[index],
       preparing,
       describing,
+      done,
+      outcomes: [],
+      parsed: 0,
+      begun: false,
+      error: undefined,
+    });
+  }
+
+  /**
+   * Prepares a statement, and asks what its rows are, before it is run: then all of them come in the forms that cost least,
+   * and not only those of the runs after the first.
+   */
+  learn(prepared: Prepared, done: Done): void {
+    const prepares = prepared.name === '' || !this.#prepared.has(prepared);
+    this.#prepared.add(prepared);
+    this.#send(Buffer.concat([...(prepares ? [prepared.parse] : []), describeStatement(prepared.name), SYNC]), {
+      sinkAt: () => undefined,
+      preparing: [prepares ? prepared : undefined],
+      describing: [prepared],
       done,
       outcomes: [],
       parsed: 0,

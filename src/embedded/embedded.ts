@@ -98,6 +98,7 @@ export const startEmbedded = async ({
       port,
       unix_socket_directories: '',
       max_connections: '200',
+      max_prepared_transactions: '64',
       ...settings,
     };
     const args = ['-D', data, ...Object.entries(options).flatMap(([name, value]) => ['-c', `${name}=${value}`])];

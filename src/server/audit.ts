@@ -31,17 +31,24 @@ export interface Audit {
   call(call: AuditedCall, failure: RpcError | undefined): void;
   /** An open transaction has ended. */
   ended(transaction: Transaction, state: TransactionState, how: string): void;
+  /** A prepared transaction was rolled back, since nobody had ended it. */
+  overdue(id: string, how: string): void;
   /** Waits for what is left to be written, that many milliseconds at most. */
   close(timeoutMs: number): Promise<void>;
 }
 
 /** Nobody asked for one. */
-export const noAudit: Audit = { call: () => {}, ended: () => {}, close: async () => {} };
+export const noAudit: Audit = { call: () => {}, ended: () => {}, overdue: () => {}, close: async () => {} };
 
 const SAVEPOINTS = new Map<unknown, string>([
   [TransactionService.method.savepoint, 'set'],
   [TransactionService.method.rollbackToSavepoint, 'rolled back to'],
   [TransactionService.method.releaseSavepoint, 'released'],
+]);
+
+const PREPARED_ENDS = new Map<unknown, TransactionState>([
+  [TransactionService.method.commitPrepared, 'committed'],
+  [TransactionService.method.rollbackPrepared, 'rolled back'],
 ]);
 
 const KEY_CHARACTERS = 128;
@@ -96,6 +103,12 @@ interface Sink {
   close(timeoutMs: number): Promise<void>;
 }
 
+/** What a write is that was done, as far as its call knows. */
+const doneAs = ({ header }: AuditedCall): 'pending' | 'committed' => {
+  const transaction = header('transaction');
+  return transaction === undefined || transaction === SINGLE_USE ? 'committed' : 'pending';
+};
+
 class Lines implements Audit {
   readonly #sink: Sink;
   readonly #payloads: boolean;
@@ -110,9 +123,7 @@ class Lines implements Audit {
   call(call: AuditedCall, failure: RpcError | undefined): void {
     const { endpoint, request, header, response, rows } = call;
     if (endpoint.kind === 'write') {
-      const transaction = header('transaction');
-      const leased = transaction !== undefined && transaction !== SINGLE_USE;
-      const done = rows === undefined ? 'repeated' : leased ? 'pending' : 'committed';
+      const done = rows === undefined ? 'repeated' : doneAs(call);
       this.#write(call, endpoint, request, {
         ...(rows === undefined || failure ? {} : { rows: Number(rows) }),
         ...madeOf(endpoint, response),
@@ -120,15 +131,17 @@ class Lines implements Audit {
       });
     } else if (endpoint.method === TransactionService.method.execute) {
       if (request) this.#operations(call, request as ExecuteRequest, failure);
-    } else if (SAVEPOINTS.has(endpoint.method) && request && !failure) {
+    } else if (request && !failure && endpoint.kind === 'control') {
+      const savepoint = SAVEPOINTS.get(endpoint.method);
+      const end = PREPARED_ENDS.get(endpoint.method);
+      if (savepoint === undefined && end === undefined) return;
       const { name, transactionId } = request as unknown as { name: string; transactionId: string };
-      this.#sink.write({
-        audit: 'savepoint',
-        caller: call.caller,
-        transaction: shownId((transactionId || header('transaction'))!),
-        savepoint: name,
-        outcome: SAVEPOINTS.get(endpoint.method),
-      });
+      const ofTransaction = { caller: call.caller, transaction: shownId((transactionId || header('transaction'))!) };
+      this.#sink.write(
+        savepoint === undefined
+          ? { audit: 'transaction', ...ofTransaction, outcome: end, how: endpoint.method.name }
+          : { audit: 'savepoint', ...ofTransaction, savepoint: name, outcome: savepoint },
+      );
     }
   }
 
@@ -145,6 +158,10 @@ class Lines implements Audit {
     });
   }
 
+  overdue(id: string, how: string): void {
+    this.#sink.write({ audit: 'transaction', transaction: shownId(id), outcome: 'rolled back', how });
+  }
+
   close(timeoutMs: number): Promise<void> {
     return this.#sink.close(timeoutMs);
   }
@@ -159,7 +176,7 @@ class Lines implements Audit {
         operation: index,
         ...(rows === undefined ? {} : { rows: Number(rows) }),
         ...madeOf(endpoint, response?.value),
-        ...(failure ? failed(failure) : { outcome: 'committed' }),
+        ...(failure ? failed(failure) : { outcome: doneAs(call) }),
       });
     }
   }

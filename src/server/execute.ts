@@ -21,8 +21,9 @@ import {
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { runOnce } from '../transactions/once.ts';
 import { inOwn } from '../transactions/single-use.ts';
+import type { Transaction } from '../transactions/transaction.ts';
 import { answered, type ControlCall, type DriverEndpoint, rowsOf } from './endpoint.ts';
-import { digest, idempotencyKeyOf } from './headers.ts';
+import { digest, idempotencyKeyOf, outsideError, sequenceOf } from './headers.ts';
 import { isolationOf } from './isolation.ts';
 
 /** One kind of operation: which RPC runs it and how its answer is wrapped. */
@@ -59,6 +60,8 @@ export const MAX_OPERATIONS = 1_000;
 /** `attempts` in a response. */
 const ATTEMPTS_BYTES = 2;
 
+const EXECUTE = 'TransactionService/Execute';
+
 /** Operations sent before the first of them is answered. */
 const MOST_UNDER_WAY = 100;
 
@@ -75,8 +78,11 @@ const unexpected = (expected: bigint, found: bigint): RpcError =>
     ],
   });
 
-/** Handler of `TransactionService.Execute`: a list of operations in one transaction and one round trip. */
-export const executeHandler = (database: Database, endpoints: readonly DriverEndpoint[]) => {
+/**
+ * Handlers of `TransactionService.Execute`: a list of operations in one round trip, `alone` in a transaction of their own or
+ * `inside` an open one, which goes on as if nothing had been tried where they fail.
+ */
+export const executeHandlers = (database: Database, endpoints: readonly DriverEndpoint[]) => {
   const runners = runnersOf(endpoints);
   const runnerOf = ({ request }: Operation): Runner => runners.get(request.case!)!;
 
@@ -152,10 +158,49 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
     return results;
   };
 
-  return async (request: ExecuteRequest, call: ControlCall): Promise<ExecuteResponse> => {
-    const { operations } = request;
+  const admit = ({ operations }: ExecuteRequest, call: ControlCall): void => {
     validate(operations);
     authorize(operations, call);
+  };
+
+  const results = async (
+    db: Session,
+    { operations }: ExecuteRequest,
+    call: ControlCall,
+    attempts: number,
+  ): Promise<ExecuteResponse> => {
+    call.notes.clear();
+    call.size.clear();
+    call.size.take(ATTEMPTS_BYTES);
+    return create(ExecuteResponseSchema, { results: await runAll(db, operations, call), attempts });
+  };
+
+  const inside = async (
+    transaction: Transaction,
+    request: ExecuteRequest,
+    call: ControlCall,
+  ): Promise<ExecuteResponse> => {
+    admit(request, call);
+    const unwanted = (['isolationLevel', 'maxAttempts'] as const).filter((field) => request[field] !== undefined);
+    if (unwanted.length > 0) {
+      throw invalidArgument(
+        unwanted.map((field) => ({
+          field: ExecuteRequestSchema.field[field].name,
+          description: 'must be unset inside an open transaction',
+        })),
+      );
+    }
+    const run = (): Promise<ExecuteResponse> =>
+      transaction.run(EXECUTE, call, (db) => db.attempt((within) => results(within, request, call, 1)));
+    const sequence = sequenceOf(call);
+    if (sequence === undefined) return run();
+    const hash = digest('Execute', ExecuteRequestSchema, request);
+    return read(await transaction.once(sequence, hash, async () => toBinary(ExecuteResponseSchema, await run())));
+  };
+
+  const alone = async (request: ExecuteRequest, call: ControlCall): Promise<ExecuteResponse> => {
+    admit(request, call);
+    if (sequenceOf(call) !== undefined) throw outsideError();
     const idempotencyKey = idempotencyKeyOf(call);
     const { caller } = call;
     const once =
@@ -164,7 +209,7 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
         : {
             caller,
             idempotencyKey,
-            method: 'TransactionService/Execute',
+            method: EXECUTE,
             hash: digest('Execute', ExecuteRequestSchema, request),
           };
     const mode: TransactionMode = {
@@ -174,11 +219,7 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
     };
     const attempts = request.maxAttempts ?? 1;
     for (let attempt = 1; ; attempt += 1) {
-      call.notes.clear();
-      call.size.clear();
-      call.size.take(ATTEMPTS_BYTES);
-      const run = async (db: Session): Promise<ExecuteResponse> =>
-        create(ExecuteResponseSchema, { results: await runAll(db, operations, call), attempts: attempt });
+      const run = (db: Session): Promise<ExecuteResponse> => results(db, request, call, attempt);
       try {
         return await inOwn(database, mode, call, (db) =>
           once ? runOnce(db, once, async () => toBinary(ExecuteResponseSchema, await run(db))).then(read) : run(db),
@@ -196,4 +237,6 @@ export const executeHandler = (database: Database, endpoints: readonly DriverEnd
       }
     }
   };
+
+  return { alone, inside };
 };

@@ -22,6 +22,7 @@ import { CONNECTION_LIMITS, Connections } from './connections.ts';
 import { CallEnd } from './deadline.ts';
 import { decodeBinary } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
+import { framed } from './frames.ts';
 import { readHeaders, settleHeaders } from './headers.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
 import {
@@ -66,8 +67,9 @@ const receive = (pipeline: Pipeline, admitted: Admitted, call: AnyCall): { inbou
 const unaryHandler =
   (pipeline: Pipeline, arrivals: Arrivals) =>
   (call: ServerUnaryCall<Buffer, Reply>, callback: sendUnaryData<Reply>): void => {
-    const admitted = arrivals.of(call);
-    if (!admitted) return;
+    const arrived = arrivals.of(call);
+    if (!arrived) return;
+    const { admitted } = arrived;
     const { inbound, end } = receive(pipeline, admitted, call);
     pipeline
       .unary(inbound, () => decodeBinary(admitted.endpoint.method.input, call.request))
@@ -79,29 +81,37 @@ const unaryHandler =
   };
 
 /** Waits until the reader has read; or until the call is over. */
-const drained = (call: EventEmitter, end: CallEnd): Promise<void> =>
+const drained = (stream: ServerHttp2Stream, end: CallEnd): Promise<void> =>
   new Promise((resolve) => {
     const go = (): void => {
-      call.removeListener('drain', go);
+      stream.removeListener('drain', go);
       end.removeEventListener('abort', go);
       resolve();
     };
-    call.on('drain', go);
+    stream.on('drain', go);
     end.addEventListener('abort', go);
   });
 
-/** Writes as fast as the reader reads. */
+/**
+ * Writes as fast as the reader reads. The library, which writes messages one by one, begins and ends the answer; what lies in
+ * between goes to the stream itself.
+ */
 const pump = async (
   responses: AsyncIterable<readonly Reply[]>,
   call: ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>,
+  stream: ServerHttp2Stream,
   inbound: Inbound,
   end: CallEnd,
 ): Promise<void> => {
+  const { output } = inbound.endpoint.method;
+  let begun = false;
   try {
     for await (const batch of responses) {
-      for (const response of batch) {
-        if (end.aborted) break;
-        if (!call.write(response)) await drained(call, end);
+      if (!begun) call.sendMetadata(new Metadata());
+      begun = true;
+      for (const piece of framed(batch.map((response) => replyBytes(output, response)))) {
+        end.throwIfAborted();
+        if (!stream.write(piece)) await drained(stream, end);
       }
       end.throwIfAborted();
     }
@@ -118,29 +128,27 @@ const pump = async (
 const streamHandler =
   (pipeline: Pipeline, arrivals: Arrivals) =>
   (call: ServerWritableStream<Buffer, Reply>): void => {
-    const admitted = arrivals.of(call);
-    if (!admitted) return;
+    const arrived = arrivals.of(call);
+    if (!arrived) return;
+    const { admitted, stream } = arrived;
     const { inbound, end } = receive(pipeline, admitted, call);
-    void pump(
-      pipeline.stream(inbound, () => decodeBinary(admitted.endpoint.method.input, call.request)),
-      call,
-      inbound,
-      end,
-    );
+    const responses = pipeline.stream(inbound, () => decodeBinary(admitted.endpoint.method.input, call.request));
+    void pump(responses, call, stream, inbound, end);
   };
 
 const duplexHandler =
   (pipeline: Pipeline, arrivals: Arrivals) =>
   (call: ServerDuplexStream<Buffer, Reply>): void => {
-    const admitted = arrivals.of(call);
-    if (!admitted) return;
+    const arrived = arrivals.of(call);
+    if (!arrived) return;
+    const { admitted, stream } = arrived;
     const { inbound, end } = receive(pipeline, admitted, call);
     const requests = (async function* (): AsyncGenerator<Message> {
       // The default would destroy the call, and with it the answers, as soon as the caller has sent everything.
       const received = call.iterator({ destroyOnReturn: false });
       for await (const bytes of received) yield decodeBinary(admitted.endpoint.method.input, bytes as Buffer);
     })();
-    void pump(pipeline.duplex(inbound, requests), call, inbound, end);
+    void pump(pipeline.duplex(inbound, requests), call, stream, inbound, end);
   };
 
 const handlers = {

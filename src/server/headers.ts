@@ -144,6 +144,10 @@ export const idempotencyKeyOf = ({ header }: Headers): string | undefined => {
   return canonicalUuid(key);
 };
 
+/** What a `transaction-sequence` is refused with where it means nothing. */
+export const outsideError = (): RpcError =>
+  headerError('transaction-sequence', 'goes only with a call that is no stream, inside an open transaction');
+
 /** `transaction-sequence` of a call, if it has one. */
 export const sequenceOf = ({ header }: Headers): bigint | undefined => {
   const sequence = header('transaction-sequence');

@@ -1,6 +1,6 @@
 import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import type { Endpoint } from './endpoint.ts';
-import { type Headers, headerError, idempotencyKeyOf, SINGLE_USE, sequenceOf } from './headers.ts';
+import { type Headers, idempotencyKeyOf, outsideError, SINGLE_USE, sequenceOf } from './headers.ts';
 import type { Admitted } from './pipeline.ts';
 
 /** Where a call runs, as its headers say. */
@@ -10,11 +10,14 @@ export type Scope =
   | { readonly kind: 'leased'; readonly id: string; readonly sequence: bigint | undefined };
 
 /**
- * Whether an `idempotency-key` means something to a call: to a write that is its own transaction, and to `Execute`. To
- * any other it means nothing, whatever it holds, since some clients and proxies send one with every call.
+ * Whether an `idempotency-key` means something to a call: to a write, or an `Execute`, that is its own transaction. To any
+ * other it means nothing, whatever it holds, since some clients and proxies send one with every call.
  */
-export const takesKey = ({ kind, method }: Endpoint, { header }: Headers): boolean =>
-  kind === 'write' ? header('transaction') === SINGLE_USE : method === TransactionService.method.execute;
+export const takesKey = ({ kind, method }: Endpoint, { header }: Headers): boolean => {
+  const transaction = header('transaction');
+  if (transaction === SINGLE_USE) return kind === 'write' || method === TransactionService.method.execute;
+  return transaction === undefined && method === TransactionService.method.execute;
+};
 
 /** Reads it. */
 export const readScope = (inbound: Admitted): Scope => {
@@ -23,7 +26,7 @@ export const readScope = (inbound: Admitted): Scope => {
   const sequence = sequenceOf(inbound);
   const single = transaction === SINGLE_USE;
   if (sequence !== undefined && (transaction === undefined || single || endpoint.method.methodKind !== 'unary')) {
-    throw headerError('transaction-sequence', 'goes only with a call that is no stream, inside an open transaction');
+    throw outsideError();
   }
   if (single) {
     return { kind: 'single-use', idempotencyKey: takesKey(endpoint, inbound) ? idempotencyKeyOf(inbound) : undefined };

@@ -13,9 +13,11 @@ import { createProviders } from '../providers/providers.ts';
 import type { Telemetry } from '../telemetry/telemetry.ts';
 import { transactionIdKey } from '../transactions/once.ts';
 import { prune } from '../transactions/outcomes.ts';
+import { endOverdue } from '../transactions/prepared.ts';
 import { TransactionRegistry } from '../transactions/registry.ts';
 import { TransactionIds } from '../transactions/transaction-id.ts';
 import { ByteBudget } from './budget.ts';
+import { shownId } from './call-log.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits } from './connections.ts';
 import { driverEndpoints } from './endpoint.ts';
 import { listenGrpc } from './grpc.ts';
@@ -46,6 +48,9 @@ export interface Sidecar {
 
 /** How often stored answers past their retention are deleted. */
 const PRUNE_MS = 600_000;
+/** How often prepared transactions are looked through for those whose lease is over. */
+const SWEEP_MS = 5_000;
+const OVERDUE = 'its lease ended while it was prepared';
 /** What is left to do gets so long after the drain time: rolling back, the last calls, the last commands to the database. */
 const ROLL_BACK_MS = 200;
 const LAST_CALLS_MS = 200;
@@ -221,6 +226,22 @@ export const startServer = async (
         log.warn({ problem: problemOf(error) }, 'stored answers could not be pruned');
       });
     }, PRUNE_MS).unref();
+    const sweeping = setInterval(() => {
+      endOverdue(database.reserve, AbortSignal.timeout(SWEEP_MS)).then(
+        (ids) => {
+          for (const id of ids) {
+            transactions.settled(id, 'rolled back', OVERDUE);
+            audit.overdue(id, OVERDUE);
+            log.warn(
+              { transaction: shownId(id) },
+              'a prepared transaction was rolled back: nobody ended it in its lease',
+            );
+          }
+        },
+        (error: unknown) =>
+          log.warn({ problem: problemOf(error) }, 'prepared transactions could not be looked through'),
+      );
+    }, SWEEP_MS).unref();
     return {
       grpcAddress: grpc.address,
       httpAddress: http?.address,
@@ -241,6 +262,7 @@ export const startServer = async (
         const rest = Math.max(LAST_CALLS_MS, deadline - Date.now());
         await Promise.all([grpc.close(rest), http?.close(rest), readiness.stop()]);
         clearInterval(pruning);
+        clearInterval(sweeping);
         identity.close();
         guards?.authorization.close();
         certificates?.close();

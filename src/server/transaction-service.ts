@@ -24,16 +24,18 @@ import {
 import { requestOutcome } from '../transactions/once.ts';
 import { outcomeOf } from '../transactions/outcomes.ts';
 import { elsewhere, type TransactionRegistry } from '../transactions/registry.ts';
-import type { Transaction } from '../transactions/transaction.ts';
+import { endedError, type Transaction } from '../transactions/transaction.ts';
 import { type ControlCall, controlEndpoints, type DriverEndpoint, type Endpoint } from './endpoint.ts';
-import { executeHandler, MAX_ATTEMPTS, MAX_OPERATIONS } from './execute.ts';
+import { executeHandlers, MAX_ATTEMPTS, MAX_OPERATIONS } from './execute.ts';
 import { headerError, SINGLE_USE } from './headers.ts';
 import { isolationLevelOf, isolationOf } from './isolation.ts';
+import { preparedRpcs } from './two-phase.ts';
 
 const STATE = {
   open: TransactionState.OPEN,
   committing: TransactionState.OPEN,
   committed: TransactionState.COMMITTED,
+  prepared: TransactionState.PREPARED,
   'rolled back': TransactionState.ROLLED_BACK,
   expired: TransactionState.EXPIRED,
   lost: TransactionState.LOST,
@@ -135,7 +137,7 @@ export const transactionEndpoints = (
   driverEndpoints: readonly DriverEndpoint[],
   closing: AbortSignal,
 ): Endpoint[] => {
-  const execute = executeHandler(database, driverEndpoints);
+  const execute = executeHandlers(database, driverEndpoints);
   const find = (request: { readonly transactionId: string }, call: ControlCall): Transaction =>
     transactions.find(idOf(request, call), call.caller);
 
@@ -199,15 +201,17 @@ export const transactionEndpoints = (
           if (transactions.isOpen(id)) throw error;
         });
         const ended = transactions.remembered(id, call.caller);
-        if (ended) {
+        if (ended && ended.state !== 'prepared') {
           await ended.settled;
           return { state: STATE[ended.state] };
         }
         const state = ENDED_ELSEWHERE.get(await outcomeOfTransaction(id, call));
+        if (state === undefined && ended) throw endedError(ended);
         if (state === undefined) throw elsewhere(transactions.factsOf(id, call.caller).holder);
         return { state };
       },
     },
+    ...preparedRpcs(database, transactions, { idOf, outcomeOf: outcomeOfTransaction, lease }),
     savepoint: {
       rules: named,
       handle: async (request: SavepointRequest, call) => {
@@ -255,11 +259,9 @@ export const transactionEndpoints = (
     execute: {
       rules: { operations: operationCount, max_attempts: between(1, MAX_ATTEMPTS) },
       handle: (request: ExecuteRequest, call) => {
-        const transaction = call.header('transaction');
-        if (transaction !== undefined && transaction !== SINGLE_USE) {
-          throw headerError('transaction', 'must be absent or `single-use`');
-        }
-        return execute(request, call);
+        const id = call.header('transaction');
+        if (id === undefined || id === SINGLE_USE) return execute.alone(request, call);
+        return execute.inside(transactions.find(id, call.caller), request, call);
       },
     },
     getOutcome: {

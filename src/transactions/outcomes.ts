@@ -29,6 +29,10 @@ export const evidenceOf = ({ id }: OutcomeKey): string =>
   `insert into ${table(OutcomeRow)} (${column(OutcomeRow, 'id')})
    select '${id}'::uuid where pg_current_xact_id_if_assigned() is not null returning 1`;
 
+/** The same before a transaction is prepared, which counts as a write whatever it has done. */
+export const preparedEvidenceOf = ({ id }: OutcomeKey): string =>
+  `insert into ${table(OutcomeRow)} (${column(OutcomeRow, 'id')}) values ('${id}'::uuid) returning 1`;
+
 const exists = statement(
   'outcomes.exists',
   `select count(*) from ${table(OutcomeRow)} where ${column(OutcomeRow, 'id')} = $1::uuid`,

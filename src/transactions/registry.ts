@@ -176,6 +176,17 @@ export class TransactionRegistry {
     if (this.#memory.size > MEMORY) this.#memory.delete(this.#memory.keys().next().value!);
   }
 
+  /** A prepared transaction has been ended, as far as this process remembers it. */
+  settled(id: string, state: 'committed' | 'rolled back', how: string): void {
+    const ended = this.#memory.get(id);
+    if (ended?.state === 'prepared') this.#memory.set(id, { ...ended, state, how, endedAt: Date.now() });
+  }
+
+  /** Whether an id was issued to a caller. */
+  isOf(id: string, caller: string): boolean {
+    return this.#ids.read(id, caller) !== undefined;
+  }
+
   /** Refuses new transactions. */
   close(): void {
     this.#closing = true;

@@ -4,7 +4,8 @@ import type { Connection, TransactionMode } from '../database/connection.ts';
 import { type CallScope, type Session, type StreamingSession, TransactionSession } from '../database/session.ts';
 import { EitherSignal, Ending, type Signal } from '../database/signal.ts';
 import { commitUnknown } from '../database/sqlstate.ts';
-import { evidenceOf, type OutcomeKey } from './outcomes.ts';
+import { evidenceOf, type OutcomeKey, preparedEvidenceOf } from './outcomes.ts';
+import { preparedName, roomForPrepared } from './prepared.ts';
 import type { TransactionRegistry } from './registry.ts';
 
 /** What a caller asks for when it begins a transaction. */
@@ -20,7 +21,15 @@ export interface BeginOptions extends TransactionMode {
 }
 
 /** Where a transaction is in its life. */
-export type TransactionState = 'open' | 'committing' | 'committed' | 'rolled back' | 'expired' | 'lost' | 'unknown';
+export type TransactionState =
+  | 'open'
+  | 'committing'
+  | 'committed'
+  | 'prepared'
+  | 'rolled back'
+  | 'expired'
+  | 'lost'
+  | 'unknown';
 
 /** Configured bounds. */
 export interface TransactionLimits {
@@ -50,7 +59,6 @@ export interface EndedTransaction {
   readonly wrote: boolean;
 }
 
-const _MEMORY = 10_000;
 /** How long a commit may go on after its caller has left before the answer is that nobody knows, milliseconds. */
 const COMMIT_GRACE_MS = 150;
 
@@ -65,6 +73,7 @@ interface Remembered {
 
 const stateReason = {
   committed: 'TRANSACTION_COMMITTED',
+  prepared: 'TRANSACTION_PREPARED',
   'rolled back': 'TRANSACTION_ROLLED_BACK',
   expired: 'TRANSACTION_EXPIRED',
   lost: 'TRANSACTION_LOST',
@@ -75,7 +84,7 @@ const stateReason = {
 export const endedError = (ended: Omit<EndedTransaction, 'settled' | 'wrote'>): RpcError =>
   refuse(
     stateReason[ended.state as keyof typeof stateReason],
-    `the transaction has ended: ${ended.state} (${ended.how}) at ${new Date(ended.endedAt).toISOString()}`,
+    `the transaction ${ended.state === 'prepared' ? 'is' : 'has ended:'} ${ended.state} (${ended.how}) at ${new Date(ended.endedAt).toISOString()}`,
     {
       metadata: {
         state: ended.state,
@@ -350,40 +359,74 @@ export class Transaction {
    * with the advice to ask GetOutcome. Once begun it is not cancelled, and its caller does not wait for it for ever.
    */
   commit(call: CallScope): Promise<void> {
+    return this.#conclude(call, 'committed', 'commit', () =>
+      this.#connection.commit(this.#key && evidenceOf(this.#key)),
+    );
+  }
+
+  /**
+   * Prepares it, and leaves its end to whoever commits or rolls back what is prepared. It stays open where the database can
+   * take no prepared transaction, or it is read-only.
+   */
+  async prepare(leaseMs: number | undefined, call: CallScope): Promise<number> {
+    const key = this.#key;
+    if (!key) throw refuse('READ_ONLY_TRANSACTION', 'a read-only transaction has nothing to prepare');
+    const { limits } = this.#registry;
+    const grantedMs = Math.min(leaseMs ?? limits.totalLeaseMs, limits.totalLeaseMaxMs);
+    await this.#turn(call.signal, () =>
+      this.failed ? Promise.resolve() : this.#noting(() => roomForPrepared(this.#connection, call.signal)),
+    );
+    await this.#conclude(call, 'prepared', 'prepare', () =>
+      this.#connection.prepare(preparedName(this.id, grantedMs), preparedEvidenceOf(key)),
+    );
+    return grantedMs;
+  }
+
+  #conclude(
+    call: CallScope,
+    state: 'committed' | 'prepared',
+    how: string,
+    ask: () => ReturnType<Connection['commit']>,
+  ): Promise<void> {
     return this.#turn(
       call.signal,
       async () => {
         if (this.failed) {
-          await this.#end('rolled back', 'commit of an aborted transaction');
+          await this.#end('rolled back', `${how} of an aborted transaction`);
           throw refuse(
             'TRANSACTION_ABORTED',
             'an earlier statement of this transaction failed; it has been rolled back',
           );
         }
         this.state = 'committing';
-        await orUnknown(this.#commit(call), call.signal);
+        await orUnknown(this.#concluded(call, state, how, ask), call.signal);
       },
       true,
     );
   }
 
-  async #commit({ notes }: CallScope): Promise<void> {
+  async #concluded(
+    { notes }: CallScope,
+    state: 'committed' | 'prepared',
+    how: string,
+    ask: () => ReturnType<Connection['commit']>,
+  ): Promise<void> {
     try {
-      const { committed, evidence } = await this.#connection.commit(this.#key && evidenceOf(this.#key));
+      const { committed, evidence } = await ask();
       this.wrote = evidence.length > 0;
       if (!committed) {
-        this.#finish('rolled back', 'the database rolled it back at commit');
+        this.#finish('rolled back', `the database rolled it back at ${how}`);
         throw abortedError();
       }
-      notes.mark = this.#connection.mark;
-      this.#finish('committed', 'commit');
+      if (state === 'committed') notes.mark = this.#connection.mark;
+      this.#finish(state, how);
     } catch (error) {
       if (this.#connection.lost) {
-        this.#finish('unknown', 'the connection was lost during commit');
+        this.#finish('unknown', `the connection was lost during ${how}`);
         throw commitUnknown(error);
       }
       await this.#connection.rollback();
-      this.#finish('rolled back', 'the commit failed');
+      this.#finish('rolled back', `the ${how} failed`);
       throw error;
     }
   }

@@ -33,8 +33,24 @@ const CHANGES: readonly DescMethod[] = [
     (name) => SymbolTableService.method[name],
   ),
   ...(
-    ['begin', 'commit', 'rollback', 'savepoint', 'rollbackToSavepoint', 'releaseSavepoint', 'hold', 'execute'] as const
+    [
+      'begin',
+      'commit',
+      'rollback',
+      'prepare',
+      'savepoint',
+      'rollbackToSavepoint',
+      'releaseSavepoint',
+      'hold',
+      'execute',
+    ] as const
   ).map((name) => TransactionService.method[name]),
+];
+
+/** Those that say the same of a transaction however often they are asked. */
+const REPEATABLE: readonly DescMethod[] = [
+  TransactionService.method.commitPrepared,
+  TransactionService.method.rollbackPrepared,
 ];
 
 describe('what the contract says of an RPC to tools', () => {
@@ -47,7 +63,10 @@ describe('what the contract says of an RPC to tools', () => {
   test('no write is without side effects, and every read is', () => {
     const pure = ({ kind, method }: Rpc): boolean => kind !== 'write' && !CHANGES.includes(method);
     expect(rpcs.map(({ name, method }) => [name, Idempotency[method.idempotency]])).toEqual(
-      rpcs.map((rpc) => [rpc.name, pure(rpc) ? 'NO_SIDE_EFFECTS' : 'IDEMPOTENCY_UNKNOWN']),
+      rpcs.map((rpc) => [
+        rpc.name,
+        REPEATABLE.includes(rpc.method) ? 'IDEMPOTENT' : pure(rpc) ? 'NO_SIDE_EFFECTS' : 'IDEMPOTENCY_UNKNOWN',
+      ]),
     );
   });
 });

@@ -120,7 +120,7 @@ describe.each(['grpc', 'connect'] as const)('the audit of writes over %s', (list
     expect(end).toMatchObject({ audit: 'transaction', outcome, transaction: write!['transaction'] });
   });
 
-  test('each write of Execute is a line, a read is none, and all share the outcome', async () => {
+  test('each write of Execute is a line, a read is none, and all share the outcome; inside a transaction it is pending', async () => {
     const operations: MessageInitShape<typeof OperationSchema>[] = [
       { request: { case: 'fetchRiskCeilings', value: {} } },
       { request: { case: 'resetRiskCeiling', value: { ceilingId } } },
@@ -143,6 +143,13 @@ describe.each(['grpc', 'connect'] as const)('the audit of writes over %s', (list
       { operation: 2, outcome: 'failed' },
     ]);
     for (const line of undone) expect(line).not.toHaveProperty('rows');
+    const [write, end] = await added(2, async () => {
+      const { transaction } = await caller().unary(begin, {});
+      const init = { transaction: transaction!.id! };
+      await caller().unary(execute, { operations: operations.slice(0, 2) }, init);
+      await caller().unary(rollback, {}, init);
+    });
+    expect(write).toMatchObject({ operation: 1, outcome: 'pending', transaction: end!['transaction'] });
   });
 });
 

@@ -123,7 +123,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-const { begin, commit, execute, rollback } = TransactionService.method;
+const { begin, commit, commitPrepared, execute, prepare, rollback } = TransactionService.method;
 const methods = driversFor(noServices).flatMap(({ service, rpcs }) =>
   service.methods.map((method) => [`${service.name}/${method.name}`, method, rpcs[method.localName]!.kind] as const),
 );
@@ -225,6 +225,18 @@ describe('with the policies', () => {
     expect(refused?.reason).toBe('OUTSIDE_TENANTS');
     expect((await answer(fetchScopes, given, as('none'))).bytes).toHaveLength(0);
     expect((await answer(fetchScopes, given, as('bound'))).bytes).not.toHaveLength(0);
+  });
+
+  test('what a bound caller has prepared is committed by it', async () => {
+    const [, createScope] = methods.find(([name]) => name === 'ScopeResolverService/CreateScope')!;
+    const { transaction } = await sidecar.grpc.unary(begin, {}, as('bound'));
+    const init = as('bound', transaction!.id!);
+    const made = await answer(createScope, { tenantId: OURS, policyId: 'prepared' }, init);
+    expect(made.refused).toBeUndefined();
+    await sidecar.grpc.unary(prepare, {}, init);
+    expect(await sidecar.sql(`select from public.policy_scopes where policy_id = 'prepared'`)).toHaveLength(0);
+    await sidecar.grpc.unary(commitPrepared, {}, init);
+    expect(await sidecar.sql(`select from public.policy_scopes where policy_id = 'prepared'`)).toHaveLength(1);
   });
 
   test('no row of the other tenant has changed', async () => {

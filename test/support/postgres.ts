@@ -51,7 +51,13 @@ export default async (project: TestProject): Promise<() => Promise<void>> => {
     ? undefined
     : await startEmbedded({
         dataDir: folder,
-        settings: { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off', max_connections: '400' },
+        settings: {
+          fsync: 'off',
+          synchronous_commit: 'off',
+          full_page_writes: 'off',
+          max_connections: '400',
+          max_prepared_transactions: '64',
+        },
       }).catch(async (error: unknown) => {
         await removeFolder();
         throw error;

@@ -543,11 +543,80 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
       expect(await stored()).toEqual(['a', 'b']);
     });
 
-    test('an open transaction does not go with it', async () => {
-      const { id } = await begin();
-      const call = caller().unary(tx.execute, { operations: [operation('a')] }, { transaction: id! });
-      expect(await refusal(call)).toMatchObject({ fields: ['header transaction'] });
-      await rollback(id!);
+    describe('inside an open transaction', () => {
+      const execute = (transaction: string, operations: object[], headers = {}) =>
+        caller().unary(tx.execute, { operations: operations as never }, { transaction, headers });
+
+      test('is seen there, and outside only when that has committed', async () => {
+        const { id } = await begin();
+        const { results, attempts } = await execute(id!, [operation('a', 1n), operation('b', 1n)]);
+        expect([results.length, attempts]).toEqual([2, 1]);
+        expect((await list(id)).violations).toHaveLength(2);
+        expect(await stored()).toEqual([]);
+        await commit(id!);
+        expect(await stored()).toEqual(['a', 'b']);
+      });
+
+      test('what fails is undone whole, and the transaction goes on as it was', async () => {
+        const { id } = await begin();
+        await insert('before', id);
+        const violationId = randomUUID();
+        const repeated = [operation('a', 1n, { violationId }), operation('b', 1n, { violationId })];
+        expect(await refusal(execute(id!, repeated))).toMatchObject({
+          code: 'ALREADY_EXISTS',
+          metadata: { operation: '1' },
+        });
+        expect(await refusal(execute(id!, [operation('c'), acknowledge(randomUUID(), 1n)]))).toMatchObject({
+          reason: 'UNEXPECTED_ROW_COUNT',
+          metadata: { operation: '1' },
+        });
+        await insert('after', id);
+        await commit(id!);
+        expect(await stored()).toEqual(['after', 'before']);
+      });
+
+      test('a sequence number makes it run once', async () => {
+        const { id } = await begin();
+        const operations = [operation('a', 1n)];
+        const first = await execute(id!, operations, { 'transaction-sequence': '1' });
+        expect(await execute(id!, operations, { 'transaction-sequence': '1' })).toEqual(first);
+        expect(await refusal(execute(id!, [operation('b')], { 'transaction-sequence': '1' }))).toMatchObject({
+          reason: 'SEQUENCE_REUSED',
+        });
+        await commit(id!);
+        expect(await stored()).toEqual(['a']);
+      });
+
+      test('an aborted, an ended and an unknown one are refused, and so is what only a whole transaction can have', async () => {
+        const { id } = await begin();
+        taken = randomUUID();
+        await insert('a', id, {}, { violationId: taken });
+        await fail(id!);
+        expect(await refusal(execute(id!, [operation('b')]))).toMatchObject({ reason: 'TRANSACTION_ABORTED' });
+        await rollback(id!);
+        expect(await refusal(execute(id!, [operation('b')]))).toMatchObject({ reason: 'TRANSACTION_ROLLED_BACK' });
+        expect(await refusal(execute('x', [operation('b')]))).toMatchObject({ reason: 'TRANSACTION_UNKNOWN' });
+        const { id: other } = await begin();
+        const wanting = { operations: [operation('b')], maxAttempts: 1, isolationLevel: IsolationLevel.SERIALIZABLE };
+        expect(await refusal(caller().unary(tx.execute, wanting, { transaction: other! }))).toMatchObject({
+          fields: ['isolation_level', 'max_attempts'],
+        });
+        await rollback(other!);
+        const alone = caller().unary(
+          tx.execute,
+          { operations: [operation('b')] },
+          { headers: { 'transaction-sequence': '1' } },
+        );
+        expect(await refusal(alone)).toMatchObject({ fields: ['header transaction-sequence'] });
+        expect(await stored()).toEqual([]);
+      });
+
+      test('a key that some proxies send with every call means nothing to it', async () => {
+        const { id } = await begin();
+        await execute(id!, [operation('a')], { 'idempotency-key': 'no uuid' });
+        await commit(id!);
+        expect(await stored()).toEqual(['a']);
+      });
     });
   });
 });

@@ -1,0 +1,87 @@
+import { durationFromMs, durationMs } from '@bufbuild/protobuf/wkt';
+import { refuse } from '../contract/errors.ts';
+import type { Database } from '../database/pool.ts';
+import { TransactionSession } from '../database/session.ts';
+import { timestampFromText } from '../database/values.ts';
+import { Outcome, type PrepareRequest } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { endPrepared, preparedTransactions } from '../transactions/prepared.ts';
+import type { TransactionRegistry } from '../transactions/registry.ts';
+import { endedError } from '../transactions/transaction.ts';
+import type { ControlCall, ControlRpc } from './endpoint.ts';
+
+/** A request that names a transaction. */
+interface Named {
+  readonly transactionId: string;
+}
+
+/** What the handlers share with those of open transactions. */
+interface Shared {
+  readonly idOf: (request: Named, call: ControlCall) => string;
+  /** What memory and database know of how a transaction ended. */
+  readonly outcomeOf: (id: string, call: ControlCall) => Promise<Outcome>;
+  readonly lease: NonNullable<ControlRpc['rules']>[string];
+}
+
+/** How a prepared transaction was ended, in the words of outcomes. */
+const ENDS = {
+  commit: { outcome: Outcome.COMMITTED, state: 'committed', how: 'CommitPrepared' },
+  rollback: { outcome: Outcome.ABORTED, state: 'rolled back', how: 'RollbackPrepared' },
+} as const;
+
+/** RPCs of transactions that are prepared, and of what becomes of them. */
+export const preparedRpcs = (
+  database: Database,
+  transactions: TransactionRegistry,
+  { idOf, outcomeOf, lease }: Shared,
+): Readonly<Record<'prepare' | 'commitPrepared' | 'rollbackPrepared' | 'listPrepared', ControlRpc>> => {
+  const ending = (how: 'commit' | 'rollback'): ControlRpc => ({
+    handle: async (request: Named, call) => {
+      const id = idOf(request, call);
+      // Refuses what was never issued to the caller.
+      transactions.factsOf(id, call.caller);
+      const { outcome, state, how: by } = ENDS[how];
+      const ended = await endPrepared(database.reserve, id, how, call.signal, (mark) => {
+        if (how === 'commit') call.notes.mark = mark;
+      });
+      if (ended) {
+        transactions.settled(id, state, by);
+        return {};
+      }
+      const found = await outcomeOf(id, call);
+      if (found === outcome) return {};
+      if (found === Outcome.IN_PROGRESS) {
+        throw refuse('TRANSACTION_NOT_PREPARED', 'the transaction is open, and has not been prepared');
+      }
+      if (found === Outcome.UNKNOWN) {
+        throw refuse('TRANSACTION_UNKNOWN', 'there is no such transaction any more, nor a trace of how it ended');
+      }
+      const other = ENDS[how === 'commit' ? 'rollback' : 'commit'];
+      throw endedError({ caller: call.caller, state: other.state, how: 'ended before', endedAt: Date.now() });
+    },
+  });
+  return {
+    prepare: {
+      rules: { lease },
+      handle: async (request: PrepareRequest, call) => {
+        const transaction = transactions.find(idOf(request, call), call.caller);
+        return { lease: durationFromMs(await transaction.prepare(request.lease && durationMs(request.lease), call)) };
+      },
+    },
+    commitPrepared: ending('commit'),
+    rollbackPrepared: ending('rollback'),
+    listPrepared: {
+      handle: async (_request: unknown, call) => {
+        const found = await database.reserve.use(call.signal, (connection) =>
+          preparedTransactions(new TransactionSession(connection, call)),
+        );
+        return {
+          transactions: found.map(({ id, preparedAt, expiresAt }) => ({
+            ...(transactions.isOf(id, call.caller) ? { id } : {}),
+            preparedAt: timestampFromText(preparedAt),
+            expiresAt: timestampFromText(expiresAt),
+          })),
+        };
+      },
+    },
+  };
+};

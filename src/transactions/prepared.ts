@@ -1,0 +1,126 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { RpcError, refuse } from '../contract/errors.ts';
+import type { Connection } from '../database/connection.ts';
+import type { Lane } from '../database/lane.ts';
+import type { Session } from '../database/session.ts';
+import type { Signal } from '../database/signal.ts';
+import { isServerError } from '../database/sqlstate.ts';
+import { firstText, statement } from '../database/statement.ts';
+import { TextRows } from '../database/text-rows.ts';
+
+/** A transaction that a sidecar has prepared, as PostgreSQL keeps it. */
+export interface PreparedTransaction {
+  readonly id: string;
+  /** Timestamp text of PostgreSQL. */
+  readonly preparedAt: string;
+  readonly expiresAt: string;
+}
+
+/** What PostgreSQL keeps a prepared transaction under: names of others' mean nothing here. */
+const PREFIX = 'policy-sidecar';
+
+/** Its name, which holds all that any sidecar must know to end it: ids are letters, digits, `-` and `_` alone. */
+export const preparedName = (id: string, leaseMs: number): string => `${PREFIX}:${leaseMs}:${id}`;
+
+/** Those that sidecars have prepared in this database. */
+const PREPARED = `from (select gid, prepared, split_part(gid, ':', 2)::bigint * interval '1 ms' as lease,
+     split_part(gid, ':', 3) as id
+   from pg_prepared_xacts
+   where database = current_database() and gid ~ '^${PREFIX}:[0-9]{1,12}:[A-Za-z0-9_-]+$' offset 0) as own`;
+
+const byId = statement('prepared.by_id', `select gid ${PREPARED} where id = $1`, firstText);
+
+const all = statement(
+  'prepared.all',
+  `select id, prepared, prepared + lease ${PREPARED} order by prepared, id`,
+  ([id, preparedAt, expiresAt]): PreparedTransaction => ({
+    id: id!,
+    preparedAt: preparedAt!,
+    expiresAt: expiresAt!,
+  }),
+);
+
+const overdue = statement(
+  'prepared.overdue',
+  `select id ${PREPARED} where prepared + lease < clock_timestamp() and not pg_is_in_recovery()`,
+  firstText,
+);
+
+/** What PostgreSQL says of a prepared transaction that another session is ending, or has just ended. */
+const TAKEN: ReadonlySet<string | undefined> = new Set(['42704', '55000']);
+const AGAIN_MS = 10;
+
+/** All that are prepared, oldest first. */
+export const preparedTransactions = (db: Session): Promise<PreparedTransaction[]> => db.rows(all, []);
+
+/**
+ * Refuses a transaction that the database could not keep, before that costs it its life.
+ *
+ * @throws PREPARED_TRANSACTIONS_OFF, PREPARED_TRANSACTIONS_LIMIT.
+ */
+export const roomForPrepared = async (connection: Connection, signal: Signal | undefined): Promise<void> => {
+  const { rows } = await connection.command(
+    `select current_setting('max_prepared_transactions'), (select count(*) from pg_prepared_xacts)`,
+    signal,
+  );
+  const [most, kept] = rows[0]!.map(Number);
+  if (most === 0) {
+    throw refuse(
+      'PREPARED_TRANSACTIONS_OFF',
+      'the database keeps no prepared transactions: its max_prepared_transactions is 0',
+    );
+  }
+  if (kept! >= most!) {
+    throw refuse('PREPARED_TRANSACTIONS_LIMIT', `the database keeps ${most} prepared transactions already`, {
+      metadata: { limit: String(most) },
+    });
+  }
+};
+
+/**
+ * Ends a prepared transaction. Once asked for it is not cancelled.
+ *
+ * @param onMark told where the log stands after it, where that is known.
+ * @returns false where there is none of that id.
+ */
+export const endPrepared = async (
+  lane: Lane,
+  id: string,
+  how: 'commit' | 'rollback',
+  signal?: Signal,
+  onMark: (mark: string | undefined) => void = () => {},
+): Promise<boolean> => {
+  for (;;) {
+    signal?.throwIfAborted();
+    const found = await lane.use(signal, async (connection) => {
+      const names = new TextRows(firstText);
+      await connection.run(byId, [id], names, signal);
+      const [name] = names.rows;
+      if (name === undefined) return 'none';
+      try {
+        await connection.finish(`${how} prepared '${name}'`);
+        onMark(connection.mark);
+        return 'ended';
+      } catch (error) {
+        if (error instanceof RpcError && isServerError(error.cause) && TAKEN.has(error.cause.code)) return 'taken';
+        throw error;
+      }
+    });
+    if (found !== 'taken') return found === 'ended';
+    await sleep(AGAIN_MS);
+  }
+};
+
+/**
+ * Rolls back what nobody has ended within its lease.
+ *
+ * @returns the ids.
+ */
+export const endOverdue = async (lane: Lane, signal: Signal): Promise<string[]> => {
+  const found = new TextRows(firstText);
+  await lane.use(signal, (connection) => connection.run(overdue, [], found, signal));
+  const ended: string[] = [];
+  for (const id of found.rows)
+    if (id !== undefined && (await endPrepared(lane, id, 'rollback', signal))) ended.push(id);
+  return ended;
+};
