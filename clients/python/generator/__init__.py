@@ -4,6 +4,7 @@ from pathlib import Path
 
 from .contract import Contract, read_contract
 from .enums import enums_module, reasons_module
+from .facts import facts_module
 from .services import services_module
 from .types import types_module
 
@@ -22,6 +23,7 @@ def generate(protos: Path, target: Path) -> None:
         "__init__.py": '"""Made from the contract when the package was built."""\n',
         "enums.py": enums_module(contract),
         "reasons.py": reasons_module(contract),
+        "facts.py": facts_module(contract),
         "types.py": types_module(contract),
         "services.py": services_module(contract, asynchronous=False),
         "aio_services.py": services_module(contract, asynchronous=True),

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message as ProtobufMessage
 from grpc_tools import protoc
 
 Field = descriptor_pb2.FieldDescriptorProto
 PACKAGE = "hoc.cus.policies.v1"
-#: Numbers of the options `access` (of an RPC) and `meaning` (of a reason).
-ACCESS = 58210
-MEANING = 58211
-
 #: RPCs that the client itself calls, or has a form of its own for.
 OWN = {
     "Begin", "Commit", "Rollback", "Prepare", "Savepoint", "RollbackToSavepoint", "ReleaseSavepoint", "Hold", "Execute",
@@ -54,6 +52,7 @@ class Rpc:
     response: Message
     stream: bool
     path: str
+    options: descriptor_pb2.MethodOptions
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,14 @@ class Contract:
     messages: dict[str, Message] = field(default_factory=dict)
     enums: dict[str, Enum] = field(default_factory=dict)
     services: list[Service] = field(default_factory=list)
+    pool: descriptor_pool.DescriptorPool = field(default_factory=descriptor_pool.DescriptorPool)
+
+    def option(self, options: ProtobufMessage, kind: str, name: str) -> Any:
+        """An option of the contract's own, which protobuf keeps as bytes where it does not know it."""
+        known = message_factory.GetMessageClass(self.pool.FindMessageTypeByName(f"google.protobuf.{kind}"))
+        extension = self.pool.FindExtensionByName(f"{PACKAGE}.{name}")
+        message_factory.GetMessageClassesForFiles([extension.file.name], self.pool)
+        return known.FromString(options.SerializeToString()).Extensions[extension]
 
     def message(self, type_name: str) -> Message | None:
         """A message of the contract's own; None of a well-known type."""
@@ -141,6 +148,7 @@ def read_contract(protos: Path) -> Contract:
     for file in described.file:
         comments = {tuple(at.path): _comment(at.leading_comments) for at in file.source_code_info.location}
         file.ClearField("source_code_info")
+        contract.pool.AddSerializedFile(file.SerializeToString())
         if file.package != PACKAGE:
             continue
         for number, message in enumerate(file.message_type):
@@ -160,6 +168,7 @@ def read_contract(protos: Path) -> Contract:
                 contract.messages[rpc.output_type.rpartition(".")[2]],
                 rpc.server_streaming,
                 f"/{PACKAGE}.{service.name}/{rpc.name}",
+                rpc.options,
             )
             for at, rpc in enumerate(service.method)
             if service.name != "TransactionService" or rpc.name not in OWN

@@ -1,9 +1,6 @@
 """Generates the closed sets, and the reasons that calls are refused with."""
 
-from google.protobuf import descriptor_pb2
-from google.protobuf.internal.decoder import _DecodeVarint  # type: ignore[attr-defined]
-
-from .contract import MEANING, Contract, Enum
+from .contract import Contract, Enum
 from .text import HEAD, docstring, remark
 
 #: Sets that the database spells in lower case; the others are spelled as the contract does.
@@ -30,30 +27,6 @@ def enums_module(contract: Contract) -> str:
     return text + "\n\n__all__ = [\n" + "".join(f'    "{enum.name}",\n' for enum in enums) + "]\n"
 
 
-def _fields(data: bytes) -> list[tuple[int, bytes | int]]:
-    """The fields of a serialized message by their numbers."""
-    found: list[tuple[int, bytes | int]] = []
-    at = 0
-    while at < len(data):
-        tag, at = _DecodeVarint(data, at)
-        value, at = _DecodeVarint(data, at)
-        if tag & 7 == 2:
-            found.append((tag >> 3, data[at : at + value]))
-            at += value
-        else:
-            found.append((tag >> 3, value))
-    return found
-
-
-def _meaning(value: descriptor_pb2.EnumValueDescriptorProto) -> tuple[str, bool, tuple[str, ...]]:
-    """Code, retry and metadata keys of a reason."""
-    options = dict(_fields(value.options.SerializeToString()))
-    fields = _fields(bytes(options[MEANING]))  # type: ignore[arg-type]
-    code = next(part for number, part in fields if number == 1)
-    retry = any(part for number, part in fields if number == 2)
-    return bytes(code).decode(), retry, tuple(bytes(part).decode() for number, part in fields if number == 3)  # type: ignore[arg-type]
-
-
 def reasons_module(contract: Contract) -> str:
     """The module of reasons."""
     enum = contract.enums["ErrorReason"]
@@ -67,5 +40,7 @@ def reasons_module(contract: Contract) -> str:
         text += "\n" + remark(comment, 4) + f'    {value.name} = "{value.name}"\n'
     text += "\n\nMEANINGS: dict[ErrorReason, Meaning] = {\n"
     for value, _ in enum.values[1:]:
-        text += f"    ErrorReason.{value.name}: Meaning{_meaning(value)!r},\n"
+        meaning = contract.option(value.options, "EnumValueOptions", "meaning")
+        facts = (meaning.code, meaning.retry, tuple(meaning.metadata))
+        text += f"    ErrorReason.{value.name}: Meaning{facts!r},\n"
     return text + "}\n"

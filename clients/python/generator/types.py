@@ -2,8 +2,8 @@
 
 import re
 
-from .contract import PACKAGE, Contract, Field, Message
-from .python_types import has_presence, is_decimal, is_map, or_none, python_type
+from .contract import Contract, Field, Message
+from .python_types import has_presence, is_map, or_none, python_type
 from .text import HEAD, docstring, remark
 
 _IMPORTS = '''"""What answers are made of, and the parts of requests."""
@@ -51,15 +51,7 @@ def types_module(contract: Contract) -> str:
     """The module of all of them."""
     answers = {rpc.response.name for service in contract.services for rpc in service.rpcs}
     messages = list(contract.reachable())
-    decimals = [
-        f"{PACKAGE}.{message.name}.{one.name}"
-        for message in contract.messages.values()
-        for one, comment in message.fields
-        if is_decimal(one, comment)
-    ]
     text = HEAD + _IMPORTS
     text += "\n\n".join(_dataclass(contract, message, message.name in answers) for message in messages)
-    text += "\n\n#: Fields whose texts are decimal numbers.\nDECIMALS = frozenset(\n    {\n"
-    text += "".join(f'        "{name}",\n' for name in sorted(decimals)) + "    }\n)\n"
     text += "\n__all__ = [\n" + "".join(f'    "{message.name}",\n' for message in messages) + "]\n"
     return text
