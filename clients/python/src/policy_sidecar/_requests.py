@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from ._answer import Trailers
 from ._contract import Method
 from ._native import fill
-from ._settings import Settings
+from ._settings import Settings, header_value
 from ._steps import Headers, Steps, call_inside, call_outside
 from ._transactions import TransactionLife
 from .values import UNSET, Unset
@@ -57,7 +57,9 @@ class Bound(Generic[L]):
         return self._place()
 
     def options(self, timeout: float | None | Unset, consistency: str | None) -> Bound[L]:
-        """The same place with other options."""
+        """The same place with other options; ValueError for a `consistency` that no header can carry."""
+        if consistency is not None:
+            header_value("consistency", consistency)
         return Bound(self.lines, lambda: self._place().options(timeout, consistency))
 
 

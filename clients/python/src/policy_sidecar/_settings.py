@@ -17,6 +17,13 @@ def _pem(source: str | os.PathLike[str] | bytes | None) -> bytes | None:
     return source if source is None or isinstance(source, bytes) else Path(source).read_bytes()
 
 
+def header_value(name: str, value: str) -> str:
+    """The value, where it can be one of a header: visible ASCII without blanks at its ends; else ValueError."""
+    if not value or value != value.strip() or any(not " " <= one <= "~" for one in value):
+        raise ValueError(f"{name} has to be visible ASCII without blanks at its ends")
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What `connect` was told."""
@@ -39,6 +46,10 @@ class Settings:
     keepalive: float | None = 20.0
     #: Wait, within its timeout, for a sidecar that is not there yet.
     wait_for_ready: bool = True
+
+    def __post_init__(self) -> None:
+        if self.token is not None:
+            header_value("token", self.token)
 
     @property
     def target(self) -> str:

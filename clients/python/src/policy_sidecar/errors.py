@@ -128,8 +128,8 @@ class TransactionEndedError(PreconditionError):
 
     @property
     def retriable(self) -> bool:
-        """Whether it ended with its connection or its sidecar, so that all of it may be tried again."""
-        return self.reason in (ErrorReason.TRANSACTION_LOST.value, ErrorReason.TRANSACTION_ELSEWHERE.value)
+        """Whether it is known to be rolled back, and not for its own slowness, so that all of it may be tried again."""
+        return self.reason in ("TRANSACTION_ROLLED_BACK", "TRANSACTION_LOST", "TRANSACTION_ELSEWHERE")
 
 
 class TransactionAbortedError(PreconditionError):
