@@ -3,13 +3,15 @@
  * ships, its types.
  */
 import { execFile } from 'node:child_process';
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, expect, inject, test } from 'vitest';
 
 const ROOT = join(import.meta.dirname, '..', '..');
+/** What has been fetched; the client itself is installed anew beside it. */
+const VENV = join(ROOT, 'node_modules', '.cache', 'client-python');
 /** The longest that a command may take, for it may have to fetch what it needs. */
 const FETCH_MS = 240_000;
 
@@ -21,6 +23,8 @@ const shell = async (line: string): Promise<string> => {
     ...process.env,
     POLICY_SIDECAR_COMMAND: `'${process.execPath}' '${inject('program')}'`,
     POLICY_SIDECAR_PROTO: join(folder, 'proto'),
+    PYTHONPATH: join(folder, 'site'),
+    MYPYPATH: join(folder, 'site'),
   };
   const options = { cwd: join(folder, 'clients', 'python'), env, timeout: FETCH_MS };
   return (await promisify(execFile)('bash', ['-euc', line], options)).stdout;
@@ -38,9 +42,9 @@ const missing = async (): Promise<string | undefined> => {
   } catch {
     return 'there is no Python 3.10 or newer';
   }
-  await shell('python3 -m venv venv');
   try {
-    await shell('venv/bin/pip install -q -r tests/requirements.txt');
+    if (!existsSync(VENV)) await shell(`python3 -m venv '${VENV}'`);
+    await shell(`'${VENV}/bin/pip' install -q -r tests/requirements.txt`);
   } catch (error) {
     const answers = await fetch('https://pypi.org/simple/grpcio/', { signal: AbortSignal.timeout(10_000) }).catch(
       () => undefined,
@@ -48,7 +52,7 @@ const missing = async (): Promise<string | undefined> => {
     if (answers?.ok) throw error;
     return 'the registry cannot be reached';
   }
-  await shell('venv/bin/pip install -q --no-build-isolation --no-deps .');
+  await shell(`'${VENV}/bin/pip' install -q --no-build-isolation --no-deps --target '${folder}/site' .`);
   return undefined;
 };
 
@@ -61,8 +65,8 @@ test('the Python client is installed from its folder, passes its tests and is ty
     return skip();
   }
   const [tests, types] = await Promise.allSettled([
-    shell('cd tests && ../venv/bin/python -m pytest -q --tb=short -p no:cacheprovider'),
-    shell('cd tests && ../venv/bin/mypy --strict -p policy_sidecar'),
+    shell(`'${VENV}/bin/python' -m pytest -q --tb=short -p no:cacheprovider`),
+    shell(`cd tests && '${VENV}/bin/mypy' --strict --cache-dir '${VENV}/mypy' -p policy_sidecar`),
   ]);
   const said = (one: PromiseSettledResult<string>): string =>
     one.status === 'fulfilled' ? one.value : `${one.reason.stdout}\n${one.reason.stderr}`;

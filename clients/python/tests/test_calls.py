@@ -152,7 +152,7 @@ def test_stubs_that_a_user_made_himself_live_beside_the_client(tmp_path: Path, a
         "import sys; from policy_sidecar import connect; from hoc.cus.policies.v1 import types_pb2, policy_engine_pb2;"
         "print(len(connect(sys.argv[1]).policy_engine.fetch_policy_versions(limit=1).policy_versions))"
     )
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([sys.executable, "-c", line, address], capture_output=True, text=True, env=env, timeout=60)
     assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
 
