@@ -56,7 +56,7 @@ class SidecarError(Exception):
         violations: Sequence[Violation] = (),
         preconditions: Sequence[Precondition] = (),
     ) -> None:
-        super().__init__(message)
+        Exception.__init__(self, message)
         self.message = message
         self.code = code
         self.reason = reason

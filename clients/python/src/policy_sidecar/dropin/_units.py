@@ -1,0 +1,147 @@
+"""The transaction behind a session: begun by the first call of a driver, ended as the session ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+from .. import aio
+from ..client import Bound, Client, Transaction, connect
+
+#: Key of a session's `info` with the client, and of what stands for the session at the sidecar.
+CLIENT = "policy_sidecar"
+_UNIT = "policy_sidecar_unit"
+
+
+@lru_cache(maxsize=None)
+def default_client() -> Client:
+    """The client of sessions that bring none, by the environment."""
+    return connect()
+
+
+@lru_cache(maxsize=None)
+def default_aio_client() -> aio.Client:
+    """The same for asyncio."""
+    return aio.connect()
+
+
+class Unit:
+    """A unit of work at the sidecar, and a session of its own for engines that need no other.
+
+    The end of its block without `commit` rolls back.
+    """
+
+    def __init__(self, client: Client | None = None) -> None:
+        self.client = client or default_client()
+        self._transaction: Transaction | None = None
+        #: What is sent before the transaction ends, or is asked something.
+        self.pending: list[Callable[[Bound], None]] = []
+
+    def services(self) -> Bound:
+        """The services inside the transaction."""
+        if self._transaction is None:
+            self._transaction = self.client.transaction(label="dropin").__enter__()
+        return self._transaction
+
+    def commit(self) -> None:
+        """Commits what was done."""
+        self._end(None)
+
+    def rollback(self) -> None:
+        """Rolls it back."""
+        self._end(RuntimeError("rolled back"))
+
+    def _end(self, error: Exception | None) -> None:
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            transaction.__exit__(type(error) if error else None, error, None)
+
+    def close(self) -> None:
+        """Rolls back what is not committed."""
+        self.rollback()
+
+    def __enter__(self) -> Unit:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncUnit:
+    """The same for asyncio."""
+
+    def __init__(self, client: aio.Client | None = None) -> None:
+        self.client = client or default_aio_client()
+        self._transaction: aio.Transaction | None = None
+
+    async def services(self) -> aio.Bound:
+        """The services inside the transaction."""
+        if self._transaction is None:
+            self._transaction = await self.client.transaction(label="dropin").__aenter__()
+        return self._transaction
+
+    async def commit(self) -> None:
+        """Commits what was done."""
+        await self._end(None)
+
+    async def rollback(self) -> None:
+        """Rolls it back."""
+        await self._end(RuntimeError("rolled back"))
+
+    async def _end(self, error: Exception | None) -> None:
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            await transaction.__aexit__(type(error) if error else None, error, None)
+
+    async def close(self) -> None:
+        """Rolls back what is not committed."""
+        await self.rollback()
+
+    async def __aenter__(self) -> AsyncUnit:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _follow(session: Any, commit: Callable[[], None], roll_back: Callable[[], None]) -> None:
+    """Ends with a session of SQLAlchemy: commits just before it, rolls back with it."""
+    from sqlalchemy import event  # type: ignore[import-not-found]
+
+    def before_commit(ending: Any) -> None:
+        if not ending.in_nested_transaction():
+            commit()
+
+    def after_soft_rollback(ending: Any, previous: Any) -> None:
+        roll_back()
+
+    event.listen(session, "before_commit", before_commit)
+    event.listen(session, "after_soft_rollback", after_soft_rollback)
+
+
+def unit_of(session: Any) -> Unit:
+    """What stands for a session at the sidecar."""
+    if isinstance(session, Unit):
+        return session
+    unit: Unit | None = session.info.get(_UNIT)
+    if unit is None:
+        unit = session.info[_UNIT] = Unit(session.info.get(CLIENT))
+        _follow(session, unit.commit, unit.rollback)
+    return unit
+
+
+def async_unit_of(session: Any) -> AsyncUnit:
+    """What stands for a session of asyncio at the sidecar."""
+    if isinstance(session, AsyncUnit):
+        return session
+    unit: AsyncUnit | None = session.info.get(_UNIT)
+    if unit is None:
+        from sqlalchemy.util import await_only  # type: ignore[import-not-found]
+
+        made = unit = session.info[_UNIT] = AsyncUnit(session.info.get(CLIENT))
+        _follow(session.sync_session, lambda: await_only(made.commit()), lambda: await_only(made.rollback()))
+    return unit

@@ -1,0 +1,54 @@
+"""Errors under the names that callers of the original look at; where SQLAlchemy is installed they are its, too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import (
+    ConflictError,
+    ConstraintError,
+    DeadlineError,
+    InvalidRequestError,
+    SidecarError,
+    UnavailableError,
+)
+
+_Data: Any = Exception
+_Integrity: Any = Exception
+_Operational: Any = Exception
+try:
+    from sqlalchemy.exc import DataError as _Data  # type: ignore[import-not-found,no-redef]
+    from sqlalchemy.exc import IntegrityError as _Integrity  # type: ignore[no-redef]
+    from sqlalchemy.exc import OperationalError as _Operational  # type: ignore[no-redef]
+except ImportError:
+    pass
+
+
+class IntegrityError(ConstraintError, _Integrity):  # type: ignore[misc]
+    """A constraint of the database refuses the row."""
+
+
+class DataError(InvalidRequestError, _Data):  # type: ignore[misc]
+    """A value is none that its column takes."""
+
+
+class OperationalError(SidecarError, _Operational):  # type: ignore[misc]
+    """The database, or the sidecar, cannot do it now; a conflict, a deadline, nobody there."""
+
+
+def translated(error: SidecarError) -> SidecarError:
+    """The error as callers of the original expect it."""
+    if isinstance(error, ConstraintError):
+        kind: type[SidecarError] = IntegrityError
+    elif isinstance(error, InvalidRequestError):
+        kind = DataError
+    elif isinstance(error, (ConflictError, DeadlineError, UnavailableError)):
+        kind = OperationalError
+    else:
+        return error
+    again = kind.__new__(kind)
+    again.args = error.args
+    # What SQLAlchemy's own code reads of its errors.
+    again.__dict__.update(error.__dict__, statement=None, params=None, orig=error, hide_parameters=True, detail=[])
+    again.__dict__.update(connection_invalidated=False, ismulti=False)
+    return again
