@@ -167,12 +167,20 @@ class AsyncDriver(Driver):
 
     async def perform(self, op: Op, given: dict[str, Any]) -> Any:
         """Calls in the session's transaction."""
-        if self._session is None and op.writes:
-            raise RuntimeError("a write needs a transaction that its caller owns: give the driver a session")
-        try:
-            services: Any = (
-                default_aio_client() if self._session is None else await async_unit_of(self._session).services()
-            )
-            return op.answer(await rpc_of(services, op)(**arguments(op, given)))
-        except SidecarError as error:
-            raise translated(error) from error
+        return await perform_async(op, given, self._session)
+
+
+async def perform_async(op: Op, given: dict[str, Any], session: Any) -> Any:
+    """As `perform`; what is queued on the session is sent before."""
+    if session is None and op.writes:
+        raise RuntimeError("a write needs a transaction that its caller owns: give the driver a session")
+    try:
+        if session is None:
+            services: Any = default_aio_client()
+        else:
+            unit = async_unit_of(session)
+            await unit.flush()
+            services = await unit.services()
+        return op.answer(await rpc_of(services, op)(**arguments(op, given)))
+    except SidecarError as error:
+        raise translated(error) from error

@@ -36,8 +36,6 @@ class Unit:
     def __init__(self, client: Client | None = None) -> None:
         self.client = client or default_client()
         self._transaction: Transaction | None = None
-        #: What is sent before the transaction ends, or is asked something.
-        self.pending: list[Callable[[Bound], None]] = []
 
     def services(self) -> Bound:
         """The services inside the transaction."""
@@ -75,6 +73,13 @@ class AsyncUnit:
     def __init__(self, client: aio.Client | None = None) -> None:
         self.client = client or default_aio_client()
         self._transaction: aio.Transaction | None = None
+        #: Objects whose changes are sent at a flush, the oldest first.
+        self.tracked: list[Any] = []
+
+    async def flush(self) -> None:
+        """Sends what is queued and what was changed."""
+        for one in sorted(self.tracked, key=lambda one: int(one.goes_last)):
+            await one.send(await self.services())
 
     async def services(self) -> aio.Bound:
         """The services inside the transaction."""
@@ -83,7 +88,12 @@ class AsyncUnit:
         return self._transaction
 
     async def commit(self) -> None:
-        """Commits what was done."""
+        """Sends what is queued, and commits."""
+        try:
+            await self.flush()
+        except BaseException:
+            await self.rollback()
+            raise
         await self._end(None)
 
     async def rollback(self) -> None:
@@ -91,6 +101,7 @@ class AsyncUnit:
         await self._end(RuntimeError("rolled back"))
 
     async def _end(self, error: Exception | None) -> None:
+        self.tracked = []
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             await transaction.__aexit__(type(error) if error else None, error, None)

@@ -33,7 +33,7 @@ def _context(given: Any) -> RunContext:
 
 def _scope(given: Any) -> PolicyScope:
     """A scope of its ids and its lists of ids as JSON text."""
-    lists = {name: getattr(given, name, None) for name in ("agent_ids_json", "api_key_ids_json", "human_actor_ids_json")}
+    lists: dict[str, Any] = {name: getattr(given, name, None) for name in ("agent_ids_json", "api_key_ids_json", "human_actor_ids_json")}
     return PolicyScope(
         scope_id=given.scope_id,
         policy_id=given.policy_id,
