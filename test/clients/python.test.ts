@@ -23,6 +23,7 @@ const shell = async (line: string): Promise<string> => {
     ...process.env,
     POLICY_SIDECAR_COMMAND: `'${process.execPath}' '${inject('program')}'`,
     POLICY_SIDECAR_PROTO: join(folder, 'proto'),
+    POLICY_SIDECAR_GOLDEN: join(ROOT, 'test', 'golden'),
     PYTHONPATH: join(folder, 'site'),
     MYPYPATH: join(folder, 'site'),
   };

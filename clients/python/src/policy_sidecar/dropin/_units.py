@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from importlib import import_module
 from types import TracebackType
 from typing import Any
 
@@ -27,7 +28,26 @@ def default_aio_client() -> aio.Client:
     return aio.connect()
 
 
-class Unit:
+class _Followed:
+    """What a session that is followed has to say."""
+
+    _transaction: Any = None
+    #: Begins the session's own transaction, whose end is told.
+    before_begin: Callable[[], None] | None = None
+    #: A part of the session's work was undone alone, which is not followed.
+    undone_in_part = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a transaction."""
+        return self._transaction is not None
+
+    def _begin_session(self) -> None:
+        if self.before_begin is not None:
+            self.before_begin()
+
+
+class Unit(_Followed):
     """A unit of work at the sidecar, and a session of its own for engines that need no other.
 
     The end of its block without `commit` rolls back.
@@ -40,6 +60,7 @@ class Unit:
     def services(self) -> Bound:
         """The services inside the transaction."""
         if self._transaction is None:
+            self._begin_session()
             self._transaction = self.client.transaction(label="dropin").__enter__()
         return self._transaction
 
@@ -67,7 +88,7 @@ class Unit:
         self.close()
 
 
-class AsyncUnit:
+class AsyncUnit(_Followed):
     """The same for asyncio."""
 
     def __init__(self, client: aio.Client | None = None) -> None:
@@ -78,12 +99,15 @@ class AsyncUnit:
 
     async def flush(self) -> None:
         """Sends what is queued and what was changed."""
+        if self.tracked and not self.begun:
+            self._begin_session()
         for one in sorted(self.tracked, key=lambda one: int(one.goes_last)):
             await one.send(await self.services())
 
     async def services(self) -> aio.Bound:
         """The services inside the transaction."""
         if self._transaction is None:
+            self._begin_session()
             self._transaction = await self.client.transaction(label="dropin").__aenter__()
         return self._transaction
 
@@ -119,19 +143,34 @@ class AsyncUnit:
         await self.close()
 
 
-def _follow(session: Any, commit: Callable[[], None], roll_back: Callable[[], None]) -> None:
+def _follow(session: Any, unit: Unit | AsyncUnit, run: Callable[[Any], Any]) -> None:
     """Ends with a session of SQLAlchemy: commits just before it, rolls back with it."""
-    from sqlalchemy import event  # type: ignore[import-not-found]
+    event: Any = import_module("sqlalchemy.event")
+
+    def begin() -> None:
+        if not session.in_transaction():
+            session.begin()
 
     def before_commit(ending: Any) -> None:
-        if not ending.in_nested_transaction():
-            commit()
+        if ending.in_nested_transaction():
+            return
+        if unit.undone_in_part:
+            raise RuntimeError("a savepoint of the session was rolled back, and what drivers did is rolled back as a whole")
+        run(unit.commit())
 
     def after_soft_rollback(ending: Any, previous: Any) -> None:
-        roll_back()
+        if previous.nested and unit.begun:
+            unit.undone_in_part = True
+            run(unit.rollback())
 
-    event.listen(session, "before_commit", before_commit)
-    event.listen(session, "after_soft_rollback", after_soft_rollback)
+    def after_transaction_end(ending: Any, ended: Any) -> None:
+        if ended.parent is None:
+            unit.undone_in_part = False
+            run(unit.rollback())
+
+    unit.before_begin = begin
+    for hook in (before_commit, after_soft_rollback, after_transaction_end):
+        event.listen(session, hook.__name__, hook)
 
 
 def unit_of(session: Any) -> Unit:
@@ -141,7 +180,7 @@ def unit_of(session: Any) -> Unit:
     unit: Unit | None = session.info.get(_UNIT)
     if unit is None:
         unit = session.info[_UNIT] = Unit(session.info.get(CLIENT))
-        _follow(session, unit.commit, unit.rollback)
+        _follow(session, unit, lambda done: done)
     return unit
 
 
@@ -151,8 +190,6 @@ def async_unit_of(session: Any) -> AsyncUnit:
         return session
     unit: AsyncUnit | None = session.info.get(_UNIT)
     if unit is None:
-        from sqlalchemy.util import await_only  # type: ignore[import-not-found]
-
-        made = unit = session.info[_UNIT] = AsyncUnit(session.info.get(CLIENT))
-        _follow(session.sync_session, lambda: await_only(made.commit()), lambda: await_only(made.rollback()))
+        unit = session.info[_UNIT] = AsyncUnit(session.info.get(CLIENT))
+        _follow(session.sync_session, unit, import_module("sqlalchemy.util").await_only)
     return unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from ..errors import (
@@ -13,15 +14,13 @@ from ..errors import (
     UnavailableError,
 )
 
-_Data: Any = Exception
-_Integrity: Any = Exception
-_Operational: Any = Exception
 try:
-    from sqlalchemy.exc import DataError as _Data  # type: ignore[import-not-found,no-redef]
-    from sqlalchemy.exc import IntegrityError as _Integrity  # type: ignore[no-redef]
-    from sqlalchemy.exc import OperationalError as _Operational  # type: ignore[no-redef]
+    _sqlalchemy: Any = import_module("sqlalchemy.exc")
 except ImportError:
-    pass
+    _sqlalchemy = None
+_Data: Any = _sqlalchemy.DataError if _sqlalchemy else Exception
+_Integrity: Any = _sqlalchemy.IntegrityError if _sqlalchemy else Exception
+_Operational: Any = _sqlalchemy.OperationalError if _sqlalchemy else Exception
 
 
 class IntegrityError(ConstraintError, _Integrity):  # type: ignore[misc]
