@@ -68,7 +68,8 @@ async def answer(clients: tuple[Client, aio.Client], engine: Any, case: dict[str
     kind = getattr(importlib.import_module(f"policy_sidecar.dropin.{name}"), CLASSES[name])
     given = {key: objects(key, reader.value(one)) for key, one in case["args"].items()}
     if name == "policy_engine_driver":
-        return getattr(engine, f"{case['method']}_auto")(**given)
+        with engine.get_engine().connect() as conn:
+            return getattr(engine, case["method"])(conn, **given)
     method = getattr(kind, case["method"])
     if inspect.iscoroutinefunction(method):
         async with AsyncUnit(clients[1]) as session:
