@@ -257,6 +257,10 @@ export class Connection {
     signal?: Signal,
   ): Promise<boolean> {
     const step: Step = { ...this.#step(statement, params, sink), portal };
+    const { prepared } = step;
+    if (prepared.types === undefined) {
+      await this.#asked(statement, signal, true, (done) => this.#client.wire.learn(prepared, done));
+    }
     const [outcome] = await this.#asked(statement, signal, true, (done) => this.#client.wire.run([step], done));
     return outcome!.tag === '';
   }

@@ -36,6 +36,9 @@ export const parse = (name: string, text: string): Buffer => framed('P', name, t
 /** Asks what the rows of a portal are. */
 export const describePortal = (portal: string): Buffer => framed('D', Buffer.from('P'), portal);
 
+/** Asks what the rows of a prepared statement are. */
+export const describeStatement = (statement: string): Buffer => framed('D', Buffer.from('S'), statement);
+
 /** Runs a portal: all of it, or so many rows more. */
 export const execute = (portal: string, rows: number): Buffer => framed('E', portal, int32(rows));
 

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import pg from 'pg';
 import { Bytes } from './bytes.ts';
-import { bind, closePortal, describePortal, execute, formatCodes, query, SYNC } from './messages.ts';
+import { bind, closePortal, describePortal, describeStatement, execute, formatCodes, query, SYNC } from './messages.ts';
 import { columnsOf, errorOf, readTag } from './replies.ts';
 import { firstOf, type Portal, type Prepared, type Sink, type Step, type Types } from './step.ts';
 
@@ -120,15 +120,22 @@ export class Wire {
       out.all(portal ? execute(portal.name, portal.rows) : EXECUTE_ALL);
     }
     out.all(SYNC);
-    this.#send(out.written(), {
-      sinkAt: (index) => sinks[index],
-      preparing,
-      describing,
+    this.#send(out.written(), { sinkAt: (index) => sinks[index], preparing, describing, done, begun: false });
+  }
+
+  /**
+   * Prepares a statement, and asks what its rows are, before it is run: then all of them come in the forms that cost least,
+   * and not only those of the runs after the first.
+   */
+  learn(prepared: Prepared, done: Done): void {
+    const prepares = prepared.name === '' || !this.#prepared.has(prepared);
+    this.#prepared.add(prepared);
+    this.#send(Buffer.concat([...(prepares ? [prepared.parse] : []), describeStatement(prepared.name), SYNC]), {
+      sinkAt: () => undefined,
+      preparing: [prepares ? prepared : undefined],
+      describing: [prepared],
       done,
-      outcomes: [],
-      parsed: 0,
       begun: false,
-      error: undefined,
     });
   }
 
@@ -149,21 +156,12 @@ export class Wire {
   }
 
   #plain(messages: readonly Buffer[], sinkAt: Exchange['sinkAt'], done: Done): void {
-    this.#send(Buffer.concat(messages), {
-      sinkAt,
-      preparing: [],
-      describing: [],
-      done,
-      outcomes: [],
-      parsed: 0,
-      begun: true,
-      error: undefined,
-    });
+    this.#send(Buffer.concat(messages), { sinkAt, preparing: [], describing: [], done, begun: true });
   }
 
   /** What is asked within one turn goes out together. */
-  #send(bytes: Buffer, exchange: Exchange): void {
-    this.#queue.push(exchange);
+  #send(bytes: Buffer, asked: Omit<Exchange, 'outcomes' | 'parsed' | 'error'>): void {
+    this.#queue.push({ ...asked, outcomes: [], parsed: 0, error: undefined });
     if (!this.#corked) {
       this.#corked = true;
       this.#socket.cork();

@@ -3,24 +3,30 @@ import type { Metadata } from '@grpc/grpc-js';
 import { certificateOf } from './certificate.ts';
 import type { Admitted, Arrival } from './pipeline.ts';
 
+/** A call that was let in, and the stream that it came by. */
+export interface Arrived {
+  readonly admitted: Admitted;
+  readonly stream: ServerHttp2Stream;
+}
+
 /** Calls that were let in and whose body is on its way. */
 export class Arrivals {
   /** Replaces whatever a caller may have sent under this name. */
   static readonly HEADER = 'sidecar-call';
-  readonly #calls = new Map<string, Admitted>();
+  readonly #calls = new Map<string, Arrived>();
   #last = 0;
 
   /** Leads from the headers that the library hands to a handler back to the call. */
-  add(call: Admitted, headers: IncomingHttpHeaders, stream: ServerHttp2Stream): void {
+  add(admitted: Admitted, headers: IncomingHttpHeaders, stream: ServerHttp2Stream): void {
     this.#last += 1;
     const id = String(this.#last);
     headers[Arrivals.HEADER] = id;
-    this.#calls.set(id, call);
+    this.#calls.set(id, { admitted, stream });
     stream.once('close', () => this.#calls.delete(id));
   }
 
   /** The call of a handler; undefined when its stream has closed meanwhile. */
-  of(call: { readonly metadata: Metadata }): Admitted | undefined {
+  of(call: { readonly metadata: Metadata }): Arrived | undefined {
     return this.#calls.get(String(call.metadata.get(Arrivals.HEADER)[0]));
   }
 }
