@@ -14,7 +14,6 @@ _SCALARS = {
 _KNOWN = {
     ".google.protobuf.Timestamp": "datetime",
     ".google.protobuf.Duration": "timedelta",
-    ".google.protobuf.Struct": "dict[str, Any]",
     ".google.protobuf.Value": "Any",
 }
 

@@ -74,6 +74,8 @@ class Proxy:
         #: Answers, or requests, are thrown away.
         self.swallows_answers = False
         self.swallows_requests = False
+        #: How often something was thrown away.
+        self.swallowed = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -90,11 +92,12 @@ class Proxy:
             ):
                 threading.Thread(target=self._pass, args=(source, sink, swallows), daemon=True).start()
 
-    @staticmethod
-    def _pass(source: socket.socket, sink: socket.socket, swallows: Callable[[], bool]) -> None:
+    def _pass(self, source: socket.socket, sink: socket.socket, swallows: Callable[[], bool]) -> None:
         try:
             while data := source.recv(65_536):
-                if not swallows():
+                if swallows():
+                    self.swallowed += 1
+                else:
                     sink.sendall(data)
         except OSError:
             pass

@@ -58,7 +58,7 @@ def test_a_stream_is_an_iterator_and_closing_it_early_ends_it(client: Client) ->
     assert whole == [STREAMED] * 200
     with client.policy_engine.stream_violations(tenant_id=STREAMED) as stream:
         assert next(stream).violation.tenant_id == STREAMED
-        assert open_streams(client) == 1
+        wait_for(lambda: open_streams(client) == 1)
     wait_for(lambda: open_streams(client) == 0)
     assert list(stream) == []
 

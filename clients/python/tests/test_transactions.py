@@ -147,12 +147,16 @@ def test_a_commit_whose_answer_is_lost_is_looked_up(client: Client, proxy: Proxy
 def test_a_commit_that_never_arrived_is_a_conflict_and_run_tries_it_again(client: Client, proxy: Proxy) -> None:
     tries: list[str] = []
 
+    def cut() -> None:
+        wait_for(lambda: proxy.swallowed > 0)
+        proxy.cut()
+
     def work(tx: Transaction) -> None:
         tries.append(new_id())
         tx.policy_engine.insert_evaluation(**evaluation(tries[-1]))
         if len(tries) == 1:
             proxy.swallows_requests = True
-            threading.Timer(0.3, proxy.cut).start()
+            threading.Thread(target=cut).start()
 
     with connect(proxy.address) as caller:
         caller.run(work)

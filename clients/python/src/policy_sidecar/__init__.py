@@ -7,7 +7,7 @@ from . import errors, types
 from .client import Bound, Client, Savepoint, Stream, Transaction, connect
 from .errors import SidecarError
 from .types import IsolationLevel
-from .values import JSON_NULL, UNSET
+from .values import JSON_NULL, UNSET, JsonText
 
 __all__ = [
     "JSON_NULL",
@@ -15,6 +15,7 @@ __all__ = [
     "Bound",
     "Client",
     "IsolationLevel",
+    "JsonText",
     "Savepoint",
     "SidecarError",
     "Stream",

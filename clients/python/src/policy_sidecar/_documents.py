@@ -1,78 +1,40 @@
-"""Documents: JSON as Python has it, and as messages."""
+"""Documents: JSON as Python has it, and its text, in which the sidecar sends and takes them (header `documents: text`)."""
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .values import JSON_NULL
+from .values import JSON_NULL, JsonText
 
-#: Beyond it, not every whole number is one that a document can carry.
-_EXACT = 2**53
+#: What every call says of its documents.
+HEADER = ("documents", "text")
+
+
+def _other(value: Any) -> Any:
+    """What is no type of JSON's own."""
+    if value is JSON_NULL:
+        return None
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return list(value)
+    raise TypeError(f"JSON has no form for a {type(value).__name__}")
 
 
 def fill_value(message: Any, value: Any) -> None:
-    """Writes a JSON value into a `google.protobuf.Value`.
+    """Writes a JSON value into a `google.protobuf.Value`, as its text.
 
-    TypeError for what JSON has no form for, ValueError for a whole number that a double cannot hold.
+    TypeError for what JSON has no form for, ValueError for NaN and infinity.
     """
-    if value is None or value is JSON_NULL:
-        message.null_value = 0
-    elif isinstance(value, bool):
-        message.bool_value = value
-    elif isinstance(value, str):
+    if isinstance(value, JsonText):
         message.string_value = value
-    elif isinstance(value, int):
-        if abs(value) > _EXACT and (value.bit_length() > 1023 or int(float(value)) != value):
-            raise ValueError(f"{value} is no number that a document can carry exactly; write it as text")
-        message.number_value = value
-    elif isinstance(value, float):
-        message.number_value = value
-    elif isinstance(value, Mapping):
-        message.struct_value.SetInParent()
-        fill_struct(message.struct_value, value)
-    elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        message.list_value.SetInParent()
-        values = message.list_value.values
-        for element in value:
-            fill_value(values.add(), element)
     else:
-        raise TypeError(f"JSON has no form for a {type(value).__name__}")
-
-
-def fill_struct(message: Any, value: Mapping[str, Any]) -> None:
-    """Writes a mapping into a `google.protobuf.Struct`."""
-    fields = message.fields
-    for key, element in value.items():
-        if not isinstance(key, str):
-            raise TypeError(f"a key of a document is a text, not {key!r}")
-        fill_value(fields[key], element)
-
-
-def value_of(message: Any) -> Any:
-    """The JSON value of a `google.protobuf.Value`; a whole number is an int."""
-    kind = message.WhichOneof("kind")
-    if kind == "string_value":
-        return message.string_value
-    if kind == "number_value":
-        number = message.number_value
-        whole = number.is_integer() and abs(number) <= _EXACT and (number or math.copysign(1, number) > 0)
-        return int(number) if whole else number
-    if kind == "bool_value":
-        return message.bool_value
-    if kind == "struct_value":
-        return struct_of(message.struct_value)
-    if kind == "list_value":
-        return [value_of(element) for element in message.list_value.values]
-    return None
-
-
-def struct_of(message: Any) -> dict[str, Any]:
-    """The JSON object of a `google.protobuf.Struct`."""
-    return {key: value_of(element) for key, element in message.fields.items()}
+        message.string_value = json.dumps(value, allow_nan=False, ensure_ascii=False, default=_other)
 
 
 def document_of(message: Any) -> Any:
     """A document that is there: null at its top is `JSON_NULL`."""
-    return JSON_NULL if message.WhichOneof("kind") in (None, "null_value") else value_of(message)
+    value = json.loads(message.string_value)
+    return JSON_NULL if value is None else value

@@ -12,7 +12,7 @@ from uuid import UUID
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from ._answer import Answer, Trailers
-from ._documents import document_of, fill_struct, fill_value, struct_of
+from ._documents import document_of, fill_value
 from ._gen import enums, types
 from ._gen.facts import DECIMALS
 
@@ -73,14 +73,12 @@ _FILL: dict[str, Callable[[Any, Any], None]] = {
     "google.protobuf.Timestamp": fill_timestamp,
     "google.protobuf.Duration": fill_duration,
     "google.protobuf.Value": fill_value,
-    "google.protobuf.Struct": fill_struct,
     _LIST: _fill_list,
 }
 _READ: dict[str, Convert] = {
     "google.protobuf.Timestamp": timestamp_of,
     "google.protobuf.Duration": duration_of,
     "google.protobuf.Value": document_of,
-    "google.protobuf.Struct": struct_of,
     _LIST: lambda message: list(message.values),
 }
 
@@ -170,7 +168,8 @@ def fill(message: Any, values: Mapping[str, Any]) -> None:
         try:
             setters[name](message, value)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: {error}") from None
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{name}: {error}") from None
 
 
 def _getter(field: FieldDescriptor) -> Convert:

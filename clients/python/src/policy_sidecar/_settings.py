@@ -8,6 +8,8 @@ from pathlib import Path
 
 import grpc
 
+from ._documents import HEADER as DOCUMENTS
+
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 #: Environment variable that says where the sidecar is.
 VARIABLE = "POLICY_SIDECAR"
@@ -86,4 +88,4 @@ class Settings:
 
     def headers(self) -> tuple[tuple[str, str], ...]:
         """Headers of every call."""
-        return (("authorization", f"Bearer {self.token}"),) if self.token is not None else ()
+        return (DOCUMENTS,) if self.token is None else (DOCUMENTS, ("authorization", f"Bearer {self.token}"))

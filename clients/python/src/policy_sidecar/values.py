@@ -1,4 +1,4 @@
-"""Two values that Python has no word for."""
+"""Values that Python has no word for."""
 
 import enum
 
@@ -25,6 +25,12 @@ class Unset(enum.Enum):
 
     def __repr__(self) -> str:
         return "UNSET"
+
+
+class JsonText(str):
+    """A document as its JSON text, which is sent as it is."""
+
+    __slots__ = ()
 
 
 #: A document that is the JSON null, where None means that there is no document (SQL NULL). Inside a document null is None.

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import enum
-import json
 from typing import Any, TypeVar
 
-from ..values import JSON_NULL
+from ..values import JSON_NULL, JsonText
 
 E = TypeVar("E", bound=enum.Enum)
 
 
 def json_text(text: Any) -> Any:
-    """The document of a JSON text; None is no document."""
-    if text is None:
-        return None
-    document = json.loads(text)
-    return JSON_NULL if document is None else document
+    """The document of a JSON text, which is sent as it is; None is no document."""
+    return None if text is None else JsonText(text)
 
 
 def document(given: Any) -> Any:
