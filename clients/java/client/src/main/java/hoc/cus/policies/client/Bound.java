@@ -9,6 +9,7 @@ import io.grpc.CallOptions;
 import io.grpc.Channel;
 import io.grpc.ClientCall;
 import io.grpc.ClientInterceptor;
+import io.grpc.ClientInterceptors;
 import io.grpc.ClientStreamTracer;
 import io.grpc.Context;
 import io.grpc.Deadline;
@@ -122,7 +123,7 @@ final class Bound implements ClientInterceptor {
       var answerHeaders = new AtomicReference<Metadata>();
       var trailers = new AtomicReference<Metadata>();
       Channel captured =
-          io.grpc.ClientInterceptors.intercept(
+          ClientInterceptors.intercept(
               next,
               MetadataUtils.newCaptureMetadataInterceptor(answerHeaders, trailers),
               MetadataUtils.newAttachHeadersInterceptor(headers));

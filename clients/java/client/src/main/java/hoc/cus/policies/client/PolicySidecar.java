@@ -1,6 +1,7 @@
 package hoc.cus.policies.client;
 
 import hoc.cus.policies.v1.TransactionServiceGrpc;
+import io.grpc.Channel;
 import io.grpc.ChannelCredentials;
 import io.grpc.ClientInterceptor;
 import io.grpc.ClientInterceptors;
@@ -29,11 +30,11 @@ public final class PolicySidecar extends Services implements AutoCloseable {
   private static final Executor SOON = CompletableFuture.delayedExecutor(500, TimeUnit.MILLISECONDS);
 
   private final ManagedChannel connection;
-  private final io.grpc.Channel authorized;
+  private final Channel authorized;
   private final boolean waitForReady;
   final Duration timeout;
 
-  private PolicySidecar(ManagedChannel connection, io.grpc.Channel authorized, Builder builder) {
+  private PolicySidecar(ManagedChannel connection, Channel authorized, Builder builder) {
     super(ClientInterceptors.intercept(authorized, new Bound(null, builder.timeout, builder.waitForReady)));
     this.connection = connection;
     this.authorized = authorized;
@@ -120,6 +121,8 @@ public final class PolicySidecar extends Services implements AutoCloseable {
       if (!keepalive.isZero()) {
         channel.keepAliveTime(keepalive.toMillis(), TimeUnit.MILLISECONDS).keepAliveTimeout(10, TimeUnit.SECONDS);
       }
+      // A path would go out as the name of the host, which is none.
+      if (address.startsWith("unix:")) channel.overrideAuthority("localhost");
       ManagedChannel connection = channel.build();
       return new PolicySidecar(
           connection,
@@ -134,7 +137,7 @@ public final class PolicySidecar extends Services implements AutoCloseable {
     return MetadataUtils.newAttachHeadersInterceptor(headers);
   }
 
-  io.grpc.Channel bound(String transaction) {
+  Channel bound(String transaction) {
     return ClientInterceptors.intercept(authorized, new Bound(transaction, timeout, waitForReady));
   }
 
