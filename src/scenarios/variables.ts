@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { JsonValue } from '@bufbuild/protobuf';
 
-const NAMES = /\$\{([\w.]+)\}/g;
+const NAMES = /\{\{([\w.]+)\}\}/g;
 /** What every scenario has without having captured it. */
 const GIVEN = /^(?:now|run|uuid\.\w+)$/;
 
@@ -9,7 +9,7 @@ const GIVEN = /^(?:now|run|uuid\.\w+)$/;
 export const mentioned = (value: unknown): string[] =>
   [...(JSON.stringify(value) ?? '').matchAll(NAMES)].map(([, name]) => name!).filter((name) => !GIVEN.test(name));
 
-/** What `${name}` stands for in one run of one scenario. */
+/** What `{{name}}` stands for in one run of one scenario. */
 export class Variables {
   readonly #values = new Map<string, JsonValue>([
     ['now', new Date().toISOString()],
@@ -31,7 +31,7 @@ export class Variables {
 
   #fill(value: unknown): unknown {
     if (typeof value === 'string') {
-      const [, whole] = /^\$\{([\w.]+)\}$/.exec(value) ?? [];
+      const [, whole] = /^\{\{([\w.]+)\}\}$/.exec(value) ?? [];
       return whole === undefined ? value.replace(NAMES, (_, name) => String(this.#get(name))) : this.#get(whole);
     }
     if (Array.isArray(value)) return value.map((each) => this.#fill(each));
