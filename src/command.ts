@@ -116,7 +116,7 @@ const putContract = async (flags: readonly string[], env: NodeJS.ProcessEnv): Pr
     if (value === true || value === '') throw new ConfigError(`--${name} needs a value`);
     return value as string | undefined;
   };
-  const { contract } = await import('./commands/contract.ts');
+  const { contract } = await import('./commands/contract-check.ts');
   return contract({
     target: text('target') ?? GRPC_LISTEN,
     http: text('http'),
