@@ -208,6 +208,17 @@ test('the signal of a transaction ends it and its calls', async () => {
   expect(await isThere(client, row.violationId)).toBe(false);
 });
 
+test('a client that is closed leaves no transaction open', async () => {
+  const closed = connect(sidecar.grpc);
+  const tx = await closed.transaction({ label: 'of a closed client' });
+  await tx.policyEngine.insertViolation(violation());
+  closed.close();
+  await expect(tx.commit()).rejects.toThrow(CancelledError);
+  await expect(closed.policyEngine.fetchViolations({})).rejects.toThrow(CancelledError);
+  const open = async (): Promise<string> => JSON.stringify(await ask('TransactionService/List'));
+  await vi.waitFor(async () => expect(await open()).not.toContain('of a closed client'), PATIENCE);
+});
+
 test('a token is sent, over a socket file, too', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'policy-client-'));
   const token = randomUUID();
