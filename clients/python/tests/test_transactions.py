@@ -194,3 +194,13 @@ def test_a_single_use_write_whose_answer_is_lost_takes_effect_once(client: Clien
         proxy.cut()
         writing.join()
     assert (done, rows()) == ([1], 1)
+
+
+def test_a_transaction_that_cannot_be_prepared_is_rolled_back(client: Client) -> None:
+    key = new_id()
+    with pytest.raises(errors.PreconditionError) as refused:
+        with client.transaction() as tx:
+            tx.policy_engine.insert_evaluation(**evaluation(key))
+            tx.prepare()
+    assert refused.value.reason == "PREPARED_TRANSACTIONS_OFF"
+    assert not exists(client, key)
