@@ -4,12 +4,17 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { browserAvailable, startBrowser } from '../support/browser.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const CLIENT = join('clients', 'typescript');
+const REGISTRY = 'https://registry.npmjs.org/@grpc%2fgrpc-js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'client-typescript-'));
+if (!browserAvailable) console.log('no Chromium here: the client for TypeScript is not tried in a web page');
 afterAll(() => rmSync(scratch, { recursive: true }));
 
 const run = async (cwd: string, program: string, args: readonly string[]): Promise<string> => {
@@ -44,8 +49,11 @@ const installed = (...names: readonly string[]): string[] => {
   return names.map((name) => `${name}@${devDependencies[name]}`);
 };
 
-test('the packed client passes its own tests where it is installed', { timeout: 300_000 }, async ({ skip }) => {
-  const folder = join(scratch, 'user');
+const folder = join(scratch, 'user');
+/** Why it cannot be installed here; undefined where it is. */
+let missing: string | undefined;
+
+beforeAll(async () => {
   mkdirSync(folder);
   writeFileSync(join(folder, 'package.json'), JSON.stringify({ name: 'user', private: true, type: 'module' }));
   const packages = installed('@grpc/grpc-js', '@connectrpc/connect', '@connectrpc/connect-node');
@@ -53,28 +61,62 @@ test('the packed client passes its own tests where it is installed', { timeout: 
   try {
     await run(folder, 'npm', ['i', '--silent', '--prefer-offline', '--no-audit', '--no-fund', tarball, ...packages]);
   } catch (error) {
-    const isReached = await run(scratch, 'npm', ['ping', '--fetch-retries=0', '--fetch-timeout=10000']).then(
-      () => true,
-      () => false,
-    );
-    if (isReached) throw error;
-    console.log('skipped: the client for TypeScript, for npm does not reach its registry');
-    return skip();
+    const answers = await fetch(REGISTRY, { signal: AbortSignal.timeout(10_000) }).catch(() => undefined);
+    if (answers?.ok) throw error;
+    missing = `${REGISTRY} cannot be reached`;
+    console.log(`skipped: the client for TypeScript, for ${missing}`);
   }
+}, 300_000);
+
+test('the packed client passes its own tests where it is installed', { timeout: 300_000 }, async ({ skip }) => {
+  if (missing) return skip();
   symlinkSync(join(ROOT, 'node_modules', 'vitest'), join(folder, 'node_modules', 'vitest'));
   for (const name of ['test', 'examples']) cpSync(join(ROOT, CLIENT, name), join(folder, name), { recursive: true });
   const { compilerOptions } = JSON.parse(readFileSync(join(ROOT, 'tsconfig.json'), 'utf8'));
   writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['test', 'examples'] }));
+  const modules = join(ROOT, 'node_modules');
+  const patience = ['--testTimeout=60000', '--hookTimeout=60000'];
   const [, report] = await Promise.all([
-    run(folder, process.execPath, [join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', folder]),
-    run(folder, process.execPath, [
-      join(ROOT, 'node_modules', 'vitest', 'vitest.mjs'),
-      'run',
-      '--root',
-      folder,
-      '--testTimeout=60000',
-      '--hookTimeout=60000',
-    ]),
+    run(folder, process.execPath, [join(modules, 'typescript', 'bin', 'tsc'), '-p', folder]),
+    run(folder, process.execPath, [join(modules, 'vitest', 'vitest.mjs'), 'run', '--root', folder, ...patience]),
   ]);
   expect(report).toMatch(/^ *Tests +\d+ passed \(\d+\)$/m);
+});
+
+test.skipIf(!browserAvailable)('a web page has transactions, which end with it', async ({ skip }) => {
+  if (missing) return skip();
+  const browser = await startBrowser(() => {}, join(folder, 'node_modules', '@policy-sidecar', 'client', 'dist'));
+  const sidecar = await startTestSidecar({ httpOrigins: [browser.origin] });
+  const said = await browser.run(`
+    const { createConnectTransport } = await import('@connectrpc/connect-web');
+    const { connect, ConstraintError } = await import('@policy-sidecar/client/connect');
+    const { now, toValue } = await import('@policy-sidecar/client/messages');
+    const client = connect(createConnectTransport({ baseUrl: 'http://${sidecar.server.httpAddress}' }));
+    const violation = () => ({
+      violationId: crypto.randomUUID(), violationType: 'x', severity: 0.5, description: 'of a page', evidence: toValue({}),
+      routedToGovernor: false, detectedAt: now(),
+    });
+    const count = async () => (await client.policyEngine.fetchViolations({})).violations.length;
+    const row = violation();
+    await client.transaction((tx) => tx.policyEngine.insertViolation(row));
+    const committed = await count();
+    const failed = await client.run(async (tx) => {
+      await tx.policyEngine.insertViolation(violation());
+      await tx.policyEngine.insertViolation(row);
+    }).catch((error) => error instanceof ConstraintError && error.reason);
+    let streamed = 0;
+    for await (const _each of client.policyEngine.streamViolations({})) streamed += 1;
+    await client.singleUse.policyEngine.insertViolation(violation());
+    const left = await client.transaction({ label: 'left by a page' });
+    await left.policyEngine.insertViolation(violation());
+    return { committed, failed, streamed, seen: await count() };
+  `);
+  expect(said).toEqual({ committed: 1, failed: 'UNIQUE_VIOLATION', streamed: 1, seen: 2 });
+  // The browser is gone.
+  await vi.waitFor(async () => {
+    const { transactions } = await sidecar.grpc.unary(TransactionService.method.list, {});
+    expect(transactions).toEqual([]);
+  });
+  await sidecar.stop();
+  await browser.close();
 });

@@ -8,6 +8,7 @@ import {
   type MessageInitShape,
   type MessageShape,
 } from '@bufbuild/protobuf';
+import { cancelled } from './errors.ts';
 import { access, MethodAccess } from './gen/hoc/cus/policies/v1/access_pb.ts';
 import { Deadline, retrying } from './retry.ts';
 import type { Caller, CallOptions } from './stubs.ts';
@@ -40,6 +41,7 @@ const accessOf = (method: DescMethod): MethodAccess => getOption(method, access)
 /** Makes the calls of one client: headers, deadlines, and another attempt where that is safe. */
 export class Calls {
   readonly timeoutMs: number;
+  readonly #closing = new AbortController();
   readonly #transport: Transport;
   readonly #options: ClientOptions;
 
@@ -54,7 +56,13 @@ export class Calls {
     return new Calls(this.#transport.fresh(), this.#options);
   }
 
+  /** Ends what must not outlive the client. */
+  get closing(): AbortSignal {
+    return this.#closing.signal;
+  }
+
   close(): void {
+    this.#closing.abort(new Error('the client was closed'));
     this.#transport.close();
   }
 
@@ -84,6 +92,7 @@ export class Calls {
   }
 
   #outgoing({ signal, onTrailer }: CallOptions, manner: Manner, timeoutMs: number | undefined): Outgoing {
+    if (this.closing.aborted) throw cancelled(this.closing);
     const { token } = this.#options;
     const headers = { ...(token === undefined ? {} : { authorization: `Bearer ${token}` }), ...manner.headers };
     return { headers, timeoutMs, signal, onTrailer, waits: manner.waits ?? true };

@@ -124,7 +124,7 @@ export class UnavailableError extends SidecarError {
 /** Its time was over. */
 export class DeadlineError extends SidecarError {}
 
-/** The caller's own signal ended it: `cause` is the signal's reason. */
+/** The caller's own signal ended it, or the client was closed: `cause` is the signal's reason. */
 export class CancelledError extends SidecarError {}
 
 /** A defect of the sidecar or of what is stored, or a method that it does not have. */

@@ -48,13 +48,13 @@ export class OpenTransaction {
   readonly id: string;
   readonly #calls: Calls;
   readonly #held: AbortController;
-  readonly #signal: AbortSignal | undefined;
+  readonly #signal: AbortSignal;
   #ended = false;
   #lost: unknown;
   #committed: Committed | undefined;
   #savepoints = 0;
 
-  private constructor(calls: Calls, id: string, news: News, held: AbortController, signal: AbortSignal | undefined) {
+  private constructor(calls: Calls, id: string, news: News, held: AbortController, signal: AbortSignal) {
     this.id = id;
     this.#calls = calls;
     this.#held = held;
@@ -75,7 +75,8 @@ export class OpenTransaction {
   static async #hold(calls: Calls, options: TransactionOptions, deadline: Deadline): Promise<OpenTransaction> {
     const { isolationLevel, readOnly = false, deferrable = false, totalLeaseMs, label = '' } = options;
     const held = new AbortController();
-    const signal = options.signal ? AbortSignal.any([held.signal, options.signal]) : held.signal;
+    const ending = AbortSignal.any([calls.closing, ...(options.signal ? [options.signal] : [])]);
+    const signal = AbortSignal.any([held.signal, ending]);
     const begin = {
       ...(isolationLevel === undefined ? {} : { isolationLevel }),
       readOnly,
@@ -93,7 +94,7 @@ export class OpenTransaction {
       const { value, done } = await news.next();
       const id = done ? undefined : value.transaction?.id;
       if (id === undefined) throw new UnavailableError({ code: 'UNAVAILABLE', message: 'no transaction was begun' });
-      return new OpenTransaction(calls, id, news, held, options.signal);
+      return new OpenTransaction(calls, id, news, held, ending);
     } catch (error) {
       throw late ? overdue('the beginning of the transaction', error) : error;
     } finally {
@@ -182,7 +183,7 @@ export class OpenTransaction {
   }
 
   #mustBeHeld(): void {
-    if (this.#signal?.aborted) throw cancelled(this.#signal);
+    if (this.#signal.aborted) throw cancelled(this.#signal);
     if (this.#lost !== undefined) throw this.#lost;
   }
 
@@ -211,17 +212,15 @@ export class OpenTransaction {
     request: MessageInitShape<I>,
   ): Promise<MessageShape<O>> {
     this.#mustBeHeld();
-    const options = this.#signal ? { signal: this.#signal } : {};
-    return this.#calls.unary(method, request, options, { waits: false });
+    return this.#calls.unary(method, request, { signal: this.#signal }, { waits: false });
   }
 
   #caller(): Caller {
     const prepare = (options: CallOptions) => {
       this.#mustBeHeld();
-      const signals = [options.signal, this.#signal].filter((signal) => signal !== undefined);
-      const signal = signals.length === 0 ? {} : { signal: AbortSignal.any(signals) };
+      const signal = options.signal ? AbortSignal.any([options.signal, this.#signal]) : this.#signal;
       return [
-        { ...options, ...signal },
+        { ...options, signal },
         { headers: { transaction: this.id }, waits: false },
       ] as const;
     };

@@ -4,6 +4,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { createConnectTransport } from '@connectrpc/connect-node';
+import { connect as overConnect } from '@policy-sidecar/client/connect';
 import {
   CancelledError,
   type Client,
@@ -16,7 +18,7 @@ import {
   UnauthenticatedError,
 } from '@policy-sidecar/client/grpc';
 import { type Ephemeral, ephemeral } from '@policy-sidecar/client/testing';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { startProxy } from './support/proxy.ts';
 import { isThere, violation } from './support/rows.ts';
 import { freePort, startSecond } from './support/sidecar.ts';
@@ -41,54 +43,66 @@ const ask = async (path: string): Promise<unknown> => {
   return (await fetch(url, { method: 'POST', headers, body: '{}' })).json();
 };
 
-test('a commit whose answer is lost counts when it was done', async () => {
-  await using proxy = await startProxy(sidecar.grpc);
-  using far = connect(proxy.address);
-  const row = violation();
-  const work = far.transaction(async (tx) => {
-    await tx.policyEngine.insertViolation(row);
+const WAYS = ['gRPC', 'Connect'] as const;
+type Way = (typeof WAYS)[number];
+
+const target = (way: Way): string => (way === 'gRPC' ? sidecar.grpc : sidecar.http);
+
+const over = (way: Way, address: string): Client =>
+  way === 'gRPC'
+    ? connect(address)
+    : overConnect(createConnectTransport({ baseUrl: `http://${address}`, httpVersion: '1.1' }));
+
+describe.each(WAYS)('over %s', (way) => {
+  test('a commit whose answer is lost counts when it was done', async () => {
+    await using proxy = await startProxy(target(way));
+    using far = over(way, proxy.address);
+    const row = violation();
+    const work = far.transaction(async (tx) => {
+      await tx.policyEngine.insertViolation(row);
+      proxy.lose('answers');
+    });
+    await vi.waitFor(async () => expect(await isThere(client, row.violationId)).toBe(true), PATIENCE);
+    proxy.cut();
+    await work;
+  });
+
+  test('a commit that never arrived is a conflict, which `run` tries again', async () => {
+    await using proxy = await startProxy(target(way));
+    using far = over(way, proxy.address);
+    const lose = (): void => {
+      proxy.lose('requests');
+      setTimeout(() => proxy.cut(), 100);
+    };
+    const lost = far.transaction(async (tx) => {
+      await tx.policyEngine.insertViolation(violation());
+      lose();
+    });
+    await expect(lost).rejects.toThrow(ConflictError);
+
+    const row = violation();
+    let attempts = 0;
+    await far.run(async (tx) => {
+      attempts += 1;
+      await tx.policyEngine.insertViolation(row);
+      if (attempts === 1) lose();
+    });
+    expect(attempts).toBe(2);
+    expect(await isThere(client, row.violationId)).toBe(true);
+  });
+
+  test('a single-use write whose answer is lost is asked for again, and takes effect once', async () => {
+    await using proxy = await startProxy(target(way));
+    using far = over(way, proxy.address);
+    await far.policyEngine.fetchPolicyVersions({});
+    const row = violation();
     proxy.lose('answers');
+    const work = far.singleUse.policyEngine.insertViolation(row);
+    await vi.waitFor(async () => expect(await isThere(client, row.violationId)).toBe(true), PATIENCE);
+    proxy.cut();
+    // A second insertion of it would be refused.
+    expect(await work).toMatchObject({ rowsAffected: 1n });
   });
-  await vi.waitFor(async () => expect(await isThere(client, row.violationId)).toBe(true), PATIENCE);
-  proxy.cut();
-  await work;
-});
-
-test('a commit that never arrived is a conflict, which `run` tries again', async () => {
-  await using proxy = await startProxy(sidecar.grpc);
-  using far = connect(proxy.address);
-  const lose = (): void => {
-    proxy.lose('requests');
-    setTimeout(() => proxy.cut(), 100);
-  };
-  const lost = far.transaction(async (tx) => {
-    await tx.policyEngine.insertViolation(violation());
-    lose();
-  });
-  await expect(lost).rejects.toThrow(ConflictError);
-
-  const row = violation();
-  let attempts = 0;
-  await far.run(async (tx) => {
-    attempts += 1;
-    await tx.policyEngine.insertViolation(row);
-    if (attempts === 1) lose();
-  });
-  expect(attempts).toBe(2);
-  expect(await isThere(client, row.violationId)).toBe(true);
-});
-
-test('a single-use write whose answer is lost is asked for again, and takes effect once', async () => {
-  await using proxy = await startProxy(sidecar.grpc);
-  using far = connect(proxy.address);
-  await far.policyEngine.fetchPolicyVersions({});
-  const row = violation();
-  proxy.lose('answers');
-  const work = far.singleUse.policyEngine.insertViolation(row);
-  await vi.waitFor(async () => expect(await isThere(client, row.violationId)).toBe(true), PATIENCE);
-  proxy.cut();
-  // A second insertion of it would be refused.
-  expect(await work).toMatchObject({ rowsAffected: 1n });
 });
 
 test('a sidecar that is killed amid a transaction is told, and serves again when it is back', async () => {
@@ -192,6 +206,17 @@ test('the signal of a transaction ends it and its calls', async () => {
   await expect(tx.policyEngine.insertViolation(violation())).rejects.toThrow(CancelledError);
   await expect(tx.commit()).rejects.toThrow(CancelledError);
   expect(await isThere(client, row.violationId)).toBe(false);
+});
+
+test('a client that is closed leaves no transaction open', async () => {
+  const closed = connect(sidecar.grpc);
+  const tx = await closed.transaction({ label: 'of a closed client' });
+  await tx.policyEngine.insertViolation(violation());
+  closed.close();
+  await expect(tx.commit()).rejects.toThrow(CancelledError);
+  await expect(closed.policyEngine.fetchViolations({})).rejects.toThrow(CancelledError);
+  const open = async (): Promise<string> => JSON.stringify(await ask('TransactionService/List'));
+  await vi.waitFor(async () => expect(await open()).not.toContain('of a closed client'), PATIENCE);
 });
 
 test('a token is sent, over a socket file, too', async () => {
