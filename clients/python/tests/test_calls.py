@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from conftest import TOKEN, evaluation, new_id, violation, wait_for
-
 from grpc_tools import protoc
 
 from policy_sidecar import Client, connect, errors

@@ -117,8 +117,12 @@ def test_a_session_of_sqlalchemy_is_followed(client: Client) -> None:
         assert match in found and other not in found
         assert matcher.approve_candidate(candidate, "ann")["decision"] == "approved"
         RecoveryWriteService(session).update_recovery_candidate(
-            candidate, ["execution_status = :status", "review_note = :note"], {"id": candidate, "status": "skipped", "note": "n"}
+            candidate,
+            ["execution_status = :status", "review_note = :note", "executed_at = now()"],
+            {"id": candidate, "status": "skipped", "note": "n"},
         )
+        with pytest.raises(ValueError, match="is not of the form"):
+            RecoveryWriteService(session).update_recovery_candidate(candidate, ["confidence = 1 / 0"], {"id": candidate})
         session.commit()
         with pytest.raises(ValueError, match="Candidate 2147483647 not found"):
             matcher.approve_candidate(2147483647, "ann")

@@ -194,3 +194,16 @@ def test_a_single_use_write_whose_answer_is_lost_takes_effect_once(client: Clien
         proxy.cut()
         writing.join()
     assert (done, rows()) == ([1], 1)
+
+
+def test_a_prepared_transaction_ends_when_its_caller_says_so(client: Client) -> None:
+    for commits in (True, False):
+        key = new_id()
+        with client.transaction() as tx:
+            tx.policy_engine.insert_evaluation(**evaluation(key))
+            assert tx.prepare().total_seconds() > 0
+        assert not exists(client, key)
+        assert tx.id in [one.id for one in client.transactions.list_prepared().transactions]
+        end = client.transactions.commit_prepared if commits else client.transactions.rollback_prepared
+        end(transaction_id=tx.id)
+        assert exists(client, key) is commits

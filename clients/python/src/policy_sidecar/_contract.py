@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -16,7 +16,7 @@ from ._gen.facts import WRITES
 PACKAGE = "hoc.cus.policies.v1"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _pool() -> descriptor_pool.DescriptorPool:
     pool = descriptor_pool.DescriptorPool()
     described = (files(__package__) / "_gen" / "contract.binpb").read_bytes()
@@ -30,7 +30,7 @@ def class_of(descriptor: Descriptor) -> type[Message]:
     return message_factory.GetMessageClass(descriptor)
 
 
-@lru_cache(maxsize=None)
+@cache
 def message_class(full_name: str) -> Any:
     """The class of messages of that name."""
     return class_of(_pool().FindMessageTypeByName(full_name))
@@ -49,7 +49,7 @@ class Method:
     writes: bool
 
 
-@lru_cache(maxsize=None)
+@cache
 def method(path: str) -> Method:
     """The RPC of that path, `/package.Service/Method`."""
     service, _, name = path.removeprefix("/").partition("/")

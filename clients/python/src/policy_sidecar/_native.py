@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -83,7 +83,7 @@ _READ: dict[str, Convert] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _members(descriptor: EnumDescriptor) -> tuple[Any, dict[Any, int], dict[int, Any]]:
     kind = getattr(enums, descriptor.name)
     prefix = descriptor.values[0].name.removesuffix("UNSPECIFIED")
@@ -151,7 +151,7 @@ def _setter(field: FieldDescriptor) -> Callable[[Any, Any], None]:
     return lambda message, value: setattr(message, name, convert(value))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _setters(descriptor: Descriptor) -> dict[str, Callable[[Any, Any], None]]:
     return {field.name: _setter(field) for field in descriptor.fields}
 
@@ -197,7 +197,7 @@ def _getter(field: FieldDescriptor) -> Convert:
     return read
 
 
-@lru_cache(maxsize=None)
+@cache
 def _getters(descriptor: Descriptor) -> tuple[Any, list[tuple[str, Convert]]]:
     return getattr(types, descriptor.name), [(field.name, _getter(field)) for field in descriptor.fields]
 

@@ -18,7 +18,7 @@ from ._lines import Lines
 
 T = TypeVar("T")
 #: What a stream reads at its end; the types of grpc do not know it.
-_END: Any = getattr(grpc.aio, "EOF")
+_END: Any = vars(grpc.aio)["EOF"]
 
 
 class Stream(Generic[T]):

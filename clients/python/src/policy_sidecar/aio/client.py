@@ -9,16 +9,16 @@ from types import TracebackType
 from typing import TypeVar
 
 from .._answer import Trailers
-from ._binding import Binding, Stream
 from .._gen.aio_services import Services
 from .._gen.aio_services import Transaction as Transactions
-from ._lines import Lines
 from .._requests import inside, outside, single_use
 from .._settings import Settings
 from .._steps import Deadline, Do, Steps, retrying
 from .._transactions import TransactionLife, TransactionOptions
 from ..types import IsolationLevel
 from ..values import UNSET, Unset
+from ._binding import Binding, Stream
+from ._lines import Lines
 
 T = TypeVar("T")
 

@@ -44,8 +44,8 @@ def signature(parameters: str) -> Signature:
     defaults = [Parameter.empty] * (len(names) - len(function.args.defaults)) + [
         ast.literal_eval(one) for one in function.args.defaults
     ]
-    made = [Parameter(one.arg, Parameter.POSITIONAL_OR_KEYWORD, default=default) for one, default in zip(names, defaults)]
-    for one, default in zip(function.args.kwonlyargs, function.args.kw_defaults):
+    made = [Parameter(one.arg, Parameter.POSITIONAL_OR_KEYWORD, default=default) for one, default in zip(names, defaults, strict=True)]
+    for one, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
         made.append(
             Parameter(
                 one.arg,

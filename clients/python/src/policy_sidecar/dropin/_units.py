@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from types import TracebackType
 from typing import Any
@@ -16,13 +16,13 @@ CLIENT = "policy_sidecar"
 _UNIT = "policy_sidecar_unit"
 
 
-@lru_cache(maxsize=None)
+@cache
 def default_client() -> Client:
     """The client of sessions that bring none, by the environment."""
     return connect()
 
 
-@lru_cache(maxsize=None)
+@cache
 def default_aio_client() -> aio.Client:
     """The same for asyncio."""
     return aio.connect()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from ..types import ArbitrationInput, PolicyAction, PolicyLimit
@@ -47,7 +47,7 @@ class PolicyArbitrator(SyncDriver, table=TABLE):
     """Settles what several policies ask for."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_policy_arbitrator() -> PolicyArbitrator:
     """The one without a session."""
     return PolicyArbitrator()

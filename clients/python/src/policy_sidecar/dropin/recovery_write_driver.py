@@ -49,10 +49,16 @@ class RecoveryWriteService(SyncDriver, table=TABLE):
     """Writes of recovery candidates."""
 
     def update_recovery_candidate(self, candidate_id: int, updates: Sequence[str], params: dict[str, Any]) -> None:
-        """Sets columns by fragments `column = :name`, a cast allowed; ValueError for a fragment of another form."""
+        """Sets columns by fragments `column = :name`, a cast allowed, and `executed_at = now()`.
+
+        ValueError for a fragment of another form.
+        """
         fields: dict[str, Any] = {}
         for fragment in updates:
             column, equals, name = (part.strip() for part in fragment.partition("="))
+            if (column, name.lower()) == ("executed_at", "now()"):
+                fields["executed_now"] = True
+                continue
             name = name.removeprefix("CAST(").partition(" AS ")[0].partition("::")[0].strip()
             if not equals or not name.startswith(":") or name[1:] not in params:
                 raise ValueError(f"`{fragment}` is not of the form `column = :name`")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from ..types import PolicyScope, RunContext, ScopeType
@@ -63,7 +63,7 @@ class ScopeResolver(SyncDriver, table=TABLE):
     """Says which policies hold for a run."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_scope_resolver() -> ScopeResolver:
     """The one without a session."""
     return ScopeResolver()
