@@ -991,7 +991,10 @@ type UpdateRecoveryCandidateRequest struct {
 	Updates *RecoveryCandidatePatch `protobuf:"bytes,2,opt,name=updates,proto3" json:"updates,omitempty"`
 	// Required, not empty. Columns to change, by field name of `updates`, or `*` for all; an unknown path is
 	// INVALID_ARGUMENT. A named field left unset becomes SQL NULL, or is INVALID_ARGUMENT where it must be set.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// True: `executed_at` becomes the time at which the transaction began, by the database's clock. Then the mask may be
+	// empty, and names neither `executed_at` nor all fields.
+	ExecutedNow   bool `protobuf:"varint,4,opt,name=executed_now,json=executedNow,proto3" json:"executed_now,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1045,6 +1048,13 @@ func (x *UpdateRecoveryCandidateRequest) GetUpdateMask() *fieldmaskpb.FieldMask 
 		return x.UpdateMask
 	}
 	return nil
+}
+
+func (x *UpdateRecoveryCandidateRequest) GetExecutedNow() bool {
+	if x != nil {
+		return x.ExecutedNow
+	}
+	return false
 }
 
 // Response of `UpdateRecoveryCandidate`.
@@ -2166,12 +2176,13 @@ const file_hoc_cus_policies_v1_recovery_write_proto_rawDesc = "" +
 	"\t_priority\"Z\n" +
 	"#EnqueueEvaluationDbFallbackResponse\x12\x1a\n" +
 	"\benqueued\x18\x01 \x01(\bR\benqueued\x12\x17\n" +
-	"\awork_id\x18\x02 \x01(\x05R\x06workId\"\xc7\x01\n" +
+	"\awork_id\x18\x02 \x01(\x05R\x06workId\"\xea\x01\n" +
 	"\x1eUpdateRecoveryCandidateRequest\x12!\n" +
 	"\fcandidate_id\x18\x01 \x01(\x05R\vcandidateId\x12E\n" +
 	"\aupdates\x18\x02 \x01(\v2+.hoc.cus.policies.v1.RecoveryCandidatePatchR\aupdates\x12;\n" +
 	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"F\n" +
+	"updateMask\x12!\n" +
+	"\fexecuted_now\x18\x04 \x01(\bR\vexecutedNow\"F\n" +
 	"\x1fUpdateRecoveryCandidateResponse\x12#\n" +
 	"\rrows_affected\x18\x01 \x01(\x03R\frowsAffected\"\xe0\x02\n" +
 	"!InsertSuggestionProvenanceRequest\x12#\n" +

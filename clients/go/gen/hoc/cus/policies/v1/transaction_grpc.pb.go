@@ -91,6 +91,11 @@ const (
 //     Duration; any other length of time is a number of seconds or hours, as the database stores or compares it.
 //   - An instant is a Timestamp. One field is not, `resolution_timestamp`, whose text is part of a snapshot.
 //   - A name ends in `_json` where the field is the text of a JSON document. A document itself is a Value or a Struct.
+//   - A Value holds a number as a double, so `1.0` comes back as `1`, and a hash over the text of a document differs. Where that
+//     matters, the header `documents: text` makes every Value of a call's request and of its answer a string, the exact JSON
+//     text of the document: what is sent is what the database gets, and what it stores is what comes back (`jsonb` keeps every
+//     digit, but neither blanks nor the order of members). The header is of the call, for `Execute` of all its operations.
+//     `documents: values` is the same as none. A Value that is no JSON text then is INVALID_ARGUMENT.
 //   - An id is one of its own service: `provenance_id`, `scope_id` and `policy_version` name other things in other services, as
 //     the comment of each says.
 //   - A list of texts that can be NULL is a `StringList`, one that cannot is `repeated`.
@@ -427,6 +432,11 @@ func (c *transactionServiceClient) GetOutcome(ctx context.Context, in *GetOutcom
 //     Duration; any other length of time is a number of seconds or hours, as the database stores or compares it.
 //   - An instant is a Timestamp. One field is not, `resolution_timestamp`, whose text is part of a snapshot.
 //   - A name ends in `_json` where the field is the text of a JSON document. A document itself is a Value or a Struct.
+//   - A Value holds a number as a double, so `1.0` comes back as `1`, and a hash over the text of a document differs. Where that
+//     matters, the header `documents: text` makes every Value of a call's request and of its answer a string, the exact JSON
+//     text of the document: what is sent is what the database gets, and what it stores is what comes back (`jsonb` keeps every
+//     digit, but neither blanks nor the order of members). The header is of the call, for `Execute` of all its operations.
+//     `documents: values` is the same as none. A Value that is no JSON text then is INVALID_ARGUMENT.
 //   - An id is one of its own service: `provenance_id`, `scope_id` and `policy_version` name other things in other services, as
 //     the comment of each says.
 //   - A list of texts that can be NULL is a `StringList`, one that cannot is `repeated`.
