@@ -95,7 +95,7 @@ func TestAWriteWhoseAnswerIsLostTakesEffectOnce(t *testing.T) {
 
 func TestASidecarThatIsKilledIsToldAndCallsWorkWhenItIsBack(t *testing.T) {
 	address := socket(t)
-	first := serve(t, "SIDECAR_GRPC_LISTEN="+address)
+	first, _ := serve(t, "SIDECAR_GRPC_LISTEN="+address)
 	local := connect(t, address, policysidecar.Options{})
 	one, two := policysidecar.NewUUID(), policysidecar.NewUUID()
 	insert := func(ctx context.Context, tx *policysidecar.Tx, id string) error {

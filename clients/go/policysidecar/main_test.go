@@ -54,8 +54,8 @@ func connect(t *testing.T, address string, options policysidecar.Options) *polic
 	return client
 }
 
-// serve starts another sidecar of the same database, and ends it with the test.
-func serve(t *testing.T, env ...string) *exec.Cmd {
+// serve starts another sidecar of the same database, and ends it with the test; where it listens.
+func serve(t *testing.T, env ...string) (*exec.Cmd, string) {
 	t.Helper()
 	words := strings.Fields(os.Getenv("POLICY_SIDECAR_COMMAND"))
 	if len(words) == 0 {
@@ -72,10 +72,14 @@ func serve(t *testing.T, env ...string) *exec.Cmd {
 		command.Wait()
 	})
 	// The call to try is the last thing that a start prints.
+	address := ""
 	for lines := bufio.NewScanner(output); lines.Scan() && !strings.HasPrefix(lines.Text(), "try "); {
+		if words := strings.Fields(lines.Text()); len(words) > 1 && words[0] == "gRPC" {
+			address = words[1]
+		}
 	}
 	go io.Copy(io.Discard, output)
-	return command
+	return command, address
 }
 
 // socket is a short path for a socket.
