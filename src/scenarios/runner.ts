@@ -26,6 +26,8 @@ const STEP_MS = 50;
 
 const BEGINNINGS = new Set(['TransactionService/Begin', 'TransactionService/Hold']);
 
+const NOT_GRANTED: ReadonlySet<string> = new Set(['NOT_ALLOWED', 'OUTSIDE_TENANTS']);
+
 /** The caller of the run may not do what the scenario does. */
 class NotGranted extends Error {}
 
@@ -75,7 +77,7 @@ class Run {
       const reply = await this.#send(step);
       const problem = problemWith(this.#variables.fill(step.expect ?? {}), reply);
       if (problem === undefined) return this.#capture(step, reply);
-      if (reply.refusal?.reason === 'NOT_ALLOWED') throw new NotGranted(`the caller is not granted ${step.call}`);
+      if (NOT_GRANTED.has(reply.refusal?.reason ?? '')) throw new NotGranted(`the caller is not granted ${step.call}`);
       if (performance.now() >= until) throw new Failure(`${step.call}: ${problem}`);
       await sleep(STEP_MS);
     }

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -231,6 +231,28 @@ test('a token is sent, over a socket file, too', async () => {
     using known = connect(address, { token });
     await expect(stranger.policyEngine.fetchPolicyVersions({})).rejects.toThrow(UnauthenticatedError);
     await known.transaction((tx) => tx.policyEngine.insertViolation(violation()));
+  }
+  await rm(folder, { recursive: true });
+});
+
+const hasOpenssl = await promisify(execFile)('openssl', ['version']).then(
+  () => true,
+  () => false,
+);
+
+test.runIf(hasOpenssl)('TLS is spoken with the authority and the name that are given', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'policy-client-'));
+  const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')];
+  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', key, '-out', cert];
+  const name = ['-subj', '/CN=sidecar', '-addext', 'subjectAltName=DNS:sidecar'];
+  await promisify(execFile)('openssl', ['req', '-x509', ...kind, ...name]);
+  const address = `127.0.0.1:${await freePort()}`;
+  {
+    await using _second = startSecond(sidecar.database, address, { SIDECAR_TLS_CERT: cert, SIDECAR_TLS_KEY: key });
+    using trusting = connect(address, { tls: { ca: await readFile(cert), serverName: 'sidecar' } });
+    using doubting = connect(address, { tls: true, timeoutMs: 2_000 });
+    await trusting.transaction((tx) => tx.policyEngine.insertViolation(violation()));
+    await expect(doubting.policyEngine.fetchViolations({})).rejects.toBeInstanceOf(SidecarError);
   }
   await rm(folder, { recursive: true });
 });

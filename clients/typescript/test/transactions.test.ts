@@ -100,6 +100,16 @@ describe.each(Object.keys(ways))('over %s', (way) => {
     expect(await Promise.all(there)).toEqual([true, false, true]);
   });
 
+  test('a read says what it has to see, and trailers are told', async () => {
+    const trailers: Headers[] = [];
+    const onTrailer = (trailer: Headers): unknown => trailers.push(trailer);
+    await client.policyEngine.fetchPolicyVersions({}, { consistency: 'eventual', onTrailer });
+    await client.singleUse.policyEngine.insertViolation(violation(), { onTrailer });
+    expect(trailers).toEqual([expect.any(Headers), expect.any(Headers)]);
+    const refused = client.policyEngine.fetchPolicyVersions({}, { consistency: 'no token' });
+    await expect(refused).rejects.toMatchObject({ violations: [{ field: 'header consistency' }] });
+  });
+
   test('a write outside a transaction is refused, so none leaves its transaction unseen', async () => {
     const refused = client.policyEngine.insertViolation(violation());
     await expect(refused).rejects.toThrow(PreconditionError);
