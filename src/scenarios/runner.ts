@@ -78,7 +78,7 @@ class Run {
       const problem = problemWith(this.#variables.fill(step.expect ?? {}), reply);
       if (problem === undefined) return this.#capture(step, reply);
       if (NOT_GRANTED.has(reply.refusal?.reason ?? '')) throw new NotGranted(`the caller is not granted ${step.call}`);
-      if (performance.now() >= until) throw new Failure(`${step.call}: ${problem}`);
+      if (performance.now() >= until) throw new Failure(problem);
       await sleep(STEP_MS);
     }
   }
@@ -101,10 +101,10 @@ class Run {
     return reply;
   }
 
-  #capture({ call, capture = {} }: CallStep, { messages }: Reply): void {
+  #capture({ capture = {} }: CallStep, { messages }: Reply): void {
     for (const [name, path] of Object.entries(capture)) {
       const value = at(messages[0], path);
-      if (value === undefined) throw new Failure(`${call}: the answer has no ${path}`);
+      if (value === undefined) throw new Failure(`the answer has no ${path}`);
       this.#variables.set(name, value);
     }
   }
@@ -117,8 +117,10 @@ const runSteps = async (run: Run, { steps, cleanup = [] }: Scenario): Promise<vo
       try {
         await run.step(step);
       } catch (error) {
-        if (error instanceof Failure) throw new Failure(`${kind} ${index + 1}, ${error.message}`);
-        throw error;
+        if (error instanceof NotGranted) throw error;
+        // Whatever else a file asks for in vain, such as a pattern that is none, is its failure, too.
+        const { message } = error as Error;
+        throw new Failure(`${kind} ${index + 1}, ${isCall(step) ? step.call : 'leave'}: ${message}`);
       }
     }
   };

@@ -130,6 +130,10 @@ test('what does not hold is told by step, place and value, ends with 1, and leav
         },
       ],
     },
+    'wrong-pattern': {
+      about: 'A pattern is none.',
+      steps: [{ ...BEGIN, expect: { response: { transaction: { id: { $matches: '(' } } } } }],
+    },
     right: RIGHT,
   });
   const junit = join(folder, 'wrong.xml');
@@ -141,12 +145,13 @@ test('what does not hold is told by step, place and value, ends with 1, and leav
     'step 2, PolicyEngineService/InsertViolation: response.rowsAffected is "1", expected "2"',
     'step 1, PolicyEngineService/StreamViolations: the number of rows is 0, expected {"at_least":1}',
     'step 1, PolicyEngineService/FetchViolations: it succeeded, expected INTERNAL',
+    'step 1, TransactionService/Begin: Invalid regular expression',
   ];
   for (const failure of failures) expect(out).toContain(failure);
-  expect(out).toMatch(/\n1 passed, 4 failed, 0 skipped\n$/);
+  expect(out).toMatch(/\n1 passed, 5 failed, 0 skipped\n$/);
   expect(await left()).toMatchObject({ violations: 0, transactions: 0 });
   const xml = await readFile(junit, 'utf8');
-  expect(xml).toContain('failures="4"');
+  expect(xml).toContain('failures="5"');
   expect(xml).toContain('An insertion affects two rows, &lt;always&gt;.');
 });
 
