@@ -1,0 +1,63 @@
+// Streams cannot be tried: a page reads them, and this one shows single answers.
+const withoutStreams = () => ({
+  statePlugins: {
+    spec: {
+      wrapSelectors: {
+        allowTryItOutFor: (allowed, system) => (state, path, method) =>
+          allowed(state, path, method) &&
+          system.specSelectors.specJson().getIn(['paths', path, method, 'x-stream']) === undefined,
+      },
+    },
+  },
+});
+
+// The library finds services by their names alone.
+const byName = () => ({
+  fn: {
+    opsFilter: (services, phrase) => {
+      const sought = phrase.toLowerCase();
+      return services
+        .map((service, name) =>
+          service.update('operations', (operations) =>
+            operations.filter(
+              (operation) =>
+                name.toLowerCase().includes(sought) ||
+                operation.get('path').replace(/^.*\//, '').toLowerCase().includes(sought),
+            ),
+          ),
+        )
+        .filter((service) => service.get('operations').size > 0);
+    },
+  },
+});
+
+const dark = matchMedia('(prefers-color-scheme: dark)');
+const follow = () => document.documentElement.classList.toggle('dark-mode', dark.matches);
+dark.addEventListener('change', follow);
+follow();
+
+const start = async () => {
+  const spec = await (await fetch('openapi.json')).json();
+  // What reads by GET reads by POST as well.
+  for (const operations of Object.values(spec.paths)) delete operations.get;
+  // What the service says at length is in the reference.
+  for (const tag of spec.tags) tag.description = undefined;
+  delete spec.info.description;
+  SwaggerUIBundle({
+    spec,
+    dom_id: '#explorer',
+    deepLinking: true,
+    docExpansion: 'none',
+    filter: true,
+    tryItOutEnabled: true,
+    displayRequestDuration: true,
+    defaultModelsExpandDepth: -1,
+    validatorUrl: null,
+    supportedSubmitMethods: ['post'],
+    plugins: [withoutStreams, byName],
+  });
+};
+
+start().catch((error) => {
+  document.querySelector('#explorer').textContent = `The explorer could not be loaded: ${error.message}`;
+});
