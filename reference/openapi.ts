@@ -157,7 +157,7 @@ const requestSample = (desc: DescMessage): Json => {
 
 /** First sentence of a comment, on one line. */
 export const firstSentence = (comment: string): string =>
-  (/^[\s\S]*?\.(?=\s|$)/.exec(comment)?.[0] ?? comment).replace(/\s+/g, ' ').replace(/\.$/, '');
+  (/^[\s\S]*?\.(?=\s|$)/.exec(comment)?.[0] ?? comment).replace(/\s+/g, ' ').replace(/\.$|`/g, '');
 
 const described = (method: DescMethod, access: Access): Json => ({
   tags: [nameOf(method.parent)],

@@ -170,7 +170,7 @@ export const pagesOf = (files: readonly DescFile[]): ReadonlyMap<string, string>
   const listed = (file: DescFile): string => {
     const names = file.services.length > 0 ? file.services.map(nameOf) : [`${file.name.replace(/^.*\//, '')}.proto`];
     const count = file.services.flatMap(({ methods }) => methods).length;
-    return `<li><a href="${fileNameOf(file)}">${names.join(', ')}</a>${count > 0 ? ` <small>${count} RPCs</small>` : ''}<br>${prose(titleOf(file), links)}</li>`;
+    return `<li><a href="${fileNameOf(file)}">${names.join(', ')}</a>${count > 0 ? ` <small>${count} ${count === 1 ? 'RPC' : 'RPCs'}</small>` : ''}<br>${prose(titleOf(file), links)}</li>`;
   };
   const body = `
 <p>The contract, made from <code>proto/</code>. Every call can be tried in the <a href="explorer.html">explorer</a>; what is

@@ -31,6 +31,26 @@ const byName = () => ({
   },
 });
 
+// The service stands above its RPCs, and the whole path in the answer.
+const namedShortly = () => ({
+  wrapComponents: {
+    // The library's field has no label.
+    FilterContainer:
+      (original, { React }) =>
+      (properties) =>
+        React.createElement(
+          'label',
+          { className: 'find' },
+          'Find an RPC or a service',
+          React.createElement(original, properties),
+        ),
+    OperationSummaryPath:
+      (_original, { React }) =>
+      ({ operationProps }) =>
+        React.createElement('span', { className: 'opblock-summary-path' }, operationProps.get('path').replace(/^.*\//, '')),
+  },
+});
+
 const dark = matchMedia('(prefers-color-scheme: dark)');
 const follow = () => document.documentElement.classList.toggle('dark-mode', dark.matches);
 dark.addEventListener('change', follow);
@@ -47,14 +67,19 @@ const start = async () => {
     spec,
     dom_id: '#explorer',
     deepLinking: true,
-    docExpansion: 'none',
+    docExpansion: 'list',
     filter: true,
     tryItOutEnabled: true,
     displayRequestDuration: true,
     defaultModelsExpandDepth: -1,
     validatorUrl: null,
     supportedSubmitMethods: ['post'],
-    plugins: [withoutStreams, byName],
+    // What came is far below, and is said to who cannot see it.
+    responseInterceptor: (response) => {
+      document.querySelector('#said').textContent = `Answer: ${response.status} ${response.statusText}`;
+      return response;
+    },
+    plugins: [withoutStreams, byName, namedShortly],
   });
 };
 

@@ -4,6 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { extname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { PROGRAM_FOLDER } from '../place.ts';
+import { VERSION } from '../version.ts';
 
 /** What `npm run generate` and `npm run build` make of the contract: files of one folder, read when they are asked for. */
 const FOLDER = join(PROGRAM_FOLDER, 'docs');
@@ -23,7 +24,6 @@ const TYPES: Readonly<Record<string, string>> = {
 const HEADERS = {
   'content-security-policy':
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-  'cross-origin-opener-policy': 'same-origin',
   'cross-origin-resource-policy': 'same-origin',
   'referrer-policy': 'no-referrer',
   'x-content-type-options': 'nosniff',
@@ -46,7 +46,8 @@ const refuse = (response: ServerResponse, text: string): void => {
 
 const send = async (file: FileHandle, name: string, request: Request, response: ServerResponse): Promise<void> => {
   const { size, mtimeMs } = await file.stat();
-  const etag = `"${size.toString(36)}-${Math.trunc(mtimeMs).toString(36)}"`;
+  // All files of a package bear one time.
+  const etag = `"${VERSION}-${size.toString(36)}-${Math.trunc(mtimeMs).toString(36)}"`;
   const known = request.headers['if-none-match'] === etag;
   const length = known ? {} : { 'content-length': size };
   response.writeHead(known ? 304 : 200, { ...HEADERS, 'content-type': TYPES[extname(name)], etag, ...length });
