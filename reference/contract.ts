@@ -53,6 +53,9 @@ export const accessOf = (method: DescMethod): Access => {
 export const isGet = ({ methodKind, idempotency }: DescMethod): boolean =>
   methodKind === 'unary' && idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS;
 
+/** The page that describes a file. */
+export const fileNameOf = ({ name }: DescFile): string => `${name.replace(/^.*\//, '')}.html`;
+
 /** `/service/method`. */
 export const pathOf = ({ parent, name }: DescMethod): string => `/${parent.typeName}/${name}`;
 

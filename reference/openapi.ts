@@ -1,9 +1,16 @@
-import type { DescEnum, DescField, DescFile, DescMessage, DescMethod } from '@bufbuild/protobuf';
+import {
+  type DescEnum,
+  type DescField,
+  type DescFile,
+  type DescMessage,
+  type DescMethod,
+  ScalarType,
+} from '@bufbuild/protobuf';
 import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
 import { Code } from '@connectrpc/connect';
 import { codeToString } from '@connectrpc/connect/protocol-connect';
 import { VERSION } from '../src/version.ts';
-import { type Access, accessOf, commentOf, isGet, messagesOf, nameOf, pathOf } from './contract.ts';
+import { type Access, accessOf, commentOf, fileNameOf, isGet, messagesOf, nameOf, pathOf } from './contract.ts';
 import { type Json, refTo, sampleOf, schemaOfEnum, schemaOfMessage } from './schemas.ts';
 
 const ABOUT = `The JSON port: Connect's unary calls. Messages are proto3 JSON: an int64 is a text, an instant RFC 3339, bytes are base64,
@@ -135,12 +142,14 @@ const MEANING: Readonly<Record<Access, string>> = {
 const parameter = (name: string): Json => ({ $ref: `#/components/parameters/${name}` });
 const json = (schema: Json, example: Json): Json => ({ 'application/json': { schema, example } });
 
-const isWanted = (field: DescField): boolean =>
-  commentOf(field).startsWith('Required') ||
-  // An id that cannot be left out; that of a transaction is in the header.
-  (/(?:^|_)id$/.test(field.name) &&
-    field.presence === FeatureSet_FieldPresence.IMPLICIT &&
-    field.name !== 'transaction_id');
+const isWanted = (field: DescField): boolean => {
+  const comment = commentOf(field);
+  if (field.oneof || /^Required|must be set|^1 to /.test(comment)) return true;
+  const single =
+    field.fieldKind === 'enum' ||
+    (field.fieldKind === 'scalar' && (field.scalar === ScalarType.STRING || field.name.endsWith('_id')));
+  return single && field.presence === FeatureSet_FieldPresence.IMPLICIT && !/; empty(?: for|:)/.test(comment);
+};
 
 /** What a call needs: the fields that are required, ids, and one change where a mask names changes. */
 const requestSample = (desc: DescMessage): Json => {
@@ -169,7 +178,11 @@ const described = (method: DescMethod, access: Access): Json => ({
   ]
     .filter(Boolean)
     .join('\n\n'),
-  operationId: `${nameOf(method.parent)}_${method.name}`,
+  operationId: `${nameOf(method.parent)}.${method.name}`,
+  externalDocs: {
+    url: `${fileNameOf(method.parent.file)}#${nameOf(method.parent)}.${method.name}`,
+    description: 'Reference',
+  },
   ...(access === 'none' ? { security: [] } : {}),
   'x-access': access,
 });
@@ -230,7 +243,7 @@ const unary = (method: DescMethod, access: Access): Json => {
     post,
     get: {
       ...common,
-      operationId: `${nameOf(method.parent)}_${method.name}_get`,
+      operationId: `${nameOf(method.parent)}.${method.name}.get`,
       parameters: [...query, ...common.parameters],
     },
   };

@@ -9,7 +9,7 @@ import {
   ScalarType,
 } from '@bufbuild/protobuf';
 import { meaning } from '../src/gen/hoc/cus/policies/v1/error_reason_pb.ts';
-import { accessOf, commentOf, isGet, messagesOf, nameOf, titleOf } from './contract.ts';
+import { accessOf, commentOf, fileNameOf, isGet, messagesOf, nameOf, titleOf } from './contract.ts';
 import { escaped, type Links, linked, page, prose } from './markup.ts';
 import { firstSentence } from './openapi.ts';
 
@@ -41,8 +41,6 @@ const linksOf = (files: readonly DescFile[]): Links => {
   for (const name of several) links.delete(name);
   return links;
 };
-
-export const fileNameOf = ({ name }: DescFile): string => `${name.replace(/^.*\//, '')}.html`;
 
 const heading = (level: number, id: string, html: string): string =>
   `<h${level} id="${id}">${html} <a class="anchor" href="#${id}" aria-label="Link to ${id}">#</a></h${level}>`;
@@ -107,7 +105,7 @@ const badgesOf = (method: DescMethod): string => {
 
 const methodOf = (method: DescMethod, own: ReadonlySet<DescMessage>, links: Links): string => {
   const service = nameOf(method.parent);
-  const tried = `explorer.html#/${service}/${service}_${method.name}`;
+  const tried = `explorer.html#/${service}/${service}.${method.name}`;
   const part = (role: string, desc: DescMessage): string =>
     own.has(desc) ? messageOf(desc, 4, links, `${role} `) : `<p>${role} ${linked(nameOf(desc), links)}</p>`;
   return [

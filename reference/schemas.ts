@@ -46,7 +46,7 @@ const ID = '00000000-0000-0000-0000-000000000001';
 
 /** A text such as a field may have, by its name and what is said of it. */
 const textFor = (field: DescField): string => {
-  if (/(?:^|_)ids?$/.test(field.name)) return ID;
+  if (/(?:^|_)ids?$|^idempotency_key$/.test(field.name)) return ID;
   if (field.name.endsWith('_json')) return '{"any":"JSON"}';
   return /decimal text/i.test(commentOf(field)) ? '1.250' : 'text';
 };

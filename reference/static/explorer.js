@@ -13,6 +13,19 @@ const withoutStreams = () => ({
 
 // The library finds services by their names alone.
 const byName = () => ({
+  statePlugins: {
+    layout: {
+      wrapActions: {
+        // What is found is shown; few letters find so much that drawing it would be in the way of the next one.
+        updateFilter: (update, system) => (phrase) => {
+          for (const { name } of system.specSelectors.specJson().get('tags').toJS()) {
+            system.layoutActions.show(['operations-tag', name], phrase.length > 2);
+          }
+          return update(phrase);
+        },
+      },
+    },
+  },
   fn: {
     opsFilter: (services, phrase) => {
       const sought = phrase.toLowerCase();
@@ -47,7 +60,11 @@ const namedShortly = () => ({
     OperationSummaryPath:
       (_original, { React }) =>
       ({ operationProps }) =>
-        React.createElement('span', { className: 'opblock-summary-path' }, operationProps.get('path').replace(/^.*\//, '')),
+        React.createElement(
+          'span',
+          { className: 'opblock-summary-path' },
+          operationProps.get('path').replace(/^.*\//, ''),
+        ),
   },
 });
 
@@ -58,16 +75,27 @@ follow();
 
 const start = async () => {
   const spec = await (await fetch('openapi.json')).json();
-  // What reads by GET reads by POST as well.
-  for (const operations of Object.values(spec.paths)) delete operations.get;
-  // What the service says at length is in the reference.
-  for (const tag of spec.tags) tag.description = undefined;
-  delete spec.info.description;
+  for (const operations of Object.values(spec.paths)) {
+    // What reads by GET reads by POST as well.
+    delete operations.get;
+    const { requestBody, responses } = operations.post;
+    for (const { content } of [requestBody, responses['200']])
+      for (const media of Object.values(content)) delete media.schema;
+    operations.post.description += `\n\n[Fields and errors](${operations.post.externalDocs.url})`;
+    operations.post.responses = {
+      200: { ...responses['200'], headers: undefined },
+      default: { description: 'Refused, or failed.' },
+    };
+  }
+  // What services and fields mean is in the reference, to which each RPC leads: the library takes seconds to read them all.
+  for (const tag of spec.tags) delete tag.description;
+  spec.info.description = undefined;
+  spec.components = { parameters: spec.components.parameters, securitySchemes: spec.components.securitySchemes };
   SwaggerUIBundle({
     spec,
     dom_id: '#explorer',
     deepLinking: true,
-    docExpansion: 'list',
+    docExpansion: 'none',
     filter: true,
     tryItOutEnabled: true,
     displayRequestDuration: true,
