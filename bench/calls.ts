@@ -63,9 +63,13 @@ export const writeIn = (transaction: string): Call => ({ ...write, headers: { tr
 export const begin: Call = callOf(TransactionService.method.begin, {});
 export const commit = (transactionId: string): Call => callOf(TransactionService.method.commit, { transactionId });
 /** So many of the same write in one call. */
-export const execute = (count: number): Call => {
+export const execute = (count: number, transaction?: string): Call => {
   const operation = { request: { case: 'insertProvenance' as const, value: change } };
-  return callOf(TransactionService.method.execute, { operations: Array.from({ length: count }, () => operation) });
+  return callOf(
+    TransactionService.method.execute,
+    { operations: Array.from({ length: count }, () => operation) },
+    transaction === undefined ? {} : { transaction },
+  );
 };
 
 /** The same statements for `pg` and `pgbench`. */

@@ -8,6 +8,8 @@ import { startEmbedded } from '../src/embedded/embedded.ts';
 
 export interface Database {
   readonly url: string;
+  /** The same database, for whoever may make roles. */
+  readonly adminUrl: string;
   /** A connection of the bench's own. */
   readonly client: pg.Client;
   /** As PostgreSQL says it. */
@@ -31,7 +33,7 @@ export const addViolations = (from: number, to: number): string => `insert into 
 
 /** A database of its own on the server of `given`, dropped in the end; absent: on an embedded PostgreSQL. */
 export const openDatabase = async (given: string | undefined): Promise<Database> => {
-  const { url, drop } = given ? await createOn(given) : await embedded();
+  const { url, adminUrl, drop } = given ? await createOn(given) : await embedded();
   await migrateUp(url);
   const client = new pg.Client({ connectionString: url });
   await client.connect();
@@ -40,6 +42,7 @@ export const openDatabase = async (given: string | undefined): Promise<Database>
   const { rows } = await client.query<{ server_version: string }>('show server_version');
   return {
     url,
+    adminUrl,
     client,
     version: rows[0]!.server_version,
     stop: async () => {
@@ -52,9 +55,10 @@ export const openDatabase = async (given: string | undefined): Promise<Database>
 const embedded = async () => {
   const folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-bench-'));
   await chmod(folder, 0o755);
-  const { url, stop } = await startEmbedded({ dataDir: folder });
+  const { url, adminUrl, stop } = await startEmbedded({ dataDir: folder });
   return {
     url,
+    adminUrl: Object.assign(new URL(adminUrl), { pathname: new URL(url).pathname }).href,
     drop: async () => {
       await stop();
       await rm(folder, { recursive: true, force: true });
@@ -73,5 +77,5 @@ const createOn = async (given: string) => {
   await admin(`create database ${name}`);
   const url = new URL(given);
   url.pathname = `/${name}`;
-  return { url: url.href, drop: () => admin(`drop database ${name} with (force)`) };
+  return { url: url.href, adminUrl: url.href, drop: () => admin(`drop database ${name} with (force)`) };
 };

@@ -16,6 +16,7 @@ import { parseArgs } from 'node:util';
 import type { Bench, Case } from './bench.ts';
 import { listOfHundred, pointRead, singleUseWrite } from './cases/calls.ts';
 import { growth } from './cases/growth.ts';
+import { guarded } from './cases/guarded.ts';
 import { latency } from './cases/latency.ts';
 import { memory } from './cases/memory.ts';
 import { soak } from './cases/soak.ts';
@@ -40,6 +41,7 @@ const CASES: readonly Case[] = [
   memory,
   longStream,
   telemetry,
+  guarded,
   soak,
   growth,
 ];

@@ -12,6 +12,7 @@ import { BlockedError, ObstacleError, SchemaError, UnreachableError } from './da
 import { TenantsError } from './database/migrate/tenant-policies.ts';
 import { EmbeddedError } from './embedded/data-folder.ts';
 import { EXIT } from './exit.ts';
+import { GRPC_LISTEN } from './probe.ts';
 import { AddressError, ConfigError, duration } from './setting-forms.ts';
 import { VERSION } from './version.ts';
 
@@ -28,6 +29,11 @@ Usage: policy-sidecar [serve] [settings]     serve until SIGINT or SIGTERM (defa
                                                   rows of the tenants that the authorization file binds them to
        policy-sidecar doctor [settings]      show what database and configuration lack, each with what to do, changing
                                              nothing; exits with 1 where serving would fail
+       policy-sidecar contract [--target host:port] [--http URL] [options]  put the scenarios of the contract to a sidecar
+                                             that runs; exits with 1 where one does not hold. What they write is rolled
+                                             back; with --allow-writes those run, too, that commit and clean up.
+                                             Options: --junit FILE, --scenarios FOLDER, --only NAMES, --token TOKEN (or
+                                             POLICY_SIDECAR_TOKEN), --ca FILE for TLS, --cert FILE, --key FILE
        policy-sidecar wait [--timeout 60s] [settings]  wait until a sidecar serves
        policy-sidecar health                 whether one does, by environment variables alone: a probe
        policy-sidecar token NAME             a new token for a caller, and its line for the tokens file
@@ -91,6 +97,38 @@ const timeoutOf = (text: unknown): number => {
   }
 };
 
+const CONTRACT_OPTIONS = {
+  ...Object.fromEntries(
+    ['target', 'http', 'token', 'ca', 'cert', 'key', 'junit', 'scenarios', 'only'].map((name) => [
+      name,
+      { type: 'string' } as const,
+    ]),
+  ),
+  'allow-writes': { type: 'boolean' } as const,
+};
+
+/** `contract`: what it stands on is loaded for it alone. */
+const putContract = async (flags: readonly string[], env: NodeJS.ProcessEnv): Promise<number> => {
+  const { values, rest } = own(flags, CONTRACT_OPTIONS);
+  if (rest.length > 0) throw new ConfigError(`unknown option of contract: ${rest[0]}`);
+  const text = (name: string): string | undefined => {
+    const value = values[name];
+    if (value === true || value === '') throw new ConfigError(`--${name} needs a value`);
+    return value as string | undefined;
+  };
+  const { contract } = await import('./commands/contract-check.ts');
+  return contract({
+    target: text('target') ?? GRPC_LISTEN,
+    http: text('http'),
+    token: text('token') ?? env['POLICY_SIDECAR_TOKEN'],
+    tls: { ca: text('ca'), cert: text('cert'), key: text('key') },
+    junit: text('junit'),
+    folder: text('scenarios'),
+    only: text('only')?.split(','),
+    allowWrites: values['allow-writes'] === true,
+  });
+};
+
 const run = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> => {
   if (argv.includes('--help') || argv.includes('-h')) {
     say(HELP);
@@ -114,6 +152,8 @@ const run = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<num
         }
         case 'doctor':
           return await doctor(loadConfig(flags, env));
+        case 'contract':
+          return await putContract(flags, env);
         case 'wait': {
           const { values, rest: settings } = own(flags, { timeout: { type: 'string' } });
           return await wait(loadConfig(settings, env), timeoutOf(values['timeout'] ?? WAIT));

@@ -44,6 +44,7 @@ export const telemetry: Case = {
       report.rates(`Point read by id, watched, ${CALLERS} callers`, found);
       report.target('point read with metrics, of one without', found.ratio(METRICS, OFF), '>=', 0.9);
       report.target('point read with 1 % of the traces, of one without', found.ratio(SAMPLED, OFF), '>=', 0.9);
+      report.target('point read with every trace, of one without', found.ratio(TRACED, OFF), '>=', 0.9);
     } finally {
       await Promise.all(servers.map(({ stop }) => stop()));
       await collector.close();

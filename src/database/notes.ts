@@ -10,7 +10,12 @@ const NAMED = 10;
 export class CallNotes implements Notes {
   readonly #named: string[] = [];
   #count = 0;
+  readonly documentTexts: boolean;
   mark: string | undefined;
+
+  constructor(documentTexts = false) {
+    this.documentTexts = documentTexts;
+  }
 
   add(place: string, how: string): void {
     this.#count += 1;

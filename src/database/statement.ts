@@ -13,6 +13,8 @@ export type Param = string | number | bigint | boolean | null | undefined | Uint
 export interface Notes {
   /** @param place `schema.table.column[key]`, or without a key where the row has none. */
   add(place: string, how: string): void;
+  /** True where documents are told as their JSON text. */
+  readonly documentTexts?: boolean;
   /** Where the log of the database stood when what the call wrote had been committed, where that is of use to anybody. */
   mark?: string | undefined;
 }

@@ -166,9 +166,31 @@ export const valueToJson = (value: Value): unknown => {
   }
 };
 
+/** What a document's own text is, beside what it holds. */
+const TEXT = Symbol('JSON text');
+
+/** A string. */
+export const textValue = (text: string): Value => ({
+  $typeName: 'google.protobuf.Value',
+  kind: { case: 'stringValue', value: text },
+});
+
+/** JSON text -> `google.protobuf.Value` that keeps it; undefined for what is none. */
+export const documentOfText = (text: string, levels = MAX_LEVELS): Value | undefined => {
+  try {
+    return Object.assign(jsonToValue(parseJson(text), levels), { [TEXT]: text });
+  } catch {
+    return undefined;
+  }
+};
+
+/** A stored document with its text, also where that is nested too deep to be read. */
+export const storedText = (text: string): Value =>
+  documentOfText(text) ?? Object.assign(textValue(text), { [TEXT]: text });
+
 /** `google.protobuf.Value` -> JSON text for a `jsonb` parameter; null for an unset field, which is SQL NULL. */
-export const jsonText = (value: Value | undefined): string | null =>
-  value === undefined ? null : JSON.stringify(valueToJson(value));
+export const jsonText = (value: (Value & { readonly [TEXT]?: string }) | undefined): string | null =>
+  value === undefined ? null : (value[TEXT] ?? JSON.stringify(valueToJson(value)));
 
 /** PostgreSQL's text of an array -> its elements; undefined if one is NULL or a list, or if they do not count from 1. */
 export const arrayFromText = (text: string): string[] | undefined => {

@@ -120,16 +120,7 @@ export class Wire {
       out.all(portal ? execute(portal.name, portal.rows) : EXECUTE_ALL);
     }
     out.all(SYNC);
-    this.#send(out.written(), {
-      sinkAt: (index) => sinks[index],
-      preparing,
-      describing,
-      done,
-      outcomes: [],
-      parsed: 0,
-      begun: false,
-      error: undefined,
-    });
+    this.#send(out.written(), { sinkAt: (index) => sinks[index], preparing, describing, done, begun: false });
   }
 
   /**
@@ -144,10 +135,7 @@ export class Wire {
       preparing: [prepares ? prepared : undefined],
       describing: [prepared],
       done,
-      outcomes: [],
-      parsed: 0,
       begun: false,
-      error: undefined,
     });
   }
 
@@ -168,21 +156,12 @@ export class Wire {
   }
 
   #plain(messages: readonly Buffer[], sinkAt: Exchange['sinkAt'], done: Done): void {
-    this.#send(Buffer.concat(messages), {
-      sinkAt,
-      preparing: [],
-      describing: [],
-      done,
-      outcomes: [],
-      parsed: 0,
-      begun: true,
-      error: undefined,
-    });
+    this.#send(Buffer.concat(messages), { sinkAt, preparing: [], describing: [], done, begun: true });
   }
 
   /** What is asked within one turn goes out together. */
-  #send(bytes: Buffer, exchange: Exchange): void {
-    this.#queue.push(exchange);
+  #send(bytes: Buffer, asked: Omit<Exchange, 'outcomes' | 'parsed' | 'error'>): void {
+    this.#queue.push({ ...asked, outcomes: [], parsed: 0, error: undefined });
     if (!this.#corked) {
       this.#corked = true;
       this.#socket.cork();

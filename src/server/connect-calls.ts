@@ -12,7 +12,7 @@ import type { ClientCertificate } from './certificate.ts';
 import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
 import { decodeBinary, decodeJson, malformed } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
-import type { ReadHeaders } from './headers.ts';
+import { type ReadHeaders, takesTexts } from './headers.ts';
 import { type Admitted, type Arrival, type Inbound, type Pipeline, type Reply, trailersOf } from './pipeline.ts';
 import { errorDetails, wellFormed } from './status.ts';
 
@@ -44,7 +44,14 @@ const receive = (pipeline: Pipeline, context: HandlerContext): { inbound: Inboun
   else context.signal.addEventListener('abort', () => end.leave(), { once: true });
   const { watched } = call;
   const size = pipeline.sizeOf(call.admitted!.endpoint);
-  const inbound = { ...call.admitted!, watched, signal: end, notes: new CallNotes(), size, encoded: false };
+  const inbound = {
+    ...call.admitted!,
+    watched,
+    signal: end,
+    notes: new CallNotes(takesTexts(call.admitted!)),
+    size,
+    encoded: false,
+  };
   const done = (): void => {
     for (const [name, value] of trailersOf(inbound)) context.responseTrailer.set(name, value);
     end.done();

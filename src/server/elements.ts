@@ -10,6 +10,15 @@ export const tooManyElements = (): RpcError =>
     metadata: { limit: String(MAX_ELEMENTS) },
   });
 
+/** Counts what is told of one request, and refuses what is too much. */
+export const elementBudget = (): ((elements: number) => void) => {
+  let total = 0;
+  return (elements) => {
+    total += elements;
+    if (total > MAX_ELEMENTS) throw tooManyElements();
+  };
+};
+
 const VARINT = 0;
 const FIXED64 = 1;
 const DELIMITED = 2;

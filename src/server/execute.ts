@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create, type DescMessage, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
+import { tellDocuments } from '../contract/document-texts.ts';
 import { Code, type FieldViolation, invalidArgument, ofOperation, type RpcError, refuse } from '../contract/errors.ts';
 import type { TransactionMode } from '../database/connection.ts';
 import type { Database } from '../database/pool.ts';
@@ -172,7 +173,8 @@ export const executeHandlers = (database: Database, endpoints: readonly DriverEn
     call.notes.clear();
     call.size.clear();
     call.size.take(ATTEMPTS_BYTES);
-    return create(ExecuteResponseSchema, { results: await runAll(db, operations, call), attempts });
+    const made = create(ExecuteResponseSchema, { results: await runAll(db, operations, call), attempts });
+    return call.notes.documentTexts ? (tellDocuments(ExecuteResponseSchema, made) as ExecuteResponse) : made;
   };
 
   const inside = async (
@@ -194,7 +196,7 @@ export const executeHandlers = (database: Database, endpoints: readonly DriverEn
       transaction.run(EXECUTE, call, (db) => db.attempt((within) => results(within, request, call, 1)));
     const sequence = sequenceOf(call);
     if (sequence === undefined) return run();
-    const hash = digest('Execute', ExecuteRequestSchema, request);
+    const hash = digest('Execute', ExecuteRequestSchema, request, call);
     return read(await transaction.once(sequence, hash, async () => toBinary(ExecuteResponseSchema, await run())));
   };
 
@@ -210,7 +212,7 @@ export const executeHandlers = (database: Database, endpoints: readonly DriverEn
             caller,
             idempotencyKey,
             method: EXECUTE,
-            hash: digest('Execute', ExecuteRequestSchema, request),
+            hash: digest('Execute', ExecuteRequestSchema, request, call),
           };
     const mode: TransactionMode = {
       isolation: isolationOf(request.isolationLevel ?? IsolationLevel.READ_COMMITTED),

@@ -2,14 +2,12 @@ import type { EventEmitter } from 'node:events';
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import type { Message } from '@bufbuild/protobuf';
 import {
-  Metadata,
   Server,
   ServerCredentials,
   type ServerDuplexStream,
   type ServerUnaryCall,
   type ServerWritableStream,
   type ServiceDefinition,
-  type StatusObject,
   type sendUnaryData,
 } from '@grpc/grpc-js';
 import { type RpcError, refuse } from '../contract/errors.ts';
@@ -22,36 +20,14 @@ import { CONNECTION_LIMITS, Connections } from './connections.ts';
 import { CallEnd } from './deadline.ts';
 import { decodeBinary } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
-import { framed } from './frames.ts';
-import { readHeaders, settleHeaders } from './headers.ts';
+import { asStatus, pump, trailerOf } from './grpc-answers.ts';
+import { readHeaders, settleHeaders, takesTexts } from './headers.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
-import {
-  type Admitted,
-  type Arrival,
-  type Inbound,
-  type Pipeline,
-  type Reply,
-  replyBytes,
-  trailersOf,
-} from './pipeline.ts';
+import { type Admitted, type Arrival, type Inbound, type Pipeline, type Reply, replyBytes } from './pipeline.ts';
 import { statusBytes, wellFormed } from './status.ts';
 import { securing } from './tls.ts';
 
 type AnyCall = ServerUnaryCall<Buffer, Reply> | ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>;
-
-/** What an answer or a stream ends with. */
-const trailerOf = (inbound: Inbound): Metadata | undefined => {
-  const trailers = trailersOf(inbound);
-  if (trailers.length === 0) return undefined;
-  const metadata = new Metadata();
-  for (const [name, value] of trailers) metadata.set(name, value);
-  return metadata;
-};
-
-const asStatus = (error: RpcError, metadata = new Metadata()): Partial<StatusObject> => {
-  metadata.set('grpc-status-details-bin', Buffer.from(statusBytes(error)));
-  return { code: error.code as number, details: wellFormed(error.message), metadata };
-};
 
 const remainingMs = (deadline: Date | number): number =>
   (typeof deadline === 'number' ? deadline : deadline.getTime()) - Date.now();
@@ -61,7 +37,17 @@ const receive = (pipeline: Pipeline, admitted: Admitted, call: AnyCall): { inbou
   const end = new CallEnd(remainingMs(call.getDeadline()), pipeline.longest(admitted.endpoint));
   (call as EventEmitter).on('cancelled', () => end.leave());
   const size = pipeline.sizeOf(admitted.endpoint);
-  return { inbound: { ...admitted, watched: true, signal: end, notes: new CallNotes(), size, encoded: true }, end };
+  return {
+    inbound: {
+      ...admitted,
+      watched: true,
+      signal: end,
+      notes: new CallNotes(takesTexts(admitted)),
+      size,
+      encoded: true,
+    },
+    end,
+  };
 };
 
 const unaryHandler =
@@ -79,51 +65,6 @@ const unaryHandler =
       )
       .finally(() => end.done());
   };
-
-/** Waits until the reader has read; or until the call is over. */
-const drained = (stream: ServerHttp2Stream, end: CallEnd): Promise<void> =>
-  new Promise((resolve) => {
-    const go = (): void => {
-      stream.removeListener('drain', go);
-      end.removeEventListener('abort', go);
-      resolve();
-    };
-    stream.on('drain', go);
-    end.addEventListener('abort', go);
-  });
-
-/**
- * Writes as fast as the reader reads. The library, which writes messages one by one, begins and ends the answer; what lies in
- * between goes to the stream itself.
- */
-const pump = async (
-  responses: AsyncIterable<readonly Reply[]>,
-  call: ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>,
-  stream: ServerHttp2Stream,
-  inbound: Inbound,
-  end: CallEnd,
-): Promise<void> => {
-  const { output } = inbound.endpoint.method;
-  let begun = false;
-  try {
-    for await (const batch of responses) {
-      if (!begun) call.sendMetadata(new Metadata());
-      begun = true;
-      for (const piece of framed(batch.map((response) => replyBytes(output, response)))) {
-        end.throwIfAborted();
-        if (!stream.write(piece)) await drained(stream, end);
-      }
-      end.throwIfAborted();
-    }
-    end.throwIfAborted();
-    call.end(trailerOf(inbound));
-  } catch (error) {
-    const cause = end.aborted ? end.reason : error;
-    call.emit('error', asStatus(toRpcError(cause), trailerOf(inbound)));
-  } finally {
-    end.done();
-  }
-};
 
 const streamHandler =
   (pipeline: Pipeline, arrivals: Arrivals) =>

@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
-import { type DescField, type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
+import { type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
+import { tellDocuments } from '../contract/document-texts.ts';
 import { type FieldViolation, invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
+import { rewritten } from '../contract/rewrite.ts';
 import { canonicalUuid, uuid } from '../contract/rules.ts';
 import { readMark } from '../database/mark.ts';
 import type { Wanted } from '../database/replicas.ts';
@@ -19,6 +21,7 @@ export const DECISIVE: ReadonlySet<string> = new Set([
   'transaction-sequence',
   'idempotency-key',
   'consistency',
+  'documents',
   'grpc-timeout',
   'connect-timeout-ms',
 ]);
@@ -64,6 +67,7 @@ const headerProblem = (name: string, values: ReadonlySet<string>): string | unde
   if (name === 'consistency' && !LEVELS.has(value) && !readMark(value)) {
     return 'must be `strong`, `eventual` or a consistency token';
   }
+  if (name === 'documents' && !DOCUMENT_FORMS.has(value)) return 'must be `values` or `text`';
   if (name === 'connect-timeout-ms' && !CONNECT_TIMEOUT.test(value)) return 'must be up to 10 digits';
   return undefined;
 };
@@ -129,6 +133,13 @@ export const settleHeaders = (headers: Record<string, unknown>, { header }: Head
   if (connect && Number(connect) > LONGEST_S * 1_000) headers['connect-timeout-ms'] = `${LONGEST_S}000`;
 };
 
+/** Value of the header `documents` that makes them their JSON text. */
+const TEXTS = 'text';
+const DOCUMENT_FORMS: ReadonlySet<string> = new Set(['values', TEXTS]);
+
+/** Whether a call's documents are their JSON text, in its request and in its answer. */
+export const takesTexts = ({ header }: Headers): boolean => header('documents') === TEXTS;
+
 /** What a read outside transactions has to see, where it need not be asked of the primary; undefined: everything. */
 export const wantedOf = ({ header }: Headers): Wanted | undefined => {
   const consistency = header('consistency');
@@ -162,34 +173,25 @@ const byContent = (a: Unknown, b: Unknown): number => a.no - b.no || Buffer.comp
 
 /** The same message with the entries of every map, and the fields this version does not know, in one order. */
 const ordered = (desc: DescMessage, message: Message): Message => {
-  const copy = Object.create(Object.getPrototypeOf(message) as object, Object.getOwnPropertyDescriptors(message));
+  const copy = rewritten(desc, message, ordered);
   if (message.$unknown) copy.$unknown = [...message.$unknown].sort(byContent);
-  const within = (field: DescField, value: unknown): unknown =>
-    field.message === undefined ? value : ordered(field.message, value as Message);
-  for (const field of desc.fields) {
-    const owner = field.oneof ? (copy[field.oneof.localName] as { case?: string; value?: unknown }) : undefined;
-    const value = owner ? (owner.case === field.localName ? owner.value : undefined) : copy[field.localName];
-    if (value === undefined) continue;
-    if (field.fieldKind === 'list' && field.listKind === 'message') {
-      copy[field.localName] = (value as unknown[]).map((each) => within(field, each));
-    } else if (field.fieldKind === 'map') {
-      const entries = Object.entries(value as object).sort(([a], [b]) => (a < b ? -1 : 1));
-      // `fromEntries` defines properties, so a key may be `__proto__`.
-      copy[field.localName] = Object.fromEntries(entries.map(([key, each]) => [key, within(field, each)]));
-    } else if (field.fieldKind === 'message') {
-      if (owner) copy[field.oneof!.localName] = { case: field.localName, value: within(field, value) };
-      else copy[field.localName] = within(field, value);
-    }
+  for (const { fieldKind, localName } of desc.fields) {
+    if (fieldKind !== 'map') continue;
+    const maps = copy as unknown as Record<string, object>;
+    const entries = Object.entries(maps[localName]!).sort(([a], [b]) => (a < b ? -1 : 1));
+    maps[localName] = Object.fromEntries(entries);
   }
-  return copy as Message;
+  return copy;
 };
 
 /**
  * SHA-256 (hex) that tells requests apart: the RPC and the message. The order in which the entries of maps arrived, and
  * fields that this version does not know, is no part of it: some clients choose it at random.
  */
-export const digest = (path: string, desc: DescMessage, message: Message): string =>
-  createHash('sha256')
-    .update(path)
-    .update(toBinary(desc, ordered(desc, message)))
+export const digest = (path: string, desc: DescMessage, message: Message, headers: Headers): string => {
+  const texts = takesTexts(headers);
+  return createHash('sha256')
+    .update(texts ? `${path} documents: ${TEXTS}` : path)
+    .update(toBinary(desc, ordered(desc, texts ? tellDocuments(desc, message) : message)))
     .digest('hex');
+};

@@ -1,5 +1,6 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { readDocuments, tellDocuments } from '../contract/document-texts.ts';
 import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import { ResponseSize } from '../contract/response-size.ts';
 import type { CallNotes } from '../database/notes.ts';
@@ -16,6 +17,7 @@ import { inImplicit, inOwn, READ_COMMITTED } from '../transactions/single-use.ts
 import type { Access } from './access.ts';
 import { type CallLog, logCall } from './call-log.ts';
 import type { ClientCertificate } from './certificate.ts';
+import { elementBudget } from './elements.ts';
 import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
 import { digest, type Headers, type ReadHeaders, type TraceHeaders, wantedOf } from './headers.ts';
@@ -74,6 +76,10 @@ const measured = ({ endpoint, size, encoded }: Inbound, response: Reply): Reply 
   size.hold(byteLength);
   return encoded ? Buffer.from(buffer, byteOffset, byteLength) : response;
 };
+
+/** A response as its caller takes documents; bytes that rows have become say them so already. */
+const told = ({ endpoint, notes }: Inbound, response: Reply): Reply =>
+  notes.documentTexts && !Buffer.isBuffer(response) ? tellDocuments(endpoint.method.output, response) : response;
 
 /** Trailer that names them. */
 export const INEXACT = 'inexact-values';
@@ -272,10 +278,13 @@ export class Pipeline {
 
   #admit(entry: Entry, decode: () => Message): Message {
     const { inbound } = entry;
-    const request = decode();
+    const { input } = inbound.endpoint.method;
+    const { request, problems: unread } = inbound.notes.documentTexts
+      ? readDocuments(input, decode(), elementBudget())
+      : { request: decode(), problems: [] };
     entry.request = request;
     if (inbound.endpoint.kind === 'control') entry.transaction = transactionOf(request);
-    const problems = inbound.endpoint.check(request);
+    const problems = unread.length > 0 ? unread : inbound.endpoint.check(request);
     if (problems.length > 0) throw invalidArgument(problems);
     return request;
   }
@@ -289,7 +298,7 @@ export class Pipeline {
     const run = async (db: Session): Promise<Reply> => {
       const { response, count } = await answered(endpoint, db, request, inbound, inbound.encoded);
       entry.rows = rowsOf(response, count);
-      return measured(inbound, response);
+      return measured(inbound, told(inbound, response));
     };
     const scope = readScope(inbound);
     switch (scope.kind) {
@@ -317,7 +326,7 @@ export class Pipeline {
     if (kind === 'compute') return run(new AutoCommitSession(this.#database, inbound));
     if (sequence === undefined) return transaction.run(name, inbound, run);
     const { output } = method;
-    const bytes = await transaction.once(sequence, digest(path, method.input, request), () =>
+    const bytes = await transaction.once(sequence, digest(path, method.input, request, inbound), () =>
       transaction.run(name, inbound, async (db) => replyBytes(output, await run(db))),
     );
     return fromBinary(output, bytes);
@@ -334,7 +343,7 @@ export class Pipeline {
     if (idempotencyKey === undefined) {
       return answering ? inImplicit(this.#database, inbound, run) : inOwn(this.#database, READ_COMMITTED, inbound, run);
     }
-    const once = { caller: inbound.caller, idempotencyKey, method: name, hash: digest(path, input, request) };
+    const once = { caller: inbound.caller, idempotencyKey, method: name, hash: digest(path, input, request, inbound) };
     const bytes = await inOwn(this.#database, READ_COMMITTED, inbound, (db) =>
       runOnce(db, once, async () => replyBytes(output, await run(db))),
     );
@@ -347,8 +356,10 @@ export class Pipeline {
     if (endpoint.kind === 'control') return this.#controlled(entry, endpoint, request);
     const { answering, name } = endpoint;
     if (!answering) throw new Error(`${name} is a stream, and declares no statement`);
-    const run = (db: StreamingSession): AsyncIterable<readonly Reply[]> =>
-      inbound.encoded ? answering.encoded(db, request) : answering.messages(db, request);
+    const run = async function* (db: StreamingSession): AsyncIterable<readonly Reply[]> {
+      const batches = inbound.encoded ? answering.encoded(db, request) : answering.messages(db, request);
+      for await (const batch of batches) yield batch.map((response) => told(inbound, response));
+    };
     const scope = readScope(inbound);
     if (scope.kind === 'leased') return this.#transactions.find(scope.id, caller).stream(name, inbound, run);
     return this.#transactions.reading({ caller, method: name }, inbound, run);

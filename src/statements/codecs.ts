@@ -10,6 +10,7 @@ import {
   nearestInteger,
   nearestTimestamp,
   parseJson,
+  storedText,
   timestampFromText,
 } from '../database/values.ts';
 
@@ -19,6 +20,8 @@ export interface Codec {
   readonly exact: (text: string) => unknown;
   /** What comes nearest to a value that the field cannot hold. */
   readonly nearest: (text: string, note: Note) => unknown;
+  /** The value that keeps its text, where documents are told as that. */
+  readonly withText?: (text: string) => unknown;
 }
 
 /** A codec of a type that holds whatever its columns do. */
@@ -77,8 +80,11 @@ export const document = (exact: (text: string) => Value | undefined = documentFr
 const listMessage = (values: string[] | undefined): object | undefined =>
   values && { $typeName: 'hoc.cus.policies.v1.StringList', values };
 
-/** Codec of documents as they are stored. */
-export const storedDocument = document();
+/** Codec of documents as they are stored. What nobody can read has its text all the same. */
+export const storedDocument: Codec = {
+  ...document(),
+  withText: storedText,
+};
 
 const MESSAGES: Readonly<Record<string, Codec>> = {
   'google.protobuf.Timestamp': { exact: timestampFromText, nearest: nearestTimestamp },

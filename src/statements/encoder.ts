@@ -6,10 +6,11 @@ import {
   ScalarType,
   toBinary,
 } from '@bufbuild/protobuf';
-import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
+import { FeatureSet_FieldPresence, type Value } from '@bufbuild/protobuf/wkt';
 import { Bytes, int32At } from '../database/bytes.ts';
 import { formatCodes } from '../database/messages.ts';
-import type { Row, RowEncoder, RowWriter } from '../database/statement.ts';
+import type { Notes, Row, RowEncoder, RowWriter } from '../database/statement.ts';
+import { jsonText, textValue } from '../database/values.ts';
 import { BOOL, BYTEA, FLOAT8, INT2, INT4, INT8, JSON_TEXT, JSONB, TIMESTAMPTZ, textOf, textsOf } from './cell-text.ts';
 import { enumNumbers, storedDocument } from './codecs.ts';
 import { keyText, nearest, type Reader } from './inexact.ts';
@@ -32,7 +33,7 @@ export const tagOf = ({ number }: DescField, wireType: number): Buffer => {
 };
 
 /** Writes one cell as a field; false where the field cannot hold it, and nothing has been written. */
-type CellWriter = (out: Bytes, bytes: Buffer, at: number, length: number) => boolean;
+type CellWriter = (out: Bytes, bytes: Buffer, at: number, length: number, notes: Notes) => boolean;
 
 const copied =
   (tag: Buffer, skipsEmpty: boolean): CellWriter =>
@@ -91,13 +92,24 @@ const timestamp =
     return false;
   };
 
+/** Field 3 of `google.protobuf.Value`, a string. */
+const STRING_VALUE = 0x1a;
+
 const documentAsStored =
   (tag: Buffer): CellWriter =>
-  (out, bytes, at, length) => {
+  (out, bytes, at, length, notes) => {
     const { at: start } = out;
     out.reserve(16);
     out.all(tag);
     const value = out.open();
+    if (notes.documentTexts) {
+      out.reserve(10);
+      out.byte(STRING_VALUE);
+      out.varint(length);
+      out.copy(bytes, at, length);
+      out.close(value);
+      return true;
+    }
     try {
       writeJsonValue(out, bytes, at, length);
     } catch {
@@ -124,13 +136,17 @@ const member =
 const asMessage = (message: DescMessage, { localName }: DescField, value: unknown): Uint8Array =>
   toBinary(message, create(message, { [localName]: value } as MessageInitShape<DescMessage>));
 
+/** A value that is computed of a cell, as callers are told it who take documents as text. */
+const told = ({ message }: DescField, value: unknown): unknown =>
+  message?.typeName === 'google.protobuf.Value' ? textValue(jsonText(value as Value)!) : value;
+
 /** By way of the value that the cell's text becomes. */
 const byValue =
   (message: DescMessage, { field, codec }: Reader, type: number, binary: boolean): CellWriter =>
-  (out, bytes, at, length) => {
+  (out, bytes, at, length, notes) => {
     const value = codec.exact(textOf(type, binary, bytes, at, length));
     if (value === undefined) return false;
-    out.all(asMessage(message, field, value));
+    out.all(asMessage(message, field, notes.documentTexts ? told(field, value) : value));
     return true;
   };
 
@@ -240,7 +256,7 @@ export class MessageEncoder implements RowEncoder {
         const length = int32At(bytes, at);
         at += 4;
         if (length === -1) continue;
-        if (!writers[index]!(out, bytes, at, length)) {
+        if (!writers[index]!(out, bytes, at, length, notes)) {
           const cells = texts(bytes, start);
           const value = nearest(readers[index]!, cells[index]!, keyText(cells, keyAt), notes);
           out.all(asMessage(message, readers[index]!.field, value));

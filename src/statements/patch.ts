@@ -19,16 +19,23 @@ interface PatchRequest<P extends DescMessage> {
  * serves every mask.
  *
  * @param mask number of the parameter that holds the mask's paths; the values follow it in field order.
+ * @param clocks fields that become the time of the transaction where the parameter of that number is true.
  */
-export const patchAssignments = (entity: Table, desc: DescMessage, mask: number): string => {
-  return desc.fields
+export const patchAssignments = (
+  entity: Table,
+  desc: DescMessage,
+  mask: number,
+  clocks: Readonly<Record<string, number>> = {},
+): string =>
+  desc.fields
     .map((field, index) => {
       const target = columnNamed(entity, field.name);
       const value = parameterOf(entity, field.name, mask + 1 + index);
-      return `${target} = case when '${field.name}' = any($${mask}::text[]) then ${value} else ${target} end`;
+      const clock = clocks[field.name];
+      const now = clock === undefined ? '' : `when $${clock}::boolean then now() `;
+      return `${target} = case ${now}when '${field.name}' = any($${mask}::text[]) then ${value} else ${target} end`;
     })
     .join(', ');
-};
 
 /** Fields of a patch that a mask names, in its order; `*` names all. */
 export const pathsOf = (desc: DescMessage, updateMask: FieldMask | undefined): readonly string[] => {

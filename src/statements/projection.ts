@@ -92,7 +92,8 @@ const mapper = <D extends DescMessage>(
       const cell = row[index] as Cell;
       if (cell === null) continue;
       const reader = readers[index]!;
-      const value = reader.exact(cell);
+      const { withText } = reader.codec;
+      const value = notes.documentTexts && withText ? withText(cell) : reader.exact(cell);
       result[reader.name] = value === undefined ? nearest(reader, cell, keyText(row, keyAt), notes) : value;
     }
     return result as MessageShape<D>;

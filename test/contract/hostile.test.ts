@@ -36,7 +36,7 @@ describe.each(methods)('%s', (_name, method, kind) => {
           expect(error.fields).not.toEqual([]);
         }
       }),
-      { numRuns: Number(process.env['RUNS'] ?? 60) },
+      { numRuns: Number(process.env['RUNS'] ?? 40) },
     );
   });
 });

@@ -179,6 +179,25 @@ describe.each(['grpc', 'connect'] as const)('recovery writes over %s', (listener
     expect((await upsert({ idempotencyKey: key }, other)).occurrenceCount).toBe(2);
   });
 
+  test('a patch takes the time from the database where it is asked to', async () => {
+    const failure = randomUUID();
+    const { candidateId } = await upsert({}, failure);
+    const change = (fields: object) =>
+      caller().unary(rpc.updateRecoveryCandidate, { candidateId, executedNow: true, ...fields }, single);
+    const executed = async () => (await candidateOf(failure))['executed_at'];
+    const [{ before }] = (await sidecar.sql<{ before: Date }>('select clock_timestamp() as before')) as [
+      { before: Date },
+    ];
+    expect((await change({})).rowsAffected).toBe(1n);
+    expect(((await executed()) as Date) >= before).toBe(true);
+    const updates = { executionStatus: ExecutionStatus.EXECUTING };
+    await change({ updates, updateMask: { paths: ['execution_status'] } });
+    expect(await candidateOf(failure)).toMatchObject({ execution_status: 'executing' });
+    for (const paths of [['executed_at'], ['*']]) {
+      expect((await refusal(change({ updates, updateMask: { paths } }))).fields).toContain('update_mask');
+    }
+  });
+
   test('a patch changes what its mask names', async () => {
     const failure = randomUUID();
     const { candidateId } = await upsert({}, failure);

@@ -15,7 +15,7 @@ import { ruleLists } from './rules.ts';
 const MODELS = [...policyEngineLists, ...policyGraphLists, ...proposalLists, ...recoveryLists, ...ruleLists];
 
 /** Worlds per operation, and requests per world. */
-const WORLDS = 20;
+const WORLDS = 12;
 const REQUESTS = 10;
 
 let sidecar: TestSidecar;

@@ -37,6 +37,7 @@ test('it holds the compiled program, the contract and the licences, and brings n
     expect(files).toContain(file);
   }
   expect(files).toContain('proto/hoc/cus/policies/v1/transaction.proto');
+  expect(files).toContain('scenarios/scenario.schema.json');
   expect(files.filter((file) => /\.ts$|^test|^src|^bench/.test(file))).toEqual([]);
   expect(await readdir(join(folder, 'node_modules'))).toEqual(
     expect.not.arrayContaining(['vitest', 'pg', '@mikro-orm']),

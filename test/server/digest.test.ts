@@ -83,12 +83,13 @@ describe('a retry is the same request in whatever order map entries arrive', () 
 });
 
 describe('what is another request has another digest', () => {
-  const of = (desc: DescMessage, bytes: Uint8Array) => digest('p', desc, fromBinary(desc, bytes));
+  const none = { header: () => undefined };
+  const of = (desc: DescMessage, bytes: Uint8Array) => digest('p', desc, fromBinary(desc, bytes), none);
   const id = '5b0c2b1e-0000-4000-8000-000000000001';
   const base = toBinary(INSERT.input, insertion(id, ['a', 'b']));
 
   test('another path, another value', () => {
-    expect(digest('q', INSERT.input, fromBinary(INSERT.input, base))).not.toBe(of(INSERT.input, base));
+    expect(digest('q', INSERT.input, fromBinary(INSERT.input, base), none)).not.toBe(of(INSERT.input, base));
     expect(of(INSERT.input, toBinary(INSERT.input, insertion(id, ['a', 'c'])))).not.toBe(of(INSERT.input, base));
   });
 

@@ -11,6 +11,7 @@ import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 import { OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError, type CallInit } from '../support/client.ts';
+import { pgBouncerAvailable, startPgBouncer } from '../support/pgbouncer.ts';
 import { KEYS, request } from '../support/requests.ts';
 import { noServices } from '../support/services.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
@@ -37,6 +38,7 @@ interface Column {
 
 let folder: string;
 let sidecar: TestSidecar;
+let guards: { readonly tokensFile: string; readonly authorizationFile: string };
 
 /** A value of a column in a row of one of the two: keys are theirs, and free text says whose it is. */
 const cellOf = ({ name, type, most, allowed }: Column, place: number, mark: string): string => {
@@ -116,7 +118,8 @@ beforeAll(async () => {
     free: { ...all, tenants: 'all' },
   };
   await writeFile(authorizationFile, JSON.stringify({ identities }));
-  sidecar = await startTestSidecar({ tokensFile, authorizationFile, maxMessageBytes: 64 * 1024 * 1024 });
+  guards = { tokensFile, authorizationFile };
+  sidecar = await startTestSidecar({ ...guards, maxMessageBytes: 64 * 1024 * 1024 });
 });
 afterAll(async () => {
   await sidecar?.stop();
@@ -238,6 +241,30 @@ describe('with the policies', () => {
     await sidecar.grpc.unary(commitPrepared, {}, init);
     expect(await sidecar.sql(`select from public.policy_scopes where policy_id = 'prepared'`)).toHaveLength(1);
   });
+
+  test.skipIf(!pgBouncerAvailable)(
+    'behind a pooler whose one session serves bound and unbound callers in turn, each sees its own rows',
+    async () => {
+      const pooler = await startPgBouncer({
+        url: sidecar.url,
+        mode: 'transaction',
+        settings: { default_pool_size: 1 },
+      });
+      const pooled = await startTestSidecar({ ...guards, poolWaitMs: 30_000 }, pooler.url);
+      try {
+        const [, fetchViolations] = methods.find(([name]) => name === 'PolicyEngineService/FetchViolations')!;
+        const shows = async (name: string): Promise<boolean> => {
+          const found = await pooled.grpc.unary(fetchViolations as DescMethodUnary, {}, as(name));
+          return Buffer.from(toBinary(fetchViolations.output, found)).includes(MARK);
+        };
+        const callers = Array.from({ length: 60 }, (_, index) => (index % 2 === 0 ? 'bound' : 'free'));
+        expect(await Promise.all(callers.map(shows))).toEqual(callers.map((name) => name === 'free'));
+      } finally {
+        await pooled.stop();
+        await pooler.stop();
+      }
+    },
+  );
 
   test('no row of the other tenant has changed', async () => {
     const after = await theirs();

@@ -113,7 +113,12 @@ interface Told {
 
 const canonical = (desc: DescMessage, message: Message): string => Buffer.from(toBinary(desc, message)).toString('hex');
 
-const told = async (caller: Caller, method: DescMethod, sent: Record<string, unknown>): Promise<Told | string> => {
+const told = async (
+  caller: Caller,
+  method: DescMethod,
+  sent: Record<string, unknown>,
+  headers: Record<string, string>,
+): Promise<Told | string> => {
   let inexact: string | undefined;
   const onTrailer = (trailer: (name: string) => string | undefined): void => {
     inexact = trailer('inexact-values');
@@ -121,8 +126,8 @@ const told = async (caller: Caller, method: DescMethod, sent: Record<string, unk
   try {
     const answers =
       method.methodKind === 'unary'
-        ? [await caller.unary(method as DescMethodUnary, sent, { onTrailer })]
-        : await collect(caller.stream(method as DescMethodServerStreaming, sent, { onTrailer }));
+        ? [await caller.unary(method as DescMethodUnary, sent, { onTrailer, headers })]
+        : await collect(caller.stream(method as DescMethodServerStreaming, sent, { onTrailer, headers }));
     return { answers: answers.map((answer) => canonical(method.output, answer)), inexact };
   } catch (error) {
     if (!(error instanceof CallError)) throw error;
@@ -136,7 +141,9 @@ test.each(reads)(`%s: rows made into bytes are the messages of their text (SEED=
   for (const [at, given] of fc.sample(request(method.input), { numRuns: 12, seed: SEED }).entries()) {
     // Most requests leave out what they may, so that most rows are read.
     const sent = Object.fromEntries(Object.entries(given).filter(([name]) => at % 4 === 0 || /Id$|^table$/.test(name)));
-    const [bytes, text] = [await told(sidecar.grpc, method, sent), await told(sidecar.connect, method, sent)];
+    const headers = { documents: at % 2 === 0 ? 'values' : 'text' };
+    const bytes = await told(sidecar.grpc, method, sent, headers);
+    const text = await told(sidecar.connect, method, sent, headers);
     expect(
       bytes,
       JSON.stringify(sent, (_key, value) => (typeof value === 'bigint' ? String(value) : value)),

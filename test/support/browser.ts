@@ -34,8 +34,12 @@ const IMPORTS = Object.fromEntries(
   ['@bufbuild/protobuf', '@connectrpc/connect', '@connectrpc/connect-web'].flatMap(importsOf),
 );
 
+const CLIENT_IMPORTS = Object.fromEntries(
+  ['connect', 'messages'].map((entry) => [`@policy-sidecar/client/${entry}`, `/client/${entry}.js`]),
+);
+
 const page = (script: string, origin: string): string => `<!doctype html>
-<script type="importmap">${JSON.stringify({ imports: IMPORTS })}</script>
+<script type="importmap">${JSON.stringify({ imports: { ...IMPORTS, ...CLIENT_IMPORTS } })}</script>
 <script type="module">
 const report = (result) => fetch('${origin}/result', { method: 'POST', mode: 'no-cors', body: JSON.stringify(result) });
 try {
@@ -68,8 +72,9 @@ export interface Browser {
  * Serves pages on a free loopback port for the browser; it connects anew for each file.
  *
  * @param onAsked told when a page asks for `/tell`, before it is answered.
+ * @param client folder with the compiled client for TypeScript, for pages that import it.
  */
-export const startBrowser = async (onAsked: () => void = () => {}): Promise<Browser> => {
+export const startBrowser = async (onAsked: () => void = () => {}, client?: string): Promise<Browser> => {
   let script = '';
   let result = Promise.withResolvers<Result>();
   const server = createServer(async (request, response) => {
@@ -83,6 +88,9 @@ export const startBrowser = async (onAsked: () => void = () => {}): Promise<Brow
     } else if (path === '/tell') {
       onAsked();
       response.end();
+    } else if (client !== undefined && /^\/client\/[\w/-]+\.js$/.test(path)) {
+      response.setHeader('content-type', 'text/javascript');
+      response.end(readFileSync(join(client, path.slice('/client'.length))));
     } else if (/^\/(src\/gen|node_modules)\/.*\.(ts|js)$/.test(path) && existsSync(join(ROOT, path))) {
       const source = readFileSync(join(ROOT, path), 'utf8');
       response.setHeader('content-type', 'text/javascript');

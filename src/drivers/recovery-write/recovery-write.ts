@@ -1,4 +1,4 @@
-import { RpcError, refuse } from '../../contract/errors.ts';
+import { type FieldViolation, RpcError, refuse } from '../../contract/errors.ts';
 import { between, filled, mask, page, type Rule, required } from '../../contract/rules.ts';
 import type { Session } from '../../database/session.ts';
 import { count, firstFlag, firstNumber, firstText, statement } from '../../database/statement.ts';
@@ -16,6 +16,7 @@ import {
   InsertSuggestionProvenanceRequestSchema,
   RecoveryCandidatePatchSchema,
   RecoveryWriteService,
+  type UpdateRecoveryCandidateRequest,
   UpsertFailureCatalogEntryRequestSchema,
   type UpsertRecoveryCandidateRequest,
   UpsertRecoveryCandidateResponseSchema,
@@ -24,7 +25,15 @@ import { affected, one, row, rows } from '../../statements/answers.ts';
 import { lowerEnumText } from '../../statements/codecs.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert, overwriting } from '../../statements/insert.ts';
-import { byMask, notNull, patchAssignments, patchCheck, patchParams, patchUpdate } from '../../statements/patch.ts';
+import {
+  byMask,
+  notNull,
+  patchAssignments,
+  patchCheck,
+  patchParams,
+  patchUpdate,
+  pathsOf,
+} from '../../statements/patch.ts';
 import { projection, rowsOf } from '../../statements/projection.ts';
 import { driver, read, write } from '../driver.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
@@ -80,9 +89,27 @@ const candidatePaths = RecoveryCandidatePatchSchema.fields.map(({ name }) => nam
 
 const updateCandidate = statement(
   'recovery_write.update_recovery_candidate',
-  `update ${table(RecoveryCandidate)} set ${patchAssignments(RecoveryCandidate, RecoveryCandidatePatchSchema, 2)}
+  `update ${table(RecoveryCandidate)} set ${patchAssignments(RecoveryCandidate, RecoveryCandidatePatchSchema, 3, { executed_at: 2 })}
   where ${candidate('id')} = $1::integer`,
 );
+
+const rate = between(0, 1);
+
+const candidatePatch = patchCheck(
+  RecoveryCandidatePatchSchema,
+  { confidence: rate },
+  notNull(RecoveryCandidate, ['decision']),
+);
+
+/** The clock is one more field to change, and not to be set twice. */
+const candidateCheck = (request: UpdateRecoveryCandidateRequest): FieldViolation[] => {
+  const { executedNow, updateMask } = request;
+  if (!executedNow) return candidatePatch(request);
+  if (pathsOf(RecoveryCandidatePatchSchema, updateMask).length === 0) return [];
+  const twice = pathsOf(RecoveryCandidatePatchSchema, updateMask).includes('executed_at');
+  const description = 'must not name executed_at, which executed_now sets';
+  return [...candidatePatch(request), ...(twice ? [{ field: 'update_mask', description }] : [])];
+};
 
 const newProvenance = insert(SuggestionProvenance, InsertSuggestionProvenanceRequestSchema, {
   defaults: { actor: `'api'` },
@@ -172,8 +199,6 @@ const report = async (db: Session, request: UpsertRecoveryCandidateRequest) => {
   }
 };
 
-const rate = between(0, 1);
-
 /** The id of a row: 0 is what an unset field reads as, and no row has it. */
 const given: Rule<number> = (value) => (value === 0 ? 'must be set' : undefined);
 
@@ -204,11 +229,11 @@ export const recoveryWrite = driver(RecoveryWriteService, {
   ),
   updateRecoveryCandidate: write(
     { updates: byMask, update_mask: mask(candidatePaths) },
-    affected(({ candidateId, updates, updateMask }) => {
+    affected(({ candidateId, updates, updateMask, executedNow }) => {
       const values = patchParams(RecoveryCandidatePatchSchema, updates, updateMask, lowerEnumText);
-      return updateCandidate.with(candidateId, ...values);
+      return updateCandidate.with(candidateId, executedNow, ...values);
     }),
-    patchCheck(RecoveryCandidatePatchSchema, { confidence: rate }, notNull(RecoveryCandidate, ['decision'])),
+    candidateCheck,
   ),
   insertSuggestionProvenance: write(
     { ...newProvenance.rules, suggestion_id: given },

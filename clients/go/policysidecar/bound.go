@@ -1,0 +1,128 @@
+package policysidecar
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	pb "policies.hoc/gen/hoc/cus/policies/v1"
+)
+
+// singleUse is the value of the header `transaction` for a call that is its own.
+const singleUse = "single-use"
+
+// bound is a connection whose calls all belong to one transaction, or to none: it alone writes the headers.
+type bound struct {
+	client *Client
+	// header is the value of `transaction`; empty: none.
+	header string
+}
+
+// Invoke makes a unary call, with a deadline, and again where that is safe.
+func (b bound) Invoke(ctx context.Context, method string, request, response any, options ...grpc.CallOption) error {
+	ctx, cancel := b.client.bounded(ctx)
+	defer cancel()
+	outgoing := b.headers(ctx)
+	attempt := func() error {
+		return errorOf(ctx, b.client.connection.Invoke(outgoing, method, request, response, options...))
+	}
+	if b.header != "" && b.header != singleUse || !repeatable(method, b.header) {
+		return attempt()
+	}
+	// A key makes it take effect once, whatever became of it before.
+	return retry(ctx, callAttempts, func(e *Error) bool { return e.Retriable() || e.kind() == ErrOutcomeUnknown }, attempt)
+}
+
+// NewStream begins a stream, which ends with its context, or by Rows.
+func (b bound) NewStream(ctx context.Context, description *grpc.StreamDesc, method string, options ...grpc.CallOption) (grpc.ClientStream, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	// A stream has no deadline of its own, and shall not wait for a connection without end.
+	late := &Error{Code: codeDeadline, Message: fmt.Sprintf("no connection within %v", b.client.timeout)}
+	timer := time.AfterFunc(b.client.timeout, cancel)
+	stream, err := b.client.connection.NewStream(b.headers(ctx), description, method, options...)
+	if !timer.Stop() {
+		cancel()
+		return nil, late
+	}
+	if err != nil {
+		cancel()
+		return nil, errorOf(ctx, err)
+	}
+	return &boundStream{ClientStream: stream, cancel: cancel}, nil
+}
+
+// boundStream tells errors as Error, and lets go of its context at its end.
+type boundStream struct {
+	grpc.ClientStream
+	cancel context.CancelFunc
+}
+
+func (s *boundStream) RecvMsg(message any) error {
+	err := s.ClientStream.RecvMsg(message)
+	if err == nil {
+		return nil
+	}
+	told := errorOf(s.Context(), err)
+	s.cancel()
+	return told
+}
+
+// headers are those of the caller's context, but for what says where a call belongs.
+func (b bound) headers(ctx context.Context) context.Context {
+	headers, ok := metadata.FromOutgoingContext(ctx)
+	if !ok {
+		headers = metadata.MD{}
+	}
+	headers.Delete("transaction")
+	if b.header != "" {
+		headers.Set("transaction", b.header)
+	}
+	if b.header == singleUse && len(headers.Get("idempotency-key")) == 0 {
+		headers.Set("idempotency-key", NewUUID())
+	}
+	if b.client.token != "" {
+		headers.Set("authorization", "Bearer "+b.client.token)
+	}
+	return metadata.NewOutgoingContext(ctx, headers)
+}
+
+// bounded gives a context without deadline that of the client.
+func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, c.timeout)
+}
+
+// repeatable tells whether a call that may have been made can be made again: one that changes nothing, and where an
+// idempotency key goes with it one that writes to the database.
+func repeatable(method, header string) bool {
+	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", "."))
+	descriptor, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
+	if err != nil {
+		return false
+	}
+	options := descriptor.Options().(*descriptorpb.MethodOptions)
+	if options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
+		return true
+	}
+	writes := proto.GetExtension(options, pb.E_Access) == pb.MethodAccess_METHOD_ACCESS_WRITE
+	return header == singleUse && (writes || method == pb.TransactionService_Execute_FullMethodName)
+}
+
+// NewUUID is a random UUID, for the keys of rows that their caller chooses.
+func NewUUID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

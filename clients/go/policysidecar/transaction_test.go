@@ -1,0 +1,179 @@
+package policysidecar_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	pb "policies.hoc/gen/hoc/cus/policies/v1"
+	"policies.hoc/policysidecar"
+)
+
+func TestTwoWritesAreCommittedTogether(t *testing.T) {
+	one, two := policysidecar.NewUUID(), policysidecar.NewUUID()
+	must(t, client.InTransaction(ctx, policysidecar.TxOptions{Label: "two"}, func(ctx context.Context, tx *policysidecar.Tx) error {
+		for _, id := range []string{one, two} {
+			if _, err := tx.PolicyEngine().InsertPolicyVersion(ctx, version(id)); err != nil {
+				return err
+			}
+		}
+		if stored(t, one) {
+			t.Error("seen before the commit")
+		}
+		return nil
+	}))
+	if !stored(t, one) || !stored(t, two) {
+		t.Error("not stored")
+	}
+}
+
+func TestAnErrorRollsBackAndIsPassedOn(t *testing.T) {
+	id, mine := policysidecar.NewUUID(), errors.New("mine")
+	err := client.InTransaction(ctx, policysidecar.TxOptions{}, func(ctx context.Context, tx *policysidecar.Tx) error {
+		_, err := tx.PolicyEngine().InsertPolicyVersion(ctx, version(id))
+		must(t, err)
+		return mine
+	})
+	if err != mine || stored(t, id) {
+		t.Errorf("%v, stored %v", err, stored(t, id))
+	}
+}
+
+func TestAPanicRollsBack(t *testing.T) {
+	id := policysidecar.NewUUID()
+	func() {
+		defer func() {
+			if recover() != "mine" {
+				t.Error("another panic")
+			}
+		}()
+		client.InTransaction(ctx, policysidecar.TxOptions{}, func(ctx context.Context, tx *policysidecar.Tx) error {
+			_, err := tx.PolicyEngine().InsertPolicyVersion(ctx, version(id))
+			must(t, err)
+			panic("mine")
+		})
+	}()
+	if stored(t, id) {
+		t.Error("stored")
+	}
+}
+
+func TestASavepointUndoesItsOwnAndNoMore(t *testing.T) {
+	ids := []string{policysidecar.NewUUID(), policysidecar.NewUUID(), policysidecar.NewUUID(), policysidecar.NewUUID()}
+	must(t, client.InTransaction(ctx, policysidecar.TxOptions{}, func(ctx context.Context, tx *policysidecar.Tx) error {
+		insert := func(ctx context.Context, id string) error {
+			_, err := tx.PolicyEngine().InsertPolicyVersion(ctx, version(id))
+			return err
+		}
+		must(t, insert(ctx, ids[0]))
+		must(t, tx.Savepoint(ctx, func(ctx context.Context) error {
+			must(t, insert(ctx, ids[1]))
+			wants(t, tx.Savepoint(ctx, func(ctx context.Context) error {
+				must(t, insert(ctx, ids[2]))
+				return insert(ctx, ids[0])
+			}), policysidecar.ErrConstraint)
+			return nil
+		}))
+		return insert(ctx, ids[3])
+	}))
+	for i, id := range ids {
+		if stored(t, id) != (i != 2) {
+			t.Errorf("row %d: stored %v", i, stored(t, id))
+		}
+	}
+}
+
+func TestACallCannotLeaveItsTransaction(t *testing.T) {
+	id := policysidecar.NewUUID()
+	_, err := client.PolicyEngine().InsertPolicyVersion(ctx, version(id))
+	told := wants(t, err, policysidecar.ErrPrecondition)
+	if told.Reason != pb.ErrorReason_TRANSACTION_REQUIRED.String() {
+		t.Errorf("reason %s", told.Reason)
+	}
+	var late *policysidecar.Tx
+	must(t, client.InTransaction(ctx, policysidecar.TxOptions{}, func(_ context.Context, tx *policysidecar.Tx) error {
+		late = tx
+		return nil
+	}))
+	_, err = late.PolicyEngine().InsertPolicyVersion(ctx, version(id))
+	wants(t, err, policysidecar.ErrTransactionEnded)
+}
+
+func TestRunTriesAgainAfterAConflict(t *testing.T) {
+	ceilings, err := client.PolicyEngine().FetchRiskCeilings(ctx, &pb.FetchRiskCeilingsRequest{})
+	must(t, err)
+	ceiling := ceilings.RiskCeilings[0]
+	options := policysidecar.TxOptions{Isolation: pb.IsolationLevel_ISOLATION_LEVEL_SERIALIZABLE}
+	var both, done sync.WaitGroup
+	both.Add(2)
+	attempts := make([]int, 2)
+	for i := range attempts {
+		done.Go(func() {
+			err := client.Run(ctx, options, func(ctx context.Context, tx *policysidecar.Tx) error {
+				attempts[i]++
+				read, err := tx.PolicyEngine().FetchRiskCeilings(ctx, &pb.FetchRiskCeilingsRequest{})
+				if err != nil {
+					return err
+				}
+				if attempts[i] == 1 {
+					both.Done()
+					both.Wait()
+				}
+				for _, now := range read.RiskCeilings {
+					if now.Id == ceiling.Id {
+						_, err = tx.PolicyEngine().UpdateRiskCeiling(ctx, &pb.UpdateRiskCeilingRequest{
+							CeilingId: ceiling.Id, Updates: &pb.RiskCeilingPatch{CurrentValue: new(now.CurrentValue + 1)},
+							UpdateMask: mask("current_value"),
+						})
+					}
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	done.Wait()
+	if attempts[0]+attempts[1] < 3 {
+		t.Errorf("attempts %v", attempts)
+	}
+	after, err := client.PolicyEngine().FetchRiskCeilings(ctx, &pb.FetchRiskCeilingsRequest{})
+	must(t, err)
+	if got := after.RiskCeilings[0].CurrentValue - ceiling.CurrentValue; got != 2 {
+		t.Errorf("counted %v", got)
+	}
+}
+
+func TestALeaseThatEndsEndsTheContext(t *testing.T) {
+	err := client.InTransaction(ctx, policysidecar.TxOptions{TotalLease: 300 * time.Millisecond}, func(ctx context.Context, tx *policysidecar.Tx) error {
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	told := wants(t, err, policysidecar.ErrTransactionEnded)
+	if told.Reason != pb.ErrorReason_TRANSACTION_EXPIRED.String() {
+		t.Errorf("reason %s", told.Reason)
+	}
+}
+
+func TestExecuteRunsInsideATransaction(t *testing.T) {
+	one, two := policysidecar.NewUUID(), policysidecar.NewUUID()
+	list := func(id string) *pb.ExecuteRequest {
+		return &pb.ExecuteRequest{Operations: []*pb.Operation{
+			{Request: &pb.Operation_InsertPolicyVersion{InsertPolicyVersion: version(id)}},
+		}}
+	}
+	mine := errors.New("mine")
+	err := client.InTransaction(ctx, policysidecar.TxOptions{}, func(ctx context.Context, tx *policysidecar.Tx) error {
+		_, err := tx.Execute(ctx, list(one))
+		must(t, err)
+		return mine
+	})
+	_, alone := client.SingleUse().Execute(ctx, list(two))
+	must(t, alone)
+	if err != mine || stored(t, one) || !stored(t, two) {
+		t.Errorf("%v, stored %v and %v", err, stored(t, one), stored(t, two))
+	}
+}

@@ -1,0 +1,197 @@
+package hoc.cus.policies.client;
+
+import com.google.protobuf.DescriptorProtos.MethodOptions;
+import hoc.cus.policies.v1.Access;
+import hoc.cus.policies.v1.MethodAccess;
+import hoc.cus.policies.v1.TransactionServiceGrpc;
+import io.grpc.Attributes;
+import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ClientCall;
+import io.grpc.ClientInterceptor;
+import io.grpc.ClientInterceptors;
+import io.grpc.ClientStreamTracer;
+import io.grpc.Context;
+import io.grpc.Deadline;
+import io.grpc.ForwardingClientCall.SimpleForwardingClientCall;
+import io.grpc.Metadata;
+import io.grpc.MethodDescriptor;
+import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
+import io.grpc.protobuf.ProtoMethodDescriptorSupplier;
+import io.grpc.stub.ClientCalls;
+import io.grpc.stub.MetadataUtils;
+import java.time.Duration;
+import java.util.UUID;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicReference;
+
+/**
+ * Makes all calls of a channel belong to one transaction, or to none: it alone writes the headers. Blocking stubs over it throw
+ * {@link PolicyException}.
+ */
+final class Bound implements ClientInterceptor {
+  static final String SINGLE_USE = "single-use";
+  /** How often a call outside transactions is tried. */
+  private static final int ATTEMPTS = 4;
+
+  private static final Metadata.Key<String> TRANSACTION = key("transaction");
+  private static final Metadata.Key<String> IDEMPOTENCY_KEY = key("idempotency-key");
+
+  private final String transaction;
+  private final Duration timeout;
+  private final boolean waitForReady;
+
+  /** @param transaction value of the header; null: none */
+  Bound(String transaction, Duration timeout, boolean waitForReady) {
+    this.transaction = transaction;
+    this.timeout = timeout;
+    this.waitForReady = waitForReady;
+  }
+
+  static Metadata.Key<String> key(String name) {
+    return Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER);
+  }
+
+  @Override
+  public <Q, A> ClientCall<Q, A> interceptCall(MethodDescriptor<Q, A> method, CallOptions asked, Channel next) {
+    CallOptions options = waitForReady ? asked.withWaitForReady() : asked;
+    return method.getType() == MethodDescriptor.MethodType.UNARY
+        ? new Unary<>(method, options, next)
+        : new Streaming<>(method, options, next);
+  }
+
+  /** Writes what says where a call belongs. */
+  private void sign(Metadata headers) {
+    headers.discardAll(TRANSACTION);
+    if (transaction == null) return;
+    headers.put(TRANSACTION, transaction);
+    if (transaction.equals(SINGLE_USE) && !headers.containsKey(IDEMPOTENCY_KEY)) {
+      headers.put(IDEMPOTENCY_KEY, UUID.randomUUID().toString());
+    }
+  }
+
+  /**
+   * Whether a call that may have been made can be made again: one that changes nothing, and where an idempotency key goes with it
+   * one that writes to the database.
+   */
+  private boolean repeatable(MethodDescriptor<?, ?> method) {
+    if (transaction != null && !transaction.equals(SINGLE_USE)) return false;
+    if (!(method.getSchemaDescriptor() instanceof ProtoMethodDescriptorSupplier supplier)) return false;
+    MethodOptions options = supplier.getMethodDescriptor().getOptions();
+    if (options.getIdempotencyLevel() == MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS) return true;
+    boolean writes = options.getExtension(Access.access) == MethodAccess.METHOD_ACCESS_WRITE;
+    return transaction != null && (writes || method.equals(TransactionServiceGrpc.getExecuteMethod()));
+  }
+
+  /**
+   * Makes the call, as often as it takes, at the moment when its request is complete: a blocking stub waits for it anyway, and
+   * what is thrown here is what its caller gets.
+   */
+  private final class Unary<Q, A> extends ClientCall<Q, A> {
+    private final MethodDescriptor<Q, A> method;
+    private final CallOptions options;
+    private final Channel next;
+    private Listener<A> listener;
+    private Metadata headers;
+    private Q request;
+
+    Unary(MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
+      this.method = method;
+      this.options = options;
+      this.next = next;
+    }
+
+    @Override
+    public void start(Listener<A> listener, Metadata headers) {
+      this.listener = listener;
+      this.headers = headers;
+      sign(headers);
+    }
+
+    @Override
+    public void sendMessage(Q message) {
+      request = message;
+    }
+
+    @Override
+    public void halfClose() {
+      Deadline set = Retry.sooner(options.getDeadline(), Context.current().getDeadline());
+      Deadline deadline = set != null ? set : Deadline.after(timeout.toMillis(), TimeUnit.MILLISECONDS);
+      var answerHeaders = new AtomicReference<Metadata>();
+      var trailers = new AtomicReference<Metadata>();
+      Channel captured =
+          ClientInterceptors.intercept(
+              next,
+              MetadataUtils.newCaptureMetadataInterceptor(answerHeaders, trailers),
+              MetadataUtils.newAttachHeadersInterceptor(headers));
+      Retry.Work<A, RuntimeException> attempt =
+          () -> {
+            try {
+              return ClientCalls.blockingUnaryCall(captured, method, options.withDeadline(deadline), request);
+            } catch (StatusRuntimeException error) {
+              throw PolicyException.of(error);
+            }
+          };
+      // A key makes it take effect once, whatever became of it before.
+      A answer =
+          repeatable(method)
+              ? Retry.retry(
+                  ATTEMPTS, deadline, e -> e.retriable() || e instanceof PolicyException.OutcomeUnknown, attempt)
+              : attempt.run();
+      listener.onHeaders(answerHeaders.get() == null ? new Metadata() : answerHeaders.get());
+      listener.onMessage(answer);
+      listener.onClose(Status.OK, trailers.get() == null ? new Metadata() : trailers.get());
+    }
+
+    @Override
+    public void request(int messages) {}
+
+    @Override
+    public void cancel(String message, Throwable cause) {}
+  }
+
+  /** A stream has no deadline of its own, and shall not wait for a connection without end. */
+  private final class Streaming<Q, A> extends SimpleForwardingClientCall<Q, A> {
+    private final AtomicBoolean connected;
+
+    private Streaming(MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
+      this(method, options, next, new AtomicBoolean());
+    }
+
+    private Streaming(MethodDescriptor<Q, A> method, CallOptions options, Channel next, AtomicBoolean connected) {
+      super(
+          next.newCall(
+              method,
+              options.withStreamTracerFactory(
+                  new ClientStreamTracer.Factory() {
+                    @Override
+                    public ClientStreamTracer newClientStreamTracer(ClientStreamTracer.StreamInfo info, Metadata headers) {
+                      return new ClientStreamTracer() {
+                        @Override
+                        public void streamCreated(Attributes transport, Metadata headers) {
+                          connected.set(true);
+                        }
+                      };
+                    }
+                  })));
+      this.connected = connected;
+    }
+
+    @Override
+    public void start(Listener<A> listener, Metadata headers) {
+      sign(headers);
+      super.start(listener, headers);
+      CompletableFuture.delayedExecutor(timeout.toMillis(), TimeUnit.MILLISECONDS)
+          .execute(
+              () -> {
+                if (!connected.get()) cancel(NO_CONNECTION, null);
+              });
+    }
+  }
+
+  /** How a stream that found no connection ends; {@link Rows} knows it. */
+  static final String NO_CONNECTION = "no connection within the timeout";
+}

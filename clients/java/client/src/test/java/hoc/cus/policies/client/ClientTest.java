@@ -1,0 +1,535 @@
+package hoc.cus.policies.client;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertSame;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.google.protobuf.FieldMask;
+import com.google.protobuf.ListValue;
+import com.google.protobuf.Struct;
+import com.google.protobuf.Timestamp;
+import com.google.protobuf.Value;
+import example.Engine;
+import hoc.cus.policies.client.junit.Sidecar;
+import hoc.cus.policies.v1.ExecuteRequest;
+import hoc.cus.policies.v1.FetchEvaluationByIdRequest;
+import hoc.cus.policies.v1.FetchPolicyVersionByIdRequest;
+import hoc.cus.policies.v1.FetchRiskCeilingsRequest;
+import hoc.cus.policies.v1.FetchTemporalMetricTotalRequest;
+import hoc.cus.policies.v1.FetchTemporalMetricTotalResponse;
+import hoc.cus.policies.v1.FetchViolationsRequest;
+import hoc.cus.policies.v1.InsertEvaluationRequest;
+import hoc.cus.policies.v1.InsertPolicyVersionRequest;
+import hoc.cus.policies.v1.NewTemporalMetricEvent;
+import hoc.cus.policies.v1.Operation;
+import hoc.cus.policies.v1.RecordTemporalMetricEventRequest;
+import hoc.cus.policies.v1.ResetRiskCeilingRequest;
+import hoc.cus.policies.v1.RiskCeiling;
+import hoc.cus.policies.v1.RiskCeilingPatch;
+import hoc.cus.policies.v1.StreamRiskCeilingsRequest;
+import hoc.cus.policies.v1.StreamViolationsRequest;
+import hoc.cus.policies.v1.TransactionServiceGetRequest;
+import hoc.cus.policies.v1.TransactionServiceListRequest;
+import hoc.cus.policies.v1.UpdateRiskCeilingRequest;
+import io.grpc.Context;
+import io.grpc.Status;
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.MessageDigest;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.Map;
+import java.util.UUID;
+import java.util.concurrent.Callable;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CyclicBarrier;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.RegisterExtension;
+import org.junit.jupiter.api.io.TempDir;
+
+class ClientTest {
+  @RegisterExtension static final Sidecar SIDECAR = new Sidecar();
+
+  private final List<AutoCloseable> afterwards = new ArrayList<>();
+
+  @AfterEach
+  void end() throws Exception {
+    for (int i = afterwards.size(); i-- > 0; ) afterwards.get(i).close();
+  }
+
+  private <T extends AutoCloseable> T later(T thing) {
+    afterwards.add(thing);
+    return thing;
+  }
+
+  private static PolicySidecar client() {
+    return SIDECAR.client();
+  }
+
+  private static String newId() {
+    return UUID.randomUUID().toString();
+  }
+
+  private static InsertPolicyVersionRequest version(String id) {
+    return InsertPolicyVersionRequest.newBuilder()
+        .setVersionId(id)
+        .setVersion(id.substring(0, 8))
+        .setPolicyHash("hash")
+        .setCreatedBy("test")
+        .build();
+  }
+
+  private static boolean stored(String id) {
+    var request = FetchPolicyVersionByIdRequest.newBuilder().setVersionId(id).build();
+    return client().policyEngine().fetchPolicyVersionById(request).hasPolicyVersion();
+  }
+
+  private static List<RiskCeiling> ceilings(Services services) {
+    return services.policyEngine().fetchRiskCeilings(FetchRiskCeilingsRequest.getDefaultInstance()).getRiskCeilingsList();
+  }
+
+  private static void eventually(Callable<Boolean> holds) throws Exception {
+    for (long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(60); !holds.call(); Thread.sleep(10)) {
+      assertTrue(System.nanoTime() < end, "never");
+    }
+  }
+
+  /** Starts another sidecar of the same database. */
+  private Process serve(String address, Map<String, String> env) throws Exception {
+    var builder = new ProcessBuilder(Sidecar.command("serve")).redirectError(ProcessBuilder.Redirect.INHERIT);
+    builder.environment().putAll(env);
+    builder
+        .environment()
+        .putAll(
+            Map.of(
+                "DATABASE_URL", SIDECAR.database(),
+                "SIDECAR_GRPC_LISTEN", address,
+                "SIDECAR_HTTP_LISTEN", "off",
+                "SIDECAR_LOG_LEVEL", "error"));
+    Process process = builder.start();
+    later(() -> process.destroyForcibly().waitFor());
+    // The call to try is the last thing that a start prints.
+    var lines = new BufferedReader(new InputStreamReader(process.getInputStream()));
+    for (String line; (line = lines.readLine()) != null && !line.startsWith("try "); ) {}
+    return process;
+  }
+
+  private Path folder() throws Exception {
+    Path folder = Files.createTempDirectory("sidecar");
+    later(
+        () -> {
+          try (var files = Files.list(folder)) {
+            for (Path file : files.toList()) Files.deleteIfExists(file);
+          }
+          Files.delete(folder);
+        });
+    return folder;
+  }
+
+  private <T> Future<T> meanwhile(Callable<T> work) {
+    var threads = Executors.newCachedThreadPool();
+    later(threads::shutdownNow);
+    return threads.submit(work);
+  }
+
+  @Test
+  void twoWritesAreCommittedTogether() {
+    String one = newId();
+    String two = newId();
+    try (Tx tx = client().begin(TxOptions.DEFAULT.label("two"))) {
+      tx.policyEngine().insertPolicyVersion(version(one));
+      tx.policyEngine().insertPolicyVersion(version(two));
+      assertFalse(stored(one));
+      tx.commit();
+    }
+    assertTrue(stored(one) && stored(two));
+  }
+
+  @Test
+  void anExceptionRollsBackAndIsPassedOn() {
+    String id = newId();
+    var mine = new java.io.IOException("mine");
+    var thrown =
+        assertThrows(
+            java.io.IOException.class,
+            () ->
+                client()
+                    .run(
+                        tx -> {
+                          tx.policyEngine().insertPolicyVersion(version(id));
+                          throw mine;
+                        }));
+    assertSame(mine, thrown);
+    assertFalse(stored(id));
+  }
+
+  @Test
+  void closingWithoutCommitRollsBack() {
+    String id = newId();
+    try (Tx tx = client().begin()) {
+      tx.policyEngine().insertPolicyVersion(version(id));
+    }
+    assertFalse(stored(id));
+    assertTrue(client().transactions().list(TransactionServiceListRequest.getDefaultInstance()).getTransactionsList().isEmpty());
+  }
+
+  @Test
+  void aSavepointUndoesItsOwnAndNoMore() {
+    var ids = List.of(newId(), newId(), newId(), newId());
+    client()
+        .run(
+            tx -> {
+              tx.policyEngine().insertPolicyVersion(version(ids.get(0)));
+              tx.savepoint(
+                  () -> {
+                    tx.policyEngine().insertPolicyVersion(version(ids.get(1)));
+                    assertThrows(
+                        PolicyException.Constraint.class,
+                        () ->
+                            tx.savepoint(
+                                () -> {
+                                  tx.policyEngine().insertPolicyVersion(version(ids.get(2)));
+                                  tx.policyEngine().insertPolicyVersion(version(ids.get(0)));
+                                }));
+                  });
+              tx.policyEngine().insertPolicyVersion(version(ids.get(3)));
+            });
+    assertEquals(List.of(true, true, false, true), ids.stream().map(ClientTest::stored).toList());
+  }
+
+  @Test
+  void aCallCannotLeaveItsTransaction() {
+    var refused =
+        assertThrows(
+            PolicyException.Precondition.class, () -> client().policyEngine().insertPolicyVersion(version(newId())));
+    assertEquals("TRANSACTION_REQUIRED", refused.reason());
+    Tx late = client().<Tx, RuntimeException>call(tx -> tx);
+    assertThrows(
+        PolicyException.TransactionEnded.class, () -> late.policyEngine().insertPolicyVersion(version(newId())));
+  }
+
+  @Test
+  void runBeginsAgainAfterAConflict() throws Exception {
+    RiskCeiling ceiling = ceilings(client()).get(0);
+    var both = new CyclicBarrier(2);
+    var attempts = new AtomicInteger();
+    Callable<Void> count =
+        () -> {
+          var first = new AtomicInteger();
+          client()
+              .run(
+                  TxOptions.SERIALIZABLE,
+                  tx -> {
+                    attempts.incrementAndGet();
+                    double now = ceilings(tx).get(0).getCurrentValue();
+                    if (first.getAndIncrement() == 0) both.await();
+                    tx.policyEngine()
+                        .updateRiskCeiling(
+                            UpdateRiskCeilingRequest.newBuilder()
+                                .setCeilingId(ceiling.getId())
+                                .setUpdates(RiskCeilingPatch.newBuilder().setCurrentValue(now + 1))
+                                .setUpdateMask(FieldMask.newBuilder().addPaths("current_value"))
+                                .build());
+                  });
+          return null;
+        };
+    Future<Void> one = meanwhile(count);
+    Future<Void> two = meanwhile(count);
+    one.get();
+    two.get();
+    assertTrue(attempts.get() > 2);
+    assertEquals(2, ceilings(client()).get(0).getCurrentValue() - ceiling.getCurrentValue());
+  }
+
+  @Test
+  void executeRunsInsideATransaction() {
+    String one = newId();
+    String two = newId();
+    try (Tx tx = client().begin()) {
+      tx.execute(ExecuteRequest.newBuilder().addOperations(Operation.newBuilder().setInsertPolicyVersion(version(one))).build());
+    }
+    client()
+        .singleUse()
+        .execute(ExecuteRequest.newBuilder().addOperations(Operation.newBuilder().setInsertPolicyVersion(version(two))).build());
+    assertFalse(stored(one));
+    assertTrue(stored(two));
+  }
+
+  @Test
+  void valuesComeBackAsTheyWere() {
+    String id = newId();
+    Value document =
+        Value.newBuilder()
+            .setStructValue(
+                Struct.newBuilder()
+                    .putFields(
+                        "list",
+                        Value.newBuilder()
+                            .setListValue(
+                                ListValue.newBuilder()
+                                    .addValues(Value.newBuilder().setNumberValue(1.5))
+                                    .addValues(Value.newBuilder().setNullValueValue(0))
+                                    .addValues(Value.newBuilder().setStringValue("ü")))
+                            .build()))
+            .build();
+    Timestamp at = Timestamp.newBuilder().setSeconds(1_700_000_000).setNanos(1_000).build();
+    client()
+        .singleUse()
+        .policyEngine()
+        .insertEvaluation(
+            InsertEvaluationRequest.newBuilder()
+                .setEvaluationId(id)
+                .setActionType("route")
+                .setDecision("allow")
+                .setRequestContext(document)
+                .setPoliciesChecked(3)
+                .setEvaluatedAt(at)
+                .build());
+    var got =
+        client().policyEngine().fetchEvaluationById(FetchEvaluationByIdRequest.newBuilder().setEvaluationId(id).build()).getEvaluation();
+    assertEquals(document, got.getRequestContext());
+    assertEquals(at, got.getEvaluatedAt());
+    assertFalse(got.hasAgentId());
+  }
+
+  @Test
+  void refusedFieldsAreNamed() {
+    var refused =
+        assertThrows(
+            PolicyException.InvalidRequest.class,
+            () ->
+                client()
+                    .singleUse()
+                    .policyEngine()
+                    .insertEvaluation(InsertEvaluationRequest.newBuilder().setEvaluationId("no uuid").build()));
+    var fields = refused.violations().stream().map(violation -> violation.getField()).toList();
+    assertTrue(fields.containsAll(List.of("evaluation_id", "decision")), fields.toString());
+    assertEquals("INVALID_REQUEST", refused.reason());
+    assertFalse(refused.retriable());
+    assertNotNull(refused.getCause());
+  }
+
+  @Test
+  void aConstraintAndARowCountAreTold() {
+    String id = newId();
+    var services = client().singleUse().policyEngine();
+    services.insertPolicyVersion(version(id));
+    var twice = assertThrows(PolicyException.Constraint.class, () -> services.insertPolicyVersion(version(id)));
+    assertTrue(twice.metadata().containsKey("constraint"));
+    var operation =
+        Operation.newBuilder().setResetRiskCeiling(ResetRiskCeilingRequest.newBuilder().setCeilingId(newId())).setExpectedRows(1);
+    var other =
+        assertThrows(
+            PolicyException.Precondition.class,
+            () -> client().singleUse().execute(ExecuteRequest.newBuilder().addOperations(operation).build()));
+    assertEquals(1, other.preconditions().size());
+    assertEquals("0", other.metadata().get("found"));
+  }
+
+  @Test
+  void closingAStreamEarlyCancelsIt() throws Exception {
+    var request = StreamRiskCeilingsRequest.getDefaultInstance();
+    try (var rows = Rows.of(client().policyEngine()::streamRiskCeilings, request)) {
+      assertTrue(rows.next().hasRiskCeiling());
+    }
+    eventually(
+        () ->
+            client().transactions().list(TransactionServiceListRequest.getDefaultInstance()).getTransactionsList().isEmpty());
+    try (var rows = Rows.of(client().policyEngine()::streamRiskCeilings, request).stream()) {
+      assertTrue(rows.count() > 1);
+    }
+    var refused = StreamViolationsRequest.newBuilder().setSeverityMin(Double.NaN).build();
+    try (var rows = Rows.of(client().policyEngine()::streamViolations, refused)) {
+      assertThrows(PolicyException.InvalidRequest.class, rows::next);
+    }
+  }
+
+  @Test
+  void aCallHasADeadline() throws Exception {
+    String nobody = "unix:" + folder().resolve("s");
+    PolicySidecar patient = later(PolicySidecar.builder(nobody).timeout(Duration.ofMillis(300)).build());
+    assertThrows(PolicyException.DeadlineExceeded.class, () -> ceilings(patient));
+    assertThrows(PolicyException.DeadlineExceeded.class, patient::begin);
+    var rows = Rows.of(patient.policyEngine()::streamRiskCeilings, StreamRiskCeilingsRequest.getDefaultInstance());
+    assertThrows(PolicyException.DeadlineExceeded.class, rows::hasNext);
+    PolicySidecar hasty =
+        later(PolicySidecar.builder(nobody).waitForReady(false).build());
+    assertThrows(PolicyException.Unavailable.class, () -> ceilings(hasty));
+    var ended = Context.current().withCancellation();
+    ended.cancel(null);
+    ended.run(() -> assertThrows(PolicyException.Cancelled.class, () -> ceilings(client())));
+  }
+
+  @Test
+  void aTokenIsShownOverASocket(@TempDir Path files) throws Exception {
+    byte[] hash = MessageDigest.getInstance("SHA-256").digest("secret".getBytes());
+    Path tokens = Files.writeString(files.resolve("tokens"), "engine: " + HexFormat.of().formatHex(hash) + "\n");
+    String address = "unix:" + folder().resolve("s");
+    serve(address, Map.of("SIDECAR_TOKENS_FILE", tokens.toString()));
+    PolicySidecar known = later(PolicySidecar.builder(address).token("secret").build());
+    known.run(
+        tx ->
+            assertEquals(
+                "engine",
+                known
+                    .transactions()
+                    .get(TransactionServiceGetRequest.newBuilder().setTransactionId(tx.id()).build())
+                    .getTransaction()
+                    .getCaller()));
+    PolicySidecar unknown = later(PolicySidecar.connect(address));
+    assertThrows(PolicyException.Unauthenticated.class, () -> ceilings(unknown));
+  }
+
+  @Test
+  void consistencyIsAskedAndTrailersAreRead() {
+    var trailers = new Trailers();
+    client()
+        .withConsistency("eventual")
+        .policyEngine()
+        .withInterceptors(trailers)
+        .fetchRiskCeilings(FetchRiskCeilingsRequest.getDefaultInstance());
+    assertEquals("", trailers.consistencyToken());
+    assertEquals(List.of(), trailers.inexactValues());
+    assertThrows(PolicyException.InvalidRequest.class, () -> ceilings(client().withConsistency("no token of ours ÿ")));
+  }
+
+  @Test
+  void anUnknownReasonHasTheClassOfItsCode() {
+    var facts =
+        new PolicyException.Facts(
+            Status.Code.ABORTED, "OF_A_NEWER_SIDECAR", "", Map.of(), null, List.of(), List.of(), null);
+    assertInstanceOf(PolicyException.Conflict.class, PolicyException.of(facts));
+  }
+
+  @Test
+  void aCommitWhoseAnswerIsLostIsFoundCommitted() throws Exception {
+    Proxy between = later(new Proxy(SIDECAR.address()));
+    PolicySidecar through = later(PolicySidecar.connect(between.address()));
+    String id = newId();
+    var attempts = new AtomicInteger();
+    Future<Void> committed =
+        meanwhile(
+            () -> {
+              through.run(
+                  tx -> {
+                    attempts.incrementAndGet();
+                    tx.policyEngine().insertPolicyVersion(version(id));
+                    between.keep(false, true);
+                  });
+              return null;
+            });
+    eventually(() -> stored(id));
+    between.cut();
+    committed.get();
+    assertEquals(1, attempts.get());
+  }
+
+  @Test
+  void aCommitThatNeverArrivedIsTriedAgain() throws Exception {
+    Proxy between = later(new Proxy(SIDECAR.address()));
+    PolicySidecar through = later(PolicySidecar.connect(between.address()));
+    String id = newId();
+    var attempts = new AtomicInteger();
+    through.run(
+        tx -> {
+          tx.policyEngine().insertPolicyVersion(version(id));
+          if (attempts.incrementAndGet() > 1) return;
+          between.keep(true, false);
+          CompletableFuture.delayedExecutor(100, TimeUnit.MILLISECONDS)
+              .execute(
+                  () -> {
+                    try {
+                      between.cut();
+                    } catch (java.io.IOException error) {
+                      throw new java.io.UncheckedIOException(error);
+                    }
+                  });
+        });
+    assertEquals(2, attempts.get());
+    assertTrue(stored(id));
+  }
+
+  @Test
+  void anOutcomeThatNobodyTellsIsUnknown() throws Exception {
+    Proxy between = later(new Proxy(SIDECAR.address()));
+    PolicySidecar through =
+        later(PolicySidecar.builder(between.address()).timeout(Duration.ofSeconds(1)).build());
+    try (Tx tx = through.begin()) {
+      between.keep(false, true);
+      var unknown = assertThrows(PolicyException.OutcomeUnknown.class, tx::commit);
+      assertEquals(tx.id(), unknown.transactionId());
+      assertFalse(unknown.retriable());
+    }
+  }
+
+  @Test
+  void aWriteWhoseAnswerIsLostTakesEffectOnce() throws Exception {
+    Proxy between = later(new Proxy(SIDECAR.address()));
+    PolicySidecar through = later(PolicySidecar.connect(between.address()));
+    ceilings(through);
+    String policy = newId();
+    Callable<FetchTemporalMetricTotalResponse> total =
+        () ->
+            client()
+                .policyEngine()
+                .fetchTemporalMetricTotal(
+                    FetchTemporalMetricTotalRequest.newBuilder().setPolicyId(policy).setWindowSeconds(3600).build());
+    between.keep(false, true);
+    var recorded =
+        meanwhile(
+            () ->
+                through
+                    .singleUse()
+                    .policyEngine()
+                    .recordTemporalMetricEvent(
+                        RecordTemporalMetricEventRequest.newBuilder()
+                            .setEvent(NewTemporalMetricEvent.newBuilder().setPolicyId(policy).setMetric("cost").setValue(2.5))
+                            .build()));
+    eventually(() -> total.call().getEventCount() > 0);
+    between.cut();
+    assertEquals(1, recorded.get().getRowsAffected());
+    assertEquals(1, total.call().getEventCount());
+  }
+
+  @Test
+  void aSidecarThatIsKilledIsToldAndCallsWorkWhenItIsBack() throws Exception {
+    String address = "unix:" + folder().resolve("s");
+    Process first = serve(address, Map.of());
+    PolicySidecar local = later(PolicySidecar.connect(address));
+    String one = newId();
+    String two = newId();
+    try (Tx tx = local.begin()) {
+      tx.policyEngine().insertPolicyVersion(version(one));
+      first.destroyForcibly().waitFor();
+      var again = tx.policyEngine().withDeadlineAfter(1, TimeUnit.SECONDS);
+      var told = assertThrows(PolicyException.class, () -> again.insertPolicyVersion(version(one)));
+      assertTrue(
+          told instanceof PolicyException.Unavailable || told instanceof PolicyException.DeadlineExceeded, told.toString());
+    }
+    serve(address, Map.of());
+    local.run(tx -> { tx.policyEngine().insertPolicyVersion(version(two)); });
+    assertFalse(stored(one));
+    assertTrue(stored(two));
+  }
+
+  @Test
+  void theExampleRecordsWhatItDecides() {
+    assertEquals("allow", Engine.decide(client(), "cost_per_hour", 0));
+    assertEquals("block", Engine.decide(client(), "cost_per_hour", 1e9));
+    var violations = client().policyEngine().fetchViolations(FetchViolationsRequest.getDefaultInstance());
+    assertEquals(1, violations.getViolationsCount());
+  }
+}

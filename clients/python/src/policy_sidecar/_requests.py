@@ -1,0 +1,90 @@
+"""Where calls belong, and the requests that native values make; the same for threads and for asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from ._answer import Trailers
+from ._contract import Method
+from ._native import fill
+from ._settings import Settings, header_value
+from ._steps import Headers, Steps, call_inside, call_outside
+from ._transactions import TransactionLife
+from .values import UNSET, Unset
+
+L = TypeVar("L")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where calls belong: on their own, each in a transaction of its own, or in an open one."""
+
+    headers: Headers
+    timeout: float | None
+    wait: bool
+    inside: bool = False
+    #: Streams have none unless it was asked for.
+    stream_timeout: float | None = None
+
+    def options(self, timeout: float | None | Unset, consistency: str | None) -> Place:
+        """The same place with another timeout, or with what reads have to see."""
+        headers = self.headers
+        if consistency is not None:
+            headers = (*(one for one in headers if one[0] != "consistency"), ("consistency", consistency))
+        if timeout is UNSET:
+            return replace(self, headers=headers)
+        return replace(self, headers=headers, timeout=timeout, stream_timeout=timeout)
+
+    def call(self, method: Method, request: Any) -> Steps[tuple[Any, Trailers]]:
+        """A unary call from here."""
+        if self.inside:
+            return call_inside(method, request, self.headers, self.timeout)
+        return call_outside(method, request, self.headers, self.timeout, self.wait)
+
+
+class Bound(Generic[L]):
+    """Calls from one place over the lines of a client."""
+
+    def __init__(self, lines: L, place: Callable[[], Place]) -> None:
+        self.lines = lines
+        self._place = place
+
+    @property
+    def place(self) -> Place:
+        """Where the calls belong; RuntimeError where that has not begun."""
+        return self._place()
+
+    def options(self, timeout: float | None | Unset, consistency: str | None) -> Bound[L]:
+        """The same place with other options; ValueError for a `consistency` that no header can carry."""
+        if consistency is not None:
+            header_value("consistency", consistency)
+        return Bound(self.lines, lambda: self._place().options(timeout, consistency))
+
+
+def outside(settings: Settings) -> Place:
+    """Calls on their own."""
+    return Place((), settings.timeout, settings.wait_for_ready)
+
+
+def single_use(settings: Settings) -> Place:
+    """Calls each in a transaction of its own."""
+    return Place((("transaction", "single-use"),), settings.timeout, settings.wait_for_ready)
+
+
+def inside(life: TransactionLife) -> Place:
+    """Calls in an open transaction; RuntimeError where it has not begun."""
+    return Place(life.headers, life.timeout, wait=False, inside=True)
+
+
+def request_of(method: Method, given: Mapping[str, Any], changes: Mapping[str, Any] | None) -> Any:
+    """The request that native values make. The field mask of an update names what was given."""
+    request = method.request()
+    fill(request, given)
+    if changes is not None:
+        named = {name: value for name, value in changes.items() if value is not UNSET}
+        request.updates.SetInParent()
+        fill(request.updates, named)
+        request.update_mask.paths.extend(named)
+    return request

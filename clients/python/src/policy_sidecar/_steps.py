@@ -1,0 +1,190 @@
+"""What the client does, said once for threads and for asyncio: generators that yield what is to be done and get what came
+of it. Who runs them does the calls and the waits in his own way.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ._answer import Trailers
+from ._contract import Method, control
+from .errors import ConflictError, DeadlineError, OutcomeUnknownError, SidecarError, UnavailableError
+
+T = TypeVar("T")
+Headers = tuple[tuple[str, str], ...]
+
+#: Attempts of a call outside a transaction.
+CALL_ATTEMPTS = 5
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 5.0
+
+
+class Deadline:
+    """A point in time by which something has to be done."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._at = None if timeout is None else time.monotonic() + timeout
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until then; None where it never comes."""
+        return None if self._at is None else max(0.0, self._at - time.monotonic())
+
+    def bound(self, timeout: float | None) -> float | None:
+        """A timeout that does not reach beyond it."""
+        left = self.left
+        return timeout if left is None else left if timeout is None else min(left, timeout)
+
+    def within(self, seconds: float) -> bool:
+        """Whether it comes before that many seconds have passed."""
+        return self._at is not None and time.monotonic() + seconds >= self._at
+
+
+@dataclass(frozen=True)
+class Call:
+    """A unary call; what comes of it is the answer's message and the trailers."""
+
+    method: Method
+    request: Any
+    headers: Headers
+    timeout: float | None
+    #: Wait for a sidecar that is not there yet.
+    wait: bool
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A wait."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Opens the stream that a transaction lives by; what comes of it is the first message and the function that ends it."""
+
+    request: Any
+    timeout: float | None
+
+
+@dataclass(frozen=True)
+class Do:
+    """A caller's own work; what comes of it is its result."""
+
+    work: Callable[[], Any]
+
+
+Steps = Generator[Call | Pause | Hold | Do, Any, T]
+
+
+def delay(error: SidecarError, attempt: int) -> float:
+    """The wait before the next attempt: at least what the error asks for, more each time, never the same for two callers."""
+    least = error.retry_after if error.retry_after is not None else _FIRST_DELAY
+    return float(min(_LONGEST_DELAY, max(least, _FIRST_DELAY) * 2 ** (attempt - 1) * (1 + random.random())))
+
+
+def overdue(what: str) -> DeadlineError:
+    """What a wait ends with that was longer than it may be."""
+    return DeadlineError(f"{what} took too long", code="DEADLINE_EXCEEDED")
+
+
+def retrying(attempts: int, deadline: Deadline, work: Callable[[], Steps[T]]) -> Steps[T]:
+    """Tries work again while it fails with what is `retriable`, and there are attempts and time for that."""
+    attempt = 1
+    while True:
+        try:
+            return (yield from work())
+        except SidecarError as error:
+            wait = delay(error, attempt)
+            if not error.retriable or attempt >= attempts or deadline.within(wait):
+                raise
+            yield Pause(wait)
+        attempt += 1
+
+
+def call_outside(method: Method, request: Any, headers: Headers, timeout: float | None, wait: bool) -> Steps[tuple[Any, Trailers]]:
+    """A call outside a transaction, which is tried again where that changes nothing."""
+    single_use = any(name == "transaction" for name, _ in headers)
+    if single_use:
+        headers = (*headers, ("idempotency-key", str(uuid.uuid4())))
+    deadline = Deadline(timeout)
+    repeatable = method.reads or (method.writes and single_use)
+
+    def once() -> Steps[tuple[Any, Trailers]]:
+        came: tuple[Any, Trailers] = yield Call(method, request, headers, deadline.left, wait)
+        return came
+
+    return (yield from retrying(CALL_ATTEMPTS if repeatable else 1, deadline, once))
+
+
+def call_inside(method: Method, request: Any, headers: Headers, timeout: float | None) -> Steps[tuple[Any, Trailers]]:
+    """A call inside a transaction, which is never tried again by itself, and never waits: what it is in does not come back."""
+    came: tuple[Any, Trailers] = yield Call(method, request, headers, timeout, False)
+    return came
+
+
+def commit(transaction_id: str, timeout: float | None) -> Steps[Trailers]:
+    """Commits; where the answer is lost, asks how it ended.
+
+    ConflictError where it was rolled back, OutcomeUnknownError where nobody can tell.
+    """
+    method = control("Commit")
+    request = method.request(transaction_id=transaction_id)
+    try:
+        came: tuple[Any, Trailers] = yield Call(method, request, (), timeout, False)
+    except SidecarError as error:
+        lost = isinstance(error, (UnavailableError, DeadlineError)) or error.reason == "TRANSACTION_OUTCOME_UNKNOWN"
+        if not lost:
+            raise
+        yield from _look_up(transaction_id, timeout, error)
+        return Trailers()
+    return came[1]
+
+
+def _look_up(transaction_id: str, timeout: float | None, lost: SidecarError) -> Steps[None]:
+    """Returns where the transaction was committed; has as long as the commit had."""
+    method = control("GetOutcome")
+    request = method.request(transaction_id=transaction_id)
+    outcomes = method.response.DESCRIPTOR.fields_by_name["outcome"].enum_type.values_by_number
+    deadline = Deadline(timeout)
+    attempt = 0
+    while True:
+        attempt += 1
+        wait = delay(lost, attempt)
+        try:
+            answer, _ = yield Call(method, request, (), deadline.left, True)
+        except SidecarError as error:
+            if not error.retriable:
+                raise OutcomeUnknownError(transaction_id) from lost
+        else:
+            outcome = outcomes[answer.outcome].name if answer.outcome in outcomes else ""
+            if outcome == "OUTCOME_COMMITTED":
+                return
+            if outcome == "OUTCOME_ABORTED":
+                message = "its commit was lost, and it was rolled back"
+                raise ConflictError(message, code="ABORTED", reason="TRANSACTION_ROLLED_BACK", retry_after=0.0) from lost
+            if outcome != "OUTCOME_IN_PROGRESS":
+                raise OutcomeUnknownError(transaction_id) from lost
+        if deadline.within(wait):
+            raise OutcomeUnknownError(transaction_id) from lost
+        yield Pause(wait)
+
+
+def roll_back(transaction_id: str, timeout: float | None) -> Steps[None]:
+    """Rolls back. An error is none of the caller's: without its stream the transaction is rolled back anyway."""
+    method = control("Rollback")
+    try:
+        yield Call(method, method.request(transaction_id=transaction_id), (), timeout, False)
+    except SidecarError:
+        return
+
+
+def savepoint(rpc: str, transaction_id: str, name: str, timeout: float | None) -> Steps[None]:
+    """Sets, releases or goes back to a savepoint, as the RPC says."""
+    method = control(rpc)
+    yield Call(method, method.request(transaction_id=transaction_id, name=name), (), timeout, False)

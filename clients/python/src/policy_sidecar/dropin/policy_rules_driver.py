@@ -1,0 +1,135 @@
+"""`PolicyRulesDriver`, whose objects are tracked: what is changed of them is sent at the next flush, or at the commit."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+from ..errors import SidecarError
+from ..types import EnforcementMode, IntegrityStatus, RuleScope, RuleSource, RuleStatus
+from ._arguments import member
+from ._shapes import Row, one
+from ._table import AsyncDriver, Op, arguments, perform_async, rpc_of
+from ._units import async_unit_of
+from .errors import translated
+
+_SETS = {
+    "enforcement_mode": member(EnforcementMode),
+    "scope": member(RuleScope),
+    "status": member(RuleStatus),
+    "source": member(RuleSource),
+    "integrity_status": member(IntegrityStatus),
+    "integrity_score": lambda given: given if given is None else Decimal(str(given)),
+}
+_FETCH = Op("policy_rules.fetch_rule_by_id", "tenant_id, rule_id", one("rule"))
+_CREATE = Op("policy_rules.create_rule", "", one("rule"), given=_SETS)
+_UPDATE = Op("policy_rules.update_rule", "", one("rule"), given=_SETS)
+_VERDICT = Op("policy_rules.create_integrity", "", one("integrity"), given=_SETS)
+
+RULE = (
+    "id tenant_id name description enforcement_mode scope scope_id conditions status created_by source rule_type"
+    " source_proposal_id parent_rule_id legacy_rule_id retired_at retired_by retirement_reason superseded_by created_at"
+    " updated_at"
+).split()
+INTEGRITY = "id rule_id integrity_status integrity_score hash_root details computed_at".split()
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class PolicyRule(Row):
+    """A rule; names that are no column are ignored."""
+
+    def __init__(self, **columns: Any) -> None:
+        defaults = {"enforcement_mode": "WARN", "scope": "TENANT", "status": "ACTIVE", "source": "MANUAL"}
+        times = {"rule_type": "SYSTEM", "created_at": _now(), "updated_at": _now()}
+        given = {**defaults, **times, **columns}
+        super().__init__({name: given.get(name) for name in RULE})
+
+    def retire(self, by: str, reason: str, superseded_by: str | None = None) -> None:
+        """Takes it out of force, now."""
+        self.update(status="RETIRED", retired_at=_now(), retired_by=by, retirement_reason=reason)
+        self.update(superseded_by=superseded_by, updated_at=_now())
+
+
+class PolicyRuleIntegrity(Row):
+    """A verdict on a rule."""
+
+    def __init__(self, **columns: Any) -> None:
+        super().__init__({name: {"computed_at": _now(), **columns}.get(name) for name in INTEGRITY})
+
+
+class Tracked:
+    """An object, and what the database has of it; None: nothing yet."""
+
+    def __init__(self, of: Any, columns: list[str], create: Op, stored: dict[str, Any] | None = None) -> None:
+        self.of = of
+        self._columns = columns
+        self._create = create
+        self._stored = stored
+
+    @property
+    def goes_last(self) -> bool:
+        """Verdicts refer to rules."""
+        return self._create is _VERDICT
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self.of, name, None) for name in self._columns}
+
+    async def send(self, services: Any) -> None:
+        """Sends it, or what was changed of it."""
+        now = self._values()
+        try:
+            if self._stored is None:
+                await rpc_of(services, self._create)(**arguments(self._create, now))
+            elif self._stored != now and not self.goes_last:
+                changes = {name: given for name, given in now.items() if given != self._stored[name]}
+                key = {"tenant_id": self._stored["tenant_id"], "rule_id": self._stored["id"]}
+                await rpc_of(services, _UPDATE)(**arguments(_UPDATE, {**key, **changes}))
+        except SidecarError as error:
+            raise translated(error) from error
+        self._stored = now
+
+
+class PolicyRulesDriver(AsyncDriver):
+    """Rules and their verdicts as objects."""
+
+    async def fetch_rule_by_id(self, tenant_id: str, rule_id: str) -> PolicyRule | None:
+        """The rule, tracked; what is queued is sent before."""
+        found = await perform_async(_FETCH, {"tenant_id": tenant_id, "rule_id": rule_id}, self._session)
+        if found is None:
+            return None
+        rule = PolicyRule(**found)
+        async_unit_of(self._session).tracked.append(Tracked(rule, RULE, _CREATE, dict(rule)))
+        return rule
+
+    def add_rule(self, rule: Any) -> None:
+        """Queues a rule, of this module's class or of another one with its attributes."""
+        async_unit_of(self._session).tracked.append(Tracked(rule, RULE, _CREATE))
+
+    def add_integrity(self, integrity: Any) -> None:
+        """Queues a verdict."""
+        async_unit_of(self._session).tracked.append(Tracked(integrity, INTEGRITY, _VERDICT))
+
+    def create_rule(self, **columns: Any) -> PolicyRule:
+        """Makes a rule and queues it."""
+        rule = PolicyRule(**columns)
+        self.add_rule(rule)
+        return rule
+
+    def create_integrity(self, **columns: Any) -> PolicyRuleIntegrity:
+        """Makes a verdict and queues it."""
+        integrity = PolicyRuleIntegrity(**columns)
+        self.add_integrity(integrity)
+        return integrity
+
+    async def flush(self) -> None:
+        """Sends what is queued and what was changed, rules before verdicts."""
+        await async_unit_of(self._session).flush()
+
+
+def get_policy_rules_driver(session: Any) -> PolicyRulesDriver:
+    """A driver of the session."""
+    return PolicyRulesDriver(session)

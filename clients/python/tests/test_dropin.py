@@ -1,0 +1,240 @@
+"""The drop-in: all methods of the original are there, and what writes works in the transactions of its caller."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy
+from conftest import NOW, new_id, violation
+from golden import read
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from policy_sidecar import Client, aio, connect, types
+from policy_sidecar.dropin import AsyncUnit, Unit
+from policy_sidecar.dropin._table import Driver
+from policy_sidecar.dropin.optimizer_conflict_resolver import ConflictResolver
+from policy_sidecar.dropin.policy_engine_driver import PolicyEngineDriver
+from policy_sidecar.dropin.policy_proposal_read_driver import PolicyProposalReadDriver
+from policy_sidecar.dropin.policy_proposal_write_driver import PolicyProposalWriteDriver
+from policy_sidecar.dropin.policy_rules_driver import PolicyRulesDriver
+from policy_sidecar.dropin.recovery_matcher import RecoveryMatcher
+from policy_sidecar.dropin.recovery_write_driver import RecoveryWriteService
+from policy_sidecar.dropin.symbol_table import SymbolTable
+
+
+def test_every_public_method_of_the_original_is_there_and_calls_its_rpc() -> None:
+    inventory = read("inventory.json")
+    assert len(inventory) == 159
+    for line in inventory:
+        kind = getattr(importlib.import_module(f"policy_sidecar.dropin.{line['driver']}"), line["class"])
+        method = line["method"]
+        assert callable(getattr(kind, method, None)), line
+        table = getattr(kind, "table", {}) if issubclass(kind, Driver) else {}
+        if method in table:
+            service, _, rpc = line["rpc"].partition("/")
+            words = table[method].rpc.replace(".", "_service/").replace("_", "").lower()
+            assert words == f"{service}/{rpc}".lower(), line
+
+
+def test_signatures_are_those_of_the_original() -> None:
+    driver = PolicyEngineDriver
+    assert str(inspect.signature(driver.fetch_violation_by_id)) == "(self, conn, violation_id)"
+    assert str(inspect.signature(driver.fetch_policy_versions_auto)) == "(self, include_inactive=False, limit=20)"
+    assert str(inspect.signature(driver.reset_risk_ceiling_committed)) == "(self, ceiling_id)"
+
+
+def evidence(violation_id: str) -> dict[str, Any]:
+    """Arguments of the original's `insert_violation`."""
+    return {
+        **violation(violation_id),
+        "evaluation_id": None,
+        "policy_name": "p",
+        "evidence": json.dumps({"a": 1}),
+        "agent_id": None,
+        "tenant_id": "t",
+        "action_attempted": "act",
+        "governor_action": None,
+    }
+
+
+def test_the_engine_driver_writes_in_its_callers_transaction(client: Client, address: str) -> None:
+    driver = PolicyEngineDriver(address)
+    kept, undone = new_id(), new_id()
+    with driver.get_engine().begin() as conn:
+        assert driver.insert_violation(conn, **evidence(kept)) is None
+        with driver.managed_connection(conn):
+            assert driver.fetch_violation_by_id_auto(kept)["evidence"] == {"a": 1}
+    with pytest.raises(KeyError):
+        with driver.get_engine().begin() as conn:
+            driver.insert_violation(conn, **evidence(undone))
+            raise KeyError
+    assert driver.update_violation_acknowledged(Unit(client), kept) == 1
+    assert str(driver.fetch_violation_by_id_auto(kept)["id"]) == kept
+    assert driver.fetch_violation_by_id_auto(undone) is None
+    with pytest.raises(RuntimeError, match="needs a transaction"):
+        driver.insert_violation_committed(**evidence(undone))
+
+
+def test_errors_are_those_of_sqlalchemy_too(address: str) -> None:
+    driver = PolicyEngineDriver(address)
+    key = new_id()
+    with pytest.raises(sqlalchemy.exc.IntegrityError) as refused:
+        with driver.get_engine().begin() as conn:
+            driver.insert_violation(conn, **evidence(key))
+            driver.insert_violation(conn, **evidence(key))
+    assert type(refused.value).__name__ == "IntegrityError" and refused.value.reason == "UNIQUE_VIOLATION"
+    with pytest.raises(sqlalchemy.exc.DataError):
+        driver.fetch_violation_by_id_auto("no")
+
+
+def test_a_session_of_sqlalchemy_is_followed(client: Client) -> None:
+    engine = sqlalchemy.create_engine("sqlite://")
+    match, other = new_id(), new_id()
+
+    def upsert(session: Session, failure: str) -> Any:
+        return RecoveryWriteService(session).upsert_recovery_candidate(
+            failure, "retry", 0.5, json.dumps({}), "E", "s", "matcher", None
+        )
+
+    with Session(engine, info={"policy_sidecar": client}) as session:
+        session.execute(sqlalchemy.text("create table ledger (what text)"))
+        candidate, is_insert, count = upsert(session, match)
+        assert (is_insert, count) == (True, 1)
+        session.execute(sqlalchemy.text("insert into ledger values ('kept')"))
+        session.commit()
+        upsert(session, other)
+        session.execute(sqlalchemy.text("insert into ledger values ('undone')"))
+        session.rollback()
+        matcher = RecoveryMatcher(session)
+        found = [one["failure_match_id"] for one in matcher.get_candidates("all")]
+        assert match in found and other not in found
+        assert matcher.approve_candidate(candidate, "ann")["decision"] == "approved"
+        RecoveryWriteService(session).update_recovery_candidate(
+            candidate, ["execution_status = :status", "review_note = :note"], {"id": candidate, "status": "skipped", "note": "n"}
+        )
+        session.commit()
+        with pytest.raises(ValueError, match="Candidate 2147483647 not found"):
+            matcher.approve_candidate(2147483647, "ann")
+        assert session.execute(sqlalchemy.text("select what from ledger")).scalars().all() == ["kept"]
+        assert next(one for one in matcher.get_candidates("all") if one["id"] == candidate)["review_note"] == "n"
+
+
+def test_what_a_session_does_not_commit_is_rolled_back(client: Client) -> None:
+    engine = sqlalchemy.create_engine("sqlite://")
+    keys = [new_id() for _ in range(3)]
+
+    def insert(session: Session, key: str) -> None:
+        PolicyEngineDriver("").insert_violation(session, **evidence(key))
+
+    with Session(engine, info={"policy_sidecar": client}) as session:
+        insert(session, keys[0])
+    with Session(engine, info={"policy_sidecar": client}) as session:
+        insert(session, keys[1])
+        with session.begin_nested():
+            session.execute(sqlalchemy.text("select 1"))
+        session.begin_nested().rollback()
+        with pytest.raises(RuntimeError, match="rolled back as a whole"):
+            session.commit()
+        session.rollback()
+        insert(session, keys[2])
+        session.commit()
+    found = [client.policy_engine.fetch_violation_by_id(violation_id=key).violation is not None for key in keys]
+    assert found == [False, False, True]
+
+
+def test_a_session_of_asyncio_is_followed_and_its_rules_are_tracked(client: Client, address: str) -> None:
+    rule, undone = new_id(), new_id()
+
+    async def main() -> None:
+        async with aio.connect(address) as own:
+            engine = create_async_engine("sqlite+aiosqlite://")
+            async with AsyncSession(engine, info={"policy_sidecar": own}) as session:
+                rules = PolicyRulesDriver(session)
+                rules.create_integrity(
+                    id=new_id(), rule_id=rule, integrity_status="VERIFIED", integrity_score="1.000", hash_root="h"
+                )
+                made = rules.create_rule(id=rule, tenant_id="t", name="before", conditions={"a": 1}, unknown=1)
+                assert (made.status, made.scope) == ("ACTIVE", "TENANT")
+                await rules.flush()
+                made.name = "after"
+                await session.commit()
+
+                rules.create_rule(id=undone, tenant_id="t", name="n")
+                await rules.flush()
+                await session.rollback()
+
+                found = await rules.fetch_rule_by_id("t", rule)
+                assert found is not None and found.name == "after"
+                found.retire("ann", "old")
+                await session.commit()
+
+                proposal = await PolicyProposalWriteDriver(session).create_proposal("t", "n", "cost_cap", "r", {"a": 1}, [])
+                assert (await PolicyProposalReadDriver(session).fetch_proposal_status(proposal)) == "draft"
+                await session.commit()
+            await engine.dispose()
+
+    asyncio.run(main())
+    stored = client.policy_rules.fetch_rule_by_id(tenant_id="t", rule_id=rule).rule
+    assert stored is not None and (stored.name, stored.status) == ("after", types.RuleStatus.RETIRED)
+    assert client.policy_rules.fetch_rule_by_id(tenant_id="t", rule_id=undone).rule is None
+
+
+def test_a_session_of_its_own_rolls_back_what_was_not_committed(address: str) -> None:
+    async def main() -> list[str | None]:
+        async with aio.connect(address) as own:
+            async with AsyncUnit(own) as session:
+                lost = await PolicyProposalWriteDriver(session).create_proposal("t", "n", "cost_cap", "r", {}, [])
+            async with AsyncUnit(own) as session:
+                driver = PolicyProposalWriteDriver(session)
+                kept = await driver.create_proposal("t", "n", "cost_cap", "r", {}, [])
+                assert await driver.update_proposal_status(kept, "approved", reviewed_at=NOW.replace(tzinfo=None))
+                await session.commit()
+            async with AsyncUnit(own) as session:
+                reads = PolicyProposalReadDriver(session)
+                return [await reads.fetch_proposal_status(one) for one in (lost, kept)]
+
+    assert asyncio.run(main()) == [None, "approved"]
+
+
+def test_a_module_stays_its_callers_and_gets_the_priorities(address: str) -> None:
+    def function(category: types.PolicyCategory, priority: int) -> SimpleNamespace:
+        governance = SimpleNamespace(
+            category=category, priority=priority, source_policy=None, source_rule=None, requires_approval=False, audit_level=0
+        )
+        void = SimpleNamespace(name="VOID")
+        return SimpleNamespace(params=[], return_type=void, blocks={}, entry_block="entry", governance=governance)
+
+    safety = types.PolicyCategory.SAFETY
+    functions = {"a": function(safety, 50), "b": function(safety, 50)}
+    module = SimpleNamespace(name="m", functions=functions, imports=[], governance=None)
+    with connect(address) as client, Unit(client) as session:
+        resolver = ConflictResolver(session)
+        back, conflicts = resolver.resolve(module)
+    assert back is module and conflicts is resolver.conflicts
+    assert [(one.conflict_type.name, one.policies, one.resolved) for one in conflicts] == [("PRIORITY", ["a", "b"], True)]
+    assert [one.governance.priority for one in functions.values()] == [50, 51]
+
+
+def test_a_symbol_table_is_used_as_before(client: Client) -> None:
+    table = SymbolTable(client)
+    table.define(types.Symbol(name="p", symbol_type=types.SymbolType.POLICY, category=types.PolicyCategory.SAFETY))
+    with pytest.raises(ValueError, match="already defined"):
+        table.define(types.Symbol(name="p", symbol_type=types.SymbolType.RULE))
+    scope = table.enter_scope("p")
+    assert (scope.name, scope.category) == ("p", None)
+    scope.define(types.Symbol(name="r", symbol_type=types.SymbolType.RULE))
+    found = table.lookup_rule("r", "p")
+    assert found is not None and found.name == "r" and "r" in scope.get_all_symbols()
+    table.add_reference("p", "somewhere")
+    assert [one.name for one in table.get_unreferenced_symbols()] == ["r"]
+    table.exit_scope()
+    with pytest.raises(ValueError, match="Cannot exit global scope"):
+        table.exit_scope()
+    table.close()

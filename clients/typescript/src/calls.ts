@@ -1,0 +1,133 @@
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type DescMethodServerStreaming,
+  type DescMethodUnary,
+  getOption,
+  type MessageInitShape,
+  type MessageShape,
+} from '@bufbuild/protobuf';
+import { cancelled } from './errors.ts';
+import { access, MethodAccess } from './gen/hoc/cus/policies/v1/access_pb.ts';
+import { Deadline, retrying } from './retry.ts';
+import type { Caller, CallOptions } from './stubs.ts';
+import type { Outgoing, Transport } from './transport.ts';
+
+/** Deadline of a call that names none, milliseconds. */
+const TIMEOUT_MS = 30_000;
+/** How often a call is made that may be made again. */
+const ATTEMPTS = 5;
+
+/** What all calls of a client have in common. */
+export interface ClientOptions {
+  /** Bearer token of the caller. */
+  readonly token?: string;
+  /** Deadline of every call that sets none, milliseconds; default 30 s. Streams have none. */
+  readonly timeoutMs?: number;
+}
+
+/** How a call goes out, beside what its caller asks for. */
+export interface Manner {
+  readonly headers?: Readonly<Record<string, string>>;
+  /** True where the call takes effect once however often it is made. */
+  readonly repeatable?: boolean;
+  /** False inside a transaction, which does not outlive its connection. Default: true. */
+  readonly waits?: boolean;
+}
+
+const accessOf = (method: DescMethod): MethodAccess => getOption(method, access);
+
+/** Makes the calls of one client: headers, deadlines, and another attempt where that is safe. */
+export class Calls {
+  readonly timeoutMs: number;
+  readonly #closing = new AbortController();
+  readonly #transport: Transport;
+  readonly #options: ClientOptions;
+
+  constructor(transport: Transport, options: ClientOptions) {
+    this.#transport = transport;
+    this.#options = options;
+    this.timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
+  }
+
+  /** The same by a connection of its own. */
+  fresh(): Calls {
+    return new Calls(this.#transport.fresh(), this.#options);
+  }
+
+  /** Ends what must not outlive the client. */
+  get closing(): AbortSignal {
+    return this.#closing.signal;
+  }
+
+  close(): void {
+    this.#closing.abort(new Error('the client was closed'));
+    this.#transport.close();
+  }
+
+  async unary<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    request: MessageInitShape<I>,
+    options: CallOptions = {},
+    manner: Manner = {},
+  ): Promise<MessageShape<O>> {
+    const { signal } = options;
+    const deadline = new Deadline(options.timeoutMs ?? this.timeoutMs);
+    const attempts = manner.repeatable ? ATTEMPTS : 1;
+    const message = create(method.input, request);
+    return retrying({ attempts, deadline, signal }, () =>
+      this.#transport.unary(method, message, this.#outgoing(options, manner, deadline.leftMs)),
+    );
+  }
+
+  stream<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodServerStreaming<I, O>,
+    request: MessageInitShape<I>,
+    options: CallOptions = {},
+    manner: Manner = {},
+  ): AsyncIterable<MessageShape<O>> {
+    const message = create(method.input, request);
+    return this.#transport.stream(method, message, this.#outgoing(options, manner, options.timeoutMs));
+  }
+
+  #outgoing({ signal, onTrailer }: CallOptions, manner: Manner, timeoutMs: number | undefined): Outgoing {
+    if (this.closing.aborted) throw cancelled(this.closing);
+    const { token } = this.#options;
+    const headers = { ...(token === undefined ? {} : { authorization: `Bearer ${token}` }), ...manner.headers };
+    return { headers, timeoutMs, signal, onTrailer, waits: manner.waits ?? true };
+  }
+}
+
+/** Calls that belong to no transaction: reads, each on its own. */
+export const outsideTransactions = (calls: Calls): Caller => {
+  const mannerOf = (method: DescMethod, { consistency }: CallOptions): Manner => ({
+    headers: consistency === undefined ? {} : { consistency },
+    repeatable: accessOf(method) === MethodAccess.READ,
+  });
+  return {
+    unary: async (method, request, options) => calls.unary(method, request, options, mannerOf(method, options)),
+    stream: (method, request, options) => calls.stream(method, request, options, mannerOf(method, options)),
+  };
+};
+
+/** Headers by which a call is its own transaction and takes effect once. */
+export const singleUseHeaders = ({ idempotencyKey = crypto.randomUUID() }: CallOptions): Record<string, string> => ({
+  transaction: 'single-use',
+  'idempotency-key': idempotencyKey,
+});
+
+/** Calls of which each is its own transaction, committed with its answer. */
+export const singleUse = (calls: Calls): Caller => {
+  const mannerOf = (method: DescMethod, options: CallOptions): Manner => ({
+    headers: {
+      ...singleUseHeaders(options),
+      ...(options.consistency === undefined ? {} : { consistency: options.consistency }),
+    },
+    repeatable: accessOf(method) === MethodAccess.READ || accessOf(method) === MethodAccess.WRITE,
+  });
+  return {
+    unary: async (method, request, options) => calls.unary(method, request, options, mannerOf(method, options)),
+    stream: (method, request, options) => calls.stream(method, request, options, mannerOf(method, options)),
+  };
+};

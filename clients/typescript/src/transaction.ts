@@ -1,0 +1,235 @@
+import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import { durationFromMs, type Timestamp } from '@bufbuild/protobuf/wkt';
+import type { Calls } from './calls.ts';
+import { cancelled, UnavailableError } from './errors.ts';
+import {
+  type HoldResponse,
+  type IsolationLevel,
+  TransactionService,
+  TransactionState,
+} from './gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { isLostCommit, settle } from './outcome.ts';
+import { Deadline, overdue, retrying } from './retry.ts';
+import { type Savepoint, SavepointInUse } from './savepoint.ts';
+import { bindStubs, type Caller, type CallOptions, type Stubs } from './stubs.ts';
+
+/** How a transaction is to be run. */
+export interface TransactionOptions {
+  /** Default: READ_COMMITTED. */
+  readonly isolationLevel?: IsolationLevel;
+  /** True to refuse writes. */
+  readonly readOnly?: boolean;
+  /** True to wait for a snapshot on which reading can never conflict; only with SERIALIZABLE and `readOnly`. */
+  readonly deferrable?: boolean;
+  /** Longest life, milliseconds; default: the sidecar's. */
+  readonly totalLeaseMs?: number;
+  /** Free text for logs. */
+  readonly label?: string;
+  /** Ends the transaction, and every call in it. A commit that has begun is not ended. */
+  readonly signal?: AbortSignal;
+}
+
+/** What is known of a commit. */
+export interface Committed {
+  /** When the sidecar had the database's word for it; undefined where `GetOutcome` had to be asked. */
+  readonly at?: Timestamp | undefined;
+  /** For the option `consistency` of reads that must see it, where the sidecar has replicas. */
+  readonly consistencyToken?: string | undefined;
+}
+
+/** How often the beginning is tried, which leaves nothing behind when it fails. */
+const BEGINNINGS = 5;
+
+type News = AsyncIterator<HoldResponse>;
+
+/** A transaction that is open as long as this process, its connection and its lease are. */
+export class OpenTransaction {
+  /** Its id. */
+  readonly id: string;
+  readonly #calls: Calls;
+  readonly #held: AbortController;
+  readonly #signal: AbortSignal;
+  #ended = false;
+  #lost: unknown;
+  #committed: Committed | undefined;
+  #savepoints = 0;
+
+  private constructor(calls: Calls, id: string, news: News, held: AbortController, signal: AbortSignal) {
+    this.id = id;
+    this.#calls = calls;
+    this.#held = held;
+    this.#signal = signal;
+    void this.#watch(news);
+  }
+
+  /** @internal */
+  static async begin(calls: Calls, options: TransactionOptions): Promise<Transaction> {
+    const deadline = new Deadline(calls.timeoutMs);
+    const { signal } = options;
+    const open = await retrying({ attempts: BEGINNINGS, deadline, signal }, () =>
+      OpenTransaction.#hold(calls, options, deadline),
+    );
+    return bindStubs(open, open.#caller());
+  }
+
+  static async #hold(calls: Calls, options: TransactionOptions, deadline: Deadline): Promise<OpenTransaction> {
+    const { isolationLevel, readOnly = false, deferrable = false, totalLeaseMs, label = '' } = options;
+    const held = new AbortController();
+    const ending = AbortSignal.any([calls.closing, ...(options.signal ? [options.signal] : [])]);
+    const signal = AbortSignal.any([held.signal, ending]);
+    const begin = {
+      ...(isolationLevel === undefined ? {} : { isolationLevel }),
+      readOnly,
+      deferrable,
+      ...(totalLeaseMs === undefined ? {} : { totalLease: durationFromMs(totalLeaseMs) }),
+      label,
+    };
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      held.abort();
+    }, deadline.leftMs);
+    try {
+      const news = calls.stream(TransactionService.method.hold, { begin }, { signal })[Symbol.asyncIterator]();
+      const { value, done } = await news.next();
+      const id = done ? undefined : value.transaction?.id;
+      if (id === undefined) throw new UnavailableError({ code: 'UNAVAILABLE', message: 'no transaction was begun' });
+      return new OpenTransaction(calls, id, news, held, ending);
+    } catch (error) {
+      throw late ? overdue('the beginning of the transaction', error) : error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** What is known of its commit; undefined before it. */
+  get committed(): Committed | undefined {
+    return this.#committed;
+  }
+
+  /** True after `commit` and `rollback`. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /**
+   * Commits. Where the answer is lost, it asks what became of it.
+   *
+   * @throws ConflictError where it was rolled back and may be tried again, OutcomeUnknownError where nobody could tell.
+   */
+  async commit(): Promise<Committed> {
+    this.#mustBeHeld();
+    let token: string | undefined;
+    try {
+      const { committedAt } = await this.#calls.unary(
+        TransactionService.method.commit,
+        { transactionId: this.id },
+        { onTrailer: (trailer) => (token = trailer.get('consistency-token') ?? undefined) },
+        { waits: false },
+      );
+      this.#committed = { at: committedAt, consistencyToken: token };
+    } catch (error) {
+      if (!isLostCommit(error)) {
+        await this.rollback();
+        throw error;
+      }
+      this.#leave();
+      await settle(this.#calls, this.id, error);
+      this.#committed = {};
+    }
+    this.#ended = true;
+    return this.#committed;
+  }
+
+  /** Rolls back; where the sidecar cannot be told, it notices that the transaction is no longer held. Never fails. */
+  async rollback(): Promise<void> {
+    if (this.#ended) return;
+    this.#ended = true;
+    if (this.#lost !== undefined) return this.#leave();
+    const request = { transactionId: this.id };
+    await this.#calls
+      .unary(TransactionService.method.rollback, request, {}, { waits: false })
+      .catch(() => this.#leave());
+  }
+
+  /** Rolls back unless it has ended. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.rollback();
+  }
+
+  /** Sets a savepoint: leaving its block without `release` undoes what was done since, and only that. */
+  savepoint(): Promise<Savepoint>;
+  /** Runs a block of its own: what it throws undoes what it has done, and is passed on. */
+  savepoint<T>(work: () => Promise<T>): Promise<T>;
+  async savepoint<T>(work?: () => Promise<T>): Promise<Savepoint | T> {
+    this.#savepoints += 1;
+    const savepoint = await SavepointInUse.set(
+      `sp_${this.#savepoints}`,
+      (method, request) => this.#call(method, { transactionId: this.id, ...request }),
+      (error) => {
+        this.#lost ??= error;
+        this.#leave();
+      },
+    );
+    if (work === undefined) return savepoint;
+    try {
+      const result = await work();
+      await savepoint.release();
+      return result;
+    } catch (error) {
+      await savepoint[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  #mustBeHeld(): void {
+    if (this.#signal.aborted) throw cancelled(this.#signal);
+    if (this.#lost !== undefined) throw this.#lost;
+  }
+
+  #leave(): void {
+    this.#ended = true;
+    this.#held.abort();
+  }
+
+  /** Notices when it ends without being asked to. */
+  async #watch(news: News): Promise<void> {
+    let state: TransactionState = TransactionState.OPEN;
+    try {
+      for (let next = await news.next(); !next.done; next = await news.next()) {
+        state = next.value.transaction?.state ?? state;
+      }
+      if (this.#ended || state !== TransactionState.ROLLED_BACK) return;
+      this.#lost ??= new UnavailableError({ code: 'UNAVAILABLE', message: 'the sidecar ended the transaction' });
+    } catch (error) {
+      this.#lost ??= error;
+    }
+  }
+
+  /** A call of its own service in it. */
+  async #call<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    request: MessageInitShape<I>,
+  ): Promise<MessageShape<O>> {
+    this.#mustBeHeld();
+    return this.#calls.unary(method, request, { signal: this.#signal }, { waits: false });
+  }
+
+  #caller(): Caller {
+    const prepare = (options: CallOptions) => {
+      this.#mustBeHeld();
+      const signal = options.signal ? AbortSignal.any([options.signal, this.#signal]) : this.#signal;
+      return [
+        { ...options, signal },
+        { headers: { transaction: this.id }, waits: false },
+      ] as const;
+    };
+    return {
+      unary: async (method, request, options) => this.#calls.unary(method, request, ...prepare(options)),
+      stream: (method, request, options) => this.#calls.stream(method, request, ...prepare(options)),
+    };
+  }
+}
+
+/** An open transaction with the calls of all services, each of which runs in it. */
+export type Transaction = OpenTransaction & Stubs;

@@ -1,0 +1,49 @@
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+
+/** A way to a sidecar that can lose what goes over it. */
+export interface Proxy extends AsyncDisposable {
+  readonly address: string;
+  /** What is lost from now on: `answers` of the sidecar, or `requests` to it. */
+  lose(what: 'answers' | 'requests'): void;
+  /** Cuts all connections; new ones lose nothing. */
+  cut(): void;
+}
+
+export const startProxy = async (target: string): Promise<Proxy> => {
+  const { hostname, port } = new URL(`tcp://${target}`);
+  const sockets = new Set<Socket>();
+  let lost: string | undefined;
+  const pipe = (from: Socket, to: Socket, kind: string): void => {
+    sockets.add(from);
+    from.on('data', (chunk) => {
+      if (lost !== kind) to.write(chunk);
+    });
+    from.on('error', () => {});
+    from.on('close', () => {
+      sockets.delete(from);
+      to.destroy();
+    });
+  };
+  const server = createServer((near) => {
+    const far = connect(Number(port), hostname);
+    pipe(near, far, 'requests');
+    pipe(far, near, 'answers');
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const cut = (): void => {
+    lost = undefined;
+    for (const socket of sockets) socket.destroy();
+  };
+  return {
+    address: `127.0.0.1:${(server.address() as AddressInfo).port}`,
+    lose: (what) => {
+      lost = what;
+    },
+    cut,
+    [Symbol.asyncDispose]: async () => {
+      cut();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+};

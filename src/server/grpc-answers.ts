@@ -1,0 +1,68 @@
+import type { ServerHttp2Stream } from 'node:http2';
+import { Metadata, type ServerDuplexStream, type ServerWritableStream, type StatusObject } from '@grpc/grpc-js';
+import type { RpcError } from '../contract/errors.ts';
+import { toRpcError } from '../database/sqlstate.ts';
+import type { CallEnd } from './deadline.ts';
+import { framed } from './frames.ts';
+import { type Inbound, type Reply, replyBytes, trailersOf } from './pipeline.ts';
+import { statusBytes, wellFormed } from './status.ts';
+
+/** What an answer or a stream ends with. */
+export const trailerOf = (inbound: Inbound): Metadata | undefined => {
+  const trailers = trailersOf(inbound);
+  if (trailers.length === 0) return undefined;
+  const metadata = new Metadata();
+  for (const [name, value] of trailers) metadata.set(name, value);
+  return metadata;
+};
+
+/** An error as the library sends it. */
+export const asStatus = (error: RpcError, metadata = new Metadata()): Partial<StatusObject> => {
+  metadata.set('grpc-status-details-bin', Buffer.from(statusBytes(error)));
+  return { code: error.code as number, details: wellFormed(error.message), metadata };
+};
+
+/** Waits until the reader has read; or until the call is over. */
+const drained = (stream: ServerHttp2Stream, end: CallEnd): Promise<void> =>
+  new Promise((resolve) => {
+    const go = (): void => {
+      stream.removeListener('drain', go);
+      end.removeEventListener('abort', go);
+      resolve();
+    };
+    stream.on('drain', go);
+    end.addEventListener('abort', go);
+  });
+
+/**
+ * Writes as fast as the reader reads. The library, which writes messages one by one, begins and ends the answer; what lies in
+ * between goes to the stream itself.
+ */
+export const pump = async (
+  responses: AsyncIterable<readonly Reply[]>,
+  call: ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>,
+  stream: ServerHttp2Stream,
+  inbound: Inbound,
+  end: CallEnd,
+): Promise<void> => {
+  const { output } = inbound.endpoint.method;
+  let begun = false;
+  try {
+    for await (const batch of responses) {
+      if (!begun) call.sendMetadata(new Metadata());
+      begun = true;
+      for (const piece of framed(batch.map((response) => replyBytes(output, response)))) {
+        end.throwIfAborted();
+        if (!stream.write(piece)) await drained(stream, end);
+      }
+      end.throwIfAborted();
+    }
+    end.throwIfAborted();
+    call.end(trailerOf(inbound));
+  } catch (error) {
+    const cause = end.aborted ? end.reason : error;
+    call.emit('error', asStatus(toRpcError(cause), trailerOf(inbound)));
+  } finally {
+    end.done();
+  }
+};

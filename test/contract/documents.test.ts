@@ -1,0 +1,154 @@
+import { randomUUID } from 'node:crypto';
+import type { JsonObject } from '@bufbuild/protobuf';
+import type { Value } from '@bufbuild/protobuf/wkt';
+import fc from 'fast-check';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { textValue } from '../../src/database/values.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { RecoveryMatcherService } from '../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { type CallInit, collect, refusal } from '../support/client.ts';
+import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+
+const rpc = PolicyEngineService.method;
+const AS_TEXT = { documents: 'text' };
+
+let sidecar: TestSidecar;
+beforeAll(async () => {
+  sidecar = await startTestSidecar();
+});
+afterAll(() => sidecar?.stop());
+beforeEach(() => sidecar.sql('truncate policy.violations, policy_sidecar.requests'));
+
+const violation = (evidence: Value, violationId: string = randomUUID()) => ({
+  violationId,
+  violationType: 'x',
+  severity: 0.5,
+  description: 'd',
+  evidence,
+  routedToGovernor: false,
+  detectedAt: { seconds: 1n, nanos: 0 },
+});
+
+const textOf = (value: Value | undefined): unknown =>
+  value?.kind.case === 'stringValue' ? value.kind.value : value?.kind.case;
+
+/** What a document of `Value`s would not bring back: each is told apart by a hash over the text. */
+const LOST = ['{"a": 1.0}', '[12345678901234567890, 1e2, 0.10]', '{"b": -0.0, "c": 1E+5}', '"1.0"', '1.50', 'null'];
+
+describe.each(['grpc', 'connect'] as const)('documents as text over %s', (listener) => {
+  const caller = () => sidecar[listener];
+  const single: CallInit = { transaction: 'single-use', headers: AS_TEXT };
+
+  test.each(LOST)('%s is stored as it is, and comes back as PostgreSQL has it', async (text) => {
+    const violationId = randomUUID();
+    await caller().unary(rpc.insertViolation, violation(textValue(text), violationId), single);
+    const [row] = await sidecar.sql<{ stored: string; same: boolean }>(
+      'select evidence::text as stored, evidence = $1::jsonb as same from policy.violations',
+      [text],
+    );
+    expect(row!.same).toBe(true);
+    const { violation: found } = await caller().unary(rpc.fetchViolationById, { violationId }, { headers: AS_TEXT });
+    expect(textOf(found!.evidence)).toBe(row!.stored);
+    const { violations } = await caller().unary(rpc.fetchViolations, {}, { headers: AS_TEXT });
+    expect(textOf(violations[0]!.evidence)).toBe(row!.stored);
+    const streamed = await collect(caller().stream(rpc.streamViolations, {}, { headers: AS_TEXT }));
+    expect(textOf(streamed[0]!.violation!.evidence)).toBe(row!.stored);
+  });
+
+  test('any document comes back as the very text that PostgreSQL has', async () => {
+    const decimal = fc.tuple(fc.bigInt(), fc.nat(30)).map(([digits, point]) => {
+      const text = String(digits < 0n ? -digits : digits).padStart(point + 1, '0');
+      return `${digits < 0n ? '-' : ''}${text.slice(0, text.length - point)}${point === 0 ? '' : '.'}${point === 0 ? '' : text.slice(-point)}`;
+    });
+    const leaf = fc.oneof(
+      decimal,
+      fc.jsonValue({ maxDepth: 2, noUnicodeString: true }).map((value) => JSON.stringify(value)),
+    );
+    const documents = fc.oneof(
+      leaf,
+      fc.array(leaf, { maxLength: 4 }).map((each) => `[${each.join(' , ')}]`),
+      fc
+        .array(leaf, { maxLength: 4 })
+        .map((each) => `{${each.map((value, index) => `"k${index}":${value}`).join(',')}}`),
+    );
+    await fc.assert(
+      fc.asyncProperty(documents, async (text) => {
+        const violationId = randomUUID();
+        await caller().unary(rpc.insertViolation, violation(textValue(text), violationId), single);
+        const { violation: found } = await caller().unary(
+          rpc.fetchViolationById,
+          { violationId },
+          { headers: AS_TEXT },
+        );
+        const [row] = await sidecar.sql<{ stored: string }>('select $1::jsonb::text as stored', [text]);
+        expect(textOf(found!.evidence)).toBe(row!.stored);
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  test('Execute takes and tells them so, inside a transaction and by itself, and so does its repetition', async () => {
+    const { execute, begin, rollback } = TransactionService.method;
+    const operations = () => {
+      const violationId = randomUUID();
+      return [
+        { request: { case: 'insertViolation' as const, value: violation(textValue('{"a": 1.0}'), violationId) } },
+        { request: { case: 'fetchViolationById' as const, value: { violationId } } },
+      ];
+    };
+    const told = ({ results }: { results: { response: { value?: unknown } }[] }): unknown =>
+      textOf((results[1]!.response.value as { violation: { evidence: Value } }).violation.evidence);
+    const headers = { ...AS_TEXT, 'idempotency-key': randomUUID() };
+    const once = { operations: operations() };
+    expect(told(await caller().unary(execute, once, { headers }))).toBe('{"a": 1.0}');
+    expect(told(await caller().unary(execute, once, { headers }))).toBe('{"a": 1.0}');
+    const differs = { ...headers, documents: 'values' };
+    expect(await refusal(caller().unary(execute, once, { headers: differs }))).toMatchObject({
+      reason: 'IDEMPOTENCY_KEY_REUSED',
+    });
+    const { transaction } = await caller().unary(begin, {});
+    const init = { transaction: transaction!.id!, headers: AS_TEXT };
+    expect(told(await caller().unary(execute, { operations: operations() }, init))).toBe('{"a": 1.0}');
+    await caller().unary(rollback, {}, { transaction: transaction!.id! });
+  });
+
+  test('what is no text, no JSON, or no document that may be stored is refused by field name', async () => {
+    const wrong: readonly (readonly [Value, string])[] = [
+      [{ $typeName: 'google.protobuf.Value', kind: { case: 'numberValue', value: 1 } }, 'evidence'],
+      [textValue('{"a": 01}'), 'evidence'],
+      [textValue(''), 'evidence'],
+      [textValue('{"a": "\\u0000"}'), 'evidence'],
+      [textValue(`${'['.repeat(31)}${']'.repeat(31)}`), 'evidence'],
+      [textValue(`${'['.repeat(100_000)}${']'.repeat(100_000)}`), ''],
+    ];
+    for (const [evidence, field] of wrong) {
+      const error = await refusal(caller().unary(rpc.insertViolation, violation(evidence), single));
+      const expected = field === '' ? { reason: 'REQUEST_TOO_COMPLEX' } : { code: 'INVALID_ARGUMENT', fields: [field] };
+      expect(error).toMatchObject(expected);
+    }
+    const other = { ...single, headers: { documents: 'json' } };
+    expect(await refusal(caller().unary(rpc.insertViolation, violation(textValue('1')), other))).toMatchObject({
+      fields: ['header documents'],
+    });
+    expect(await sidecar.sql('select from policy.violations')).toEqual([]);
+  });
+
+  test('an RPC that computes documents tells their text, and without the header nothing changes', async () => {
+    const { suggest } = RecoveryMatcherService.method;
+    const values = await caller().unary(suggest, {}, { transaction: 'single-use' });
+    const texts = await caller().unary(suggest, {}, single);
+    const [explained] = [values.explain, texts.explain];
+    expect(explained?.kind.case).toBe('structValue');
+    const members = JSON.parse(textOf(texts.explain) as string) as JsonObject;
+    expect(Object.keys(members).sort()).toEqual(
+      Object.keys((explained!.kind.value as { fields: object }).fields).sort(),
+    );
+    await caller().unary(rpc.insertViolation, violation(textValue('{"a": 1.0}')), { transaction: 'single-use' });
+    const { violations } = await caller().unary(rpc.fetchViolations, {});
+    expect(textOf(violations[0]!.evidence)).toBe('{"a": 1.0}');
+    expect(await sidecar.sql('select evidence #>> array[]::text[] as inner from policy.violations')).toEqual([
+      { inner: '{"a": 1.0}' },
+    ]);
+  });
+});
