@@ -3,6 +3,7 @@ import { chmod, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { EntitySchema } from '@mikro-orm/core';
 import { type Plugin, rolldown } from 'rolldown';
+import { EXPLORER, makeReference } from './reference/make.ts';
 
 const ROOT = import.meta.dirname;
 const OUT = resolve(process.argv[2] ?? join(ROOT, 'dist'));
@@ -67,9 +68,11 @@ const { output } = await bundle.write({
 });
 await bundle.close();
 await chmod(join(OUT, 'start.js'), 0o755);
+makeReference(join(OUT, 'docs'));
 
 const modules = output.flatMap((file) => (file.type === 'chunk' ? file.moduleIds : []));
-const packages = new Set(modules.flatMap((id) => /^.*\/node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(id)?.[0] ?? []));
+const compiled = modules.flatMap((id) => /^.*\/node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(id)?.[0] ?? []);
+const packages = new Set([EXPLORER, ...compiled]);
 
 /** What the licences of others ask for: that they go where their code goes. */
 const notice = (folder: string): string => {

@@ -59,6 +59,8 @@ export interface Config {
   /** What the requests under way may hold together. */
   readonly maxRequestBytes: number;
   readonly reflection: boolean;
+  /** Whether the HTTP port has pages about the contract. */
+  readonly docs: boolean;
   readonly logLevel: string;
   /** The share of calls without an error that are logged. */
   readonly logSample: number;

@@ -266,6 +266,7 @@ export const SETTINGS: Settings = {
     wholeNumber(1024),
   ),
   reflection: setting('SIDECAR_REFLECTION', 'on', 'on | off', 'serve gRPC reflection', onOff),
+  docs: setting('SIDECAR_DOCS', 'on', 'on | off', 'serve the reference and the explorer at /docs', onOff),
   logLevel: setting(
     'SIDECAR_LOG_LEVEL',
     'info',

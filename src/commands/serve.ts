@@ -83,7 +83,8 @@ const announceToPeople =
   (server, source, probes) => {
     if (probes) say(`probes    ${probes} (/live, /ready)`);
     say(`gRPC      ${server.grpcAddress}`);
-    if (server.httpAddress) say(`HTTP      ${server.httpAddress} (Connect, gRPC-Web, JSON)`);
+    if (server.httpAddress)
+      say(`HTTP      ${server.httpAddress} (Connect, gRPC-Web, JSON${config.docs ? ', /docs' : ''})`);
     say(`database  ${source.description}`);
     for (const line of trial(config, server)) say(line);
   };

@@ -11,6 +11,7 @@ import type { Reservation } from './budget.ts';
 import { certificateOf } from './certificate.ts';
 import { admit, asConnectError, type Call, callKey, handlers, JSON_OPTIONS, RawSchema } from './connect-calls.ts';
 import { aboutMs, CONNECTION_LIMITS, Connections, HEADER_BYTES_READ } from './connections.ts';
+import { answerDocs, wantsDocs } from './docs.ts';
 import type { Endpoint } from './endpoint.ts';
 import { readHeaders, settleHeaders } from './headers.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
@@ -70,7 +71,8 @@ export const listenHttp = async (
     streams,
     limits = CONNECTION_LIMITS,
     web,
-  }: ListenerOptions & { readonly web: Omit<WebRules, 'listen'> },
+    docs,
+  }: ListenerOptions & { readonly web: Omit<WebRules, 'listen'>; readonly docs: boolean },
 ): Promise<Listener> => {
   const guard = new WebGuard({ ...web, listen });
   const paths = new Set<string | undefined>(endpoints.map(({ path }) => path));
@@ -135,6 +137,13 @@ export const listenHttp = async (
       response.setHeader('connection', 'close');
     }
     if (answerRoute(routes, request, response as ServerResponse)) return;
+    if (docs && wantsDocs(request)) {
+      const stranger = guard.strangerOf(request);
+      guard.welcome(request, response, stranger);
+      if (stranger) turnAway(response, stranger);
+      else void answerDocs(request, response as ServerResponse);
+      return;
+    }
     const { socket } = request;
     const problem = guard.problemOf(request);
     if (guard.welcome(request, response, problem)) return;

@@ -50,6 +50,8 @@ const valuesOf = (raw: readonly string[], ...names: readonly string[]): string[]
   return values;
 };
 
+const hostsOf = (raw: readonly string[]): string[] => valuesOf(raw, 'host', ':authority');
+
 /**
  * Keeps web pages that were not invited away from the HTTP port. A page whose name was made to lead here betrays itself
  * by that name in `Host`, and every other by its `Origin`, or where it asks by GET in the way of an image by
@@ -65,15 +67,22 @@ export class WebGuard {
     this.#origins = new Set(origins);
   }
 
-  /** Why a request is refused; undefined for one that may go on. */
-  problemOf({ method, rawHeaders }: Request): RpcError | undefined {
-    const hosts = valuesOf(rawHeaders, 'host', ':authority');
-    const stranger = hosts.find((host) => !this.#knows(nameOf(host)));
-    if (stranger !== undefined) {
-      return refuse('HOST_NOT_ALLOWED', 'this server is not called by that name: set SIDECAR_HTTP_HOSTS', {
-        metadata: { host: stranger.slice(0, TOLD) },
-      });
-    }
+  /** Why a request is refused for the name it calls this server by; undefined for one that may go on. */
+  strangerOf({ rawHeaders }: Request): RpcError | undefined {
+    const stranger = hostsOf(rawHeaders).find((host) => !this.#knows(nameOf(host)));
+    return stranger === undefined
+      ? undefined
+      : refuse('HOST_NOT_ALLOWED', 'this server is not called by that name: set SIDECAR_HTTP_HOSTS', {
+          metadata: { host: stranger.slice(0, TOLD) },
+        });
+  }
+
+  /** Why a call is refused; undefined for one that may go on. */
+  problemOf(request: Request): RpcError | undefined {
+    const stranger = this.strangerOf(request);
+    if (stranger) return stranger;
+    const { method, rawHeaders } = request;
+    const hosts = hostsOf(rawHeaders);
     const origins = valuesOf(rawHeaders, 'origin');
     const uninvited = origins.find((origin) => !this.#origins.has(origin) && !isOwn(origin, hosts));
     if (uninvited !== undefined) {

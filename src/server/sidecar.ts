@@ -212,6 +212,7 @@ export const startServer = async (
           {
             listen: config.httpListen,
             web: { hosts: config.httpHosts, origins: config.httpOrigins },
+            docs: config.docs,
             ...shared,
           },
         )

@@ -50,6 +50,7 @@ test('the defaults', () => {
     maxResponseBytes: 4_194_304,
     maxRequestBytes: 67_108_864,
     reflection: true,
+    docs: true,
     logLevel: 'info',
     logSample: 1,
     tokensFile: undefined,

@@ -12,7 +12,7 @@ import { text } from 'node:stream/consumers';
 const ROOT = join(import.meta.dirname, '..', '..');
 
 /** The browser; TEST_CHROMIUM names another one. */
-const PROGRAM = [process.env['TEST_CHROMIUM'], '/usr/bin/chromium', '/usr/bin/google-chrome'].find(
+export const PROGRAM = [process.env['TEST_CHROMIUM'], '/usr/bin/chromium', '/usr/bin/google-chrome'].find(
   (path) => path !== undefined && existsSync(path),
 );
 

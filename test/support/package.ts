@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 /** What no checkout brings. */
-const MADE = new Set(['node_modules', '.git', '.sidecar', 'dist', join('src', 'gen')]);
+const MADE = new Set(['node_modules', '.git', '.sidecar', 'dist', join('src', 'gen'), join('src', 'docs')]);
 
 /** A PATH that does not lead to this checkout's own programs, as that of `npm test` does. */
 export const OUTSIDE = process.env['PATH']!.split(':')
