@@ -9,6 +9,7 @@ import {
 import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
 import { Code } from '@connectrpc/connect';
 import { codeToString } from '@connectrpc/connect/protocol-connect';
+import { holdsDocuments } from '../src/contract/document-texts.ts';
 import { VERSION } from '../src/version.ts';
 import { type Access, accessOf, commentOf, fileNameOf, isGet, messagesOf, nameOf, pathOf } from './contract.ts';
 import { type Json, refTo, sampleOf, schemaOfEnum, schemaOfMessage } from './schemas.ts';
@@ -50,6 +51,13 @@ const PARAMETERS: Readonly<Record<string, Json>> = {
     'consistency',
     'What a read outside transactions has to see: `strong` (as without it), `eventual`, or a token of `consistency-token`.',
   ),
+  documents: {
+    ...text(
+      'documents',
+      'How the documents of request and answer are written: as `values` (as without it), or as `text`, strings of their exact JSON text.',
+    ),
+    schema: { type: 'string', enum: ['values', 'text'] },
+  },
   connect: { name: 'connect', in: 'query', required: true, schema: { const: 'v1' }, example: 'v1' },
   encoding: { name: 'encoding', in: 'query', required: true, schema: { const: 'json' }, example: 'json' },
   'connect-timeout-ms': {
@@ -127,6 +135,7 @@ const headersOf = (method: DescMethod, access: Access): string[] => {
     ...(!stream && (access === 'read' || access === 'write' || runs) ? ['transaction-sequence'] : []),
     ...(access === 'write' || runs ? ['idempotency-key'] : []),
     ...(!stream && access === 'read' ? ['consistency'] : []),
+    ...(holdsDocuments(method.input) || holdsDocuments(method.output) ? ['documents'] : []),
     'connect-timeout-ms',
   ];
 };

@@ -60,6 +60,7 @@ const FACTS = `select current_setting('server_version_num')::int as version,
   pg_backend_pid() as pid,
   (select ssl from pg_stat_ssl where pid = pg_backend_pid()) as ssl,
   (select rolsuper from pg_roles where rolname = current_user) as superuser,
+  current_setting('max_prepared_transactions') as prepared,
   current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int as connections`;
 
 /** Connections besides those that settings speak of: health, outcomes, and what cancels. */
@@ -90,6 +91,11 @@ const server = (config: Config, url: string, facts: Readonly<Record<string, stri
   }
   if (facts['superuser'] === 't') {
     found.push(note('its role is a superuser', 'docs/adoption.md has the rights that serving needs'));
+  }
+  if (facts['prepared'] === '0') {
+    found.push(
+      note('it keeps no prepared transactions', 'callers that use Prepare need max_prepared_transactions there'),
+    );
   }
   if (!pooled && Number(facts['connections']) < needed) {
     found.push(

@@ -13,7 +13,7 @@ const DOCUMENT = 'google.protobuf.Value';
 const holding = new Map<DescMessage, boolean>();
 
 /** Whether messages of a type can hold a document at any depth. */
-const holdsDocuments = (desc: DescMessage): boolean => {
+export const holdsDocuments = (desc: DescMessage): boolean => {
   const known = holding.get(desc);
   if (known !== undefined) return known;
   // Until it is known better, which ends a type that holds itself.

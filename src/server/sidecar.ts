@@ -13,7 +13,7 @@ import { createProviders } from '../providers/providers.ts';
 import type { Telemetry } from '../telemetry/telemetry.ts';
 import { transactionIdKey } from '../transactions/once.ts';
 import { prune } from '../transactions/outcomes.ts';
-import { endOverdue } from '../transactions/prepared.ts';
+import { sweepPrepared } from '../transactions/prepared.ts';
 import { TransactionRegistry } from '../transactions/registry.ts';
 import { TransactionIds } from '../transactions/transaction-id.ts';
 import { ByteBudget } from './budget.ts';
@@ -48,8 +48,6 @@ export interface Sidecar {
 
 /** How often stored answers past their retention are deleted. */
 const PRUNE_MS = 600_000;
-/** How often prepared transactions are looked through for those whose lease is over. */
-const SWEEP_MS = 5_000;
 const OVERDUE = 'its lease ended while it was prepared';
 /** What is left to do gets so long after the drain time: rolling back, the last calls, the last commands to the database. */
 const ROLL_BACK_MS = 200;
@@ -227,22 +225,16 @@ export const startServer = async (
         log.warn({ problem: problemOf(error) }, 'stored answers could not be pruned');
       });
     }, PRUNE_MS).unref();
-    const sweeping = setInterval(() => {
-      endOverdue(database.reserve, AbortSignal.timeout(SWEEP_MS)).then(
-        (ids) => {
-          for (const id of ids) {
-            transactions.settled(id, 'rolled back', OVERDUE);
-            audit.overdue(id, OVERDUE);
-            log.warn(
-              { transaction: shownId(id) },
-              'a prepared transaction was rolled back: nobody ended it in its lease',
-            );
-          }
-        },
-        (error: unknown) =>
-          log.warn({ problem: problemOf(error) }, 'prepared transactions could not be looked through'),
-      );
-    }, SWEEP_MS).unref();
+    const sweeping = sweepPrepared(database.reserve, {
+      ended: (id) => {
+        transactions.settled(id, 'rolled back', OVERDUE);
+        audit.overdue(id, OVERDUE);
+        log.warn({ transaction: shownId(id) }, 'a prepared transaction was rolled back: nobody ended it in its lease');
+      },
+      failed: (error) => {
+        log.warn({ problem: problemOf(error) }, 'prepared transactions cannot be looked through');
+      },
+    });
     return {
       grpcAddress: grpc.address,
       httpAddress: http?.address,

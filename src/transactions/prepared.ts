@@ -111,16 +111,38 @@ export const endPrepared = async (
   }
 };
 
-/**
- * Rolls back what nobody has ended within its lease.
- *
- * @returns the ids.
- */
-export const endOverdue = async (lane: Lane, signal: Signal): Promise<string[]> => {
+/** Rolls back what nobody has ended within its lease; the ids. */
+const endOverdue = async (lane: Lane, signal: Signal): Promise<string[]> => {
   const found = new TextRows(firstText);
   await lane.use(signal, (connection) => connection.run(overdue, [], found, signal));
   const ended: string[] = [];
   for (const id of found.rows)
     if (id !== undefined && (await endPrepared(lane, id, 'rollback', signal))) ended.push(id);
   return ended;
+};
+
+/** How often it is looked for what nobody has ended. */
+const SWEEP_MS = 5_000;
+
+/** Who is told of what nobody has ended, and once when that cannot be looked for any more. */
+export interface SweepReport {
+  ended(id: string): void;
+  failed(error: unknown): void;
+}
+
+/** Rolls back again and again what nobody has ended within its lease. */
+export const sweepPrepared = (lane: Lane, report: SweepReport): NodeJS.Timeout => {
+  let failing = false;
+  return setInterval(() => {
+    endOverdue(lane, AbortSignal.timeout(SWEEP_MS)).then(
+      (ids) => {
+        failing = false;
+        for (const id of ids) report.ended(id);
+      },
+      (error: unknown) => {
+        if (!failing) report.failed(error);
+        failing = true;
+      },
+    );
+  }, SWEEP_MS).unref();
 };

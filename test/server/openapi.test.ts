@@ -89,7 +89,7 @@ test('headers stand where they mean something', () => {
   expect(named('PolicyEngineService/FetchRiskCeilings')).toEqual([...inside, read, late]);
   expect(named('PolicyEngineService/ResetRiskCeiling')).toEqual([...inside, once, late]);
   expect(named('PolicyEngineService/StreamRiskCeilings')).toEqual(['transaction', late]);
-  expect(named('TransactionService/Execute')).toEqual([...inside, once, late]);
+  expect(named('TransactionService/Execute')).toEqual([...inside, once, 'documents', late]);
   expect(named('TransactionService/Commit')).toEqual(['transaction', late]);
   expect(named('TransactionService/Begin')).toEqual([late]);
 });
