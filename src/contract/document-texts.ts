@@ -12,13 +12,19 @@ const DOCUMENT = 'google.protobuf.Value';
 
 const holding = new Map<DescMessage, boolean>();
 
+/** @param seen types on the way here, one of which may hold itself. */
+const leadsToDocument = (desc: DescMessage, seen: Set<DescMessage>): boolean => {
+  if (desc.typeName === DOCUMENT) return true;
+  if (seen.has(desc)) return false;
+  seen.add(desc);
+  return desc.fields.some(({ message }) => message && leadsToDocument(message, seen));
+};
+
 /** Whether messages of a type can hold a document at any depth. */
 export const holdsDocuments = (desc: DescMessage): boolean => {
   const known = holding.get(desc);
   if (known !== undefined) return known;
-  // Until it is known better, which ends a type that holds itself.
-  holding.set(desc, false);
-  const holds = desc.typeName === DOCUMENT || desc.fields.some(({ message }) => message && holdsDocuments(message));
+  const holds = leadsToDocument(desc, new Set());
   holding.set(desc, holds);
   return holds;
 };

@@ -81,6 +81,10 @@ const measured = ({ endpoint, size, encoded }: Inbound, response: Reply): Reply 
 const told = ({ endpoint, notes }: Inbound, response: Reply): Reply =>
   notes.documentTexts && !Buffer.isBuffer(response) ? tellDocuments(endpoint.method.output, response) : response;
 
+async function* toldEach(inbound: Inbound, batches: AsyncIterable<readonly Reply[]>): AsyncGenerator<readonly Reply[]> {
+  for await (const batch of batches) yield batch.map((response) => told(inbound, response));
+}
+
 /** Trailer that names them. */
 export const INEXACT = 'inexact-values';
 
@@ -356,9 +360,9 @@ export class Pipeline {
     if (endpoint.kind === 'control') return this.#controlled(entry, endpoint, request);
     const { answering, name } = endpoint;
     if (!answering) throw new Error(`${name} is a stream, and declares no statement`);
-    const run = async function* (db: StreamingSession): AsyncIterable<readonly Reply[]> {
+    const run = (db: StreamingSession): AsyncIterable<readonly Reply[]> => {
       const batches = inbound.encoded ? answering.encoded(db, request) : answering.messages(db, request);
-      for await (const batch of batches) yield batch.map((response) => told(inbound, response));
+      return inbound.notes.documentTexts ? toldEach(inbound, batches) : batches;
     };
     const scope = readScope(inbound);
     if (scope.kind === 'leased') return this.#transactions.find(scope.id, caller).stream(name, inbound, run);

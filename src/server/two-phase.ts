@@ -6,7 +6,7 @@ import { timestampFromText } from '../database/values.ts';
 import { Outcome, type PrepareRequest } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { endPrepared, preparedTransactions } from '../transactions/prepared.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
-import { endedError } from '../transactions/transaction.ts';
+import { endedError, orUnknown } from '../transactions/transaction.ts';
 import type { ControlCall, ControlRpc } from './endpoint.ts';
 
 /** A request that names a transaction. */
@@ -40,9 +40,10 @@ export const preparedRpcs = (
       // Refuses what was never issued to the caller.
       transactions.factsOf(id, call.caller);
       const { outcome, state, how: by } = ENDS[how];
-      const ended = await endPrepared(database.reserve, id, how, call.signal, (mark) => {
+      const ending = endPrepared(database.reserve, id, how, call.signal, (mark) => {
         if (how === 'commit') call.notes.mark = mark;
       });
+      const ended = await orUnknown(ending, call.signal);
       if (ended) {
         transactions.settled(id, state, by);
         return {};

@@ -6,6 +6,7 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { Outcome, TransactionService, TransactionState } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type Caller, refusal } from '../support/client.ts';
 import { startCluster } from '../support/cluster.ts';
+import { openPool } from '../support/postgres.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
 const rpc = PolicyEngineService.method;
@@ -192,6 +193,42 @@ test('its lease is clamped, and when it is over the transaction is rolled back, 
     expect.objectContaining({ level: 'warn', transaction: left.slice(0, 10), msg: expect.stringContaining('lease') }),
   );
   expect(await stored()).toEqual([]);
+});
+
+// Its end is not cancelled once it has been asked for, and its caller's deadline was not kept either, for a minute.
+test('a commit that the database does not get done is told at the deadline, and goes on', async () => {
+  const cluster = await startCluster({ max_prepared_transactions: '1' });
+  const other = await startTestSidecar({ poolWaitMs: 200 }, cluster.url);
+  const admin = openPool(cluster.adminUrl, 1);
+  const waitFor = async (standby: string): Promise<void> => {
+    await admin.query(`alter system set synchronous_standby_names = '${standby}'`);
+    await admin.query('select pg_reload_conf()');
+    await vi.waitFor(async () => {
+      expect((await admin.query('show synchronous_standby_names')).rows).toEqual([
+        { synchronous_standby_names: standby },
+      ]);
+    });
+  };
+  try {
+    const transactionId = await prepared(other.grpc, 'a');
+    // Commits wait for a standby that there is not.
+    await waitFor('nobody');
+    await refusal(other.grpc.unary(tx.commitPrepared, { transactionId }, { timeoutMs: 500 }));
+    await vi.waitFor(
+      () => {
+        const line = { method: 'TransactionService/CommitPrepared', reason: 'COMMIT_OUTCOME_UNKNOWN' };
+        expect(other.log()).toContainEqual(expect.objectContaining(line));
+      },
+      { timeout: 20_000 },
+    );
+    await waitFor('');
+    await other.grpc.unary(tx.commitPrepared, { transactionId });
+    expect((await other.grpc.unary(rpc.fetchViolations, {})).violations).toHaveLength(1);
+  } finally {
+    await admin.end();
+    await other.stop();
+    await cluster.stop();
+  }
 });
 
 test.each([
