@@ -70,6 +70,12 @@ class SidecarError(Exception):
         """Whether the same call, or for a conflict the whole transaction, may succeed when it is tried again."""
         return self.retry_after is not None or self.code == "ABORTED"
 
+    @property
+    def operation(self) -> int | None:
+        """Index of the operation of `execute` that failed; None where it was none, or all of them were refused."""
+        at = self.metadata.get("operation")
+        return None if at is None else int(at)
+
     def __str__(self) -> str:
         fields = "".join(f"; {one.field}: {one.description}" for one in self.violations)
         return f"{self.reason or self.code}: {self.message}{fields}"
