@@ -6,6 +6,7 @@ that of `session.info["policy_sidecar"]`, else one by the environment. Engines w
 `AsyncUnit` as a session. The README says what is not equal.
 """
 
+from ._sessions import async_unit_of, unit_of
 from ._units import AsyncUnit, Unit
 
-__all__ = ["AsyncUnit", "Unit"]
+__all__ = ["AsyncUnit", "Unit", "async_unit_of", "unit_of"]

@@ -37,6 +37,8 @@ class OperationalError(SidecarError, _Operational):  # type: ignore[misc]
 
 def translated(error: SidecarError) -> SidecarError:
     """The error as callers of the original expect it."""
+    if isinstance(error, (IntegrityError, DataError, OperationalError)):
+        return error
     if isinstance(error, ConstraintError):
         kind: type[SidecarError] = IntegrityError
     elif isinstance(error, InvalidRequestError):
