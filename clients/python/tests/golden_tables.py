@@ -13,7 +13,7 @@ import pg8000.dbapi
 from golden import Reader, comparable, equal, read
 
 #: How old, in seconds, the moment may be that the rows were made of.
-_FRESH = 5.0
+_FRESH = 15.0
 
 #: Makes the tables what the fixture holds, those that are not any more: without triggers, and with keys checked at the end. A
 #: table is as it was while it has as many rows, and none of a later transaction.
@@ -124,10 +124,15 @@ class Tables:
         found: datetime = self._run("select clock_timestamp()").fetchone()[0]
         return found.astimezone(timezone.utc)
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the moment that the rows were made of is not long past."""
+        return (datetime.now(timezone.utc) - self._reader.now).total_seconds() <= _FRESH
+
     def restore(self) -> Reader:
         """Makes the tables a fresh copy of the fixture; what reads values as of the moment that it was made."""
-        now = self.now()
-        if (now - self._reader.now).total_seconds() > _FRESH:
+        if not self.fresh:
+            now = self.now()
             groups = [group for table, rows in fixture().items() for group in _groups(table, rows, Reader(now))]
             self._run("delete from made")
             self._run(
@@ -169,4 +174,8 @@ class Tables:
         ]
 
     def close(self) -> None:
+        """Leaves no rows behind."""
+        self._run("delete from made")
+        self._run("delete from kept")
+        self._run("select pg_temp.restore()")
         self._connection.close()

@@ -13,7 +13,7 @@ from golden_tables import Tables
 
 from policy_sidecar import Client, aio, connect
 from policy_sidecar.dropin.policy_engine_driver import PolicyEngineDriver
-from policy_sidecar.testing import ephemeral
+from policy_sidecar.testing import Sidecar
 
 #: Where the README says that it is not equal: versions by their text, braces, texts outside closed sets, None for a default.
 DIFFERENT = {
@@ -51,12 +51,11 @@ DIFFERENT_SEQUENCES = {
 
 
 @pytest.fixture(scope="module")
-def tables() -> Iterator[tuple[str, Tables]]:
+def tables(policy_sidecar_process: Sidecar) -> Iterator[tuple[str, Tables]]:
     """A sidecar, and the tables of its database."""
-    with ephemeral() as sidecar:
-        made = Tables(sidecar.database)
-        yield sidecar.address, made
-        made.close()
+    made = Tables(policy_sidecar_process.database)
+    yield policy_sidecar_process.address, made
+    made.close()
 
 
 class Run:
@@ -70,10 +69,11 @@ class Run:
         self.reader = tables.restore()
         self.driver = ""
 
-    def begin(self, driver: str) -> None:
-        """Begins a case."""
+    def begin(self, driver: str, changes: bool) -> None:
+        """Begins a case; one before it may have changed rows."""
         self.driver = driver
-        self.reader = self._tables.restore()
+        if changes or not self._tables.fresh:
+            self.reader = self._tables.restore()
 
     def session(self) -> Session:
         return Session(self._clients, self._engine, self.reader)
@@ -167,7 +167,7 @@ async def differing(address: str, tables: Tables, sequences: bool) -> dict[str, 
         async with aio.connect(address) as caller:
             run = Run(address, tables, (client, caller))
             for case in cases(sequences):
-                run.begin(case["service_driver"])
+                run.begin(case["service_driver"], changes=sequences)
                 why = await (run.sequence(case["sequence"]) if sequences else run.single(case))
                 if why:
                     found[case["id"]] = f"{case.get('args', case.get('note'))} {why}"
