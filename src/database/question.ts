@@ -33,6 +33,7 @@ export class Question {
   #told: Ended | undefined;
   #resolve!: (outcomes: readonly Outcome[]) => void;
   #reject!: (error: unknown) => void;
+  #cancels = 0;
   #isLate = false;
   #isAnswered = false;
   #hasLeft = false;
@@ -59,6 +60,7 @@ export class Question {
       this.#reject = reject;
       const { overdue, observer } = this.#shared;
       this.#told = observer?.sent(what);
+      this.#cancels = this.#client.cancels;
       if (isShared) overdue.set(this.#onWaiting, this.#began + PATIENCE_MS);
       else overdue.set(this.#onOverdue, this.#began + limitMs);
       signal?.addEventListener('abort', this.#stop);
@@ -155,13 +157,14 @@ export class Question {
   }
 
   #explained(error: Error): unknown {
-    const { signal, limitMs, isShared, explain } = this.#asked;
-    const stopped = this.#client.lost !== undefined || (error as pg.DatabaseError).code === '57014';
+    const { signal, limitMs, explain } = this.#asked;
+    const cancelled = (error as pg.DatabaseError).code === '57014';
+    const stopped = cancelled || this.#client.lost !== undefined;
     if (error instanceof RpcError) return error;
     if (signal?.aborted && stopped) return signal.reason;
     if (this.#isLate && stopped) return statementTimeout(limitMs, error);
-    // A request to stop that has hit this one was meant for one before it.
-    if (isShared && stopped) this.displaced = true;
+    // The request to stop was meant for one before it.
+    if (cancelled && this.#client.cancels > this.#cancels) this.displaced = true;
     return explain(error, performance.now() - this.#began);
   }
 }
