@@ -337,8 +337,8 @@ const expectIndexed = (table: string, plan: string): void => {
 const isNarrowed = (plan: string): boolean =>
   plan.includes('Index Cond:') || plan.match(/(?<= using | Scan on )\w+/g)!.some((name) => partial.has(name));
 
-/** Whether an index brings the rows in the order of the list, so that its limit ends the scan. */
-const isInOrder = (plan: string): boolean => /^Limit/.test(plan) && !/-> {2}Sort/.test(plan);
+/** Whether an index brings the rows in the order of the list, so that its limit, if it has one, ends the scan. */
+const isInOrder = (plan: string): boolean => /^(Limit|Index Scan)/.test(plan) && !/-> {2}Sort/.test(plan);
 
 /** Reads of what a condition leaves. A stream runs the statement of its list. */
 const NARROW = [
@@ -507,7 +507,7 @@ test('every read of the database, and every filter of a list, has its plan or re
     .flatMap((method) => {
       const own = cases.filter((each) => each.method === method);
       if (own.length === 0) return [`${method.parent.name}.${method.name}`];
-      const filters = method.input.fields.filter(({ name }) => !/^(limit|offset)$/.test(name));
+      const filters = method.input.fields.filter(({ name }) => !/^(limit|offset|page_token)$/.test(name));
       return filters
         .filter(({ localName }) => !own.some(({ fields }) => fields.includes(localName)))
         .map(({ name }) => `${method.parent.name}.${method.name} by ${name}`);
@@ -526,6 +526,22 @@ test.each(ORDERED)('%s reads in the order of the list', async (_name, method, re
   for (const { table, reader, plan } of await plansOf(method, request, tables)) {
     expectIndexed(table, plan);
     expect(isInOrder(plan) || isNarrowed(plan), `${reader}\n${plan}`).toBe(true);
+  }
+});
+
+const PAGED = [...NARROW, ...ORDERED].filter(([, { input }]) => input.fields.some(({ name }) => name === 'page_token'));
+
+test.each(PAGED)('%s goes on by an index where it begins by one', async (_name, method, request, tables) => {
+  const list = (more: object) => sidecar.grpc.unary(method, { ...(request as object), ...more });
+  const { nextPageToken: pageToken } = (await list({ limit: 1 })) as { nextPageToken?: string };
+  expect(pageToken).toBeDefined();
+  const begins = await plansOf(method, request, tables);
+  for (const [index, { table, reader, plan }] of (
+    await plansOf(method, { ...(request as object), pageToken }, tables)
+  ).entries()) {
+    expectIndexed(table, plan);
+    expect(isInOrder(plan), `${reader}\n${plan}`).toBe(isInOrder(begins[index]!.plan));
+    if (isInOrder(plan)) expect(plan, reader).toMatch(/Index Cond: .*ROW\(|Index Cond: .*\bid\b/);
   }
 });
 
