@@ -99,7 +99,8 @@ export const filtered = <T, B extends Filters, F extends Filters>(
       first += after.count;
     }
     const condition = all.length === 0 ? '' : `where ${all.join(' and ')}`;
-    return statement(`${name}.${chosen}`, `${select} ${condition} ${tail(first)}`, reading);
+    const numbered = optional.length === 0 && chosen === 0 ? name : `${name}.${chosen}`;
+    return statement(numbered, `${select} ${condition} ${tail(first)}`, reading);
   });
   return (values, tailValues, afterValues) => {
     const bound = ([key, { bind }]: [string, Filter<never>]): Param => {
