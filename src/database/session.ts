@@ -162,7 +162,7 @@ export class AutoCommitSession extends SeparateStatements {
 }
 
 /** Rows that a stream brings at once: enough to hide the round trip, little enough to stay small. */
-const BATCH_ROWS = 500;
+export const BATCH_ROWS = 500;
 
 let savepoints = 0;
 let portals = 0;
