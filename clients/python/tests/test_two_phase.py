@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from test_write_behind import DRIVER, found
 
-from policy_sidecar import Client, aio, connect, errors, types
+from policy_sidecar import Client, SidecarError, aio, connect, errors, types
 from policy_sidecar.dropin import Unit
 from policy_sidecar.dropin.policy_rules_driver import PolicyRulesDriver
 from policy_sidecar.testing import Sidecar
@@ -120,6 +120,22 @@ def test_an_end_whose_answer_is_lost_is_asked_for_again_and_told_where_nobody_an
         session.commit()
     relay.close()
     assert found(client, kept, told, after) == [True, True, True] and ids(client) == set()
+
+
+def test_a_preparation_whose_answer_is_lost_is_rolled_back(client: Client, address: str, engine: Any) -> None:
+    relay = Relay(address)
+    key = new_id()
+    with connect(relay.address) as caller, Session(engine, info=info(caller)) as session:
+        relay.loses += ["Prepare"]
+        note(session, key)
+        DRIVER.insert_violation(session, **evidence(key))
+        with pytest.raises(sqlalchemy.exc.OperationalError) as lost:
+            session.commit()
+        assert isinstance(lost.value, SidecarError) and lost.value.retriable
+        assert len(ids(client)) == 1
+        session.rollback()
+        assert (found(client, key), noted(engine, key), ids(client)) == ([False], 0, set())
+    relay.close()
 
 
 def test_a_session_of_asyncio_and_sessions_of_ours(client: Client, address: str) -> None:

@@ -13,7 +13,15 @@ from typing import Any, Protocol, TypeVar
 
 from ._answer import Trailers
 from ._contract import Method, control
-from .errors import ConflictError, DeadlineError, LimitError, OutcomeUnknownError, SidecarError, UnavailableError
+from .errors import (
+    ConflictError,
+    DeadlineError,
+    LimitError,
+    OutcomeUnknownError,
+    SidecarError,
+    TransactionEndedError,
+    UnavailableError,
+)
 
 T = TypeVar("T")
 Headers = tuple[tuple[str, str], ...]
@@ -149,7 +157,12 @@ def call_outside(method: Method, request: Any, headers: Headers, timeout: float 
         came: tuple[Any, Trailers] = yield Call(method, request, headers, deadline.left, wait)
         return came
 
-    return (yield from retrying(CALL_ATTEMPTS if repeatable else 1, deadline, once))
+    def promising(error: SidecarError) -> bool:
+        # A call with a key takes effect once, whatever became of it before.
+        again = error.retriable or (single_use and error.reason == "COMMIT_OUTCOME_UNKNOWN")
+        return again and not isinstance(error, TransactionEndedError)
+
+    return (yield from retrying(CALL_ATTEMPTS if repeatable else 1, deadline, once, promising))
 
 
 def call_inside(
@@ -222,9 +235,9 @@ def _look_up(transaction_id: str, timeout: float | None, lost: SidecarError) -> 
         yield Pause(wait)
 
 
-def roll_back(transaction_id: str, timeout: float | None) -> Steps[None]:
-    """Rolls back. An error is none of the caller's: without its stream the transaction is rolled back anyway."""
-    method = control("Rollback")
+def roll_back(transaction_id: str, timeout: float | None, rpc: str = "Rollback") -> Steps[None]:
+    """Rolls back. An error is none of the caller's: without its stream, or its lease, it is rolled back anyway."""
+    method = control(rpc)
     try:
         yield Call(method, method.request(transaction_id=transaction_id), (), timeout, False)
     except SidecarError:

@@ -40,6 +40,7 @@ class TransactionLife:
         self._numbers = count(1)
         self._savepoints = 0
         self.prepared = False
+        self._may_be_prepared = False
         self.trailers: Trailers = NO_TRAILERS
 
     @property
@@ -99,6 +100,8 @@ class TransactionLife:
                 self.trailers = yield from commit(self.id, self.timeout)
             elif isinstance(error, Exception):
                 yield from roll_back(self.id, self.timeout)
+                if self._may_be_prepared:
+                    yield from roll_back(self.id, self.timeout, "RollbackPrepared")
         finally:
             self.abandon()
 
@@ -107,6 +110,7 @@ class TransactionLife:
         method = control("Prepare")
         request = method.request(transaction_id=self.id)
         fill(request, {"lease": lease})
+        self._may_be_prepared = True
         answer, _ = yield Call(method, request, (), self.timeout, False)
         self.prepared = True
         return duration_of(answer.lease)

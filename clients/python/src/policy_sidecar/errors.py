@@ -67,7 +67,10 @@ class SidecarError(Exception):
 
     @property
     def retriable(self) -> bool:
-        """Whether the same call, or for a conflict the whole transaction, may succeed when it is tried again."""
+        """Whether the same call, or inside a transaction the whole of that, may succeed when it is tried again.
+
+        `run` goes by it; docs/clients.md has it reason by reason.
+        """
         return self.retry_after is not None or self.code == "ABORTED"
 
     @property
@@ -167,7 +170,8 @@ class UnavailableError(SidecarError):
 
     @property
     def retriable(self) -> bool:
-        return True
+        """Whether nothing can have been committed."""
+        return self.reason != "COMMIT_OUTCOME_UNKNOWN"
 
 
 class DeadlineError(SidecarError):
@@ -221,6 +225,7 @@ _ENDED = (
     ErrorReason.TRANSACTION_LOST,
     ErrorReason.TRANSACTION_OUTCOME_UNKNOWN,
     ErrorReason.TRANSACTION_ELSEWHERE,
+    ErrorReason.TRANSACTION_PREPARED,
 )
 
 #: The class of every reason that this contract names.
