@@ -73,7 +73,7 @@ const DUPLICATE_STATEMENT = '42P05';
 /** A server that forgets statements twice within this time, on new connections, keeps none; milliseconds. */
 const FORGETFUL_MS = 60_000;
 
-const COMMIT = statement('connection.commit', 'commit');
+const COMMIT = statement('transaction.commit', 'commit');
 
 /** How long this transaction may wait for a lock. */
 const LOCK_TIMEOUT = statement('connection.lock_timeout', `select set_config('lock_timeout', $1, true)`);

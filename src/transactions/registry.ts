@@ -220,8 +220,8 @@ export const elsewhere = (holder: string): RpcError =>
   );
 
 const LOOK = `current_setting('transaction_read_only'), extract(epoch from clock_timestamp()) * 1000`;
-const look = statement('transactions.look', `select ${LOOK}`);
-const lookAndLock = statement('transactions.look_and_lock', `select ${LOOK}, ${LOCKED}`);
+const look = statement('transaction.begin_read_only', `select ${LOOK}`);
+const lookAndLock = statement('transaction.begin', `select ${LOOK}, ${LOCKED}`);
 
 /** Starts a transaction in one round trip and takes its snapshot; returns the database's clock, milliseconds. */
 const startTransaction = async (
