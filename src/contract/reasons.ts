@@ -150,6 +150,9 @@ export const REASONS = {
   TRANSACTION_NOT_PREPARED: precondition,
   PREPARED_TRANSACTIONS_OFF: precondition,
   PREPARED_TRANSACTIONS_LIMIT: { ...busy, metadata: ['limit'] },
+
+  // Lists
+  PAGE_TOKEN_INVALID: invalid,
 } as const satisfies Readonly<Record<string, Entry>>;
 
 /** A reason of the catalogue. */

@@ -129,6 +129,9 @@ export class Client extends pg.Client {
   /** When it was begun, by the clock of `performance.now()`. */
   readonly bornAt = performance.now();
 
+  /** How often it was asked to stop what it runs. */
+  cancels = 0;
+
   /** Told once, when the connection is lost. */
   onLost: ((error: Error) => void) | undefined;
 
@@ -270,6 +273,7 @@ export class Client extends pg.Client {
    * right backend through any pooler. Settles within {@link CANCEL_MS}: true when the request has been taken.
    */
   cancel(): Promise<boolean> {
+    this.cancels += 1;
     const { processID, secretKey } = internals(this);
     const { host, port } = this;
     return new Promise((resolve) => {

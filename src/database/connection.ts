@@ -1,12 +1,11 @@
 import pg from 'pg';
-import { RpcError } from '../contract/errors.ts';
 import type { Client } from './client.ts';
-import { CANCEL_MS } from './client.ts';
 import { MARK } from './mark.ts';
 import type { DatabaseObserver } from './observer.ts';
 import type { Overdue } from './overdue.ts';
+import { Question } from './question.ts';
 import type { Signal } from './signal.ts';
-import { commitUnknown, databaseError, databaseUnavailable, statementTimeout } from './sqlstate.ts';
+import { commitUnknown, databaseError, databaseUnavailable } from './sqlstate.ts';
 import { firstText, type Param, type Row, type Statement, statement } from './statement.ts';
 import { type Portal, Prepared, type Queried, type Sink, type Step } from './step.ts';
 import { BIND, type Bound, bindText } from './tenants.ts';
@@ -51,6 +50,8 @@ export interface Shared {
   readonly marks: boolean;
   /** Statements under way, and when they have taken too long. */
   readonly overdue: Overdue;
+  /** Statements that have kept others waiting, and until when they go alone for that; the clock of `performance.now()`. */
+  readonly slow: Map<Statement<unknown>, number>;
   /** Who watches; undefined: nobody. */
   readonly observer: DatabaseObserver | undefined;
 }
@@ -93,8 +94,12 @@ export class Connection {
   #mode: TransactionMode | undefined;
   /** Whose rows alone what runs sees. */
   #bound: Bound | undefined;
+  /** Others use the same backend, before and behind what this one asks. */
+  readonly #isShared: boolean;
   #unusable = false;
   #released = false;
+  /** What was asked last, where others use the backend, too. */
+  #question: Question | undefined;
 
   /** True when the server has said that it had not begun with the write that it was asked for. */
   untouched = false;
@@ -105,11 +110,33 @@ export class Connection {
   /** True when it has been lent before, so that its backend may have died since without anybody noticing. */
   readonly reused: boolean;
 
-  constructor(client: Client, shared: Shared, reused: boolean, giveBack: (broken: boolean) => void) {
+  constructor(
+    client: Client,
+    shared: Shared,
+    reused: boolean,
+    giveBack: (broken: boolean) => void,
+    { isShared = false } = {},
+  ) {
     this.#client = client;
     this.#shared = shared;
     this.reused = reused;
     this.#giveBack = giveBack;
+    this.#isShared = isShared;
+  }
+
+  /**
+   * Lends its backend to one of several at once, for one statement outside any transaction.
+   *
+   * @param behind true for all but the first.
+   */
+  shared(behind: boolean, giveBack: (broken: boolean) => void): Connection {
+    // One that is behind others may be hit by what they do to the backend.
+    return new Connection(this.#client, this.#shared, this.reused || behind, giveBack, { isShared: true });
+  }
+
+  /** True when others have kept what was asked from being answered: it is to be done again, alone. */
+  get displaced(): boolean {
+    return this.#question?.displaced ?? false;
   }
 
   /** Told when the backend goes away. */
@@ -379,52 +406,16 @@ export class Connection {
     ask: (done: Done) => void,
     limitMs = this.#shared.statementMs,
   ): Promise<readonly Outcome[]> {
-    const client = this.#client;
-    const { overdue, observer } = this.#shared;
-    return new Promise((resolve, reject) => {
-      if (client.lost) throw databaseUnavailable(client.lost);
-      signal?.throwIfAborted();
-      const began = performance.now();
-      let late = false;
-      let stopping: Promise<boolean> | undefined;
-      let patience: NodeJS.Timeout | undefined;
-      const stop = (): void => {
-        if (stopping) return;
-        stopping = client.cancel();
-        patience = setTimeout(() => client.destroy(new Error('a statement could not be stopped')), CANCEL_MS);
-      };
-      const onOverdue = (): void => {
-        late = true;
-        stop();
-      };
-      const explained = (error: Error): unknown => {
-        const stopped = client.lost !== undefined || (error as pg.DatabaseError).code === '57014';
-        if (error instanceof RpcError) return error;
-        if (signal?.aborted && stopped) return signal.reason;
-        if (late && stopped) return statementTimeout(limitMs, error);
-        return this.#explain(error, reads, performance.now() - began);
-      };
-      const told = observer?.sent(what);
-      const done: Done = (error, outcomes) => {
-        told?.(error);
-        overdue.delete(onOverdue);
-        signal?.removeEventListener('abort', stop);
-        const settle = (): void => (error ? reject(explained(error)) : resolve(outcomes));
-        if (!stopping) {
-          settle();
-          return;
-        }
-        clearTimeout(patience);
-        void stopping.then((taken) => {
-          // The next user of this backend must not be hit by a request that was meant for this statement.
-          if (!taken) client.destroy(new Error('a request to stop a statement got no answer'));
-          settle();
-        });
-      };
-      overdue.set(onOverdue, began + limitMs);
-      signal?.addEventListener('abort', stop);
-      ask(done);
+    const explain = (error: Error, tookMs: number): unknown => this.#explain(error, reads, tookMs);
+    const question = new Question(this.#client, this.#shared, {
+      what,
+      signal,
+      limitMs,
+      isShared: this.#isShared,
+      explain,
     });
+    if (this.#isShared) this.#question = question;
+    return question.ask(ask);
   }
 
   /** What became of the connection, and what the caller sees. */
@@ -489,6 +480,10 @@ export class Connection {
     const { lost } = this;
     if (this.#released) return lost;
     this.#released = true;
+    if (this.#question) {
+      this.#question.settle((answered) => this.#giveBack(!answered || this.#unusable));
+      return lost;
+    }
     this.#client.onLost = undefined;
     const isIdle = this.#mode === undefined && !lost && this.#client.wire.idle && this.#client.wire.status === 'I';
     const trusted = this.#client.bornAt >= this.#shared.trustedSince;

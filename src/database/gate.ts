@@ -34,8 +34,21 @@ export class Gate {
    */
   async enter(signal: Signal | undefined): Promise<() => void> {
     signal?.throwIfAborted();
-    if (this.#inside >= this.#options.slots) await this.#turn(signal);
-    else this.#inside += 1;
+    const entered = this.tryEnter();
+    if (entered) return entered;
+    await this.#turn(signal);
+    return this.#place();
+  }
+
+  /** As {@link Gate.enter}, where nobody has to wait; undefined where somebody has to. */
+  tryEnter(): (() => void) | undefined {
+    if (this.#inside >= this.#options.slots) return undefined;
+    this.#inside += 1;
+    return this.#place();
+  }
+
+  /** Gives a place back, once. */
+  #place(): () => void {
     let left = false;
     return () => {
       if (left) return;

@@ -1,9 +1,11 @@
 import { Client, type ClientOptions } from './client.ts';
 import { Connection, type Shared } from './connection.ts';
+import { Convoy } from './convoy.ts';
 import { Gate } from './gate.ts';
-import type { Ended, LaneState } from './observer.ts';
+import type { Again, Ended, LaneState } from './observer.ts';
 import type { Signal } from './signal.ts';
 import { connectError, databaseUnavailable, isStalePlan, shuttingDown } from './sqlstate.ts';
+import type { Statement } from './statement.ts';
 
 /** Limits of one share of the connections. */
 export interface LaneOptions {
@@ -38,6 +40,8 @@ export class Lane {
   /** Those in use or being made. */
   #lent = 0;
   #making = 0;
+  /** Of the turn, if reads have set out in it. */
+  #convoy: Convoy | undefined;
   #ended: (() => void) | undefined;
   #ending: Promise<void> | undefined;
   readonly #clock: NodeJS.Timeout;
@@ -79,6 +83,21 @@ export class Lane {
   acquire(signal?: Signal): Promise<Connection> {
     const { observer } = this.#shared;
     return observer ? observed(observer.waiting(this.#name), this.#acquire(signal)) : this.#acquire(signal);
+  }
+
+  /** As {@link acquire}, where that needs no waiting; undefined where it does. */
+  #acquireNow(): Connection | undefined {
+    if (this.#ending || this.#idle.length === 0) return undefined;
+    const leave = this.#gate.tryEnter();
+    if (!leave) return undefined;
+    const idle = this.#takeIdle();
+    if (!idle) {
+      leave();
+      return undefined;
+    }
+    this.#lent += 1;
+    this.#shared.observer?.waiting(this.#name)();
+    return this.#lend(idle, true, leave);
   }
 
   async #acquire(signal: Signal | undefined): Promise<Connection> {
@@ -206,6 +225,55 @@ export class Lane {
     const { connection, result } = await this.acquireWith(signal, work);
     connection.release();
     return result;
+  }
+
+  /**
+   * Lends a connection for one read, which may be done again. It goes together with others that are asked for in the same
+   * turn, unless it is known to keep others waiting; what those did to it is made up for by doing it again, alone.
+   */
+  async read<T>(
+    statement: Statement<unknown>,
+    signal: Signal | undefined,
+    work: (connection: Connection) => Promise<T>,
+  ): Promise<T> {
+    if (this.#goesAlone(statement)) return this.use(signal, work);
+    const connection = await this.#join(signal);
+    try {
+      return await work(connection);
+    } catch (error) {
+      const lost = connection.lost && connection.reused && !signal?.aborted;
+      const why: Again | undefined = connection.displaced
+        ? 'displaced'
+        : isStalePlan(error)
+          ? 'stale_plan'
+          : lost
+            ? 'connection_lost'
+            : undefined;
+      if (!why) throw error;
+      this.#shared.observer?.again(why);
+    } finally {
+      connection.release();
+    }
+    return this.use(signal, work);
+  }
+
+  #goesAlone(statement: Statement<unknown>): boolean {
+    const { slow } = this.#shared;
+    const until = slow.size === 0 ? undefined : slow.get(statement);
+    if (until === undefined) return false;
+    if (performance.now() < until) return true;
+    slow.delete(statement);
+    return false;
+  }
+
+  async #join(signal: Signal | undefined): Promise<Connection> {
+    if (!this.#convoy?.open) {
+      const connection = this.#acquireNow() ?? (await this.acquire(signal));
+      // Another may have set out meanwhile.
+      if (this.#convoy?.open) connection.release();
+      else this.#convoy = new Convoy(connection);
+    }
+    return this.#convoy.join();
   }
 
   /** Closes what lies idle. */

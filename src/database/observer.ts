@@ -4,7 +4,7 @@ import type { Statement } from './statement.ts';
 export type Ended = (error?: unknown) => void;
 
 /** Why something is run a second time without its caller having to ask. */
-export type Again = 'connection_lost' | 'stale_plan' | 'conflict' | 'replica';
+export type Again = 'connection_lost' | 'displaced' | 'stale_plan' | 'conflict' | 'replica';
 
 /** Watches over what is asked of PostgreSQL. Where nobody watches there is none. */
 export interface DatabaseObserver {

@@ -61,6 +61,7 @@ export const sharedFor = ({ lockMs, statementMs, observer, marks = false }: Data
   lockMs,
   marks,
   overdue: new Overdue(LOOK_MS),
+  slow: new Map(),
   observer,
 });
 

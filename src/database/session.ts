@@ -143,10 +143,12 @@ export abstract class SeparateStatements extends Statements {
   ): Promise<Collected<S>> {
     const { signal, bound } = this.call;
     const before = { bound, first: this.#first };
-    const collected = await this.#lane.use(signal, async (connection) => {
+    const work = async (connection: Connection): Promise<Collected<S>> => {
       const taken = sink();
       return { sink: taken, count: BigInt(await connection.runAfter(before, statement, params, taken, signal)) };
-    });
+    };
+    const lane = this.#lane;
+    const collected = await (statement.reads ? lane.read(statement, signal, work) : lane.use(signal, work));
     this.rowCount += collected.count;
     return collected;
   }
@@ -160,7 +162,7 @@ export class AutoCommitSession extends SeparateStatements {
 }
 
 /** Rows that a stream brings at once: enough to hide the round trip, little enough to stay small. */
-const BATCH_ROWS = 500;
+export const BATCH_ROWS = 500;
 
 let savepoints = 0;
 let portals = 0;

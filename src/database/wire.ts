@@ -95,6 +95,11 @@ export class Wire {
     return this.#queue.length === 0;
   }
 
+  /** Whether that is what the server answers next. */
+  isNext(done: Done): boolean {
+    return this.#queue[0]?.done === done;
+  }
+
   /** Runs steps one after the other; if one fails, those after it are not run. */
   run(steps: readonly Step[], done: Done): void {
     const out = new Bytes(512);
@@ -159,13 +164,13 @@ export class Wire {
     this.#send(Buffer.concat(messages), { sinkAt, preparing: [], describing: [], done, begun: true });
   }
 
-  /** What is asked within one turn goes out together. */
+  /** What is asked within one turn of the event loop goes out together. */
   #send(bytes: Buffer, asked: Omit<Exchange, 'outcomes' | 'parsed' | 'error'>): void {
     this.#queue.push({ ...asked, outcomes: [], parsed: 0, error: undefined });
     if (!this.#corked) {
       this.#corked = true;
       this.#socket.cork();
-      process.nextTick(() => {
+      setImmediate(() => {
         this.#corked = false;
         this.#socket.uncork();
       });

@@ -5,6 +5,7 @@ import type { Rules } from '../contract/rules.ts';
 import type { Session } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
 import type { Answer } from '../statements/answers.ts';
+import type { Walk } from '../statements/places.ts';
 
 /** What a handler may know of its call besides the request. */
 export interface CallContext {
@@ -25,6 +26,7 @@ export type Handler<M extends DescMethod> = (
   db: Session,
   request: MessageShape<M['input']>,
   call: CallContext,
+  walk: Walk,
 ) => Awaitable<MessageInitShape<M['output']>>;
 
 /** What an RPC does: one statement, declared; or more, programmed. A stream is one statement. */
@@ -78,7 +80,7 @@ export const compute = <M extends DescMethod>(
   kind: 'compute',
   rules,
   check: undefined,
-  work: ((_db, request, call) => run(request, call)) satisfies Handler<M> as Work<M>,
+  work: ((_db, request, call) => run(request, call)) satisfies Handler<M> as Handler<M> as Work<M>,
 });
 
 /** The RPCs of a service, keyed as in generated code; all of them. */

@@ -1,5 +1,4 @@
-import { statement } from '../database/statement.ts';
-import { column, table } from '../database/table.ts';
+import { column } from '../database/table.ts';
 import { Limit } from '../entities/limit.ts';
 import { PolicyConflict } from '../entities/policy-conflict.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
@@ -13,7 +12,9 @@ import {
 } from '../gen/hoc/cus/policies/v1/policy_graph_pb.ts';
 import { each, rows } from '../statements/answers.ts';
 import { documentOr } from '../statements/documents.ts';
-import { projection, rowsOf } from '../statements/projection.ts';
+import { where } from '../statements/filters.ts';
+import { list } from '../statements/lists.ts';
+import { projection, rowsOf, type Selected } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 
 const nodeExpressions = {
@@ -28,80 +29,89 @@ const limitExpressions = { limit_value: column(Limit, 'max_value') };
 const activeLimit = projection(ActiveLimitNodeSchema, Limit, { expressions: limitExpressions });
 const anyLimit = projection(LimitNodeSchema, Limit, { expressions: limitExpressions });
 
-const newestFirst = 'order by created_at desc, id collate "C" desc';
+const ofTenant = where.exactText('tenant_id = ?');
+const active = "status = 'ACTIVE'";
 
-const activePolicies = statement(
-  'policy_graph.active_policies',
-  `select ${activePolicy.columns} from ${table(PolicyRule)} where tenant_id = $1 and status = 'ACTIVE' ${newestFirst}`,
-  activePolicy,
-);
+const policies = <T>(name: string, reading: Selected<T>, ...always: string[]) =>
+  list(`policy_graph.${name}`, {
+    entity: PolicyRule,
+    always,
+    base: { tenantId: ofTenant },
+    order: ['created_at desc', 'id collate "C" desc'],
+    reading,
+  });
 
-const allPolicies = statement(
-  'policy_graph.all_policies',
-  `select ${anyPolicy.columns} from ${table(PolicyRule)} where tenant_id = $1 ${newestFirst}`,
-  anyPolicy,
-);
+const activePolicies = policies('active_policies', activePolicy, active);
+const allPolicies = policies('all_policies', anyPolicy);
 
-const activeLimits = statement(
-  'policy_graph.active_limits',
-  `select ${activeLimit.columns} from ${table(Limit)} where tenant_id = $1 and status = 'ACTIVE'
-  order by limit_type collate "C", scope collate "C", id collate "C"`,
-  activeLimit,
-);
+const activeLimits = list('policy_graph.active_limits', {
+  entity: Limit,
+  always: [active],
+  base: { tenantId: ofTenant },
+  order: ['limit_type collate "C"', 'scope collate "C"', 'id collate "C"'],
+  reading: activeLimit,
+});
 
-const allLimits = statement(
-  'policy_graph.all_limits',
-  `select ${anyLimit.columns} from ${table(Limit)} where tenant_id = $1 order by limit_type collate "C", id collate "C"`,
-  anyLimit,
-);
+const allLimits = list('policy_graph.all_limits', {
+  entity: Limit,
+  base: { tenantId: ofTenant },
+  order: ['limit_type collate "C"', 'id collate "C"'],
+  reading: anyLimit,
+});
 
-const resolvedConflicts = statement(
-  'policy_graph.resolved_conflicts',
-  `select policy_a collate "C", policy_b collate "C" from ${table(PolicyConflict)} where resolved
-  group by 1, 2 order by 1, 2`,
-  rowsOf(PolicyPairSchema),
-);
+const resolvedConflicts = list('policy_graph.resolved_conflicts', {
+  entity: PolicyConflict,
+  always: ['resolved'],
+  distinct: true,
+  order: ['policy_a collate "C"', 'policy_b collate "C"'],
+  reading: {
+    expressions: [column(PolicyConflict, 'policy_a'), column(PolicyConflict, 'policy_b')].map(
+      (each) => `${each} collate "C"`,
+    ),
+    ...rowsOf(PolicyPairSchema),
+  },
+});
 
 /** `PolicyGraphDriver`: rules, limits and settled conflicts behind the policy graphs. */
 export const policyGraph = driver(PolicyGraphService, {
   fetchActivePolicies: read(
     {},
-    rows('policies', ({ tenantId }) => activePolicies.with(tenantId)),
+    rows('policies', (request, walk) => activePolicies(request, walk)),
   ),
   fetchAllPolicies: read(
     {},
-    rows('policies', ({ tenantId }) => allPolicies.with(tenantId)),
+    rows('policies', (request, walk) => allPolicies(request, walk)),
   ),
   fetchActiveLimits: read(
     {},
-    rows('limits', ({ tenantId }) => activeLimits.with(tenantId)),
+    rows('limits', (request, walk) => activeLimits(request, walk)),
   ),
   fetchAllLimits: read(
     {},
-    rows('limits', ({ tenantId }) => allLimits.with(tenantId)),
+    rows('limits', (request, walk) => allLimits(request, walk)),
   ),
   fetchResolvedConflicts: read(
     {},
-    rows('pairs', () => resolvedConflicts.with()),
+    rows('pairs', (_request, walk) => resolvedConflicts({}, walk)),
   ),
   streamActivePolicies: read(
     {},
-    each('policy', ({ tenantId }) => activePolicies.with(tenantId)),
+    each('policy', (request, walk) => activePolicies(request, walk)),
   ),
   streamAllPolicies: read(
     {},
-    each('policy', ({ tenantId }) => allPolicies.with(tenantId)),
+    each('policy', (request, walk) => allPolicies(request, walk)),
   ),
   streamActiveLimits: read(
     {},
-    each('limit', ({ tenantId }) => activeLimits.with(tenantId)),
+    each('limit', (request, walk) => activeLimits(request, walk)),
   ),
   streamAllLimits: read(
     {},
-    each('limit', ({ tenantId }) => allLimits.with(tenantId)),
+    each('limit', (request, walk) => allLimits(request, walk)),
   ),
   streamResolvedConflicts: read(
     {},
-    each('pair', () => resolvedConflicts.with()),
+    each('pair', (_request, walk) => resolvedConflicts({}, walk)),
   ),
 });

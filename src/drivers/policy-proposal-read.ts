@@ -14,8 +14,9 @@ import {
   UnacknowledgedFeedbackSchema,
 } from '../gen/hoc/cus/policies/v1/policy_proposal_read_pb.ts';
 import { each, one, row, rows } from '../statements/answers.ts';
-import { filteredList, where } from '../statements/filters.ts';
+import { where } from '../statements/filters.ts';
 import { fits } from '../statements/fits.ts';
+import { list } from '../statements/lists.ts';
 import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 
@@ -24,11 +25,11 @@ const proposal = projection(PolicyProposalSchema, PolicyProposal);
 const summary = projection(PolicyProposalSummarySchema, PolicyProposal);
 const ruleName = projection(PolicyRuleNameSchema, PolicyRule);
 
-const unacknowledged = filteredList('policy_proposal_read.feedback', {
-  select: `select ${feedback.columns} from ${table(PatternFeedback)}`,
+const unacknowledged = list('policy_proposal_read.feedback', {
+  entity: PatternFeedback,
   always: ['not acknowledged'],
   filters: { tenantId: where.text('tenant_id = ?'), feedbackType: where.text('pattern_type = ?') },
-  order: 'created_at, id',
+  order: ['created_at', 'id'],
   reading: feedback,
 });
 
@@ -50,10 +51,11 @@ const versionCount = statement(
   count,
 );
 
-const proposals = filteredList('policy_proposal_read.proposals', {
-  select: `select ${summary.columns} from ${table(PolicyProposal)}`,
+const proposals = list('policy_proposal_read.proposals', {
+  entity: PolicyProposal,
   filters: { tenantId: where.text('tenant_id = ?'), status: where.text('status = ?') },
-  order: 'created_at desc, id desc',
+  order: ['created_at desc', 'id desc'],
+  paged: true,
   reading: summary,
 });
 
@@ -75,11 +77,11 @@ const named: Rules<typeof FetchProposalStatusRequestSchema> = { proposal_id: fit
 export const policyProposalRead = driver(PolicyProposalReadService, {
   fetchUnacknowledgedFeedback: read(
     {},
-    rows('feedback', (request) => unacknowledged(request)),
+    rows('feedback', (request, walk) => unacknowledged(request, walk)),
   ),
   streamUnacknowledgedFeedback: read(
     {},
-    each('feedback', (request) => unacknowledged(request)),
+    each('feedback', (request, walk) => unacknowledged(request, walk)),
   ),
   fetchProposalById: read(
     named,
@@ -95,7 +97,7 @@ export const policyProposalRead = driver(PolicyProposalReadService, {
   ),
   fetchProposals: read(
     { limit: page },
-    rows('proposals', (request) => proposals(request, { limit: request.limit ?? 50 })),
+    rows('proposals', (request, walk) => proposals(request, walk, { limit: request.limit ?? 50 })),
   ),
   checkRuleExists: read(
     {},

@@ -12,6 +12,7 @@ import {
   TenantBudgetSettingsSchema,
 } from '../gen/hoc/cus/policies/v1/policy_read_pb.ts';
 import { each, response, row, rows } from '../statements/answers.ts';
+import { list } from '../statements/lists.ts';
 import { projection, rowsOf } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 
@@ -36,11 +37,11 @@ const guardrailById = statement(
   guardrail,
 );
 
-const allGuardrails = statement(
-  'policy_read.all_guardrails',
-  `select ${guardrail.columns} from ${table(DefaultGuardrail)} order by priority, id collate "C"`,
-  guardrail,
-);
+const allGuardrails = list('policy_read.all_guardrails', {
+  entity: DefaultGuardrail,
+  order: ['priority', 'id collate "C"'],
+  reading: guardrail,
+});
 
 /** `PolicyReadDriver`: budgets, usage and default guardrails. */
 export const policyRead = driver(PolicyReadService, {
@@ -58,10 +59,10 @@ export const policyRead = driver(PolicyReadService, {
   ),
   listAllGuardrails: read(
     {},
-    rows('guardrails', () => allGuardrails.with()),
+    rows('guardrails', (_request, walk) => allGuardrails({}, walk)),
   ),
   streamAllGuardrails: read(
     {},
-    each('guardrail', () => allGuardrails.with()),
+    each('guardrail', (_request, walk) => allGuardrails({}, walk)),
   ),
 });

@@ -18,7 +18,8 @@ import {
 } from '../gen/hoc/cus/policies/v1/policy_rules_read_pb.ts';
 import { one, row } from '../statements/answers.ts';
 import { enumText } from '../statements/codecs.ts';
-import { filteredCount, filteredList, nonEmpty, where } from '../statements/filters.ts';
+import { filteredCount, nonEmpty, where } from '../statements/filters.ts';
+import { list } from '../statements/lists.ts';
 import { listed } from '../statements/message-rows.ts';
 import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
@@ -41,7 +42,7 @@ const joined = {
 const summary = projection(PolicyRuleSummarySchema, PolicyRule, joined);
 const detail = projection(PolicyRuleDetailSchema, PolicyRule, { ...joined, omit: ['rule_definition'] });
 
-const from = `from ${table(PolicyRule)} rule
+const from = `${table(PolicyRule)} rule
   join ${table(PolicyRuleIntegrity)} verdict on verdict.rule_id = rule.id
   left join lateral (
     select count(*) as count, max(triggered_at) as last from ${table(PolicyEnforcement)} enforcement
@@ -61,11 +62,14 @@ const filters = {
   createdBefore: where.instant('rule.created_at <= ?::timestamptz'),
 };
 
-const rules = filteredList('policy_rules_read.rules', {
-  select: `select ${summary.columns} ${from}`,
+const rules = list('policy_rules_read.rules', {
+  entity: PolicyRule,
+  alias: 'rule',
+  from,
   base,
   filters,
-  order: 'triggers.last desc nulls last, rule.created_at desc, rule.id collate "C" desc',
+  order: [{ sql: 'triggers.last', type: 'timestamptz' }, 'created_at desc', 'id collate "C" desc'],
+  paged: true,
   reading: summary,
 });
 
@@ -77,7 +81,7 @@ const total = filteredCount('policy_rules_read.total', {
 
 const ruleById = statement(
   'policy_rules_read.rule_by_id',
-  `select ${detail.columns} ${from} where rule.tenant_id = $1 and rule.id = $2`,
+  `select ${detail.columns} from ${from} where rule.tenant_id = $1 and rule.id = $2`,
   detail,
 );
 
@@ -89,14 +93,14 @@ const countRules = statement(
 
 /** `PolicyRulesReadDriver`: rules with their verdicts and recent triggers. */
 export const policyRulesRead = driver(PolicyRulesReadService, {
-  fetchPolicyRules: read({ limit: page, offset: page }, async (db, request, { size }) => {
+  fetchPolicyRules: read({ limit: page, offset: page }, async (db, request, { size }, walk) => {
     const values = { ...request, status: request.status ?? RuleStatus.ACTIVE };
     // The two read an empty type differently: the list looks for it, the count does not.
     const counted = total({ ...values, ruleType: nonEmpty(request.ruleType) });
-    const query = rules(values, { limit: request.limit ?? 20, offset: request.offset });
+    const query = rules(values, walk, { limit: request.limit ?? 20, offset: request.offset });
     return {
       total: await db.one(counted.statement, counted.params),
-      items: await listed(db, query, PolicyRuleSummarySchema, size),
+      ...(await listed(db, query, walk, PolicyRuleSummarySchema, size)),
     };
   }),
   fetchPolicyRuleById: read(

@@ -18,8 +18,9 @@ import {
 import { each, one, row, rows } from '../statements/answers.ts';
 import { cell, cells } from '../statements/cells.ts';
 import { documentOr, elementsOf } from '../statements/documents.ts';
-import { filteredCount, filteredList, where } from '../statements/filters.ts';
+import { filteredCount, where } from '../statements/filters.ts';
 import { fits } from '../statements/fits.ts';
+import { list } from '../statements/lists.ts';
 import { listed } from '../statements/message-rows.ts';
 import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
@@ -46,10 +47,10 @@ const version = projection(ProposalVersionSchema, ProposalVersion, {
   expressions: { rule_snapshot: documentOr('{}', column(ProposalVersion, 'rule_snapshot')) },
 });
 
-const newestFirst = 'created_at desc, id desc';
+const newestFirst = ['created_at desc', 'id desc'] as const;
 
-const proposals = filteredList('proposals_read.proposals', {
-  select: `select ${forReview.columns} from ${table(PolicyProposal)}`,
+const proposals = list('proposals_read.proposals', {
+  entity: PolicyProposal,
   base: {
     tenantId: where.exactText('tenant_id = ?'),
     status: where.exactText('status = ?'),
@@ -60,6 +61,7 @@ const proposals = filteredList('proposals_read.proposals', {
     daysOld: where.number('created_at <= statement_timestamp() - make_interval(days => ?::integer)'),
   },
   order: newestFirst,
+  paged: true,
   reading: forReview,
 });
 
@@ -81,10 +83,11 @@ const pageFilters = {
   proposalType: where.text('proposal_type = ?'),
 };
 
-const pages = filteredList('proposals_read.pages', {
-  select: `select ${onPage.columns} from ${table(PolicyProposal)}`,
+const pages = list('proposals_read.pages', {
+  entity: PolicyProposal,
   filters: pageFilters,
   order: newestFirst,
+  paged: true,
   reading: onPage,
 });
 
@@ -122,11 +125,12 @@ const proposalDetail = statement(
   detail,
 );
 
-const versions = statement(
-  'proposals_read.versions',
-  `select ${version.columns} from ${table(ProposalVersion)} where proposal_id = $1::uuid order by version desc, id desc`,
-  version,
-);
+const versions = list('proposals_read.versions', {
+  entity: ProposalVersion,
+  base: { proposalId: where.exactText('proposal_id = ?::uuid') },
+  order: ['version desc', 'id desc'],
+  reading: version,
+});
 
 /** Adds up sizes by key. */
 const tally = <T>(
@@ -154,13 +158,14 @@ const named: Rules<typeof GetProposalDetailRequestSchema> = { proposal_id: fits(
 
 /** `ProposalsReadDriver`: proposals and their versions for those who review them. */
 export const proposalsRead = driver(ProposalsReadService, {
-  fetchProposals: read({ days_old: age, limit: page, offset: page }, async (db, request, { size }) => {
+  fetchProposals: read({ days_old: age, limit: page, offset: page }, async (db, request, { size }, walk) => {
     const query = proposals(
       { ...request, status: request.status ?? 'draft', daysOld: request.daysOld || undefined },
+      walk,
       { limit: request.limit ?? 50, offset: request.offset },
     );
     return {
-      items: await listed(db, query, ProposalForReviewSchema, size),
+      ...(await listed(db, query, walk, ProposalForReviewSchema, size)),
       pendingCount: await db.one(drafts, [request.tenantId]),
     };
   }),
@@ -172,15 +177,16 @@ export const proposalsRead = driver(ProposalsReadService, {
     {},
     one('count', ({ tenantId }) => drafts.with(tenantId)),
   ),
-  listProposalsPaginated: read({ limit: page, offset: page }, async (db, request, { size }) => {
+  listProposalsPaginated: read({ limit: page, offset: page }, async (db, request, { size }, walk) => {
     const counted = total(request);
-    const query = pages(request, { limit: request.limit ?? 50, offset: request.offset });
-    const items = await listed(db, query, ProposalOnPageSchema, size);
+    const query = pages(request, walk, { limit: request.limit ?? 50, offset: request.offset });
+    const { items, nextPageToken } = await listed(db, query, walk, ProposalOnPageSchema, size);
     return {
       total: await db.one(counted.statement, counted.params),
       items,
       byStatus: tally(items, ({ status }) => status),
       byType: tally(items, ({ proposalType }) => proposalType),
+      nextPageToken,
     };
   }),
   getProposalStats: read({}, async (db, { tenantId }) => {
@@ -204,10 +210,10 @@ export const proposalsRead = driver(ProposalsReadService, {
   ),
   listProposalVersions: read(
     named,
-    rows('versions', ({ proposalId }) => versions.with(proposalId)),
+    rows('versions', (request, walk) => versions(request, walk)),
   ),
   streamProposalVersions: read(
     named,
-    each('version', ({ proposalId }) => versions.with(proposalId)),
+    each('version', (request, walk) => versions(request, walk)),
   ),
 });

@@ -57,7 +57,7 @@ type Columns = NonNullable<Parameters<typeof defineEntity>[0]['properties']> & o
 type Described<C> = EntitySchema & { readonly '~columns'?: C };
 
 /** A column of an index, in PostgreSQL's words. */
-type Key<N extends string> = `${N}${'' | ' collate "C"'}${'' | ' desc'}`;
+export type Key<N extends string> = `${N}${'' | ' collate "C"'}${'' | ' desc'}`;
 
 /** What an index is on: its columns, or these with a condition or a method other than btree. */
 type IndexOn<N extends string> =

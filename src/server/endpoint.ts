@@ -14,6 +14,8 @@ import type { Signal } from '../database/signal.ts';
 import type { Bound } from '../database/tenants.ts';
 import type { CallContext, Driver, Handler, RpcKind } from '../drivers/driver.ts';
 import { type Answered, type Answering, answering } from '../statements/answers.ts';
+import type { PageTokens } from '../statements/page-tokens.ts';
+import { Paging } from '../statements/places.ts';
 import type { Access } from './access.ts';
 
 /** What a control RPC (transactions, health, reflection) knows of its call. */
@@ -63,7 +65,7 @@ export interface DeclaredEndpoint extends Named {
 export interface ProgrammedEndpoint extends Named {
   readonly kind: RpcKind;
   readonly answering: undefined;
-  readonly run: Handler<DescMethod>;
+  readonly run: (db: Session, request: Message, call: CallContext) => ReturnType<Handler<DescMethod>>;
 }
 
 /** An RPC of this server: it sees the call itself and deals with transactions itself. */
@@ -93,16 +95,22 @@ const named = (
   check,
 });
 
-/** Endpoints of a driver. */
-export const driverEndpoints = ({ service, rpcs }: Driver): DriverEndpoint[] =>
-  service.methods.map((method) => {
-    const { kind, rules, check, work } = rpcs[method.localName]!;
-    const ofFields = requestCheck(method.input, rules);
-    const common = named(method, check ? (request) => [...ofFields(request), ...check(request)] : ofFields);
-    if (typeof work === 'function') return { ...common, kind, answering: undefined, run: work };
-    if (kind === 'compute') throw new Error(`${common.name} computes, and asks the database`);
-    return { ...common, kind, answering: answering(method, work) };
-  });
+/** Endpoints of drivers, whose lists go on by those tokens. */
+export const driverEndpoints =
+  (tokens: PageTokens) =>
+  ({ service, rpcs }: Driver): DriverEndpoint[] =>
+    service.methods.map((method) => {
+      const { kind, rules, check = () => [], work } = rpcs[method.localName]!;
+      const paging = new Paging(method, tokens);
+      const ofFields = requestCheck(method.input, rules);
+      const common = named(method, (request) => [...ofFields(request), ...paging.check(request), ...check(request)]);
+      if (typeof work === 'function') {
+        const run: ProgrammedEndpoint['run'] = (db, request, call) => work(db, request, call, paging.walk(request));
+        return { ...common, kind, answering: undefined, run };
+      }
+      if (kind === 'compute') throw new Error(`${common.name} computes, and asks the database`);
+      return { ...common, kind, answering: answering(method, work, paging) };
+    });
 
 /** One control RPC: what its request must satisfy, and its handler. */
 export interface ControlRpc {

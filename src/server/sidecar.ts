@@ -10,6 +10,7 @@ import { drivers as driversFor } from '../drivers/drivers.ts';
 import { Health } from '../gen/grpc/health/v1/health_pb.ts';
 import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { createProviders } from '../providers/providers.ts';
+import { PageTokens } from '../statements/page-tokens.ts';
 import type { Telemetry } from '../telemetry/telemetry.ts';
 import { transactionIdKey } from '../transactions/once.ts';
 import { prune } from '../transactions/outcomes.ts';
@@ -135,6 +136,7 @@ export const startServer = async (
   });
   let guards: Guards | undefined;
   try {
+    const tokens = new PageTokens();
     const ids = new TransactionIds(`${hostname()}/${process.pid}`);
     const limits = {
       idleLeaseMs: config.transactionIdleLeaseMs,
@@ -166,7 +168,7 @@ export const startServer = async (
       { service: TransactionService, writes: true },
       { service: Health, writes: false },
     ];
-    const ofDrivers = drivers.flatMap(driverEndpoints);
+    const ofDrivers = drivers.flatMap(driverEndpoints(tokens));
     const endpoints = [
       ...ofDrivers,
       ...transactionEndpoints(database, transactions, ofDrivers, closing.signal),
@@ -217,7 +219,9 @@ export const startServer = async (
       : undefined;
     if (http) listeners.push(http);
     await prepare();
-    ids.open(await transactionIdKey(database.reserve));
+    const sealing = await transactionIdKey(database.reserve);
+    ids.open(sealing);
+    tokens.open(sealing);
     await readiness.start();
     pipeline.open();
     const pruning = setInterval(() => {

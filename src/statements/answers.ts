@@ -4,8 +4,9 @@ import { expected, type Session, type StreamingSession } from '../database/sessi
 import type { Query } from '../database/statement.ts';
 import type { TextRows } from '../database/text-rows.ts';
 import { EncodedRows } from './encoded-rows.ts';
-import { DELIMITED, tagOf } from './encoder.ts';
+import { DELIMITED, tagOf, textField } from './encoder.ts';
 import { MessageRows } from './message-rows.ts';
+import { batchPages, collectPage, type Paging, type Walk } from './places.ts';
 
 type Request<M extends DescMethod> = MessageShape<M['input']>;
 type Response<M extends DescMethod> = MessageShape<M['output']>;
@@ -14,8 +15,8 @@ type FieldOf<M extends DescMethod> = Exclude<keyof Response<M>, '$typeName' | '$
 type Present<M extends DescMethod, K extends FieldOf<M>> = NonNullable<Response<M>[K]>;
 type ElementOf<T> = T extends readonly (infer E)[] ? E : never;
 
-/** What a request asks of the database; undefined: nothing, as if it had brought no row. */
-type Ask<M extends DescMethod, T> = (request: Request<M>) => Query<T> | undefined;
+/** What a request asks of the database; undefined: nothing, as if it had brought no row. A list begins where the walk leads. */
+type Ask<M extends DescMethod, T> = (request: Request<M>, walk: Walk) => Query<T> | undefined;
 
 /** An RPC that is one statement: which, and how its rows are the response. How it is run is for the server to choose. */
 export interface Answer<M extends DescMethod = DescMethod> {
@@ -105,48 +106,64 @@ export interface Answering {
 }
 
 /** Makes the ways to run an answer of a method. */
-export const answering = ({ output }: DescMethod, { ask, into, always, reply: made }: Answer): Answering => {
+export const answering = (
+  { output }: DescMethod,
+  { ask, into, always, reply: made }: Answer,
+  paging: Paging,
+): Answering => {
+  const { next } = paging;
   const field = typeof into === 'object' ? output.fields.find(({ localName }) => localName === into.field) : undefined;
   const tag = field && tagOf(field, DELIMITED);
   const message: Answering['message'] = async (db, request, size) => {
-    const query = ask(request);
+    const walk = paging.walk(request);
+    const query = ask(request, walk);
     if (!query) return { response: create(output, made([], 0n, request)), count: 0n };
-    const { statement, params } = query;
+    const { statement } = query;
     const taking = (): TextRows<unknown> =>
       field?.message
         ? new MessageRows(field.message, (row) => statement.map(row, db.notes), size)
         : db.texts(statement);
-    const { sink, count } = await db.collect(statement, params, taking);
+    const { sink, count, token } = await collectPage(db, query, walk, taking);
     if (always) expected(statement, sink.rows);
-    return { response: create(output, made(sink.rows, count, request)), count };
+    const response = create(output, made(sink.rows, count, request));
+    if (token !== undefined) Object.assign(response, { [next!.localName]: token });
+    return { response, count };
   };
   const messages: Answering['messages'] = async function* (db, request) {
-    const { statement, params } = ask(request)!;
-    for await (const batch of db.batches(statement, params, () => db.texts(statement))) {
-      yield batch.rows.map((value) => create(output, { [field!.localName]: value } as Init<DescMethod>));
+    const walk = paging.walk(request);
+    const query = ask(request, walk)!;
+    for await (const { sink, token } of batchPages(db, query, walk, () => db.texts(query.statement))) {
+      const batch = sink.rows.map((value) => create(output, { [field!.localName]: value } as Init<DescMethod>));
+      if (token !== undefined) Object.assign(batch.at(-1)!, { [next!.localName]: token });
+      yield batch;
     }
   };
   return {
     message,
     messages,
     bytes: async (db, request, size) => {
-      const query = ask(request);
+      const walk = paging.walk(request);
+      const query = ask(request, walk);
       const encoder = query?.statement.encoder;
       if (!query || !encoder || !into) return message(db, request, size);
-      const { statement, params } = query;
-      const { sink, count } = await db.collect(statement, params, () => new EncodedRows(encoder, tag, db.notes, size));
-      if (always && sink.count === 0) expected(statement, []);
+      const taking = (): EncodedRows => new EncodedRows(encoder, tag, db.notes, size);
+      const { sink, count, token } = await collectPage(db, query, walk, taking);
+      if (always && sink.count === 0) expected(query.statement, []);
+      if (token !== undefined) sink.add(textField(next!, token));
       return { response: into !== 'response' && into.all ? sink.bytes() : sink.first(), count };
     },
     encoded: async function* (db, request) {
-      const { statement, params } = ask(request)!;
-      const { encoder } = statement;
+      const walk = paging.walk(request);
+      const query = ask(request, walk)!;
+      const { encoder } = query.statement;
       if (!encoder) {
         yield* messages(db, request);
         return;
       }
-      for await (const batch of db.batches(statement, params, () => new EncodedRows(encoder, tag, db.notes))) {
-        yield batch.each();
+      const taking = (): EncodedRows => new EncodedRows(encoder, tag, db.notes);
+      for await (const { sink, token } of batchPages(db, query, walk, taking)) {
+        if (token !== undefined) sink.add(textField(next!, token));
+        yield sink.each();
       }
     },
   };

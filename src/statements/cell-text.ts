@@ -1,5 +1,7 @@
+import { int32At } from '../database/bytes.ts';
 import type { Row } from '../database/statement.ts';
 import { cellsOf } from '../database/text-rows.ts';
+import { timestampText } from './timestamp.ts';
 
 /** PostgreSQL's numbers of types. */
 export const BOOL = 16;
@@ -12,7 +14,7 @@ export const FLOAT8 = 701;
 export const TIMESTAMPTZ = 1184;
 export const JSONB = 3802;
 
-/** The text that PostgreSQL would have sent; of an instant, only whether it is before or after what a field can hold. */
+/** The text that PostgreSQL would have sent. */
 export const textOf = (type: number, binary: boolean, bytes: Buffer, at: number, length: number): string => {
   if (!binary) return bytes.toString('utf8', at, at + length);
   switch (type) {
@@ -29,7 +31,7 @@ export const textOf = (type: number, binary: boolean, bytes: Buffer, at: number,
     case BYTEA:
       return `\\x${bytes.toString('hex', at, at + length)}`;
     case TIMESTAMPTZ:
-      return bytes[at]! & 0x80 ? '-infinity' : 'infinity';
+      return timestampText(int32At(bytes, at), int32At(bytes, at + 4) >>> 0);
     default:
       throw new Error(`a cell of type ${type} in a form that nobody asked for`);
   }

@@ -23,8 +23,10 @@ export const cell = {
 /** Select list and mapping of rows that are no message: one cell a name, each said once. */
 export const cells = <T extends object>(readers: { readonly [K in keyof T]-?: Reader<T[K]> }): Projection<T> => {
   const all = Object.entries<Reader<unknown>>(readers);
+  const expressions = all.map(([, { sql }]) => sql);
   return {
-    columns: all.map(([, { sql }]) => sql).join(', '),
+    expressions,
+    columns: expressions.join(', '),
     map: (row) => Object.fromEntries(all.map(([name, { read }], at) => [name, read(row[at]!)])) as T,
   };
 };

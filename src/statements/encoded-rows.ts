@@ -54,6 +54,12 @@ export class EncodedRows implements Sink {
     this.#size?.hold(out.at);
   }
 
+  /** Puts more fields behind the last row, which must be there: into its response, if each row has one. */
+  add(fields: Uint8Array): void {
+    this.#out.all(fields);
+    this.#ends[this.#ends.length - 1] = this.#out.at;
+  }
+
   /** Rows taken. */
   get count(): number {
     return this.#ends.length;

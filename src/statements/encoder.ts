@@ -32,6 +32,15 @@ export const tagOf = ({ number }: DescField, wireType: number): Buffer => {
   return Buffer.from(out.written());
 };
 
+/** A field of text, as bytes. */
+export const textField = (field: DescField, text: string): Uint8Array => {
+  const out = new Bytes(16 + text.length * 3);
+  out.all(tagOf(field, DELIMITED));
+  out.varint(Buffer.byteLength(text));
+  out.all(Buffer.from(text));
+  return out.written();
+};
+
 /** Writes one cell as a field; false where the field cannot hold it, and nothing has been written. */
 type CellWriter = (out: Bytes, bytes: Buffer, at: number, length: number, notes: Notes) => boolean;
 

@@ -34,37 +34,39 @@ export const where = {
 export const nonEmpty = (text: string | undefined): string | undefined => text || undefined;
 
 /** Filters by the names of their values. */
-type Filters = Readonly<Record<string, Filter<never>>>;
-type None = Readonly<Record<never, never>>;
+export type Filters = Readonly<Record<string, Filter<never>>>;
+export type None = Readonly<Record<never, never>>;
 type ValueOf<F> = F extends Filter<infer V> ? V : never;
 
 type Optional<F extends Filters> = { readonly [K in keyof F]?: ValueOf<F[K]> | undefined };
 
 /** Values of filters by name; one that a request may leave out is undefined there. */
-type Values<B extends Filters, F extends Filters> = [keyof B] extends [never]
+export type Values<B extends Filters, F extends Filters> = [keyof B] extends [never]
   ? Optional<F>
   : { readonly [K in keyof B]: ValueOf<B[K]> } & Optional<F>;
 
-interface Filtered<B extends Filters, F extends Filters, T> {
-  /** `select … from …`. */
-  readonly select: string;
+/** Conditions on rows. */
+export interface Filtered<B extends Filters, F extends Filters> {
   /** Conditions that always hold, and have no value. */
   readonly always?: readonly string[];
   /** Conditions whose values every request has. */
   readonly base?: B;
   /** Conditions that a request may leave out. */
-  readonly filters: F;
+  readonly filters?: F;
+}
+
+interface Statements<B extends Filters, F extends Filters, T> extends Filtered<B, F> {
+  /** `select … from …`. */
+  readonly select: string;
   readonly reading: Reading<T> | RowMap<T>;
 }
 
-interface FilteredList<B extends Filters, F extends Filters, T> extends Filtered<B, F, T> {
-  readonly order: string;
-}
-
-/** Which of the rows that are found; all of them where nothing is said. */
-interface Page {
-  readonly limit?: number;
-  readonly offset?: number | undefined;
+/** The condition on rows to come after another. */
+interface After {
+  /** How many cells of the other it compares with. */
+  readonly count: number;
+  /** @param first number of the parameter that is the first of them. */
+  readonly after: (first: number) => string;
 }
 
 const isChosen = (chosen: number, index: number): boolean => (chosen & (1 << index)) !== 0;
@@ -76,56 +78,49 @@ const isGiven = (value: Param): boolean => value !== undefined;
  * PostgreSQL can choose the index that fits and keep the plan.
  *
  * @param tail what follows the conditions; it is told the number of its first parameter.
+ * @param after one more condition that a request may leave out.
  */
-const filtered = <T, B extends Filters = None, F extends Filters = None>(
+export const filtered = <T, B extends Filters, F extends Filters>(
   name: string,
-  { select, always = [], base, filters, reading }: Filtered<B, F, T>,
+  { select, always = [], base, filters, reading }: Statements<B, F, T>,
   tail: (first: number) => string,
-): ((values: Values<B, F>, tailValues: readonly Param[]) => Query<T>) => {
+  after?: After,
+): ((values: Values<B, F>, tailValues: readonly Param[], afterValues?: readonly Param[]) => Query<T>) => {
   const needed = Object.entries(base ?? {});
-  const optional = Object.entries(filters);
-  const variants = Array.from({ length: 2 ** optional.length }, (_, chosen) => {
+  const optional = Object.entries(filters ?? {});
+  const variants = Array.from({ length: 2 ** (optional.length + (after ? 1 : 0)) }, (_, chosen) => {
     let first = 1;
-    const conditions = [...needed, ...optional.filter((_filter, index) => isChosen(chosen, index))].map(([, { sql }]) =>
-      sql.replace('?', () => `$${first++}`),
-    );
-    const all = [...always, ...conditions];
+    const all = [...always];
+    for (const [, { sql }] of [...needed, ...optional.filter((_filter, index) => isChosen(chosen, index))]) {
+      all.push(sql.replace('?', () => `$${first++}`));
+    }
+    if (after && isChosen(chosen, optional.length)) {
+      all.push(after.after(first));
+      first += after.count;
+    }
     const condition = all.length === 0 ? '' : `where ${all.join(' and ')}`;
-    return statement(`${name}.${chosen}`, `${select} ${condition} ${tail(first)}`, reading);
+    const numbered = optional.length === 0 && chosen === 0 ? name : `${name}.${chosen}`;
+    return statement(numbered, `${select} ${condition} ${tail(first)}`, reading);
   });
-  return (values, tailValues) => {
+  return (values, tailValues, afterValues) => {
     const bound = ([key, { bind }]: [string, Filter<never>]): Param => {
       const value = (values as Readonly<Record<string, unknown>>)[key];
       return value === undefined ? undefined : bind(value as never);
     };
     const given = optional.map(bound);
-    const chosen = given.reduce<number>((bits, value, index) => (isGiven(value) ? bits | (1 << index) : bits), 0);
-    return variants[chosen]!.with(...needed.map(bound), ...given.filter(isGiven), ...tailValues);
+    const chosen = given.reduce<number>(
+      (bits, value, index) => (isGiven(value) ? bits | (1 << index) : bits),
+      afterValues ? 1 << optional.length : 0,
+    );
+    const conditions = [...needed.map(bound), ...given.filter(isGiven), ...(afterValues ?? [])];
+    return variants[chosen]!.with(...conditions, ...tailValues);
   };
 };
 
-/**
- * Declares a list with optional filters.
- *
- * @returns the query for the values of its filters by name (a request that has fields of these names will do) and the
- *   page of the rows.
- */
-export const filteredList = <T, B extends Filters = None, F extends Filters = None>(
-  name: string,
-  list: FilteredList<B, F, T>,
-): ((values: Values<B, F>, page?: Page) => Query<T>) => {
-  const query = filtered(
-    name,
-    list,
-    (first) => `order by ${list.order} limit $${first}::bigint offset $${first + 1}::bigint`,
-  );
-  return (values, { limit, offset = 0 } = {}) => query(values, [limit, offset]);
-};
-
-/** Declares a count with optional filters; see {@link filteredList}. */
+/** Declares a count with optional filters, as lists have them. */
 export const filteredCount = <B extends Filters = None, F extends Filters = None>(
   name: string,
-  counted: Omit<Filtered<B, F, bigint>, 'reading'>,
+  counted: Omit<Statements<B, F, bigint>, 'reading'>,
 ): ((values: Values<B, F>) => Query<bigint>) => {
   const query = filtered(name, { ...counted, reading: count }, () => '');
   return (values) => query(values, []);

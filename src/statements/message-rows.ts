@@ -1,8 +1,9 @@
 import { type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
 import type { ResponseSize } from '../contract/response-size.ts';
 import type { Session } from '../database/session.ts';
-import type { Query, Row } from '../database/statement.ts';
+import type { Row } from '../database/statement.ts';
 import { TextRows } from '../database/text-rows.ts';
+import { collectPage, type ListQuery, type Walk } from './places.ts';
 
 /** What stands before a message in a list: its tag, and its length. */
 const BEFORE = 2;
@@ -37,13 +38,15 @@ export class MessageRows<T> extends TextRows<T> {
   }
 }
 
-/** All rows of a statement that a response lists, each a message. */
+/** Rows that a response lists, each a message, and the token that goes on after them. */
 export const listed = async <T extends Message>(
   db: Session,
-  { statement, params }: Query<T>,
+  query: ListQuery<T>,
+  walk: Walk,
   message: DescMessage,
   size: ResponseSize,
-): Promise<T[]> => {
-  const map = (row: Row): T => statement.map(row, db.notes);
-  return (await db.collect(statement, params, () => new MessageRows(message, map, size))).sink.rows;
+): Promise<{ readonly items: T[]; readonly nextPageToken: string | undefined }> => {
+  const map = (row: Row): T => query.statement.map(row, db.notes);
+  const { sink, token } = await collectPage(db, query, walk, () => new MessageRows(message, map, size));
+  return { items: sink.rows, nextPageToken: token };
 };

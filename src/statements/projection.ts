@@ -6,9 +6,15 @@ import { type Codec, codecOf } from './codecs.ts';
 import { MessageEncoder } from './encoder.ts';
 import { keyText, nearest, type Reader } from './inexact.ts';
 
-/** A select list, and how its rows become messages. */
-export interface Projection<T> extends Reading<T> {
-  /** Select list: one expression a field, in field order. */
+/** What is selected, and how its rows become messages. */
+export interface Selected<T> extends Reading<T> {
+  /** SQL of each cell. */
+  readonly expressions: readonly string[];
+}
+
+/** What is selected, an expression a field, in field order. */
+export interface Projection<T> extends Selected<T> {
+  /** Select list of the expressions. */
   readonly columns: string;
 }
 
@@ -51,8 +57,8 @@ export const projection = <D extends DescMessage>(
       return { field, origin, codec: codecs[field.name] ?? codecOf(field), isKey: name && properties[name]?.primary };
     });
   const keyAt = readers.flatMap(({ field, isKey }, at) => ((key ? key.includes(field.name) : isKey) ? [at] : []));
-  const columns = readers.map(({ field }) => expressionOf(field.name)).join(', ');
-  return { columns, ...readingOf(message, readers, keyAt) };
+  const selected = readers.map(({ field }) => expressionOf(field.name));
+  return { expressions: selected, columns: selected.join(', '), ...readingOf(message, readers, keyAt) };
 };
 
 /** How rows are read whose cells are the given fields of a message, in that order (default: all of them). */

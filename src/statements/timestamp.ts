@@ -47,3 +47,40 @@ export const writeTimestamp = (out: Bytes, high: number, low: number): boolean =
   out.close(start);
   return true;
 };
+
+const DAY = 86_400;
+/** Days from 0000-03-01 to 2000-01-01, and in 400 years. */
+const DAYS_TO_EPOCH = 730_425;
+const ERA = 146_097;
+
+const padded = (number: number, digits: number): string => String(number).padStart(digits, '0');
+
+/** Year, month and day of the Gregorian calendar so many days after 2000-01-01; the year before 1 is 0. */
+const dateOf = (daysSinceEpoch: number): readonly [year: number, month: number, day: number] => {
+  const days = daysSinceEpoch + DAYS_TO_EPOCH;
+  const era = Math.floor(days / ERA);
+  const ofEra = days - era * ERA;
+  const yearOfEra = Math.floor(
+    (ofEra - Math.floor(ofEra / 1_460) + Math.floor(ofEra / 36_524) - Math.floor(ofEra / 146_096)) / 365,
+  );
+  const ofYear = ofEra - (365 * yearOfEra + Math.floor(yearOfEra / 4) - Math.floor(yearOfEra / 100));
+  const fromMarch = Math.floor((5 * ofYear + 2) / 153);
+  const month = fromMarch < 10 ? fromMarch + 3 : fromMarch - 9;
+  const day = ofYear - Math.floor((153 * fromMarch + 2) / 5) + 1;
+  return [era * 400 + yearOfEra + (month <= 2 ? 1 : 0), month, day];
+};
+
+/** The text that PostgreSQL has, in UTC, for its microseconds since 2000, whichever they are; halves as above. */
+export const timestampText = (high: number, low: number): string => {
+  if (high === 0x7fffffff && low === 0xffffffff) return 'infinity';
+  if (high === -0x80000000 && low === 0) return '-infinity';
+  const [since, micros] = split(high, low);
+  const days = Math.floor(since / DAY);
+  const second = since - days * DAY;
+  const [year, month, day] = dateOf(days);
+  const date = `${padded(year > 0 ? year : 1 - year, 4)}-${padded(month, 2)}-${padded(day, 2)}`;
+  const [hours, minutes] = [Math.floor(second / 3_600), Math.floor((second % 3_600) / 60)];
+  const time = `${padded(hours, 2)}:${padded(minutes, 2)}:${padded(second % 60, 2)}`;
+  const fraction = micros === 0 ? '' : `.${padded(micros, 6).replace(/0+$/, '')}`;
+  return `${date} ${time}${fraction}+00${year > 0 ? '' : ' BC'}`;
+};

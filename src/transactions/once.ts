@@ -84,7 +84,7 @@ export const requestOutcome = async (
   return (await db.row(exists, [caller, idempotencyKey])) === 1n;
 };
 
-/** Reads the key that seals transaction ids. */
+/** Reads the key that seals transaction ids, and of which the keys of page tokens come. */
 export const transactionIdKey = async (lane: Lane): Promise<Uint8Array> =>
   lane.use(undefined, async (connection) => {
     const { rows } = await connection.command(

@@ -337,8 +337,8 @@ const expectIndexed = (table: string, plan: string): void => {
 const isNarrowed = (plan: string): boolean =>
   plan.includes('Index Cond:') || plan.match(/(?<= using | Scan on )\w+/g)!.some((name) => partial.has(name));
 
-/** Whether an index brings the rows in the order of the list, so that its limit ends the scan. */
-const isInOrder = (plan: string): boolean => /^Limit/.test(plan) && !/-> {2}Sort/.test(plan);
+/** Whether an index brings the rows in the order of the list, so that its limit, if it has one, ends the scan. */
+const isInOrder = (plan: string): boolean => /^(Limit|Index Scan)/.test(plan) && !/-> {2}Sort/.test(plan);
 
 /** Reads of what a condition leaves. A stream runs the statement of its list. */
 const NARROW = [
@@ -507,7 +507,7 @@ test('every read of the database, and every filter of a list, has its plan or re
     .flatMap((method) => {
       const own = cases.filter((each) => each.method === method);
       if (own.length === 0) return [`${method.parent.name}.${method.name}`];
-      const filters = method.input.fields.filter(({ name }) => !/^(limit|offset)$/.test(name));
+      const filters = method.input.fields.filter(({ name }) => !/^(limit|offset|page_token)$/.test(name));
       return filters
         .filter(({ localName }) => !own.some(({ fields }) => fields.includes(localName)))
         .map(({ name }) => `${method.parent.name}.${method.name} by ${name}`);
@@ -528,6 +528,29 @@ test.each(ORDERED)('%s reads in the order of the list', async (_name, method, re
     expect(isInOrder(plan) || isNarrowed(plan), `${reader}\n${plan}`).toBe(true);
   }
 });
+
+/** Lists of which a request finds rows, so that there is a token. */
+const PAGED = [...NARROW, ...ORDERED]
+  .filter(([, { input }]) => input.fields.some(({ name }) => name === 'page_token'))
+  .filter(([, , request]) => (request as { status?: unknown }).status !== RuleStatus.RETIRED);
+
+/** Whether an index leads to the row that a page goes on after. */
+const isSought = (plan: string): boolean => /Index Cond: .*(ROW\(|[<>]=|\((policy_)?id .*[<>] )/.test(plan);
+
+test.each(PAGED)(
+  '%s goes on where its last page ended, by an index where it begins by one',
+  async (...[, method, request, tables]) => {
+    const list = (more: object) => sidecar.grpc.unary(method, { ...(request as object), ...more });
+    const { nextPageToken: pageToken } = (await list({ limit: 1 })) as { nextPageToken?: string };
+    expect(pageToken).toBeDefined();
+    const begins = await plansOf(method, request, tables);
+    const goesOn = await plansOf(method, { ...(request as object), pageToken }, tables);
+    for (const [index, { table, reader, plan }] of goesOn.entries()) {
+      expectIndexed(table, plan);
+      if (isInOrder(begins[index]!.plan)) expect(isSought(plan), `${reader}\n${plan}`).toBe(true);
+    }
+  },
+);
 
 // The other tests of lists have fewer rows than these defaults.
 test.each([

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { between, page, type Rules, requestCheck, required, uuid } from '../../src/contract/rules.ts';
-import { column, columnList, table } from '../../src/database/table.ts';
+import type { Row } from '../../src/database/statement.ts';
+import { column, columnList } from '../../src/database/table.ts';
 import { read, write } from '../../src/drivers/driver.ts';
 import { PolicyRule } from '../../src/entities/policy-rule.ts';
 import { Violation } from '../../src/entities/violation.ts';
@@ -11,9 +12,11 @@ import {
 } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { CreateRuleRequestSchema, type PolicyRulesService } from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { cell, cells } from '../../src/statements/cells.ts';
-import { filteredList, where } from '../../src/statements/filters.ts';
+import { where } from '../../src/statements/filters.ts';
 import { fits } from '../../src/statements/fits.ts';
 import { insert } from '../../src/statements/insert.ts';
+import { list as listOf } from '../../src/statements/lists.ts';
+import { WHOLE } from '../../src/statements/places.ts';
 
 type FetchViolations = (typeof PolicyEngineService)['method']['fetchViolations'];
 type AddRule = (typeof PolicyRulesService)['method']['addRule'];
@@ -45,11 +48,21 @@ describe('rules', () => {
   });
 });
 
-const list = filteredList('types_test.violations', {
-  select: `select from ${table(Violation)}`,
+const reading = { expressions: [], map: (row: Row) => row };
+
+const list = listOf('types_test.violations', {
+  entity: Violation,
   filters: { agentId: where.text('agent_id = ?'), severityMin: where.number('severity >= ?') },
-  order: 'id',
-  reading: (row) => row,
+  order: ['detected_at', 'id'],
+  paged: true,
+  reading,
+});
+
+test('a list in the order of a column that its table does not have does not compile, and fails when it loads', () => {
+  expect(() =>
+    // @ts-expect-error: a misspelt column
+    listOf('types_test.misspelt', { entity: Violation, order: ['detectedAt desc', 'id'], reading }),
+  ).toThrow('has no column detectedAt');
 });
 
 describe('filters', () => {
@@ -62,7 +75,7 @@ describe('filters', () => {
     // @ts-expect-error: a filter that the list does not have
     list({ agent: 'a' });
     expect(list(request).params).toEqual(['a', 0.5, undefined, 0]);
-    expect(list({ severityMin: 0.5, agentId: 'a' }, { limit: 3 }).params).toEqual(['a', 0.5, 3, 0]);
+    expect(list({ severityMin: 0.5, agentId: 'a' }, WHOLE, { limit: 3 }).params).toEqual(['a', 0.5, 3, 0]);
   });
 });
 

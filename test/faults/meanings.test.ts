@@ -355,7 +355,7 @@ test.each(['deallocate all', 'discard all'])(
         await Promise.all([readBack(), readBack(), readBack(), leased(), leased(), leased()]);
         await reset('single-use', own);
         expect(refused).toHaveLength(0);
-        expect(await relay.say(text)).toBeGreaterThan(5);
+        expect(await relay.say(text)).toBeGreaterThan(3);
         await leased();
         await Promise.all([readBack(), readBack(), readBack(), leased(), leased(), leased()]);
         await tried(reset('single-use', own));

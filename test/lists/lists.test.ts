@@ -74,6 +74,24 @@ const checkUnary = async (model: ListModel, request: StoredRow, world: World): P
   }
 };
 
+/** Walks through a list by its tokens. */
+const checkPages = async (model: ListModel, request: StoredRow, size: number, world: World): Promise<void> => {
+  const filters: StoredRow = { ...request, limit: size };
+  delete filters['offset'];
+  const keys: unknown[] = [];
+  let pageToken = '';
+  do {
+    const page = (await sidecar.grpc.unary(model.method, { ...filters, pageToken })) as unknown as StoredRow;
+    const items: StoredRow[] = page[itemsField(model.method)];
+    keys.push(...items.map(model.keyOfItem));
+    expect(page['nextPageToken'] !== undefined).toBe(items.length === size);
+    pageToken = page['nextPageToken'] ?? '';
+  } while (pageToken !== '');
+  expect(keys).toEqual(picked(model, filters, world).map(model.keyOfRow));
+};
+
+const isPaged = ({ method }: ListModel): boolean => method.input.fields.some(({ name }) => name === 'page_token');
+
 const checkTwin = async (
   model: ListModel,
   twin: DescMethodServerStreaming,
@@ -98,8 +116,11 @@ describe.each(
       fc.asyncProperty(
         model.world,
         fc.array(model.request as fc.Arbitrary<StoredRow>, { minLength: REQUESTS, maxLength: REQUESTS }),
-        async (world, requests) => {
+        fc.integer({ min: 1, max: 12 }),
+        async (world, requests, size) => {
           await fill(world);
+          if (isPaged(model))
+            for (const each of [requests[0]!, requests[1]!]) await checkPages(model, each, size, world);
           for (const request of requests) {
             await checkUnary(model, request, world);
             if (twin) await checkTwin(model, twin, request, world);
@@ -109,6 +130,12 @@ describe.each(
       { numRuns: WORLDS, endOnFailure: false, interruptAfterTimeLimit: 20_000, markInterruptAsFailure: false },
     );
   });
+});
+
+test('every list with a limit goes on by a token', () => {
+  const limited = MODELS.filter(({ method }) => method.input.fields.some(({ name }) => name === 'limit'));
+  expect(limited).toEqual(MODELS.filter(isPaged));
+  expect(limited.length).toBeGreaterThan(10);
 });
 
 test('every list of rows has a model', () => {

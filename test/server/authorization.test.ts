@@ -12,6 +12,7 @@ import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transactio
 import { authorizationReading, type Grants } from '../../src/server/authorization.ts';
 import { driverEndpoints } from '../../src/server/endpoint.ts';
 import { readOnce } from '../../src/server/watched.ts';
+import { PageTokens } from '../../src/statements/page-tokens.ts';
 import { collect, refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
@@ -158,7 +159,7 @@ test('a change counts within moments; a broken one is told and changes nothing',
 describe('the file itself', () => {
   const endpoints = async () => {
     const server = drivers({} as never);
-    return server.flatMap(driverEndpoints);
+    return server.flatMap(driverEndpoints(new PageTokens()));
   };
   const grantsOf = async (content: unknown): Promise<Grants> => {
     const path = join(folder, 'candidate.json');

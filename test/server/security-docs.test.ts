@@ -9,6 +9,7 @@ import { authorizationReading } from '../../src/server/authorization.ts';
 import { driverEndpoints } from '../../src/server/endpoint.ts';
 import { tokenIdentity } from '../../src/server/identity.ts';
 import { readOnce } from '../../src/server/watched.ts';
+import { PageTokens } from '../../src/statements/page-tokens.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 
@@ -17,7 +18,7 @@ test('the authorization file of docs/security.md is one', async () => {
   const path = join(folder, 'authorization.json');
   const [, example] = /```json\n(\{\n.*?)```/s.exec(readFileSync(join(ROOT, 'docs/security.md'), 'utf8')) ?? [];
   await writeFile(path, example!);
-  const grants = readOnce(authorizationReading(path, drivers({} as never).flatMap(driverEndpoints)));
+  const grants = readOnce(authorizationReading(path, drivers({} as never).flatMap(driverEndpoints(new PageTokens()))));
   expect(grants.explain('engine-a', 'PolicyEngineService/InsertEvaluation')?.allowed).toBe(true);
   expect(grants.explain('dashboard', 'PolicyEngineService/InsertEvaluation')?.allowed).toBe(false);
   await rm(folder, { recursive: true });

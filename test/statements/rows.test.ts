@@ -10,6 +10,8 @@ import { drivers } from '../../src/drivers/drivers.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { answering, one, response } from '../../src/statements/answers.ts';
 import { EncodedRows } from '../../src/statements/encoded-rows.ts';
+import { PageTokens } from '../../src/statements/page-tokens.ts';
+import { Paging } from '../../src/statements/places.ts';
 import { rowsOf } from '../../src/statements/projection.ts';
 import { createEmptyDatabase } from '../support/postgres.ts';
 import { noServices } from '../support/services.ts';
@@ -185,7 +187,8 @@ test.each([
   ],
   ['the response', response<typeof PolicyEngineService.method.resetRiskCeiling>(() => none.with())],
 ])('no row where one must come as %s is an error that names the statement', async (_as, answer) => {
-  const ways = answering(PolicyEngineService.method.resetRiskCeiling, answer as never);
+  const { resetRiskCeiling } = PolicyEngineService.method;
+  const ways = answering(resetRiskCeiling, answer as never, new Paging(resetRiskCeiling, new PageTokens()));
   for (const run of [ways.message, ways.bytes]) {
     const size = new ResponseSize(PolicyEngineService.method.resetRiskCeiling, Number.POSITIVE_INFINITY);
     await expect(run(session(), {} as Message, size)).rejects.toThrow('statement rows_test.none brought no row');

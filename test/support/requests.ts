@@ -23,7 +23,14 @@ const ODD = [
 
 const oddText = fc.oneof(fc.constantFrom(...ODD), fc.string({ unit: 'binary' }));
 const textOf = (name: string) =>
-  mostly(/_id$/.test(name) ? fc.constantFrom(...KEYS) : fc.constantFrom(...WORDS, ...KEYS), oddText);
+  mostly(
+    /_token$/.test(name)
+      ? fc.constant('')
+      : /_id$/.test(name)
+        ? fc.constantFrom(...KEYS)
+        : fc.constantFrom(...WORDS, ...KEYS),
+    oddText,
+  );
 const int32 = mostly(fc.integer({ min: 0, max: 100 }), fc.constantFrom(-1, -(2 ** 31), 2 ** 31 - 1), fc.integer());
 const int64 = mostly(
   fc.bigInt(0n, 100n),

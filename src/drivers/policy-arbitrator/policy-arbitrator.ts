@@ -16,8 +16,9 @@ import {
 import { affected, one, row, rows } from '../../statements/answers.ts';
 import { cell, cells } from '../../statements/cells.ts';
 import { lowerEnumText } from '../../statements/codecs.ts';
-import { filteredList, where } from '../../statements/filters.ts';
+import { where } from '../../statements/filters.ts';
 import { insert } from '../../statements/insert.ts';
+import { list } from '../../statements/lists.ts';
 import { byMask, notNull, patchAssignments, patchCheck, patchParams } from '../../statements/patch.ts';
 import { projection } from '../../statements/projection.ts';
 import { driver, read, write } from '../driver.ts';
@@ -79,11 +80,12 @@ const deletePrecedence = statement(
   `delete from ${table(PolicyPrecedence)} where ${ofPolicy}`,
 );
 
-const precedences = filteredList('policy_arbitrator.precedences', {
-  select: `select ${precedence.columns} from ${table(PolicyPrecedence)}`,
+const precedences = list('policy_arbitrator.precedences', {
+  entity: PolicyPrecedence,
   base: { tenantId: where.exactText(`${of('tenant_id')} = ?`) },
   filters: { policyIds: where.texts(`${of('policy_id')} = any(?::text[])`) },
-  order: `${of('policy_id')} collate "C"`,
+  order: ['policy_id collate "C"'],
+  paged: true,
   reading: precedence,
 });
 
@@ -166,8 +168,8 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
   ),
   fetchPrecedences: read(
     { limit: page, offset: page },
-    rows('precedences', ({ tenantId, policyIds, limit = 100, offset = 0 }) =>
-      precedences({ tenantId, policyIds }, { limit, offset }),
+    rows('precedences', ({ tenantId, policyIds, limit = 100, offset }, walk) =>
+      precedences({ tenantId, policyIds }, walk, { limit, offset }),
     ),
   ),
 });

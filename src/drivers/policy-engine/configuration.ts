@@ -1,6 +1,6 @@
-import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
+import type { DescMessage } from '@bufbuild/protobuf';
 import { mask } from '../../contract/rules.ts';
-import { type Statement, statement } from '../../database/statement.ts';
+import { statement } from '../../database/statement.ts';
 import { column, type Table, table } from '../../database/table.ts';
 import { BusinessRule } from '../../entities/business-rule.ts';
 import { EthicalConstraint } from '../../entities/ethical-constraint.ts';
@@ -16,6 +16,7 @@ import {
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { affected, each, rows } from '../../statements/answers.ts';
 import { fits } from '../../statements/fits.ts';
+import { list } from '../../statements/lists.ts';
 import { byMask, patchUpdate } from '../../statements/patch.ts';
 import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
@@ -25,14 +26,13 @@ const activeRows = <D extends DescMessage>(
   name: string,
   entity: Table<'id' | 'is_active' | 'created_at'>,
   message: D,
-): Statement<MessageShape<D>> => {
-  const reading = projection(message, entity);
-  return statement(
-    `policy_engine.${name}`,
-    `select ${reading.columns} from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'created_at')}, ${column(entity, 'id')}`,
-    reading,
-  );
-};
+) =>
+  list(`policy_engine.${name}`, {
+    entity,
+    always: [column(entity, 'is_active')],
+    order: ['created_at', 'id'],
+    reading: projection(message, entity),
+  });
 
 const ethicalConstraints = activeRows('ethical_constraints', EthicalConstraint, EthicalConstraintSchema);
 const riskCeilings = activeRows('risk_ceilings', RiskCeiling, RiskCeilingSchema);
@@ -68,35 +68,35 @@ const resetRiskCeiling = statement(
 export const configurationRpcs = {
   fetchEthicalConstraints: read(
     {},
-    rows('ethicalConstraints', () => ethicalConstraints.with()),
+    rows('ethicalConstraints', (_request, walk) => ethicalConstraints({}, walk)),
   ),
   fetchRiskCeilings: read(
     {},
-    rows('riskCeilings', () => riskCeilings.with()),
+    rows('riskCeilings', (_request, walk) => riskCeilings({}, walk)),
   ),
   fetchSafetyRules: read(
     {},
-    rows('safetyRules', () => safetyRules.with()),
+    rows('safetyRules', (_request, walk) => safetyRules({}, walk)),
   ),
   fetchBusinessRules: read(
     {},
-    rows('businessRules', () => businessRules.with()),
+    rows('businessRules', (_request, walk) => businessRules({}, walk)),
   ),
   streamEthicalConstraints: read(
     {},
-    each('ethicalConstraint', () => ethicalConstraints.with()),
+    each('ethicalConstraint', (_request, walk) => ethicalConstraints({}, walk)),
   ),
   streamRiskCeilings: read(
     {},
-    each('riskCeiling', () => riskCeilings.with()),
+    each('riskCeiling', (_request, walk) => riskCeilings({}, walk)),
   ),
   streamSafetyRules: read(
     {},
-    each('safetyRule', () => safetyRules.with()),
+    each('safetyRule', (_request, walk) => safetyRules({}, walk)),
   ),
   streamBusinessRules: read(
     {},
-    each('businessRule', () => businessRules.with()),
+    each('businessRule', (_request, walk) => businessRules({}, walk)),
   ),
   updateRiskCeiling: write(
     { updates: byMask, update_mask: mask(riskCeilingPatch.paths) },

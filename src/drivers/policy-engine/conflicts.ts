@@ -9,9 +9,11 @@ import {
   UnresolvedConflictSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { affected, each, one, rows } from '../../statements/answers.ts';
-import { filteredList, where } from '../../statements/filters.ts';
+import { where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
+import { list } from '../../statements/lists.ts';
+import type { Walk } from '../../statements/places.ts';
 import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
@@ -23,22 +25,23 @@ const unresolved = projection(UnresolvedConflictSchema, PolicyConflict);
 
 // A constant condition lets PostgreSQL use the index of the rows that meet it, whatever the parameters.
 const conflicts = (name: string, ...always: string[]) =>
-  filteredList(`policy_engine.${name}`, {
-    select: `select ${conflict.columns} from ${from}`,
+  list(`policy_engine.${name}`, {
+    entity: PolicyConflict,
     always,
     filters: { severityMin: where.number(`${of('severity')} >= ?`) },
-    order: `${of('detected_at')}, ${of('id')}`,
+    order: ['detected_at', 'id'],
     reading: conflict,
   });
 
 const allConflicts = conflicts('conflicts');
 const openConflicts = conflicts('open_conflicts', `not ${of('resolved')}`);
 
-const unresolvedConflicts = statement(
-  'policy_engine.unresolved_conflicts',
-  `select ${unresolved.columns} from ${from} where not ${of('resolved')} order by ${of('detected_at')}, ${of('id')}`,
-  unresolved,
-);
+const unresolvedConflicts = list('policy_engine.unresolved_conflicts', {
+  entity: PolicyConflict,
+  always: [`not ${of('resolved')}`],
+  order: ['detected_at', 'id'],
+  reading: unresolved,
+});
 
 const resolveConflict = statement(
   'policy_engine.resolve_conflict',
@@ -56,26 +59,26 @@ const insertConflict = statement(
   conflict,
 );
 
-const matching = (request: FetchConflictsRequest | StreamConflictsRequest) =>
-  (request.includeResolved ? allConflicts : openConflicts)(request);
+const matching = (request: FetchConflictsRequest | StreamConflictsRequest, walk: Walk) =>
+  (request.includeResolved ? allConflicts : openConflicts)(request, walk);
 
 /** Conflicts between policies: found, listed, settled. */
 export const conflictRpcs = {
   fetchConflicts: read(
     {},
-    rows('conflicts', (request) => matching(request)),
+    rows('conflicts', (request, walk) => matching(request, walk)),
   ),
   streamConflicts: read(
     {},
-    each('conflict', (request) => matching(request)),
+    each('conflict', (request, walk) => matching(request, walk)),
   ),
   fetchUnresolvedConflicts: read(
     {},
-    rows('conflicts', () => unresolvedConflicts.with()),
+    rows('conflicts', (request, walk) => unresolvedConflicts(request, walk)),
   ),
   streamUnresolvedConflicts: read(
     {},
-    each('conflict', () => unresolvedConflicts.with()),
+    each('conflict', (request, walk) => unresolvedConflicts(request, walk)),
   ),
   resolveConflict: write(
     { conflict_id: fits(PolicyConflict, 'id'), resolved_by: fits(PolicyConflict, 'resolved_by') },

@@ -1,5 +1,5 @@
 import { firstText, statement } from '../../database/statement.ts';
-import { type ColumnOf, column, table } from '../../database/table.ts';
+import { type ColumnOf, column } from '../../database/table.ts';
 import { PolicyDependency } from '../../entities/policy-dependency.ts';
 import {
   DependencyEdgeSchema,
@@ -9,39 +9,24 @@ import {
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, rows } from '../../statements/answers.ts';
 import { insert } from '../../statements/insert.ts';
-import { projection } from '../../statements/projection.ts';
+import { list } from '../../statements/lists.ts';
+import type { Walk } from '../../statements/places.ts';
+import { projection, type Selected } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
 
 const of = (name: ColumnOf<typeof PolicyDependency>): string => column(PolicyDependency, name);
-const from = table(PolicyDependency);
 const dependency = projection(PolicyDependencySchema, PolicyDependency);
 const edge = projection(DependencyEdgeSchema, PolicyDependency);
 const typedEdge = projection(TypedDependencyEdgeSchema, PolicyDependency);
 
-const dependencies = statement(
-  'policy_engine.dependencies',
-  `select ${dependency.columns} from ${from} order by ${of('created_at')}, ${of('id')}`,
-  dependency,
-);
+const oldestFirst = <T>(name: string, reading: Selected<T>, ...always: string[]) =>
+  list(`policy_engine.${name}`, { entity: PolicyDependency, always, order: ['created_at', 'id'], reading });
 
-const allEdges = statement(
-  'policy_engine.dependency_edges',
-  `select ${edge.columns} from ${from} order by ${of('created_at')}, ${of('id')}`,
-  edge,
-);
-
-const activeEdges = statement(
-  'policy_engine.active_dependency_edges',
-  `select ${edge.columns} from ${from} where ${of('is_active')} order by ${of('created_at')}, ${of('id')}`,
-  edge,
-);
-
-const typedEdges = statement(
-  'policy_engine.dependency_edges_with_type',
-  `select ${typedEdge.columns} from ${from} where ${of('is_active')} order by ${of('created_at')}, ${of('id')}`,
-  typedEdge,
-);
+const dependencies = oldestFirst('dependencies', dependency);
+const allEdges = oldestFirst('dependency_edges', edge);
+const activeEdges = oldestFirst('active_dependency_edges', edge, of('is_active'));
+const typedEdges = oldestFirst('dependency_edges_with_type', typedEdge, of('is_active'));
 
 const newDependency = insert(PolicyDependency, InsertDependencyRequestSchema);
 
@@ -51,33 +36,33 @@ const insertDependency = statement(
   firstText,
 );
 
-const edges = (activeOnly = true) => (activeOnly ? activeEdges : allEdges);
+const edges = (walk: Walk, activeOnly = true) => (activeOnly ? activeEdges : allEdges)({}, walk);
 
 /** The dependency graph between policies, as stored. */
 export const dependencyRpcs = {
   fetchDependencies: read(
     {},
-    rows('dependencies', () => dependencies.with()),
+    rows('dependencies', (_request, walk) => dependencies({}, walk)),
   ),
   streamDependencies: read(
     {},
-    each('dependency', () => dependencies.with()),
+    each('dependency', (_request, walk) => dependencies({}, walk)),
   ),
   fetchDependencyEdges: read(
     {},
-    rows('edges', ({ activeOnly }) => edges(activeOnly).with()),
+    rows('edges', ({ activeOnly }, walk) => edges(walk, activeOnly)),
   ),
   streamDependencyEdges: read(
     {},
-    each('edge', ({ activeOnly }) => edges(activeOnly).with()),
+    each('edge', ({ activeOnly }, walk) => edges(walk, activeOnly)),
   ),
   fetchDependencyEdgesWithType: read(
     {},
-    rows('edges', () => typedEdges.with()),
+    rows('edges', (_request, walk) => typedEdges({}, walk)),
   ),
   streamDependencyEdgesWithType: read(
     {},
-    each('edge', () => typedEdges.with()),
+    each('edge', (_request, walk) => typedEdges({}, walk)),
   ),
   insertDependency: write(
     newDependency.rules,

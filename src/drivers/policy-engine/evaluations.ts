@@ -4,9 +4,10 @@ import { type ColumnOf, column, table } from '../../database/table.ts';
 import { Evaluation } from '../../entities/evaluation.ts';
 import { EvaluationSchema, InsertEvaluationRequestSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, row, rows } from '../../statements/answers.ts';
-import { filteredList, where } from '../../statements/filters.ts';
+import { where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
+import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
@@ -22,8 +23,8 @@ const insertEvaluation = statement(
   firstText,
 );
 
-const evaluations = filteredList('policy_engine.evaluations', {
-  select: `select ${evaluation.columns} from ${table(Evaluation)}`,
+const evaluations = list('policy_engine.evaluations', {
+  entity: Evaluation,
   filters: {
     actionType: where.text(`${of('action_type')} = ?`),
     agentId: where.text(`${of('agent_id')} = ?`),
@@ -31,7 +32,8 @@ const evaluations = filteredList('policy_engine.evaluations', {
     decision: where.text(`${of('decision')} = ?`),
     since: where.instant(`${of('evaluated_at')} >= ?::timestamptz`),
   },
-  order: `${of('evaluated_at')} desc, ${of('id')} desc`,
+  order: ['evaluated_at desc', 'id desc'],
+  paged: true,
   reading: evaluation,
 });
 
@@ -49,11 +51,11 @@ export const evaluationRpcs = {
   ),
   fetchEvaluations: read(
     { limit: page },
-    rows('evaluations', (request) => evaluations(request, { limit: request.limit ?? 100 })),
+    rows('evaluations', (request, walk) => evaluations(request, walk, { limit: request.limit ?? 100 })),
   ),
   streamEvaluations: read(
     {},
-    each('evaluation', (request) => evaluations(request)),
+    each('evaluation', (request, walk) => evaluations(request, walk)),
   ),
   fetchEvaluationById: read(
     { evaluation_id: fits(Evaluation, 'id') },

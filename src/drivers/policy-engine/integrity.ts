@@ -1,5 +1,5 @@
-import { type Statement, statement } from '../../database/statement.ts';
-import { type ColumnOf, column, type Table, table, tableName } from '../../database/table.ts';
+import type { Row } from '../../database/statement.ts';
+import { type ColumnOf, column, type Table, tableName } from '../../database/table.ts';
 import { BusinessRule } from '../../entities/business-rule.ts';
 import { EthicalConstraint } from '../../entities/ethical-constraint.ts';
 import { Policy } from '../../entities/policy.ts';
@@ -14,21 +14,27 @@ import {
   TemporalPolicyForIntegritySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, rows } from '../../statements/answers.ts';
-import { projection } from '../../statements/projection.ts';
+import { list } from '../../statements/lists.ts';
+import type { Walk } from '../../statements/places.ts';
+import { projection, type Selected } from '../../statements/projection.ts';
 import { read } from '../driver.ts';
 import type { Part } from './contract.ts';
 
-const active = (entity: Table<'id' | 'is_active' | 'created_at'>): string =>
-  `from ${table(entity)} where ${column(entity, 'is_active')} order by ${column(entity, 'created_at')}, ${column(entity, 'id')}`;
+const active = <T>(name: string, entity: Table<'id' | 'is_active' | 'created_at'>, reading: Selected<T>) =>
+  list(`policy_engine.${name}`, {
+    entity,
+    always: [column(entity, 'is_active')],
+    order: ['created_at', 'id'],
+    reading,
+  });
 
-const names = <E extends Table<'id' | 'is_active' | 'created_at'>>(entity: E, name: ColumnOf<E>): Statement<string> =>
-  statement(
-    `policy_engine.active_names.${tableName(entity)}`,
-    `select ${column(entity, name)} ${active(entity)}`,
-    ([cell]) => cell!,
-  );
+const names = <E extends Table<'id' | 'is_active' | 'created_at'>>(entity: E, name: ColumnOf<E>) =>
+  active(`active_names.${tableName(entity)}`, entity, {
+    expressions: [column(entity, name)],
+    map: ([cell]: Row): string => cell!,
+  });
 
-const NAMES: Readonly<Record<Exclude<IntegrityTable, typeof IntegrityTable.UNSPECIFIED>, Statement<string>>> = {
+const NAMES: Readonly<Record<Exclude<IntegrityTable, typeof IntegrityTable.UNSPECIFIED>, ReturnType<typeof names>>> = {
   [IntegrityTable.ETHICAL_CONSTRAINTS]: names(EthicalConstraint, 'name'),
   [IntegrityTable.RISK_CEILINGS]: names(RiskCeiling, 'name'),
   [IntegrityTable.SAFETY_RULES]: names(SafetyRule, 'name'),
@@ -40,46 +46,38 @@ const NAMES: Readonly<Record<Exclude<IntegrityTable, typeof IntegrityTable.UNSPE
 };
 
 /** The boundary has refused every other number. */
-const namesOf = (chosen: IntegrityTable): Statement<string> => NAMES[chosen as keyof typeof NAMES]!;
+const namesOf = (chosen: IntegrityTable, walk: Walk) => NAMES[chosen as keyof typeof NAMES]!({}, walk);
 
 const temporalPolicy = projection(TemporalPolicyForIntegritySchema, TemporalPolicy);
-const temporalPolicies = statement(
-  'policy_engine.temporal_policies_for_integrity',
-  `select ${temporalPolicy.columns} ${active(TemporalPolicy)}`,
-  temporalPolicy,
-);
+const temporalPolicies = active('temporal_policies_for_integrity', TemporalPolicy, temporalPolicy);
 
 const ethicalConstraint = projection(EthicalConstraintForIntegritySchema, EthicalConstraint);
-const ethicalConstraints = statement(
-  'policy_engine.ethical_constraints_for_integrity',
-  `select ${ethicalConstraint.columns} ${active(EthicalConstraint)}`,
-  ethicalConstraint,
-);
+const ethicalConstraints = active('ethical_constraints_for_integrity', EthicalConstraint, ethicalConstraint);
 
 /** What an engine reads to check that its policies are whole. */
 export const integrityRpcs = {
   fetchActivePoliciesForIntegrity: read(
     {},
-    rows('names', (request) => namesOf(request.table).with()),
+    rows('names', (request, walk) => namesOf(request.table, walk)),
   ),
   streamActivePoliciesForIntegrity: read(
     {},
-    each('name', (request) => namesOf(request.table).with()),
+    each('name', (request, walk) => namesOf(request.table, walk)),
   ),
   fetchTemporalPoliciesForIntegrity: read(
     {},
-    rows('temporalPolicies', () => temporalPolicies.with()),
+    rows('temporalPolicies', (_request, walk) => temporalPolicies({}, walk)),
   ),
   streamTemporalPoliciesForIntegrity: read(
     {},
-    each('temporalPolicy', () => temporalPolicies.with()),
+    each('temporalPolicy', (_request, walk) => temporalPolicies({}, walk)),
   ),
   fetchEthicalConstraintsForIntegrity: read(
     {},
-    rows('ethicalConstraints', () => ethicalConstraints.with()),
+    rows('ethicalConstraints', (_request, walk) => ethicalConstraints({}, walk)),
   ),
   streamEthicalConstraintsForIntegrity: read(
     {},
-    each('ethicalConstraint', () => ethicalConstraints.with()),
+    each('ethicalConstraint', (_request, walk) => ethicalConstraints({}, walk)),
   ),
 } satisfies Part;

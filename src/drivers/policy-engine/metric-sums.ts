@@ -8,8 +8,9 @@ import {
   TemporalMetricWindowSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, response, rows } from '../../statements/answers.ts';
-import { filteredList, nonEmpty, where } from '../../statements/filters.ts';
+import { nonEmpty, where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
+import { list } from '../../statements/lists.ts';
 import { projection, rowsOf } from '../../statements/projection.ts';
 import { sumOf } from '../../statements/sums.ts';
 import { read } from '../driver.ts';
@@ -60,15 +61,16 @@ const metricTotal = statement(
 
 const metricWindow = projection(TemporalMetricWindowSchema, TemporalMetricWindow);
 
-const metricWindows = filteredList('policy_engine.temporal_metric_windows', {
-  select: `select ${metricWindow.columns} from ${table(TemporalMetricWindow)}`,
+const metricWindows = list('policy_engine.temporal_metric_windows', {
+  entity: TemporalMetricWindow,
   filters: {
     policyId: where.exactText(`${window('policy_id')} = ?::uuid`),
     agentId: where.text(`${window('agent_id')} = ?`),
     tenantId: where.text(`${window('tenant_id')} = ?`),
     since: where.instant(`${window('window_end')} > ?::timestamptz`),
   },
-  order: `${window('window_start')} desc, ${window('id')} desc`,
+  order: ['window_start desc', 'id desc'],
+  paged: true,
   reading: metricWindow,
 });
 
@@ -88,10 +90,10 @@ export const metricSumRpcs = {
   ),
   fetchTemporalMetricWindows: read(
     { policy_id: policyId, limit: page },
-    rows('windows', (request) => metricWindows(request, { limit: request.limit ?? 100 })),
+    rows('windows', (request, walk) => metricWindows(request, walk, { limit: request.limit ?? 100 })),
   ),
   streamTemporalMetricWindows: read(
     { policy_id: policyId },
-    each('window', (request) => metricWindows(request)),
+    each('window', (request, walk) => metricWindows(request, walk)),
   ),
 } satisfies Part;

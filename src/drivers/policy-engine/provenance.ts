@@ -1,14 +1,15 @@
 import { page } from '../../contract/rules.ts';
 import { firstText, statement } from '../../database/statement.ts';
-import { type ColumnOf, column, table } from '../../database/table.ts';
+import { type ColumnOf, column } from '../../database/table.ts';
 import { PolicyProvenance } from '../../entities/policy-provenance.ts';
 import {
   InsertProvenanceRequestSchema,
   ProvenanceEntrySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, rows } from '../../statements/answers.ts';
-import { filteredList, where } from '../../statements/filters.ts';
+import { where } from '../../statements/filters.ts';
 import { insert } from '../../statements/insert.ts';
+import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
@@ -24,10 +25,11 @@ const insertProvenance = statement(
   firstText,
 );
 
-const provenance = filteredList('policy_engine.provenance', {
-  select: `select ${entry.columns} from ${table(PolicyProvenance)}`,
+const provenance = list('policy_engine.provenance', {
+  entity: PolicyProvenance,
   filters: { policyVersion: where.text(`${of('policy_version')} = ?`) },
-  order: `${of('changed_at')} desc, ${of('id')} desc`,
+  order: ['changed_at desc', 'id desc'],
+  paged: true,
   reading: entry,
 });
 
@@ -39,10 +41,10 @@ export const provenanceRpcs = {
   ),
   fetchProvenance: read(
     { limit: page },
-    rows('provenance', ({ policyVersion, limit = 50 }) => provenance({ policyVersion }, { limit })),
+    rows('provenance', ({ policyVersion, limit = 50 }, walk) => provenance({ policyVersion }, walk, { limit })),
   ),
   streamProvenance: read(
     {},
-    each('provenance', ({ policyVersion }) => provenance({ policyVersion })),
+    each('provenance', ({ policyVersion }, walk) => provenance({ policyVersion }, walk)),
   ),
 } satisfies Part;

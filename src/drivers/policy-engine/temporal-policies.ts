@@ -9,9 +9,11 @@ import {
   TemporalUtilizationBasisSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, row, rows } from '../../statements/answers.ts';
-import { filteredList, where } from '../../statements/filters.ts';
+import { where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
+import { list } from '../../statements/lists.ts';
+import type { Walk } from '../../statements/places.ts';
 import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
@@ -22,11 +24,11 @@ const basis = projection(TemporalUtilizationBasisSchema, TemporalPolicy);
 
 // A constant condition lets PostgreSQL use the index of the rows that meet it, whatever the parameters.
 const temporalPolicies = (name: string, ...always: string[]) =>
-  filteredList(`policy_engine.${name}`, {
-    select: `select ${temporalPolicy.columns} from ${table(TemporalPolicy)}`,
+  list(`policy_engine.${name}`, {
+    entity: TemporalPolicy,
     always,
     filters: { metric: where.text(`${of('metric')} = ?`) },
-    order: `${of('created_at')}, ${of('id')}`,
+    order: ['created_at', 'id'],
     reading: temporalPolicy,
   });
 
@@ -47,18 +49,18 @@ const insertTemporalPolicy = statement(
   firstText,
 );
 
-const matching = (request: FetchTemporalPoliciesRequest | StreamTemporalPoliciesRequest) =>
-  (request.includeInactive ? allPolicies : activePolicies)(request);
+const matching = (request: FetchTemporalPoliciesRequest | StreamTemporalPoliciesRequest, walk: Walk) =>
+  (request.includeInactive ? allPolicies : activePolicies)(request, walk);
 
 /** Bounds on a metric over time. */
 export const temporalPolicyRpcs = {
   fetchTemporalPolicies: read(
     {},
-    rows('temporalPolicies', (request) => matching(request)),
+    rows('temporalPolicies', (request, walk) => matching(request, walk)),
   ),
   streamTemporalPolicies: read(
     {},
-    each('temporalPolicy', (request) => matching(request)),
+    each('temporalPolicy', (request, walk) => matching(request, walk)),
   ),
   fetchTemporalPolicyForUtilization: read(
     { policy_id: fits(TemporalPolicy, 'id') },

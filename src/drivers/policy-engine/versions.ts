@@ -14,6 +14,7 @@ import {
 import { affected, one, row, rows } from '../../statements/answers.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
+import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
@@ -27,17 +28,17 @@ const summary = projection(PolicySetVersionSummarySchema, PolicySetVersion);
 const state = projection(PolicySetVersionStateSchema, PolicySetVersion);
 const snapshots = projection(PolicySetVersionSnapshotsSchema, PolicySetVersion);
 
-const allVersions = statement(
-  'policy_engine.policy_versions',
-  `select ${version.columns} from ${from} order by ${NEWEST_FIRST} limit $1`,
-  version,
-);
+const versions = (name: string, ...always: string[]) =>
+  list(`policy_engine.${name}`, {
+    entity: PolicySetVersion,
+    always,
+    order: ['created_at desc', 'id desc'],
+    paged: true,
+    reading: version,
+  });
 
-const versionsInStanding = statement(
-  'policy_engine.policy_versions_not_rolled_back',
-  `select ${version.columns} from ${from} where ${of('rolled_back_at')} is null order by ${NEWEST_FIRST} limit $1`,
-  version,
-);
+const allVersions = versions('policy_versions');
+const versionsInStanding = versions('policy_versions_not_rolled_back', `${of('rolled_back_at')} is null`);
 
 const activeVersion = statement(
   'policy_engine.current_active_version',
@@ -153,8 +154,8 @@ const switched = async (
 export const versionRpcs = {
   fetchPolicyVersions: read(
     { limit: page },
-    rows('policyVersions', ({ includeInactive, limit = 20 }) =>
-      (includeInactive ? allVersions : versionsInStanding).with(limit),
+    rows('policyVersions', ({ includeInactive, limit = 20 }, walk) =>
+      (includeInactive ? allVersions : versionsInStanding)({}, walk, { limit }),
     ),
   ),
   fetchCurrentActiveVersion: read(

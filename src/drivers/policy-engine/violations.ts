@@ -4,9 +4,10 @@ import { type ColumnOf, column, table } from '../../database/table.ts';
 import { Violation } from '../../entities/violation.ts';
 import { InsertViolationRequestSchema, PolicyViolationSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { affected, each, one, row, rows } from '../../statements/answers.ts';
-import { filteredList, where } from '../../statements/filters.ts';
+import { where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
+import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
@@ -22,8 +23,8 @@ const insertViolation = statement(
   firstText,
 );
 
-const violations = filteredList('policy_engine.violations', {
-  select: `select ${violation.columns} from ${table(Violation)}`,
+const violations = list('policy_engine.violations', {
+  entity: Violation,
   filters: {
     violationType: where.text(`${of('violation_type')} = ?`),
     agentId: where.text(`${of('agent_id')} = ?`),
@@ -31,7 +32,8 @@ const violations = filteredList('policy_engine.violations', {
     severityMin: where.number(`${of('severity')} >= ?`),
     since: where.instant(`${of('detected_at')} >= ?::timestamptz`),
   },
-  order: `${of('detected_at')} desc, ${of('id')} desc`,
+  order: ['detected_at desc', 'id desc'],
+  paged: true,
   reading: violation,
 });
 
@@ -55,11 +57,11 @@ export const violationRpcs = {
   ),
   fetchViolations: read(
     { limit: page },
-    rows('violations', (request) => violations(request, { limit: request.limit ?? 100 })),
+    rows('violations', (request, walk) => violations(request, walk, { limit: request.limit ?? 100 })),
   ),
   streamViolations: read(
     {},
-    each('violation', (request) => violations(request)),
+    each('violation', (request, walk) => violations(request, walk)),
   ),
   fetchViolationById: read(
     { violation_id: fits(Violation, 'id') },

@@ -17,7 +17,8 @@ import {
 } from '../../gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
 import { each, one, response, rows } from '../../statements/answers.ts';
 import { document, lowerEnumText } from '../../statements/codecs.ts';
-import { filteredCount, filteredList, where } from '../../statements/filters.ts';
+import { filteredCount, where } from '../../statements/filters.ts';
+import { list } from '../../statements/lists.ts';
 import { projection, rowsOf } from '../../statements/projection.ts';
 import { type Rpcs, read, write } from '../driver.ts';
 
@@ -56,10 +57,11 @@ const candidate = projection(RecoveryCandidateSchema, RecoveryCandidate, {
 
 const filters = { decision: where.exactText(`${of('decision')} = ?`) };
 
-const candidates = filteredList('recovery_matcher.candidates', {
-  select: `select ${candidate.columns} from ${table(RecoveryCandidate)}`,
+const candidates = list('recovery_matcher.candidates', {
+  entity: RecoveryCandidate,
   filters,
-  order: `${of('created_at')} desc, ${of('id')} desc`,
+  order: ['created_at desc', 'id desc'],
+  paged: true,
   reading: candidate,
 });
 
@@ -118,13 +120,13 @@ const noCandidate = (id: number): RpcError =>
 export const candidateRpcs = {
   getCandidates: read(
     { limit: page, offset: page },
-    rows('candidates', ({ status, limit = 50, offset = 0 }) =>
-      candidates({ decision: ofStatus(status) }, { limit, offset }),
+    rows('candidates', ({ status, limit = 50, offset }, walk) =>
+      candidates({ decision: ofStatus(status) }, walk, { limit, offset }),
     ),
   ),
   streamCandidates: read(
     {},
-    each('candidate', ({ status }) => candidates({ decision: ofStatus(status) })),
+    each('candidate', ({ status }, walk) => candidates({ decision: ofStatus(status) }, walk)),
   ),
   countCandidates: read(
     {},

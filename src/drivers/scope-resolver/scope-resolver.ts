@@ -17,8 +17,9 @@ import {
 import { affected, one, row, rows } from '../../statements/answers.ts';
 import { cell, cells } from '../../statements/cells.ts';
 import { lowerEnumText } from '../../statements/codecs.ts';
-import { filteredList, where } from '../../statements/filters.ts';
+import { where } from '../../statements/filters.ts';
 import { insert } from '../../statements/insert.ts';
+import { list } from '../../statements/lists.ts';
 import { byMask, namedValues, patchCheck, pathsOf } from '../../statements/patch.ts';
 import { projection } from '../../statements/projection.ts';
 import { compute, driver, read, write } from '../driver.ts';
@@ -73,12 +74,13 @@ const scopeOfPolicy = statement(
   scopeOf,
 );
 
-const scopes = filteredList('scope_resolver.scopes', {
-  select: `select ${stored.columns} from ${table(PolicyScope)}`,
+const scopes = list('scope_resolver.scopes', {
+  entity: PolicyScope,
   base: { tenantId: where.exactText(`${of('tenant_id')} = ?`) },
   filters: { policyId: where.text(`${of('policy_id')} = ?`) },
-  order: of('id'),
-  reading: scopeOf,
+  order: ['id'],
+  paged: true,
+  reading: { expressions: stored.expressions, map: scopeOf },
 });
 
 const newScope = insert(PolicyScope, CreateScopeRequestSchema, {
@@ -205,8 +207,8 @@ export const scopeResolver = driver(ScopeResolverService, {
   ),
   fetchScopes: read(
     { limit: page, offset: page },
-    rows('scopes', ({ tenantId, policyId, limit = 100, offset = 0 }) =>
-      scopes({ tenantId, policyId }, { limit, offset }),
+    rows('scopes', ({ tenantId, policyId, limit = 100, offset }, walk) =>
+      scopes({ tenantId, policyId }, walk, { limit, offset }),
     ),
   ),
 });

@@ -201,6 +201,8 @@ const (
 	ErrorReason_PREPARED_TRANSACTIONS_OFF ErrorReason = 82
 	// The database has as many prepared transactions as it may keep, `limit`.
 	ErrorReason_PREPARED_TRANSACTIONS_LIMIT ErrorReason = 83
+	// A `page_token` or `resume_token` that this list has not given for a request with the same other fields.
+	ErrorReason_PAGE_TOKEN_INVALID ErrorReason = 84
 )
 
 // Enum value maps for ErrorReason.
@@ -290,6 +292,7 @@ var (
 		81: "TRANSACTION_NOT_PREPARED",
 		82: "PREPARED_TRANSACTIONS_OFF",
 		83: "PREPARED_TRANSACTIONS_LIMIT",
+		84: "PAGE_TOKEN_INVALID",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":    0,
@@ -376,6 +379,7 @@ var (
 		"TRANSACTION_NOT_PREPARED":    81,
 		"PREPARED_TRANSACTIONS_OFF":   82,
 		"PREPARED_TRANSACTIONS_LIMIT": 83,
+		"PAGE_TOKEN_INVALID":          84,
 	}
 )
 
@@ -499,7 +503,7 @@ const file_hoc_cus_policies_v1_error_reason_proto_rawDesc = "" +
 	"\rReasonMeaning\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x14\n" +
 	"\x05retry\x18\x02 \x01(\bR\x05retry\x12\x1a\n" +
-	"\bmetadata\x18\x03 \x03(\tR\bmetadata*\xdc(\n" +
+	"\bmetadata\x18\x03 \x03(\tR\bmetadata*\x8c)\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x128\n" +
 	"\x0fINVALID_REQUEST\x10\x01\x1a#\x9a\xb6\x1c\x1f\n" +
@@ -695,7 +699,9 @@ const file_hoc_cus_policies_v1_error_reason_proto_rawDesc = "" +
 	"\x19PREPARED_TRANSACTIONS_OFF\x10R\x1a\x19\x9a\xb6\x1c\x15\n" +
 	"\x13FAILED_PRECONDITION\x12B\n" +
 	"\x1bPREPARED_TRANSACTIONS_LIMIT\x10S\x1a!\x9a\xb6\x1c\x1d\n" +
-	"\x12RESOURCE_EXHAUSTED\x10\x01\x1a\x05limit:a\n" +
+	"\x12RESOURCE_EXHAUSTED\x10\x01\x1a\x05limit\x12.\n" +
+	"\x12PAGE_TOKEN_INVALID\x10T\x1a\x16\x9a\xb6\x1c\x12\n" +
+	"\x10INVALID_ARGUMENT:a\n" +
 	"\ameaning\x12!.google.protobuf.EnumValueOptions\x18\xe3\xc6\x03 \x01(\v2\".hoc.cus.policies.v1.ReasonMeaningR\ameaningB^\n" +
 	"\x13hoc.cus.policies.v1P\x01Z/policies.hoc/gen/hoc/cus/policies/v1;policiesv1\xaa\x02\x13Hoc.Cus.Policies.V1b\x06proto3"
 

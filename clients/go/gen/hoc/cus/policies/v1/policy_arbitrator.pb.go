@@ -1183,7 +1183,10 @@ type FetchPrecedencesRequest struct {
 	// Most rows to return; default 100, 0 returns none, negative is INVALID_ARGUMENT. No maximum.
 	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// Rows to skip; default 0, negative is INVALID_ARGUMENT.
-	Offset        *int32 `protobuf:"varint,4,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	Offset *int32 `protobuf:"varint,4,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	// `next_page_token` of an answer to this RPC and these other fields, `limit` aside: the rows after it. Unset or empty: from
+	// the first. Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`, and one beside an `offset` other than 0 `INVALID_REQUEST`.
+	PageToken     *string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3,oneof" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1246,11 +1249,20 @@ func (x *FetchPrecedencesRequest) GetOffset() int32 {
 	return 0
 }
 
+func (x *FetchPrecedencesRequest) GetPageToken() string {
+	if x != nil && x.PageToken != nil {
+		return *x.PageToken
+	}
+	return ""
+}
+
 // Response of `FetchPrecedences`.
 type FetchPrecedencesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Precedences by ascending policy id.
-	Precedences   []*PolicyPrecedence `protobuf:"bytes,1,rep,name=precedences,proto3" json:"precedences,omitempty"`
+	Precedences []*PolicyPrecedence `protobuf:"bytes,1,rep,name=precedences,proto3" json:"precedences,omitempty"`
+	// What `page_token` goes on with after these rows; unset when fewer came than `limit`, for then there are no more.
+	NextPageToken *string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3,oneof" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1290,6 +1302,13 @@ func (x *FetchPrecedencesResponse) GetPrecedences() []*PolicyPrecedence {
 		return x.Precedences
 	}
 	return nil
+}
+
+func (x *FetchPrecedencesResponse) GetNextPageToken() string {
+	if x != nil && x.NextPageToken != nil {
+		return *x.NextPageToken
+	}
+	return ""
 }
 
 var File_hoc_cus_policies_v1_policy_arbitrator_proto protoreflect.FileDescriptor
@@ -1405,17 +1424,22 @@ const file_hoc_cus_policies_v1_policy_arbitrator_proto_rawDesc = "" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1b\n" +
 	"\tpolicy_id\x18\x02 \x01(\tR\bpolicyId\"?\n" +
 	"\x18DeletePrecedenceResponse\x12#\n" +
-	"\rrows_affected\x18\x01 \x01(\x03R\frowsAffected\"\xa2\x01\n" +
+	"\rrows_affected\x18\x01 \x01(\x03R\frowsAffected\"\xd5\x01\n" +
 	"\x17FetchPrecedencesRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1d\n" +
 	"\n" +
 	"policy_ids\x18\x02 \x03(\tR\tpolicyIds\x12\x19\n" +
 	"\x05limit\x18\x03 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1b\n" +
-	"\x06offset\x18\x04 \x01(\x05H\x01R\x06offset\x88\x01\x01B\b\n" +
+	"\x06offset\x18\x04 \x01(\x05H\x01R\x06offset\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tH\x02R\tpageToken\x88\x01\x01B\b\n" +
 	"\x06_limitB\t\n" +
-	"\a_offset\"c\n" +
+	"\a_offsetB\r\n" +
+	"\v_page_token\"\xa4\x01\n" +
 	"\x18FetchPrecedencesResponse\x12G\n" +
-	"\vprecedences\x18\x01 \x03(\v2%.hoc.cus.policies.v1.PolicyPrecedenceR\vprecedences*\xa9\x01\n" +
+	"\vprecedences\x18\x01 \x03(\v2%.hoc.cus.policies.v1.PolicyPrecedenceR\vprecedences\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tH\x00R\rnextPageToken\x88\x01\x01B\x12\n" +
+	"\x10_next_page_token*\xa9\x01\n" +
 	"\x10ConflictStrategy\x12!\n" +
 	"\x1dCONFLICT_STRATEGY_UNSPECIFIED\x10\x00\x12&\n" +
 	"\"CONFLICT_STRATEGY_MOST_RESTRICTIVE\x10\x01\x12'\n" +
@@ -1527,6 +1551,7 @@ func file_hoc_cus_policies_v1_policy_arbitrator_proto_init() {
 	file_hoc_cus_policies_v1_policy_arbitrator_proto_msgTypes[6].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_arbitrator_proto_msgTypes[7].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_arbitrator_proto_msgTypes[13].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_arbitrator_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

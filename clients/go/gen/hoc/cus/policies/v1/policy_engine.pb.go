@@ -1397,7 +1397,10 @@ type FetchViolationsRequest struct {
 	// Earliest `detected_at`, inclusive.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
 	// Most rows to return; default 100, 0 returns none, negative is INVALID_ARGUMENT. No maximum.
-	Limit         *int32 `protobuf:"varint,6,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	Limit *int32 `protobuf:"varint,6,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_page_token` of an answer to this RPC and these other fields, `limit` aside: the rows after it. Unset or empty: from
+	// the first. Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	PageToken     *string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3,oneof" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1474,11 +1477,20 @@ func (x *FetchViolationsRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *FetchViolationsRequest) GetPageToken() string {
+	if x != nil && x.PageToken != nil {
+		return *x.PageToken
+	}
+	return ""
+}
+
 // The violations that pass.
 type FetchViolationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Newest first.
-	Violations    []*PolicyViolation `protobuf:"bytes,1,rep,name=violations,proto3" json:"violations,omitempty"`
+	Violations []*PolicyViolation `protobuf:"bytes,1,rep,name=violations,proto3" json:"violations,omitempty"`
+	// What `page_token` goes on with after these rows; unset when fewer came than `limit`, for then there are no more.
+	NextPageToken *string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3,oneof" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1518,6 +1530,13 @@ func (x *FetchViolationsResponse) GetViolations() []*PolicyViolation {
 		return x.Violations
 	}
 	return nil
+}
+
+func (x *FetchViolationsResponse) GetNextPageToken() string {
+	if x != nil && x.NextPageToken != nil {
+		return *x.NextPageToken
+	}
+	return ""
 }
 
 // A recorded violation of a policy.
@@ -2508,7 +2527,10 @@ type FetchPolicyVersionsRequest struct {
 	// versions without a stamp are always listed, and an active one with a stamp only with this flag.
 	IncludeInactive bool `protobuf:"varint,1,opt,name=include_inactive,json=includeInactive,proto3" json:"include_inactive,omitempty"`
 	// Most rows to return; default 20, 0 returns none, negative is INVALID_ARGUMENT. No maximum.
-	Limit         *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_page_token` of an answer to this RPC and these other fields, `limit` aside: the rows after it. Unset or empty: from
+	// the first. Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	PageToken     *string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3,oneof" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2557,13 +2579,22 @@ func (x *FetchPolicyVersionsRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *FetchPolicyVersionsRequest) GetPageToken() string {
+	if x != nil && x.PageToken != nil {
+		return *x.PageToken
+	}
+	return ""
+}
+
 // The selected versions.
 type FetchPolicyVersionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Newest first.
 	PolicyVersions []*PolicySetVersion `protobuf:"bytes,1,rep,name=policy_versions,json=policyVersions,proto3" json:"policy_versions,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What `page_token` goes on with after these rows; unset when fewer came than `limit`, for then there are no more.
+	NextPageToken *string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3,oneof" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FetchPolicyVersionsResponse) Reset() {
@@ -2601,6 +2632,13 @@ func (x *FetchPolicyVersionsResponse) GetPolicyVersions() []*PolicySetVersion {
 		return x.PolicyVersions
 	}
 	return nil
+}
+
+func (x *FetchPolicyVersionsResponse) GetNextPageToken() string {
+	if x != nil && x.NextPageToken != nil {
+		return *x.NextPageToken
+	}
+	return ""
 }
 
 // A version of the policy set.
@@ -3882,7 +3920,10 @@ type FetchProvenanceRequest struct {
 	// Exact version text, not an id. Unset or empty does not filter.
 	PolicyVersion *string `protobuf:"bytes,1,opt,name=policy_version,json=policyVersion,proto3,oneof" json:"policy_version,omitempty"`
 	// Most rows to return; default 50, 0 returns none, negative is INVALID_ARGUMENT. No maximum.
-	Limit         *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_page_token` of an answer to this RPC and these other fields, `limit` aside: the rows after it. Unset or empty: from
+	// the first. Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	PageToken     *string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3,oneof" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3931,11 +3972,20 @@ func (x *FetchProvenanceRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *FetchProvenanceRequest) GetPageToken() string {
+	if x != nil && x.PageToken != nil {
+		return *x.PageToken
+	}
+	return ""
+}
+
 // The selected changes.
 type FetchProvenanceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Newest first.
-	Provenance    []*ProvenanceEntry `protobuf:"bytes,1,rep,name=provenance,proto3" json:"provenance,omitempty"`
+	Provenance []*ProvenanceEntry `protobuf:"bytes,1,rep,name=provenance,proto3" json:"provenance,omitempty"`
+	// What `page_token` goes on with after these rows; unset when fewer came than `limit`, for then there are no more.
+	NextPageToken *string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3,oneof" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3975,6 +4025,13 @@ func (x *FetchProvenanceResponse) GetProvenance() []*ProvenanceEntry {
 		return x.Provenance
 	}
 	return nil
+}
+
+func (x *FetchProvenanceResponse) GetNextPageToken() string {
+	if x != nil && x.NextPageToken != nil {
+		return *x.NextPageToken
+	}
+	return ""
 }
 
 // A recorded change of a policy.
@@ -7382,7 +7439,10 @@ type FetchEvaluationsRequest struct {
 	// Earliest `evaluated_at`, inclusive.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
 	// Most rows to return; default 100, 0 returns none, negative is INVALID_ARGUMENT. No maximum.
-	Limit         *int32 `protobuf:"varint,6,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	Limit *int32 `protobuf:"varint,6,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_page_token` of an answer to this RPC and these other fields, `limit` aside: the rows after it. Unset or empty: from
+	// the first. Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	PageToken     *string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3,oneof" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7459,11 +7519,20 @@ func (x *FetchEvaluationsRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *FetchEvaluationsRequest) GetPageToken() string {
+	if x != nil && x.PageToken != nil {
+		return *x.PageToken
+	}
+	return ""
+}
+
 // The evaluations that pass.
 type FetchEvaluationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Newest first.
-	Evaluations   []*Evaluation `protobuf:"bytes,1,rep,name=evaluations,proto3" json:"evaluations,omitempty"`
+	Evaluations []*Evaluation `protobuf:"bytes,1,rep,name=evaluations,proto3" json:"evaluations,omitempty"`
+	// What `page_token` goes on with after these rows; unset when fewer came than `limit`, for then there are no more.
+	NextPageToken *string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3,oneof" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7503,6 +7572,13 @@ func (x *FetchEvaluationsResponse) GetEvaluations() []*Evaluation {
 		return x.Evaluations
 	}
 	return nil
+}
+
+func (x *FetchEvaluationsResponse) GetNextPageToken() string {
+	if x != nil && x.NextPageToken != nil {
+		return *x.NextPageToken
+	}
+	return ""
 }
 
 // A recorded evaluation, with every column of its row.
@@ -8439,7 +8515,10 @@ type FetchTemporalMetricWindowsRequest struct {
 	// Earliest `window_end`, exclusive: windows that hold anything later than that.
 	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
 	// Most rows to return; default 100, 0 returns none, negative is INVALID_ARGUMENT. No maximum.
-	Limit         *int32 `protobuf:"varint,5,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	Limit *int32 `protobuf:"varint,5,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_page_token` of an answer to this RPC and these other fields, `limit` aside: the rows after it. Unset or empty: from
+	// the first. Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	PageToken     *string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3,oneof" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8509,11 +8588,20 @@ func (x *FetchTemporalMetricWindowsRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *FetchTemporalMetricWindowsRequest) GetPageToken() string {
+	if x != nil && x.PageToken != nil {
+		return *x.PageToken
+	}
+	return ""
+}
+
 // The windows that pass.
 type FetchTemporalMetricWindowsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Newest first.
-	Windows       []*TemporalMetricWindow `protobuf:"bytes,1,rep,name=windows,proto3" json:"windows,omitempty"`
+	Windows []*TemporalMetricWindow `protobuf:"bytes,1,rep,name=windows,proto3" json:"windows,omitempty"`
+	// What `page_token` goes on with after these rows; unset when fewer came than `limit`, for then there are no more.
+	NextPageToken *string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3,oneof" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8553,6 +8641,13 @@ func (x *FetchTemporalMetricWindowsResponse) GetWindows() []*TemporalMetricWindo
 		return x.Windows
 	}
 	return nil
+}
+
+func (x *FetchTemporalMetricWindowsResponse) GetNextPageToken() string {
+	if x != nil && x.NextPageToken != nil {
+		return *x.NextPageToken
+	}
+	return ""
 }
 
 // Compacted events of one policy, tenant, agent and hour.
@@ -8693,7 +8788,10 @@ func (x *TemporalMetricWindow) GetUpdatedAt() *timestamppb.Timestamp {
 
 // Takes no parameters.
 type StreamEthicalConstraintsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8728,13 +8826,22 @@ func (*StreamEthicalConstraintsRequest) Descriptor() ([]byte, []int) {
 	return file_hoc_cus_policies_v1_policy_engine_proto_rawDescGZIP(), []int{131}
 }
 
+func (x *StreamEthicalConstraintsRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamEthicalConstraintsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
 	EthicalConstraint *EthicalConstraint `protobuf:"bytes,1,opt,name=ethical_constraint,json=ethicalConstraint,proto3" json:"ethical_constraint,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamEthicalConstraintsResponse) Reset() {
@@ -8774,9 +8881,19 @@ func (x *StreamEthicalConstraintsResponse) GetEthicalConstraint() *EthicalConstr
 	return nil
 }
 
+func (x *StreamEthicalConstraintsResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Takes no parameters.
 type StreamRiskCeilingsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8811,11 +8928,20 @@ func (*StreamRiskCeilingsRequest) Descriptor() ([]byte, []int) {
 	return file_hoc_cus_policies_v1_policy_engine_proto_rawDescGZIP(), []int{133}
 }
 
+func (x *StreamRiskCeilingsRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamRiskCeilingsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
-	RiskCeiling   *RiskCeiling `protobuf:"bytes,1,opt,name=risk_ceiling,json=riskCeiling,proto3" json:"risk_ceiling,omitempty"`
+	RiskCeiling *RiskCeiling `protobuf:"bytes,1,opt,name=risk_ceiling,json=riskCeiling,proto3" json:"risk_ceiling,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8857,9 +8983,19 @@ func (x *StreamRiskCeilingsResponse) GetRiskCeiling() *RiskCeiling {
 	return nil
 }
 
+func (x *StreamRiskCeilingsResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Takes no parameters.
 type StreamSafetyRulesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8894,11 +9030,20 @@ func (*StreamSafetyRulesRequest) Descriptor() ([]byte, []int) {
 	return file_hoc_cus_policies_v1_policy_engine_proto_rawDescGZIP(), []int{135}
 }
 
+func (x *StreamSafetyRulesRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamSafetyRulesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
-	SafetyRule    *SafetyRule `protobuf:"bytes,1,opt,name=safety_rule,json=safetyRule,proto3" json:"safety_rule,omitempty"`
+	SafetyRule *SafetyRule `protobuf:"bytes,1,opt,name=safety_rule,json=safetyRule,proto3" json:"safety_rule,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8940,9 +9085,19 @@ func (x *StreamSafetyRulesResponse) GetSafetyRule() *SafetyRule {
 	return nil
 }
 
+func (x *StreamSafetyRulesResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Takes no parameters.
 type StreamBusinessRulesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8977,11 +9132,20 @@ func (*StreamBusinessRulesRequest) Descriptor() ([]byte, []int) {
 	return file_hoc_cus_policies_v1_policy_engine_proto_rawDescGZIP(), []int{137}
 }
 
+func (x *StreamBusinessRulesRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamBusinessRulesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
-	BusinessRule  *BusinessRule `protobuf:"bytes,1,opt,name=business_rule,json=businessRule,proto3" json:"business_rule,omitempty"`
+	BusinessRule *BusinessRule `protobuf:"bytes,1,opt,name=business_rule,json=businessRule,proto3" json:"business_rule,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9023,6 +9187,13 @@ func (x *StreamBusinessRulesResponse) GetBusinessRule() *BusinessRule {
 	return nil
 }
 
+func (x *StreamBusinessRulesResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Filters; all that are given must hold.
 type StreamViolationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -9035,7 +9206,10 @@ type StreamViolationsRequest struct {
 	// Least severity, inclusive; finite. Zero does filter.
 	SeverityMin *float64 `protobuf:"fixed64,4,opt,name=severity_min,json=severityMin,proto3,oneof" json:"severity_min,omitempty"`
 	// Earliest `detected_at`, inclusive.
-	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,6,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9105,11 +9279,20 @@ func (x *StreamViolationsRequest) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *StreamViolationsRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamViolationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
-	Violation     *PolicyViolation `protobuf:"bytes,1,opt,name=violation,proto3" json:"violation,omitempty"`
+	Violation *PolicyViolation `protobuf:"bytes,1,opt,name=violation,proto3" json:"violation,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9151,6 +9334,13 @@ func (x *StreamViolationsResponse) GetViolation() *PolicyViolation {
 	return nil
 }
 
+func (x *StreamViolationsResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Filters; all that are given must hold.
 type StreamEvaluationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -9163,7 +9353,10 @@ type StreamEvaluationsRequest struct {
 	// Exact decision. Unset or empty does not filter.
 	Decision *string `protobuf:"bytes,4,opt,name=decision,proto3,oneof" json:"decision,omitempty"`
 	// Earliest `evaluated_at`, inclusive.
-	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,6,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9233,11 +9426,20 @@ func (x *StreamEvaluationsRequest) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *StreamEvaluationsRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamEvaluationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
-	Evaluation    *Evaluation `protobuf:"bytes,1,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
+	Evaluation *Evaluation `protobuf:"bytes,1,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9279,11 +9481,21 @@ func (x *StreamEvaluationsResponse) GetEvaluation() *Evaluation {
 	return nil
 }
 
+func (x *StreamEvaluationsResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Selects changes of policies.
 type StreamProvenanceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exact version text, not an id. Unset or empty does not filter.
 	PolicyVersion *string `protobuf:"bytes,1,opt,name=policy_version,json=policyVersion,proto3,oneof" json:"policy_version,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9325,11 +9537,20 @@ func (x *StreamProvenanceRequest) GetPolicyVersion() string {
 	return ""
 }
 
+func (x *StreamProvenanceRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamProvenanceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
-	Provenance    *ProvenanceEntry `protobuf:"bytes,1,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	Provenance *ProvenanceEntry `protobuf:"bytes,1,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9371,9 +9592,19 @@ func (x *StreamProvenanceResponse) GetProvenance() *ProvenanceEntry {
 	return nil
 }
 
+func (x *StreamProvenanceResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Takes no parameters.
 type StreamDependenciesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9408,11 +9639,20 @@ func (*StreamDependenciesRequest) Descriptor() ([]byte, []int) {
 	return file_hoc_cus_policies_v1_policy_engine_proto_rawDescGZIP(), []int{145}
 }
 
+func (x *StreamDependenciesRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamDependenciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
-	Dependency    *PolicyDependency `protobuf:"bytes,1,opt,name=dependency,proto3" json:"dependency,omitempty"`
+	Dependency *PolicyDependency `protobuf:"bytes,1,opt,name=dependency,proto3" json:"dependency,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9454,11 +9694,21 @@ func (x *StreamDependenciesResponse) GetDependency() *PolicyDependency {
 	return nil
 }
 
+func (x *StreamDependenciesResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Selects edges of the dependency graph.
 type StreamDependencyEdgesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Leave out inactive dependencies; default true.
-	ActiveOnly    *bool `protobuf:"varint,1,opt,name=active_only,json=activeOnly,proto3,oneof" json:"active_only,omitempty"`
+	ActiveOnly *bool `protobuf:"varint,1,opt,name=active_only,json=activeOnly,proto3,oneof" json:"active_only,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9500,11 +9750,20 @@ func (x *StreamDependencyEdgesRequest) GetActiveOnly() bool {
 	return false
 }
 
+func (x *StreamDependencyEdgesRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamDependencyEdgesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
-	Edge          *DependencyEdge `protobuf:"bytes,1,opt,name=edge,proto3" json:"edge,omitempty"`
+	Edge *DependencyEdge `protobuf:"bytes,1,opt,name=edge,proto3" json:"edge,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9546,9 +9805,19 @@ func (x *StreamDependencyEdgesResponse) GetEdge() *DependencyEdge {
 	return nil
 }
 
+func (x *StreamDependencyEdgesResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Takes no parameters.
 type StreamDependencyEdgesWithTypeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9583,11 +9852,20 @@ func (*StreamDependencyEdgesWithTypeRequest) Descriptor() ([]byte, []int) {
 	return file_hoc_cus_policies_v1_policy_engine_proto_rawDescGZIP(), []int{149}
 }
 
+func (x *StreamDependencyEdgesWithTypeRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamDependencyEdgesWithTypeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
-	Edge          *TypedDependencyEdge `protobuf:"bytes,1,opt,name=edge,proto3" json:"edge,omitempty"`
+	Edge *TypedDependencyEdge `protobuf:"bytes,1,opt,name=edge,proto3" json:"edge,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9629,13 +9907,23 @@ func (x *StreamDependencyEdgesWithTypeResponse) GetEdge() *TypedDependencyEdge {
 	return nil
 }
 
+func (x *StreamDependencyEdgesWithTypeResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Selects conflicts between policies.
 type StreamConflictsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Also list resolved conflicts.
 	IncludeResolved bool `protobuf:"varint,1,opt,name=include_resolved,json=includeResolved,proto3" json:"include_resolved,omitempty"`
 	// Least severity, inclusive; finite. Zero does filter.
-	SeverityMin   *float64 `protobuf:"fixed64,2,opt,name=severity_min,json=severityMin,proto3,oneof" json:"severity_min,omitempty"`
+	SeverityMin *float64 `protobuf:"fixed64,2,opt,name=severity_min,json=severityMin,proto3,oneof" json:"severity_min,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9684,11 +9972,20 @@ func (x *StreamConflictsRequest) GetSeverityMin() float64 {
 	return 0
 }
 
+func (x *StreamConflictsRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamConflictsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
-	Conflict      *PolicyConflict `protobuf:"bytes,1,opt,name=conflict,proto3" json:"conflict,omitempty"`
+	Conflict *PolicyConflict `protobuf:"bytes,1,opt,name=conflict,proto3" json:"conflict,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9730,9 +10027,19 @@ func (x *StreamConflictsResponse) GetConflict() *PolicyConflict {
 	return nil
 }
 
+func (x *StreamConflictsResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Takes no parameters.
 type StreamUnresolvedConflictsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9767,11 +10074,20 @@ func (*StreamUnresolvedConflictsRequest) Descriptor() ([]byte, []int) {
 	return file_hoc_cus_policies_v1_policy_engine_proto_rawDescGZIP(), []int{153}
 }
 
+func (x *StreamUnresolvedConflictsRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamUnresolvedConflictsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
-	Conflict      *UnresolvedConflict `protobuf:"bytes,1,opt,name=conflict,proto3" json:"conflict,omitempty"`
+	Conflict *UnresolvedConflict `protobuf:"bytes,1,opt,name=conflict,proto3" json:"conflict,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9813,6 +10129,13 @@ func (x *StreamUnresolvedConflictsResponse) GetConflict() *UnresolvedConflict {
 	return nil
 }
 
+func (x *StreamUnresolvedConflictsResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Selects temporal policies.
 type StreamTemporalPoliciesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -9820,8 +10143,11 @@ type StreamTemporalPoliciesRequest struct {
 	Metric *string `protobuf:"bytes,1,opt,name=metric,proto3,oneof" json:"metric,omitempty"`
 	// Also list inactive policies.
 	IncludeInactive bool `protobuf:"varint,2,opt,name=include_inactive,json=includeInactive,proto3" json:"include_inactive,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamTemporalPoliciesRequest) Reset() {
@@ -9868,13 +10194,22 @@ func (x *StreamTemporalPoliciesRequest) GetIncludeInactive() bool {
 	return false
 }
 
+func (x *StreamTemporalPoliciesRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamTemporalPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
 	TemporalPolicy *TemporalPolicy `protobuf:"bytes,1,opt,name=temporal_policy,json=temporalPolicy,proto3" json:"temporal_policy,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamTemporalPoliciesResponse) Reset() {
@@ -9914,6 +10249,13 @@ func (x *StreamTemporalPoliciesResponse) GetTemporalPolicy() *TemporalPolicy {
 	return nil
 }
 
+func (x *StreamTemporalPoliciesResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Filters; all that are given must hold.
 type StreamTemporalMetricWindowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -9924,7 +10266,10 @@ type StreamTemporalMetricWindowsRequest struct {
 	// Exact tenant. Unset or empty does not filter.
 	TenantId *string `protobuf:"bytes,3,opt,name=tenant_id,json=tenantId,proto3,oneof" json:"tenant_id,omitempty"`
 	// Earliest `window_end`, exclusive: windows that hold anything later than that.
-	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,5,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9987,11 +10332,20 @@ func (x *StreamTemporalMetricWindowsRequest) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *StreamTemporalMetricWindowsRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamTemporalMetricWindowsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
-	Window        *TemporalMetricWindow `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
+	Window *TemporalMetricWindow `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -10033,11 +10387,21 @@ func (x *StreamTemporalMetricWindowsResponse) GetWindow() *TemporalMetricWindow 
 	return nil
 }
 
+func (x *StreamTemporalMetricWindowsResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Names the table whose active rows are streamed.
 type StreamActivePoliciesForIntegrityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which table; unset or unknown is INVALID_ARGUMENT.
-	Table         IntegrityTable `protobuf:"varint,1,opt,name=table,proto3,enum=hoc.cus.policies.v1.IntegrityTable" json:"table,omitempty"`
+	Table IntegrityTable `protobuf:"varint,1,opt,name=table,proto3,enum=hoc.cus.policies.v1.IntegrityTable" json:"table,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -10079,11 +10443,20 @@ func (x *StreamActivePoliciesForIntegrityRequest) GetTable() IntegrityTable {
 	return IntegrityTable_INTEGRITY_TABLE_UNSPECIFIED
 }
 
+func (x *StreamActivePoliciesForIntegrityRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamActivePoliciesForIntegrityResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -10125,9 +10498,19 @@ func (x *StreamActivePoliciesForIntegrityResponse) GetName() string {
 	return ""
 }
 
+func (x *StreamActivePoliciesForIntegrityResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Takes no parameters.
 type StreamTemporalPoliciesForIntegrityRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -10162,13 +10545,22 @@ func (*StreamTemporalPoliciesForIntegrityRequest) Descriptor() ([]byte, []int) {
 	return file_hoc_cus_policies_v1_policy_engine_proto_rawDescGZIP(), []int{161}
 }
 
+func (x *StreamTemporalPoliciesForIntegrityRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamTemporalPoliciesForIntegrityResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
 	TemporalPolicy *TemporalPolicyForIntegrity `protobuf:"bytes,1,opt,name=temporal_policy,json=temporalPolicy,proto3" json:"temporal_policy,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamTemporalPoliciesForIntegrityResponse) Reset() {
@@ -10208,9 +10600,19 @@ func (x *StreamTemporalPoliciesForIntegrityResponse) GetTemporalPolicy() *Tempor
 	return nil
 }
 
+func (x *StreamTemporalPoliciesForIntegrityResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Takes no parameters.
 type StreamEthicalConstraintsForIntegrityRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -10245,13 +10647,22 @@ func (*StreamEthicalConstraintsForIntegrityRequest) Descriptor() ([]byte, []int)
 	return file_hoc_cus_policies_v1_policy_engine_proto_rawDescGZIP(), []int{163}
 }
 
+func (x *StreamEthicalConstraintsForIntegrityRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One row.
 type StreamEthicalConstraintsForIntegrityResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The row.
 	EthicalConstraint *EthicalConstraintForIntegrity `protobuf:"bytes,1,opt,name=ethical_constraint,json=ethicalConstraint,proto3" json:"ethical_constraint,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamEthicalConstraintsForIntegrityResponse) Reset() {
@@ -10289,6 +10700,13 @@ func (x *StreamEthicalConstraintsForIntegrityResponse) GetEthicalConstraint() *E
 		return x.EthicalConstraint
 	}
 	return nil
+}
+
+func (x *StreamEthicalConstraintsForIntegrityResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
 }
 
 var File_hoc_cus_policies_v1_policy_engine_proto protoreflect.FileDescriptor
@@ -10440,24 +10858,29 @@ const file_hoc_cus_policies_v1_policy_engine_proto_rawDesc = "" +
 	"\x10_governor_action\"a\n" +
 	"\x17InsertViolationResponse\x12!\n" +
 	"\fviolation_id\x18\x01 \x01(\tR\vviolationId\x12#\n" +
-	"\rrows_affected\x18\x02 \x01(\x03R\frowsAffected\"\xc4\x02\n" +
+	"\rrows_affected\x18\x02 \x01(\x03R\frowsAffected\"\xf7\x02\n" +
 	"\x16FetchViolationsRequest\x12*\n" +
 	"\x0eviolation_type\x18\x01 \x01(\tH\x00R\rviolationType\x88\x01\x01\x12\x1e\n" +
 	"\bagent_id\x18\x02 \x01(\tH\x01R\aagentId\x88\x01\x01\x12 \n" +
 	"\ttenant_id\x18\x03 \x01(\tH\x02R\btenantId\x88\x01\x01\x12&\n" +
 	"\fseverity_min\x18\x04 \x01(\x01H\x03R\vseverityMin\x88\x01\x01\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x19\n" +
-	"\x05limit\x18\x06 \x01(\x05H\x04R\x05limit\x88\x01\x01B\x11\n" +
+	"\x05limit\x18\x06 \x01(\x05H\x04R\x05limit\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"page_token\x18\a \x01(\tH\x05R\tpageToken\x88\x01\x01B\x11\n" +
 	"\x0f_violation_typeB\v\n" +
 	"\t_agent_idB\f\n" +
 	"\n" +
 	"_tenant_idB\x0f\n" +
 	"\r_severity_minB\b\n" +
-	"\x06_limit\"_\n" +
+	"\x06_limitB\r\n" +
+	"\v_page_token\"\xa0\x01\n" +
 	"\x17FetchViolationsResponse\x12D\n" +
 	"\n" +
 	"violations\x18\x01 \x03(\v2$.hoc.cus.policies.v1.PolicyViolationR\n" +
-	"violations\"\xbf\x04\n" +
+	"violations\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tH\x00R\rnextPageToken\x88\x01\x01B\x12\n" +
+	"\x10_next_page_token\"\xbf\x04\n" +
 	"\x0fPolicyViolation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\vpolicy_name\x18\x02 \x01(\tH\x00R\n" +
@@ -10577,13 +11000,18 @@ const file_hoc_cus_policies_v1_policy_engine_proto_rawDesc = "" +
 	"_is_activeB\x12\n" +
 	"\x10_triggered_count\"?\n" +
 	"\x18UpdateSafetyRuleResponse\x12#\n" +
-	"\rrows_affected\x18\x01 \x01(\x03R\frowsAffected\"l\n" +
+	"\rrows_affected\x18\x01 \x01(\x03R\frowsAffected\"\x9f\x01\n" +
 	"\x1aFetchPolicyVersionsRequest\x12)\n" +
 	"\x10include_inactive\x18\x01 \x01(\bR\x0fincludeInactive\x12\x19\n" +
-	"\x05limit\x18\x02 \x01(\x05H\x00R\x05limit\x88\x01\x01B\b\n" +
-	"\x06_limit\"m\n" +
+	"\x05limit\x18\x02 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tH\x01R\tpageToken\x88\x01\x01B\b\n" +
+	"\x06_limitB\r\n" +
+	"\v_page_token\"\xae\x01\n" +
 	"\x1bFetchPolicyVersionsResponse\x12N\n" +
-	"\x0fpolicy_versions\x18\x01 \x03(\v2%.hoc.cus.policies.v1.PolicySetVersionR\x0epolicyVersions\"\xcd\x02\n" +
+	"\x0fpolicy_versions\x18\x01 \x03(\v2%.hoc.cus.policies.v1.PolicySetVersionR\x0epolicyVersions\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tH\x00R\rnextPageToken\x88\x01\x01B\x12\n" +
+	"\x10_next_page_token\"\xcd\x02\n" +
 	"\x10PolicySetVersion\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1f\n" +
@@ -10688,16 +11116,21 @@ const file_hoc_cus_policies_v1_policy_engine_proto_rawDesc = "" +
 	"\a_reason\"d\n" +
 	"\x18InsertProvenanceResponse\x12#\n" +
 	"\rprovenance_id\x18\x01 \x01(\tR\fprovenanceId\x12#\n" +
-	"\rrows_affected\x18\x02 \x01(\x03R\frowsAffected\"|\n" +
+	"\rrows_affected\x18\x02 \x01(\x03R\frowsAffected\"\xaf\x01\n" +
 	"\x16FetchProvenanceRequest\x12*\n" +
 	"\x0epolicy_version\x18\x01 \x01(\tH\x00R\rpolicyVersion\x88\x01\x01\x12\x19\n" +
-	"\x05limit\x18\x02 \x01(\x05H\x01R\x05limit\x88\x01\x01B\x11\n" +
+	"\x05limit\x18\x02 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tH\x02R\tpageToken\x88\x01\x01B\x11\n" +
 	"\x0f_policy_versionB\b\n" +
-	"\x06_limit\"_\n" +
+	"\x06_limitB\r\n" +
+	"\v_page_token\"\xa0\x01\n" +
 	"\x17FetchProvenanceResponse\x12D\n" +
 	"\n" +
 	"provenance\x18\x01 \x03(\v2$.hoc.cus.policies.v1.ProvenanceEntryR\n" +
-	"provenance\"\xcc\x01\n" +
+	"provenance\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tH\x00R\rnextPageToken\x88\x01\x01B\x12\n" +
+	"\x10_next_page_token\"\xcc\x01\n" +
 	"\x0fProvenanceEntry\x12\x1f\n" +
 	"\vpolicy_type\x18\x01 \x01(\tR\n" +
 	"policyType\x12\x16\n" +
@@ -10973,7 +11406,7 @@ const file_hoc_cus_policies_v1_policy_engine_proto_rawDesc = "" +
 	"\vrolled_back\x18\x02 \x01(\x03R\n" +
 	"rolledBack\x12#\n" +
 	"\rrows_affected\x18\x03 \x01(\x03R\frowsAffectedB\x11\n" +
-	"\x0f_policy_version\"\xb1\x02\n" +
+	"\x0f_policy_version\"\xe4\x02\n" +
 	"\x17FetchEvaluationsRequest\x12$\n" +
 	"\vaction_type\x18\x01 \x01(\tH\x00R\n" +
 	"actionType\x88\x01\x01\x12\x1e\n" +
@@ -10981,15 +11414,20 @@ const file_hoc_cus_policies_v1_policy_engine_proto_rawDesc = "" +
 	"\ttenant_id\x18\x03 \x01(\tH\x02R\btenantId\x88\x01\x01\x12\x1f\n" +
 	"\bdecision\x18\x04 \x01(\tH\x03R\bdecision\x88\x01\x01\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x19\n" +
-	"\x05limit\x18\x06 \x01(\x05H\x04R\x05limit\x88\x01\x01B\x0e\n" +
+	"\x05limit\x18\x06 \x01(\x05H\x04R\x05limit\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"page_token\x18\a \x01(\tH\x05R\tpageToken\x88\x01\x01B\x0e\n" +
 	"\f_action_typeB\v\n" +
 	"\t_agent_idB\f\n" +
 	"\n" +
 	"_tenant_idB\v\n" +
 	"\t_decisionB\b\n" +
-	"\x06_limit\"]\n" +
+	"\x06_limitB\r\n" +
+	"\v_page_token\"\x9e\x01\n" +
 	"\x18FetchEvaluationsResponse\x12A\n" +
-	"\vevaluations\x18\x01 \x03(\v2\x1f.hoc.cus.policies.v1.EvaluationR\vevaluations\"\xd0\b\n" +
+	"\vevaluations\x18\x01 \x03(\v2\x1f.hoc.cus.policies.v1.EvaluationR\vevaluations\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tH\x00R\rnextPageToken\x88\x01\x01B\x12\n" +
+	"\x10_next_page_token\"\xd0\b\n" +
 	"\n" +
 	"Evaluation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
@@ -11101,19 +11539,24 @@ const file_hoc_cus_policies_v1_policy_engine_proto_rawDesc = "" +
 	"window_sum\x18\x03 \x01(\x01R\twindowSum\x12,\n" +
 	"\x12partial_window_sum\x18\x04 \x01(\x01R\x10partialWindowSum\x12\x1f\n" +
 	"\vevent_count\x18\x05 \x01(\x03R\n" +
-	"eventCount\"\xf4\x01\n" +
+	"eventCount\"\xa7\x02\n" +
 	"!FetchTemporalMetricWindowsRequest\x12\x1b\n" +
 	"\tpolicy_id\x18\x01 \x01(\tR\bpolicyId\x12\x1e\n" +
 	"\bagent_id\x18\x02 \x01(\tH\x00R\aagentId\x88\x01\x01\x12 \n" +
 	"\ttenant_id\x18\x03 \x01(\tH\x01R\btenantId\x88\x01\x01\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x19\n" +
-	"\x05limit\x18\x05 \x01(\x05H\x02R\x05limit\x88\x01\x01B\v\n" +
+	"\x05limit\x18\x05 \x01(\x05H\x02R\x05limit\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"page_token\x18\x06 \x01(\tH\x03R\tpageToken\x88\x01\x01B\v\n" +
 	"\t_agent_idB\f\n" +
 	"\n" +
 	"_tenant_idB\b\n" +
-	"\x06_limit\"i\n" +
+	"\x06_limitB\r\n" +
+	"\v_page_token\"\xaa\x01\n" +
 	"\"FetchTemporalMetricWindowsResponse\x12C\n" +
-	"\awindows\x18\x01 \x03(\v2).hoc.cus.policies.v1.TemporalMetricWindowR\awindows\"\xdb\x03\n" +
+	"\awindows\x18\x01 \x03(\v2).hoc.cus.policies.v1.TemporalMetricWindowR\awindows\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tH\x00R\rnextPageToken\x88\x01\x01B\x12\n" +
+	"\x10_next_page_token\"\xdb\x03\n" +
 	"\x14TemporalMetricWindow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tpolicy_id\x18\x02 \x01(\tR\bpolicyId\x12\x1e\n" +
@@ -11134,105 +11577,173 @@ const file_hoc_cus_policies_v1_policy_engine_proto_rawDesc = "" +
 	"updated_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAtB\v\n" +
 	"\t_agent_idB\f\n" +
 	"\n" +
-	"_tenant_id\"!\n" +
-	"\x1fStreamEthicalConstraintsRequest\"y\n" +
+	"_tenant_id\"Z\n" +
+	"\x1fStreamEthicalConstraintsRequest\x12&\n" +
+	"\fresume_token\x18\x01 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\xb2\x01\n" +
 	" StreamEthicalConstraintsResponse\x12U\n" +
-	"\x12ethical_constraint\x18\x01 \x01(\v2&.hoc.cus.policies.v1.EthicalConstraintR\x11ethicalConstraint\"\x1b\n" +
-	"\x19StreamRiskCeilingsRequest\"a\n" +
+	"\x12ethical_constraint\x18\x01 \x01(\v2&.hoc.cus.policies.v1.EthicalConstraintR\x11ethicalConstraint\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"T\n" +
+	"\x19StreamRiskCeilingsRequest\x12&\n" +
+	"\fresume_token\x18\x01 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x9a\x01\n" +
 	"\x1aStreamRiskCeilingsResponse\x12C\n" +
-	"\frisk_ceiling\x18\x01 \x01(\v2 .hoc.cus.policies.v1.RiskCeilingR\vriskCeiling\"\x1a\n" +
-	"\x18StreamSafetyRulesRequest\"]\n" +
+	"\frisk_ceiling\x18\x01 \x01(\v2 .hoc.cus.policies.v1.RiskCeilingR\vriskCeiling\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"S\n" +
+	"\x18StreamSafetyRulesRequest\x12&\n" +
+	"\fresume_token\x18\x01 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x96\x01\n" +
 	"\x19StreamSafetyRulesResponse\x12@\n" +
 	"\vsafety_rule\x18\x01 \x01(\v2\x1f.hoc.cus.policies.v1.SafetyRuleR\n" +
-	"safetyRule\"\x1c\n" +
-	"\x1aStreamBusinessRulesRequest\"e\n" +
+	"safetyRule\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"U\n" +
+	"\x1aStreamBusinessRulesRequest\x12&\n" +
+	"\fresume_token\x18\x01 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x9e\x01\n" +
 	"\x1bStreamBusinessRulesResponse\x12F\n" +
-	"\rbusiness_rule\x18\x01 \x01(\v2!.hoc.cus.policies.v1.BusinessRuleR\fbusinessRule\"\xa0\x02\n" +
+	"\rbusiness_rule\x18\x01 \x01(\v2!.hoc.cus.policies.v1.BusinessRuleR\fbusinessRule\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\xd9\x02\n" +
 	"\x17StreamViolationsRequest\x12*\n" +
 	"\x0eviolation_type\x18\x01 \x01(\tH\x00R\rviolationType\x88\x01\x01\x12\x1e\n" +
 	"\bagent_id\x18\x02 \x01(\tH\x01R\aagentId\x88\x01\x01\x12 \n" +
 	"\ttenant_id\x18\x03 \x01(\tH\x02R\btenantId\x88\x01\x01\x12&\n" +
 	"\fseverity_min\x18\x04 \x01(\x01H\x03R\vseverityMin\x88\x01\x01\x120\n" +
-	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05sinceB\x11\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12&\n" +
+	"\fresume_token\x18\x06 \x01(\tH\x04R\vresumeToken\x88\x01\x01B\x11\n" +
 	"\x0f_violation_typeB\v\n" +
 	"\t_agent_idB\f\n" +
 	"\n" +
 	"_tenant_idB\x0f\n" +
-	"\r_severity_min\"^\n" +
+	"\r_severity_minB\x0f\n" +
+	"\r_resume_token\"\x97\x01\n" +
 	"\x18StreamViolationsResponse\x12B\n" +
-	"\tviolation\x18\x01 \x01(\v2$.hoc.cus.policies.v1.PolicyViolationR\tviolation\"\x8d\x02\n" +
+	"\tviolation\x18\x01 \x01(\v2$.hoc.cus.policies.v1.PolicyViolationR\tviolation\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\xc6\x02\n" +
 	"\x18StreamEvaluationsRequest\x12$\n" +
 	"\vaction_type\x18\x01 \x01(\tH\x00R\n" +
 	"actionType\x88\x01\x01\x12\x1e\n" +
 	"\bagent_id\x18\x02 \x01(\tH\x01R\aagentId\x88\x01\x01\x12 \n" +
 	"\ttenant_id\x18\x03 \x01(\tH\x02R\btenantId\x88\x01\x01\x12\x1f\n" +
 	"\bdecision\x18\x04 \x01(\tH\x03R\bdecision\x88\x01\x01\x120\n" +
-	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05sinceB\x0e\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12&\n" +
+	"\fresume_token\x18\x06 \x01(\tH\x04R\vresumeToken\x88\x01\x01B\x0e\n" +
 	"\f_action_typeB\v\n" +
 	"\t_agent_idB\f\n" +
 	"\n" +
 	"_tenant_idB\v\n" +
-	"\t_decision\"\\\n" +
+	"\t_decisionB\x0f\n" +
+	"\r_resume_token\"\x95\x01\n" +
 	"\x19StreamEvaluationsResponse\x12?\n" +
 	"\n" +
 	"evaluation\x18\x01 \x01(\v2\x1f.hoc.cus.policies.v1.EvaluationR\n" +
-	"evaluation\"X\n" +
+	"evaluation\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x91\x01\n" +
 	"\x17StreamProvenanceRequest\x12*\n" +
-	"\x0epolicy_version\x18\x01 \x01(\tH\x00R\rpolicyVersion\x88\x01\x01B\x11\n" +
-	"\x0f_policy_version\"`\n" +
+	"\x0epolicy_version\x18\x01 \x01(\tH\x00R\rpolicyVersion\x88\x01\x01\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x01R\vresumeToken\x88\x01\x01B\x11\n" +
+	"\x0f_policy_versionB\x0f\n" +
+	"\r_resume_token\"\x99\x01\n" +
 	"\x18StreamProvenanceResponse\x12D\n" +
 	"\n" +
 	"provenance\x18\x01 \x01(\v2$.hoc.cus.policies.v1.ProvenanceEntryR\n" +
-	"provenance\"\x1b\n" +
-	"\x19StreamDependenciesRequest\"c\n" +
+	"provenance\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"T\n" +
+	"\x19StreamDependenciesRequest\x12&\n" +
+	"\fresume_token\x18\x01 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x9c\x01\n" +
 	"\x1aStreamDependenciesResponse\x12E\n" +
 	"\n" +
 	"dependency\x18\x01 \x01(\v2%.hoc.cus.policies.v1.PolicyDependencyR\n" +
-	"dependency\"T\n" +
+	"dependency\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x8d\x01\n" +
 	"\x1cStreamDependencyEdgesRequest\x12$\n" +
 	"\vactive_only\x18\x01 \x01(\bH\x00R\n" +
-	"activeOnly\x88\x01\x01B\x0e\n" +
-	"\f_active_only\"X\n" +
+	"activeOnly\x88\x01\x01\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x01R\vresumeToken\x88\x01\x01B\x0e\n" +
+	"\f_active_onlyB\x0f\n" +
+	"\r_resume_token\"\x91\x01\n" +
 	"\x1dStreamDependencyEdgesResponse\x127\n" +
-	"\x04edge\x18\x01 \x01(\v2#.hoc.cus.policies.v1.DependencyEdgeR\x04edge\"&\n" +
-	"$StreamDependencyEdgesWithTypeRequest\"e\n" +
+	"\x04edge\x18\x01 \x01(\v2#.hoc.cus.policies.v1.DependencyEdgeR\x04edge\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"_\n" +
+	"$StreamDependencyEdgesWithTypeRequest\x12&\n" +
+	"\fresume_token\x18\x01 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x9e\x01\n" +
 	"%StreamDependencyEdgesWithTypeResponse\x12<\n" +
-	"\x04edge\x18\x01 \x01(\v2(.hoc.cus.policies.v1.TypedDependencyEdgeR\x04edge\"|\n" +
+	"\x04edge\x18\x01 \x01(\v2(.hoc.cus.policies.v1.TypedDependencyEdgeR\x04edge\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\xb5\x01\n" +
 	"\x16StreamConflictsRequest\x12)\n" +
 	"\x10include_resolved\x18\x01 \x01(\bR\x0fincludeResolved\x12&\n" +
-	"\fseverity_min\x18\x02 \x01(\x01H\x00R\vseverityMin\x88\x01\x01B\x0f\n" +
-	"\r_severity_min\"Z\n" +
+	"\fseverity_min\x18\x02 \x01(\x01H\x00R\vseverityMin\x88\x01\x01\x12&\n" +
+	"\fresume_token\x18\x03 \x01(\tH\x01R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_severity_minB\x0f\n" +
+	"\r_resume_token\"\x93\x01\n" +
 	"\x17StreamConflictsResponse\x12?\n" +
-	"\bconflict\x18\x01 \x01(\v2#.hoc.cus.policies.v1.PolicyConflictR\bconflict\"\"\n" +
-	" StreamUnresolvedConflictsRequest\"h\n" +
+	"\bconflict\x18\x01 \x01(\v2#.hoc.cus.policies.v1.PolicyConflictR\bconflict\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"[\n" +
+	" StreamUnresolvedConflictsRequest\x12&\n" +
+	"\fresume_token\x18\x01 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\xa1\x01\n" +
 	"!StreamUnresolvedConflictsResponse\x12C\n" +
-	"\bconflict\x18\x01 \x01(\v2'.hoc.cus.policies.v1.UnresolvedConflictR\bconflict\"r\n" +
+	"\bconflict\x18\x01 \x01(\v2'.hoc.cus.policies.v1.UnresolvedConflictR\bconflict\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\xab\x01\n" +
 	"\x1dStreamTemporalPoliciesRequest\x12\x1b\n" +
 	"\x06metric\x18\x01 \x01(\tH\x00R\x06metric\x88\x01\x01\x12)\n" +
-	"\x10include_inactive\x18\x02 \x01(\bR\x0fincludeInactiveB\t\n" +
-	"\a_metric\"n\n" +
+	"\x10include_inactive\x18\x02 \x01(\bR\x0fincludeInactive\x12&\n" +
+	"\fresume_token\x18\x03 \x01(\tH\x01R\vresumeToken\x88\x01\x01B\t\n" +
+	"\a_metricB\x0f\n" +
+	"\r_resume_token\"\xa7\x01\n" +
 	"\x1eStreamTemporalPoliciesResponse\x12L\n" +
-	"\x0ftemporal_policy\x18\x01 \x01(\v2#.hoc.cus.policies.v1.TemporalPolicyR\x0etemporalPolicy\"\xd0\x01\n" +
+	"\x0ftemporal_policy\x18\x01 \x01(\v2#.hoc.cus.policies.v1.TemporalPolicyR\x0etemporalPolicy\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x89\x02\n" +
 	"\"StreamTemporalMetricWindowsRequest\x12\x1b\n" +
 	"\tpolicy_id\x18\x01 \x01(\tR\bpolicyId\x12\x1e\n" +
 	"\bagent_id\x18\x02 \x01(\tH\x00R\aagentId\x88\x01\x01\x12 \n" +
 	"\ttenant_id\x18\x03 \x01(\tH\x01R\btenantId\x88\x01\x01\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05sinceB\v\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12&\n" +
+	"\fresume_token\x18\x05 \x01(\tH\x02R\vresumeToken\x88\x01\x01B\v\n" +
 	"\t_agent_idB\f\n" +
 	"\n" +
-	"_tenant_id\"h\n" +
+	"_tenant_idB\x0f\n" +
+	"\r_resume_token\"\xa1\x01\n" +
 	"#StreamTemporalMetricWindowsResponse\x12A\n" +
-	"\x06window\x18\x01 \x01(\v2).hoc.cus.policies.v1.TemporalMetricWindowR\x06window\"d\n" +
+	"\x06window\x18\x01 \x01(\v2).hoc.cus.policies.v1.TemporalMetricWindowR\x06window\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x9d\x01\n" +
 	"'StreamActivePoliciesForIntegrityRequest\x129\n" +
-	"\x05table\x18\x01 \x01(\x0e2#.hoc.cus.policies.v1.IntegrityTableR\x05table\">\n" +
+	"\x05table\x18\x01 \x01(\x0e2#.hoc.cus.policies.v1.IntegrityTableR\x05table\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"w\n" +
 	"(StreamActivePoliciesForIntegrityResponse\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"+\n" +
-	")StreamTemporalPoliciesForIntegrityRequest\"\x86\x01\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"d\n" +
+	")StreamTemporalPoliciesForIntegrityRequest\x12&\n" +
+	"\fresume_token\x18\x01 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\xbf\x01\n" +
 	"*StreamTemporalPoliciesForIntegrityResponse\x12X\n" +
-	"\x0ftemporal_policy\x18\x01 \x01(\v2/.hoc.cus.policies.v1.TemporalPolicyForIntegrityR\x0etemporalPolicy\"-\n" +
-	"+StreamEthicalConstraintsForIntegrityRequest\"\x91\x01\n" +
+	"\x0ftemporal_policy\x18\x01 \x01(\v2/.hoc.cus.policies.v1.TemporalPolicyForIntegrityR\x0etemporalPolicy\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"f\n" +
+	"+StreamEthicalConstraintsForIntegrityRequest\x12&\n" +
+	"\fresume_token\x18\x01 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\xca\x01\n" +
 	",StreamEthicalConstraintsForIntegrityResponse\x12a\n" +
-	"\x12ethical_constraint\x18\x01 \x01(\v22.hoc.cus.policies.v1.EthicalConstraintForIntegrityR\x11ethicalConstraint*\xd6\x02\n" +
+	"\x12ethical_constraint\x18\x01 \x01(\v22.hoc.cus.policies.v1.EthicalConstraintForIntegrityR\x11ethicalConstraint\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token*\xd6\x02\n" +
 	"\x0eIntegrityTable\x12\x1f\n" +
 	"\x1bINTEGRITY_TABLE_UNSPECIFIED\x10\x00\x12'\n" +
 	"#INTEGRITY_TABLE_ETHICAL_CONSTRAINTS\x10\x01\x12!\n" +
@@ -11777,12 +12288,14 @@ func file_hoc_cus_policies_v1_policy_engine_proto_init() {
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[12].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[14].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[16].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[17].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[18].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[20].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[21].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[24].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[29].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[31].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[32].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[33].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[35].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[36].OneofWrappers = []any{}
@@ -11793,6 +12306,7 @@ func file_hoc_cus_policies_v1_policy_engine_proto_init() {
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[49].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[53].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[55].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[56].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[57].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[60].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[61].OneofWrappers = []any{}
@@ -11815,20 +12329,49 @@ func file_hoc_cus_policies_v1_policy_engine_proto_init() {
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[112].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[113].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[114].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[115].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[116].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[118].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[119].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[122].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[126].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[128].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[129].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[130].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[131].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[132].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[133].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[134].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[135].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[136].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[137].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[138].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[139].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[140].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[141].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[142].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[143].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[144].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[145].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[146].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[147].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[148].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[149].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[150].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[151].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[152].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[153].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[154].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[155].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[156].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[157].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[158].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[159].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[160].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[161].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[162].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[163].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_engine_proto_msgTypes[164].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -1088,7 +1088,10 @@ func (x *FetchResolvedConflictsResponse) GetPairs() []*PolicyPair {
 type StreamActivePoliciesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Owner of the rules. Compared exactly; an unknown tenant has none.
-	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1130,11 +1133,20 @@ func (x *StreamActivePoliciesRequest) GetTenantId() string {
 	return ""
 }
 
+func (x *StreamActivePoliciesRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One rule.
 type StreamActivePoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The rule.
-	Policy        *ActivePolicyNode `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	Policy *ActivePolicyNode `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1176,11 +1188,21 @@ func (x *StreamActivePoliciesResponse) GetPolicy() *ActivePolicyNode {
 	return nil
 }
 
+func (x *StreamActivePoliciesResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Selects the tenant.
 type StreamAllPoliciesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Owner of the rules. Compared exactly; an unknown tenant has none.
-	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1222,11 +1244,20 @@ func (x *StreamAllPoliciesRequest) GetTenantId() string {
 	return ""
 }
 
+func (x *StreamAllPoliciesRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One rule.
 type StreamAllPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The rule.
-	Policy        *PolicyNode `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	Policy *PolicyNode `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1268,11 +1299,21 @@ func (x *StreamAllPoliciesResponse) GetPolicy() *PolicyNode {
 	return nil
 }
 
+func (x *StreamAllPoliciesResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Selects the tenant.
 type StreamActiveLimitsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Owner of the limits. Compared exactly; an unknown tenant has none.
-	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1314,11 +1355,20 @@ func (x *StreamActiveLimitsRequest) GetTenantId() string {
 	return ""
 }
 
+func (x *StreamActiveLimitsRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One limit.
 type StreamActiveLimitsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The limit.
-	Limit         *ActiveLimitNode `protobuf:"bytes,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit *ActiveLimitNode `protobuf:"bytes,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1360,11 +1410,21 @@ func (x *StreamActiveLimitsResponse) GetLimit() *ActiveLimitNode {
 	return nil
 }
 
+func (x *StreamActiveLimitsResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Selects the tenant.
 type StreamAllLimitsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Owner of the limits. Compared exactly; an unknown tenant has none.
-	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1406,11 +1466,20 @@ func (x *StreamAllLimitsRequest) GetTenantId() string {
 	return ""
 }
 
+func (x *StreamAllLimitsRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One limit.
 type StreamAllLimitsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The limit.
-	Limit         *LimitNode `protobuf:"bytes,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit *LimitNode `protobuf:"bytes,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1452,9 +1521,19 @@ func (x *StreamAllLimitsResponse) GetLimit() *LimitNode {
 	return nil
 }
 
+func (x *StreamAllLimitsResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // Asks for all resolved conflicts.
 type StreamResolvedConflictsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1489,11 +1568,20 @@ func (*StreamResolvedConflictsRequest) Descriptor() ([]byte, []int) {
 	return file_hoc_cus_policies_v1_policy_graph_proto_rawDescGZIP(), []int{23}
 }
 
+func (x *StreamResolvedConflictsRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One settled pair.
 type StreamResolvedConflictsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The pair.
-	Pair          *PolicyPair `protobuf:"bytes,1,opt,name=pair,proto3" json:"pair,omitempty"`
+	Pair *PolicyPair `protobuf:"bytes,1,opt,name=pair,proto3" json:"pair,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1533,6 +1621,13 @@ func (x *StreamResolvedConflictsResponse) GetPair() *PolicyPair {
 		return x.Pair
 	}
 	return nil
+}
+
+func (x *StreamResolvedConflictsResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
 }
 
 var File_hoc_cus_policies_v1_policy_graph_proto protoreflect.FileDescriptor
@@ -1613,26 +1708,46 @@ const file_hoc_cus_policies_v1_policy_graph_proto_rawDesc = "" +
 	"\x06limits\x18\x01 \x03(\v2\x1e.hoc.cus.policies.v1.LimitNodeR\x06limits\"\x1f\n" +
 	"\x1dFetchResolvedConflictsRequest\"W\n" +
 	"\x1eFetchResolvedConflictsResponse\x125\n" +
-	"\x05pairs\x18\x01 \x03(\v2\x1f.hoc.cus.policies.v1.PolicyPairR\x05pairs\":\n" +
+	"\x05pairs\x18\x01 \x03(\v2\x1f.hoc.cus.policies.v1.PolicyPairR\x05pairs\"s\n" +
 	"\x1bStreamActivePoliciesRequest\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"]\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x96\x01\n" +
 	"\x1cStreamActivePoliciesResponse\x12=\n" +
-	"\x06policy\x18\x01 \x01(\v2%.hoc.cus.policies.v1.ActivePolicyNodeR\x06policy\"7\n" +
+	"\x06policy\x18\x01 \x01(\v2%.hoc.cus.policies.v1.ActivePolicyNodeR\x06policy\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"p\n" +
 	"\x18StreamAllPoliciesRequest\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"T\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x8d\x01\n" +
 	"\x19StreamAllPoliciesResponse\x127\n" +
-	"\x06policy\x18\x01 \x01(\v2\x1f.hoc.cus.policies.v1.PolicyNodeR\x06policy\"8\n" +
+	"\x06policy\x18\x01 \x01(\v2\x1f.hoc.cus.policies.v1.PolicyNodeR\x06policy\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"q\n" +
 	"\x19StreamActiveLimitsRequest\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"X\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x91\x01\n" +
 	"\x1aStreamActiveLimitsResponse\x12:\n" +
-	"\x05limit\x18\x01 \x01(\v2$.hoc.cus.policies.v1.ActiveLimitNodeR\x05limit\"5\n" +
+	"\x05limit\x18\x01 \x01(\v2$.hoc.cus.policies.v1.ActiveLimitNodeR\x05limit\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"n\n" +
 	"\x16StreamAllLimitsRequest\x12\x1b\n" +
-	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"O\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x88\x01\n" +
 	"\x17StreamAllLimitsResponse\x124\n" +
-	"\x05limit\x18\x01 \x01(\v2\x1e.hoc.cus.policies.v1.LimitNodeR\x05limit\" \n" +
-	"\x1eStreamResolvedConflictsRequest\"V\n" +
+	"\x05limit\x18\x01 \x01(\v2\x1e.hoc.cus.policies.v1.LimitNodeR\x05limit\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"Y\n" +
+	"\x1eStreamResolvedConflictsRequest\x12&\n" +
+	"\fresume_token\x18\x01 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x8f\x01\n" +
 	"\x1fStreamResolvedConflictsResponse\x123\n" +
-	"\x04pair\x18\x01 \x01(\v2\x1f.hoc.cus.policies.v1.PolicyPairR\x04pair*\xa3\x01\n" +
+	"\x04pair\x18\x01 \x01(\v2\x1f.hoc.cus.policies.v1.PolicyPairR\x04pair\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token*\xa3\x01\n" +
 	"\n" +
 	"LimitScope\x12\x1b\n" +
 	"\x17LIMIT_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -1769,6 +1884,16 @@ func file_hoc_cus_policies_v1_policy_graph_proto_init() {
 	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[1].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[2].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[3].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[15].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[16].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[17].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[18].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[19].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[20].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[21].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[22].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[23].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_graph_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

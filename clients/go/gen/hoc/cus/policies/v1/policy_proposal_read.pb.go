@@ -846,7 +846,10 @@ type PolicyProposalReadServiceFetchProposalsRequest struct {
 	// Only of this status; unset or empty: of every status.
 	Status *string `protobuf:"bytes,2,opt,name=status,proto3,oneof" json:"status,omitempty"`
 	// Most rows to return; default 50, 0 returns none, negative is INVALID_ARGUMENT. No maximum.
-	Limit         *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// `next_page_token` of an answer to this RPC and these other fields, `limit` aside: the rows after it. Unset or empty: from
+	// the first. Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	PageToken     *string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3,oneof" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -902,11 +905,20 @@ func (x *PolicyProposalReadServiceFetchProposalsRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *PolicyProposalReadServiceFetchProposalsRequest) GetPageToken() string {
+	if x != nil && x.PageToken != nil {
+		return *x.PageToken
+	}
+	return ""
+}
+
 // The proposals.
 type PolicyProposalReadServiceFetchProposalsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Newest first.
-	Proposals     []*PolicyProposalSummary `protobuf:"bytes,1,rep,name=proposals,proto3" json:"proposals,omitempty"`
+	Proposals []*PolicyProposalSummary `protobuf:"bytes,1,rep,name=proposals,proto3" json:"proposals,omitempty"`
+	// What `page_token` goes on with after these rows; unset when fewer came than `limit`, for then there are no more.
+	NextPageToken *string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3,oneof" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -946,6 +958,13 @@ func (x *PolicyProposalReadServiceFetchProposalsResponse) GetProposals() []*Poli
 		return x.Proposals
 	}
 	return nil
+}
+
+func (x *PolicyProposalReadServiceFetchProposalsResponse) GetNextPageToken() string {
+	if x != nil && x.NextPageToken != nil {
+		return *x.NextPageToken
+	}
+	return ""
 }
 
 // Names a rule.
@@ -1147,7 +1166,10 @@ type StreamUnacknowledgedFeedbackRequest struct {
 	// Only of this tenant; unset or empty: of every tenant.
 	TenantId *string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3,oneof" json:"tenant_id,omitempty"`
 	// Only of this pattern type; unset or empty: of every type.
-	FeedbackType  *string `protobuf:"bytes,2,opt,name=feedback_type,json=feedbackType,proto3,oneof" json:"feedback_type,omitempty"`
+	FeedbackType *string `protobuf:"bytes,2,opt,name=feedback_type,json=feedbackType,proto3,oneof" json:"feedback_type,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1196,11 +1218,20 @@ func (x *StreamUnacknowledgedFeedbackRequest) GetFeedbackType() string {
 	return ""
 }
 
+func (x *StreamUnacknowledgedFeedbackRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One piece of feedback.
 type StreamUnacknowledgedFeedbackResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The feedback.
-	Feedback      *UnacknowledgedFeedback `protobuf:"bytes,1,opt,name=feedback,proto3" json:"feedback,omitempty"`
+	Feedback *UnacknowledgedFeedback `protobuf:"bytes,1,opt,name=feedback,proto3" json:"feedback,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1240,6 +1271,13 @@ func (x *StreamUnacknowledgedFeedbackResponse) GetFeedback() *UnacknowledgedFeed
 		return x.Feedback
 	}
 	return nil
+}
+
+func (x *StreamUnacknowledgedFeedbackResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
 }
 
 var File_hoc_cus_policies_v1_policy_proposal_read_proto protoreflect.FileDescriptor
@@ -1320,17 +1358,22 @@ const file_hoc_cus_policies_v1_policy_proposal_read_proto_rawDesc = "" +
 	"\vproposal_id\x18\x01 \x01(\tR\n" +
 	"proposalId\"8\n" +
 	" CountVersionsForProposalResponse\x12\x14\n" +
-	"\x05count\x18\x01 \x01(\x03R\x05count\"\xad\x01\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\"\xe0\x01\n" +
 	".PolicyProposalReadServiceFetchProposalsRequest\x12 \n" +
 	"\ttenant_id\x18\x01 \x01(\tH\x00R\btenantId\x88\x01\x01\x12\x1b\n" +
 	"\x06status\x18\x02 \x01(\tH\x01R\x06status\x88\x01\x01\x12\x19\n" +
-	"\x05limit\x18\x03 \x01(\x05H\x02R\x05limit\x88\x01\x01B\f\n" +
+	"\x05limit\x18\x03 \x01(\x05H\x02R\x05limit\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tH\x03R\tpageToken\x88\x01\x01B\f\n" +
 	"\n" +
 	"_tenant_idB\t\n" +
 	"\a_statusB\b\n" +
-	"\x06_limit\"{\n" +
+	"\x06_limitB\r\n" +
+	"\v_page_token\"\xbc\x01\n" +
 	"/PolicyProposalReadServiceFetchProposalsResponse\x12H\n" +
-	"\tproposals\x18\x01 \x03(\v2*.hoc.cus.policies.v1.PolicyProposalSummaryR\tproposals\"B\n" +
+	"\tproposals\x18\x01 \x03(\v2*.hoc.cus.policies.v1.PolicyProposalSummaryR\tproposals\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tH\x00R\rnextPageToken\x88\x01\x01B\x12\n" +
+	"\x10_next_page_token\"B\n" +
 	"\x16CheckRuleExistsRequest\x12\x1c\n" +
 	"\arule_id\x18\x01 \x01(\tH\x00R\x06ruleId\x88\x01\x01B\n" +
 	"\n" +
@@ -1341,15 +1384,19 @@ const file_hoc_cus_policies_v1_policy_proposal_read_proto_rawDesc = "" +
 	"\arule_id\x18\x01 \x01(\tR\x06ruleId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\"i\n" +
 	".PolicyProposalReadServiceFetchRuleByIdResponse\x127\n" +
-	"\x04rule\x18\x01 \x01(\v2#.hoc.cus.policies.v1.PolicyRuleNameR\x04rule\"\x91\x01\n" +
+	"\x04rule\x18\x01 \x01(\v2#.hoc.cus.policies.v1.PolicyRuleNameR\x04rule\"\xca\x01\n" +
 	"#StreamUnacknowledgedFeedbackRequest\x12 \n" +
 	"\ttenant_id\x18\x01 \x01(\tH\x00R\btenantId\x88\x01\x01\x12(\n" +
-	"\rfeedback_type\x18\x02 \x01(\tH\x01R\ffeedbackType\x88\x01\x01B\f\n" +
+	"\rfeedback_type\x18\x02 \x01(\tH\x01R\ffeedbackType\x88\x01\x01\x12&\n" +
+	"\fresume_token\x18\x03 \x01(\tH\x02R\vresumeToken\x88\x01\x01B\f\n" +
 	"\n" +
 	"_tenant_idB\x10\n" +
-	"\x0e_feedback_type\"o\n" +
+	"\x0e_feedback_typeB\x0f\n" +
+	"\r_resume_token\"\xa8\x01\n" +
 	"$StreamUnacknowledgedFeedbackResponse\x12G\n" +
-	"\bfeedback\x18\x01 \x01(\v2+.hoc.cus.policies.v1.UnacknowledgedFeedbackR\bfeedback2\xe1\t\n" +
+	"\bfeedback\x18\x01 \x01(\v2+.hoc.cus.policies.v1.UnacknowledgedFeedbackR\bfeedback\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token2\xe1\t\n" +
 	"\x19PolicyProposalReadService\x12\x99\x01\n" +
 	"\x1bFetchUnacknowledgedFeedback\x127.hoc.cus.policies.v1.FetchUnacknowledgedFeedbackRequest\x1a8.hoc.cus.policies.v1.FetchUnacknowledgedFeedbackResponse\"\a\x90\xb6\x1c\x01\x90\x02\x01\x12\xad\x01\n" +
 	"\x11FetchProposalById\x12F.hoc.cus.policies.v1.PolicyProposalReadServiceFetchProposalByIdRequest\x1aG.hoc.cus.policies.v1.PolicyProposalReadServiceFetchProposalByIdResponse\"\a\x90\xb6\x1c\x01\x90\x02\x01\x12\x81\x01\n" +
@@ -1448,8 +1495,10 @@ func file_hoc_cus_policies_v1_policy_proposal_read_proto_init() {
 	file_hoc_cus_policies_v1_policy_proposal_read_proto_msgTypes[4].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_proposal_read_proto_msgTypes[9].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_proposal_read_proto_msgTypes[12].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_proposal_read_proto_msgTypes[13].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_proposal_read_proto_msgTypes[14].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_proposal_read_proto_msgTypes[18].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_proposal_read_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

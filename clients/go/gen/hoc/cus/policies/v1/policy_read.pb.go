@@ -558,7 +558,10 @@ func (x *ListAllGuardrailsResponse) GetGuardrails() []*Guardrail {
 
 // Asks for all guardrails.
 type StreamAllGuardrailsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -593,11 +596,20 @@ func (*StreamAllGuardrailsRequest) Descriptor() ([]byte, []int) {
 	return file_hoc_cus_policies_v1_policy_read_proto_rawDescGZIP(), []int{10}
 }
 
+func (x *StreamAllGuardrailsRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One guardrail.
 type StreamAllGuardrailsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The guardrail.
-	Guardrail     *Guardrail `protobuf:"bytes,1,opt,name=guardrail,proto3" json:"guardrail,omitempty"`
+	Guardrail *Guardrail `protobuf:"bytes,1,opt,name=guardrail,proto3" json:"guardrail,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -639,6 +651,13 @@ func (x *StreamAllGuardrailsResponse) GetGuardrail() *Guardrail {
 	return nil
 }
 
+func (x *StreamAllGuardrailsResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 var File_hoc_cus_policies_v1_policy_read_proto protoreflect.FileDescriptor
 
 const file_hoc_cus_policies_v1_policy_read_proto_rawDesc = "" +
@@ -676,10 +695,14 @@ const file_hoc_cus_policies_v1_policy_read_proto_rawDesc = "" +
 	"\x19ListAllGuardrailsResponse\x12>\n" +
 	"\n" +
 	"guardrails\x18\x01 \x03(\v2\x1e.hoc.cus.policies.v1.GuardrailR\n" +
-	"guardrails\"\x1c\n" +
-	"\x1aStreamAllGuardrailsRequest\"[\n" +
+	"guardrails\"U\n" +
+	"\x1aStreamAllGuardrailsRequest\x12&\n" +
+	"\fresume_token\x18\x01 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x94\x01\n" +
 	"\x1bStreamAllGuardrailsResponse\x12<\n" +
-	"\tguardrail\x18\x01 \x01(\v2\x1e.hoc.cus.policies.v1.GuardrailR\tguardrail2\x9a\x05\n" +
+	"\tguardrail\x18\x01 \x01(\v2\x1e.hoc.cus.policies.v1.GuardrailR\tguardrail\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token2\x9a\x05\n" +
 	"\x11PolicyReadService\x12\x8d\x01\n" +
 	"\x17GetTenantBudgetSettings\x123.hoc.cus.policies.v1.GetTenantBudgetSettingsRequest\x1a4.hoc.cus.policies.v1.GetTenantBudgetSettingsResponse\"\a\x90\xb6\x1c\x01\x90\x02\x01\x12x\n" +
 	"\x10GetUsageSumSince\x12,.hoc.cus.policies.v1.GetUsageSumSinceRequest\x1a-.hoc.cus.policies.v1.GetUsageSumSinceResponse\"\a\x90\xb6\x1c\x01\x90\x02\x01\x12x\n" +
@@ -746,6 +769,8 @@ func file_hoc_cus_policies_v1_policy_read_proto_init() {
 	}
 	file_hoc_cus_policies_v1_access_proto_init()
 	file_hoc_cus_policies_v1_policy_read_proto_msgTypes[1].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_read_proto_msgTypes[10].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_read_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

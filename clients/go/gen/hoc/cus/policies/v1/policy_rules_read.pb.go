@@ -48,7 +48,10 @@ type FetchPolicyRulesRequest struct {
 	// Most rows to return; default 20, 0 returns none, negative is INVALID_ARGUMENT. No maximum.
 	Limit *int32 `protobuf:"varint,9,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// Rows to skip; default 0, negative is INVALID_ARGUMENT.
-	Offset        *int32 `protobuf:"varint,10,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	Offset *int32 `protobuf:"varint,10,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	// `next_page_token` of an answer to this RPC and these other fields, `limit` aside: the rows after it. Unset or empty: from
+	// the first. Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`, and one beside an `offset` other than 0 `INVALID_REQUEST`.
+	PageToken     *string `protobuf:"bytes,11,opt,name=page_token,json=pageToken,proto3,oneof" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -153,13 +156,22 @@ func (x *FetchPolicyRulesRequest) GetOffset() int32 {
 	return 0
 }
 
+func (x *FetchPolicyRulesRequest) GetPageToken() string {
+	if x != nil && x.PageToken != nil {
+		return *x.PageToken
+	}
+	return ""
+}
+
 // One page of rules.
 type FetchPolicyRulesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The page, in the order that the RPC states.
 	Items []*PolicyRuleSummary `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Rules that match the filters, with or without a verdict.
-	Total         int64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	Total int64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// What `page_token` goes on with after these rows; unset when fewer came than `limit`, for then there are no more.
+	NextPageToken *string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3,oneof" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -206,6 +218,13 @@ func (x *FetchPolicyRulesResponse) GetTotal() int64 {
 		return x.Total
 	}
 	return 0
+}
+
+func (x *FetchPolicyRulesResponse) GetNextPageToken() string {
+	if x != nil && x.NextPageToken != nil {
+		return *x.NextPageToken
+	}
+	return ""
 }
 
 // A rule in a list.
@@ -731,7 +750,7 @@ var File_hoc_cus_policies_v1_policy_rules_read_proto protoreflect.FileDescriptor
 
 const file_hoc_cus_policies_v1_policy_rules_read_proto_rawDesc = "" +
 	"\n" +
-	"+hoc/cus/policies/v1/policy_rules_read.proto\x12\x13hoc.cus.policies.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a hoc/cus/policies/v1/access.proto\x1a&hoc/cus/policies/v1/policy_rules.proto\"\xf9\x04\n" +
+	"+hoc/cus/policies/v1/policy_rules_read.proto\x12\x13hoc.cus.policies.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a hoc/cus/policies/v1/access.proto\x1a&hoc/cus/policies/v1/policy_rules.proto\"\xac\x05\n" +
 	"\x17FetchPolicyRulesRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12<\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1f.hoc.cus.policies.v1.RuleStatusH\x00R\x06status\x88\x01\x01\x12T\n" +
@@ -743,7 +762,9 @@ const file_hoc_cus_policies_v1_policy_rules_read_proto_rawDesc = "" +
 	"\x0ecreated_before\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rcreatedBefore\x12\x19\n" +
 	"\x05limit\x18\t \x01(\x05H\x05R\x05limit\x88\x01\x01\x12\x1b\n" +
 	"\x06offset\x18\n" +
-	" \x01(\x05H\x06R\x06offset\x88\x01\x01B\t\n" +
+	" \x01(\x05H\x06R\x06offset\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"page_token\x18\v \x01(\tH\aR\tpageToken\x88\x01\x01B\t\n" +
 	"\a_statusB\x13\n" +
 	"\x11_enforcement_modeB\b\n" +
 	"\x06_scopeB\t\n" +
@@ -751,10 +772,13 @@ const file_hoc_cus_policies_v1_policy_rules_read_proto_rawDesc = "" +
 	"\n" +
 	"_rule_typeB\b\n" +
 	"\x06_limitB\t\n" +
-	"\a_offset\"n\n" +
+	"\a_offsetB\r\n" +
+	"\v_page_token\"\xaf\x01\n" +
 	"\x18FetchPolicyRulesResponse\x12<\n" +
 	"\x05items\x18\x01 \x03(\v2&.hoc.cus.policies.v1.PolicyRuleSummaryR\x05items\x12\x14\n" +
-	"\x05total\x18\x02 \x01(\x03R\x05total\"\x95\x05\n" +
+	"\x05total\x18\x02 \x01(\x03R\x05total\x12+\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tH\x00R\rnextPageToken\x88\x01\x01B\x12\n" +
+	"\x10_next_page_token\"\x95\x05\n" +
 	"\x11PolicyRuleSummary\x12\x17\n" +
 	"\arule_id\x18\x01 \x01(\tR\x06ruleId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12O\n" +
@@ -888,6 +912,7 @@ func file_hoc_cus_policies_v1_policy_rules_read_proto_init() {
 	file_hoc_cus_policies_v1_access_proto_init()
 	file_hoc_cus_policies_v1_policy_rules_proto_init()
 	file_hoc_cus_policies_v1_policy_rules_read_proto_msgTypes[0].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_policy_rules_read_proto_msgTypes[1].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_rules_read_proto_msgTypes[2].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_rules_read_proto_msgTypes[5].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_policy_rules_read_proto_msgTypes[6].OneofWrappers = []any{}

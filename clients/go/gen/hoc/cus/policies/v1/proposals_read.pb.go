@@ -715,7 +715,10 @@ type ProposalsReadServiceFetchProposalsRequest struct {
 	// Most rows to return; default 50, 0 returns none, negative is INVALID_ARGUMENT. No maximum.
 	Limit *int32 `protobuf:"varint,6,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// Rows to skip; default 0, negative is INVALID_ARGUMENT.
-	Offset        *int32 `protobuf:"varint,7,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	Offset *int32 `protobuf:"varint,7,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	// `next_page_token` of an answer to this RPC and these other fields, `limit` aside: the rows after it. Unset or empty: from
+	// the first. Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`, and one beside an `offset` other than 0 `INVALID_REQUEST`.
+	PageToken     *string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3,oneof" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -799,13 +802,22 @@ func (x *ProposalsReadServiceFetchProposalsRequest) GetOffset() int32 {
 	return 0
 }
 
+func (x *ProposalsReadServiceFetchProposalsRequest) GetPageToken() string {
+	if x != nil && x.PageToken != nil {
+		return *x.PageToken
+	}
+	return ""
+}
+
 // The proposals.
 type ProposalsReadServiceFetchProposalsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The page, newest first.
 	Items []*ProposalForReview `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// The tenant's drafts that are not synthetic, whatever the filters.
-	PendingCount  int64 `protobuf:"varint,2,opt,name=pending_count,json=pendingCount,proto3" json:"pending_count,omitempty"`
+	PendingCount int64 `protobuf:"varint,2,opt,name=pending_count,json=pendingCount,proto3" json:"pending_count,omitempty"`
+	// What `page_token` goes on with after these rows; unset when fewer came than `limit`, for then there are no more.
+	NextPageToken *string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3,oneof" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -852,6 +864,13 @@ func (x *ProposalsReadServiceFetchProposalsResponse) GetPendingCount() int64 {
 		return x.PendingCount
 	}
 	return 0
+}
+
+func (x *ProposalsReadServiceFetchProposalsResponse) GetNextPageToken() string {
+	if x != nil && x.NextPageToken != nil {
+		return *x.NextPageToken
+	}
+	return ""
 }
 
 // Names a proposal.
@@ -1059,7 +1078,10 @@ type ListProposalsPaginatedRequest struct {
 	// Most rows to return; default 50, 0 returns none, negative is INVALID_ARGUMENT. No maximum.
 	Limit *int32 `protobuf:"varint,4,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// Rows to skip; default 0, negative is INVALID_ARGUMENT.
-	Offset        *int32 `protobuf:"varint,5,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	Offset *int32 `protobuf:"varint,5,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	// `next_page_token` of an answer to this RPC and these other fields, `limit` aside: the rows after it. Unset or empty: from
+	// the first. Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`, and one beside an `offset` other than 0 `INVALID_REQUEST`.
+	PageToken     *string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3,oneof" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1129,6 +1151,13 @@ func (x *ListProposalsPaginatedRequest) GetOffset() int32 {
 	return 0
 }
 
+func (x *ListProposalsPaginatedRequest) GetPageToken() string {
+	if x != nil && x.PageToken != nil {
+		return *x.PageToken
+	}
+	return ""
+}
+
 // A page of proposals.
 type ListProposalsPaginatedResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1139,7 +1168,9 @@ type ListProposalsPaginatedResponse struct {
 	// Proposals on this page by status; a status that is missing has none.
 	ByStatus map[string]int64 `protobuf:"bytes,3,rep,name=by_status,json=byStatus,proto3" json:"by_status,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Proposals on this page by type; a type that is missing has none.
-	ByType        map[string]int64 `protobuf:"bytes,4,rep,name=by_type,json=byType,proto3" json:"by_type,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	ByType map[string]int64 `protobuf:"bytes,4,rep,name=by_type,json=byType,proto3" json:"by_type,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// What `page_token` goes on with after these rows; unset when fewer came than `limit`, for then there are no more.
+	NextPageToken *string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3,oneof" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1200,6 +1231,13 @@ func (x *ListProposalsPaginatedResponse) GetByType() map[string]int64 {
 		return x.ByType
 	}
 	return nil
+}
+
+func (x *ListProposalsPaginatedResponse) GetNextPageToken() string {
+	if x != nil && x.NextPageToken != nil {
+		return *x.NextPageToken
+	}
+	return ""
 }
 
 // Selects proposals.
@@ -1527,7 +1565,10 @@ func (x *ListProposalVersionsResponse) GetVersions() []*ProposalVersion {
 type StreamProposalVersionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUID of the proposal, in any spelling; anything else is INVALID_ARGUMENT.
-	ProposalId    string `protobuf:"bytes,1,opt,name=proposal_id,json=proposalId,proto3" json:"proposal_id,omitempty"`
+	ProposalId string `protobuf:"bytes,1,opt,name=proposal_id,json=proposalId,proto3" json:"proposal_id,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1569,11 +1610,20 @@ func (x *StreamProposalVersionsRequest) GetProposalId() string {
 	return ""
 }
 
+func (x *StreamProposalVersionsRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One version.
 type StreamProposalVersionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version.
-	Version       *ProposalVersion `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Version *ProposalVersion `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1613,6 +1663,13 @@ func (x *StreamProposalVersionsResponse) GetVersion() *ProposalVersion {
 		return x.Version
 	}
 	return nil
+}
+
+func (x *StreamProposalVersionsResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
 }
 
 var File_hoc_cus_policies_v1_proposals_read_proto protoreflect.FileDescriptor
@@ -1701,7 +1758,7 @@ const file_hoc_cus_policies_v1_proposals_read_proto_rawDesc = "" +
 	"created_by\x18\x06 \x01(\tH\x00R\tcreatedBy\x88\x01\x01\x12(\n" +
 	"\rchange_reason\x18\a \x01(\tH\x01R\fchangeReason\x88\x01\x01B\r\n" +
 	"\v_created_byB\x10\n" +
-	"\x0e_change_reason\"\xd3\x02\n" +
+	"\x0e_change_reason\"\x86\x03\n" +
 	")ProposalsReadServiceFetchProposalsRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1b\n" +
 	"\x06status\x18\x02 \x01(\tH\x00R\x06status\x88\x01\x01\x12(\n" +
@@ -1709,15 +1766,20 @@ const file_hoc_cus_policies_v1_proposals_read_proto_rawDesc = "" +
 	"\bdays_old\x18\x04 \x01(\x05H\x02R\adaysOld\x88\x01\x01\x12+\n" +
 	"\x11include_synthetic\x18\x05 \x01(\bR\x10includeSynthetic\x12\x19\n" +
 	"\x05limit\x18\x06 \x01(\x05H\x03R\x05limit\x88\x01\x01\x12\x1b\n" +
-	"\x06offset\x18\a \x01(\x05H\x04R\x06offset\x88\x01\x01B\t\n" +
+	"\x06offset\x18\a \x01(\x05H\x04R\x06offset\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"page_token\x18\b \x01(\tH\x05R\tpageToken\x88\x01\x01B\t\n" +
 	"\a_statusB\x10\n" +
 	"\x0e_proposal_typeB\v\n" +
 	"\t_days_oldB\b\n" +
 	"\x06_limitB\t\n" +
-	"\a_offset\"\x8f\x01\n" +
+	"\a_offsetB\r\n" +
+	"\v_page_token\"\xd0\x01\n" +
 	"*ProposalsReadServiceFetchProposalsResponse\x12<\n" +
 	"\x05items\x18\x01 \x03(\v2&.hoc.cus.policies.v1.ProposalForReviewR\x05items\x12#\n" +
-	"\rpending_count\x18\x02 \x01(\x03R\fpendingCount\"l\n" +
+	"\rpending_count\x18\x02 \x01(\x03R\fpendingCount\x12+\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tH\x00R\rnextPageToken\x88\x01\x01B\x12\n" +
+	"\x10_next_page_token\"l\n" +
 	",ProposalsReadServiceFetchProposalByIdRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1f\n" +
 	"\vproposal_id\x18\x02 \x01(\tR\n" +
@@ -1727,30 +1789,35 @@ const file_hoc_cus_policies_v1_proposals_read_proto_rawDesc = "" +
 	"\x1aCountDraftProposalsRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"3\n" +
 	"\x1bCountDraftProposalsResponse\x12\x14\n" +
-	"\x05count\x18\x01 \x01(\x03R\x05count\"\x80\x02\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\"\xb3\x02\n" +
 	"\x1dListProposalsPaginatedRequest\x12 \n" +
 	"\ttenant_id\x18\x01 \x01(\tH\x00R\btenantId\x88\x01\x01\x12\x1b\n" +
 	"\x06status\x18\x02 \x01(\tH\x01R\x06status\x88\x01\x01\x12(\n" +
 	"\rproposal_type\x18\x03 \x01(\tH\x02R\fproposalType\x88\x01\x01\x12\x19\n" +
 	"\x05limit\x18\x04 \x01(\x05H\x03R\x05limit\x88\x01\x01\x12\x1b\n" +
-	"\x06offset\x18\x05 \x01(\x05H\x04R\x06offset\x88\x01\x01B\f\n" +
+	"\x06offset\x18\x05 \x01(\x05H\x04R\x06offset\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"page_token\x18\x06 \x01(\tH\x05R\tpageToken\x88\x01\x01B\f\n" +
 	"\n" +
 	"_tenant_idB\t\n" +
 	"\a_statusB\x10\n" +
 	"\x0e_proposal_typeB\b\n" +
 	"\x06_limitB\t\n" +
-	"\a_offset\"\xa3\x03\n" +
+	"\a_offsetB\r\n" +
+	"\v_page_token\"\xe4\x03\n" +
 	"\x1eListProposalsPaginatedResponse\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x03R\x05total\x129\n" +
 	"\x05items\x18\x02 \x03(\v2#.hoc.cus.policies.v1.ProposalOnPageR\x05items\x12^\n" +
 	"\tby_status\x18\x03 \x03(\v2A.hoc.cus.policies.v1.ListProposalsPaginatedResponse.ByStatusEntryR\bbyStatus\x12X\n" +
-	"\aby_type\x18\x04 \x03(\v2?.hoc.cus.policies.v1.ListProposalsPaginatedResponse.ByTypeEntryR\x06byType\x1a;\n" +
+	"\aby_type\x18\x04 \x03(\v2?.hoc.cus.policies.v1.ListProposalsPaginatedResponse.ByTypeEntryR\x06byType\x12+\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tH\x00R\rnextPageToken\x88\x01\x01\x1a;\n" +
 	"\rByStatusEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a9\n" +
 	"\vByTypeEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"I\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\x12\n" +
+	"\x10_next_page_token\"I\n" +
 	"\x17GetProposalStatsRequest\x12 \n" +
 	"\ttenant_id\x18\x01 \x01(\tH\x00R\btenantId\x88\x01\x01B\f\n" +
 	"\n" +
@@ -1777,12 +1844,16 @@ const file_hoc_cus_policies_v1_proposals_read_proto_rawDesc = "" +
 	"\vproposal_id\x18\x01 \x01(\tR\n" +
 	"proposalId\"`\n" +
 	"\x1cListProposalVersionsResponse\x12@\n" +
-	"\bversions\x18\x01 \x03(\v2$.hoc.cus.policies.v1.ProposalVersionR\bversions\"@\n" +
+	"\bversions\x18\x01 \x03(\v2$.hoc.cus.policies.v1.ProposalVersionR\bversions\"y\n" +
 	"\x1dStreamProposalVersionsRequest\x12\x1f\n" +
 	"\vproposal_id\x18\x01 \x01(\tR\n" +
-	"proposalId\"`\n" +
+	"proposalId\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token\"\x99\x01\n" +
 	"\x1eStreamProposalVersionsResponse\x12>\n" +
-	"\aversion\x18\x01 \x01(\v2$.hoc.cus.policies.v1.ProposalVersionR\aversion2\xf7\b\n" +
+	"\aversion\x18\x01 \x01(\v2$.hoc.cus.policies.v1.ProposalVersionR\aversion\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token2\xf7\b\n" +
 	"\x14ProposalsReadService\x12\x9a\x01\n" +
 	"\x0eFetchProposals\x12>.hoc.cus.policies.v1.ProposalsReadServiceFetchProposalsRequest\x1a?.hoc.cus.policies.v1.ProposalsReadServiceFetchProposalsResponse\"\a\x90\xb6\x1c\x01\x90\x02\x01\x12\xa3\x01\n" +
 	"\x11FetchProposalById\x12A.hoc.cus.policies.v1.ProposalsReadServiceFetchProposalByIdRequest\x1aB.hoc.cus.policies.v1.ProposalsReadServiceFetchProposalByIdResponse\"\a\x90\xb6\x1c\x01\x90\x02\x01\x12\x81\x01\n" +
@@ -1898,8 +1969,12 @@ func file_hoc_cus_policies_v1_proposals_read_proto_init() {
 	file_hoc_cus_policies_v1_proposals_read_proto_msgTypes[3].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_proposals_read_proto_msgTypes[4].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_proposals_read_proto_msgTypes[5].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_proposals_read_proto_msgTypes[6].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_proposals_read_proto_msgTypes[11].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_proposals_read_proto_msgTypes[12].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_proposals_read_proto_msgTypes[13].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_proposals_read_proto_msgTypes[19].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_proposals_read_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -737,7 +737,10 @@ type GetCandidatesRequest struct {
 	// Most rows to return; default 50, 0 returns none, negative is INVALID_ARGUMENT. No maximum.
 	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// Rows to skip; default 0, negative is INVALID_ARGUMENT.
-	Offset        *int32 `protobuf:"varint,3,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	Offset *int32 `protobuf:"varint,3,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	// `next_page_token` of an answer to this RPC and these other fields, `limit` aside: the rows after it. Unset or empty: from
+	// the first. Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`, and one beside an `offset` other than 0 `INVALID_REQUEST`.
+	PageToken     *string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3,oneof" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -793,11 +796,20 @@ func (x *GetCandidatesRequest) GetOffset() int32 {
 	return 0
 }
 
+func (x *GetCandidatesRequest) GetPageToken() string {
+	if x != nil && x.PageToken != nil {
+		return *x.PageToken
+	}
+	return ""
+}
+
 // Response of `GetCandidates`.
 type GetCandidatesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Candidates, newest first.
-	Candidates    []*RecoveryCandidate `protobuf:"bytes,1,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	Candidates []*RecoveryCandidate `protobuf:"bytes,1,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	// What `page_token` goes on with after these rows; unset when fewer came than `limit`, for then there are no more.
+	NextPageToken *string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3,oneof" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -837,6 +849,13 @@ func (x *GetCandidatesResponse) GetCandidates() []*RecoveryCandidate {
 		return x.Candidates
 	}
 	return nil
+}
+
+func (x *GetCandidatesResponse) GetNextPageToken() string {
+	if x != nil && x.NextPageToken != nil {
+		return *x.NextPageToken
+	}
+	return ""
 }
 
 // Request of `CountCandidates`.
@@ -1155,7 +1174,10 @@ func (x *ApproveCandidateResponse) GetCandidate() *RecoveryCandidate {
 type StreamCandidatesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only of this decision, or of every one; unset: those that nothing is decided on.
-	Status        *CandidateStatus `protobuf:"varint,1,opt,name=status,proto3,enum=hoc.cus.policies.v1.CandidateStatus,oneof" json:"status,omitempty"`
+	Status *CandidateStatus `protobuf:"varint,1,opt,name=status,proto3,enum=hoc.cus.policies.v1.CandidateStatus,oneof" json:"status,omitempty"`
+	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1197,11 +1219,20 @@ func (x *StreamCandidatesRequest) GetStatus() CandidateStatus {
 	return CandidateStatus_CANDIDATE_STATUS_UNSPECIFIED
 }
 
+func (x *StreamCandidatesRequest) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
+}
+
 // One response of `StreamCandidates`.
 type StreamCandidatesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The next candidate, newest first.
-	Candidate     *RecoveryCandidate `protobuf:"bytes,1,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	Candidate *RecoveryCandidate `protobuf:"bytes,1,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	// On one response of 500: what `resume_token` goes on with after this row.
+	ResumeToken   *string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1241,6 +1272,13 @@ func (x *StreamCandidatesResponse) GetCandidate() *RecoveryCandidate {
 		return x.Candidate
 	}
 	return nil
+}
+
+func (x *StreamCandidatesResponse) GetResumeToken() string {
+	if x != nil && x.ResumeToken != nil {
+		return *x.ResumeToken
+	}
+	return ""
 }
 
 var File_hoc_cus_policies_v1_recovery_matcher_proto protoreflect.FileDescriptor
@@ -1326,18 +1364,23 @@ const file_hoc_cus_policies_v1_recovery_matcher_proto_rawDesc = "" +
 	"error_code\x18\a \x01(\tR\terrorCode\x12'\n" +
 	"\x0ferror_signature\x18\b \x01(\tR\x0eerrorSignatureB\x15\n" +
 	"\x13_suggested_recoveryB\x0f\n" +
-	"\r_candidate_id\"\xb1\x01\n" +
+	"\r_candidate_id\"\xe4\x01\n" +
 	"\x14GetCandidatesRequest\x12A\n" +
 	"\x06status\x18\x01 \x01(\x0e2$.hoc.cus.policies.v1.CandidateStatusH\x00R\x06status\x88\x01\x01\x12\x19\n" +
 	"\x05limit\x18\x02 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\x1b\n" +
-	"\x06offset\x18\x03 \x01(\x05H\x02R\x06offset\x88\x01\x01B\t\n" +
+	"\x06offset\x18\x03 \x01(\x05H\x02R\x06offset\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tH\x03R\tpageToken\x88\x01\x01B\t\n" +
 	"\a_statusB\b\n" +
 	"\x06_limitB\t\n" +
-	"\a_offset\"_\n" +
+	"\a_offsetB\r\n" +
+	"\v_page_token\"\xa0\x01\n" +
 	"\x15GetCandidatesResponse\x12F\n" +
 	"\n" +
 	"candidates\x18\x01 \x03(\v2&.hoc.cus.policies.v1.RecoveryCandidateR\n" +
-	"candidates\"f\n" +
+	"candidates\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tH\x00R\rnextPageToken\x88\x01\x01B\x12\n" +
+	"\x10_next_page_token\"f\n" +
 	"\x16CountCandidatesRequest\x12A\n" +
 	"\x06status\x18\x01 \x01(\x0e2$.hoc.cus.policies.v1.CandidateStatusH\x00R\x06status\x88\x01\x01B\t\n" +
 	"\a_status\"/\n" +
@@ -1358,12 +1401,16 @@ const file_hoc_cus_policies_v1_recovery_matcher_proto_rawDesc = "" +
 	"\t_decisionB\a\n" +
 	"\x05_note\"`\n" +
 	"\x18ApproveCandidateResponse\x12D\n" +
-	"\tcandidate\x18\x01 \x01(\v2&.hoc.cus.policies.v1.RecoveryCandidateR\tcandidate\"g\n" +
+	"\tcandidate\x18\x01 \x01(\v2&.hoc.cus.policies.v1.RecoveryCandidateR\tcandidate\"\xa0\x01\n" +
 	"\x17StreamCandidatesRequest\x12A\n" +
-	"\x06status\x18\x01 \x01(\x0e2$.hoc.cus.policies.v1.CandidateStatusH\x00R\x06status\x88\x01\x01B\t\n" +
-	"\a_status\"`\n" +
+	"\x06status\x18\x01 \x01(\x0e2$.hoc.cus.policies.v1.CandidateStatusH\x00R\x06status\x88\x01\x01\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x01R\vresumeToken\x88\x01\x01B\t\n" +
+	"\a_statusB\x0f\n" +
+	"\r_resume_token\"\x99\x01\n" +
 	"\x18StreamCandidatesResponse\x12D\n" +
-	"\tcandidate\x18\x01 \x01(\v2&.hoc.cus.policies.v1.RecoveryCandidateR\tcandidate*\x99\x01\n" +
+	"\tcandidate\x18\x01 \x01(\v2&.hoc.cus.policies.v1.RecoveryCandidateR\tcandidate\x12&\n" +
+	"\fresume_token\x18\x02 \x01(\tH\x00R\vresumeToken\x88\x01\x01B\x0f\n" +
+	"\r_resume_token*\x99\x01\n" +
 	"\x11CandidateDecision\x12\"\n" +
 	"\x1eCANDIDATE_DECISION_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aCANDIDATE_DECISION_PENDING\x10\x01\x12\x1f\n" +
@@ -1474,9 +1521,11 @@ func file_hoc_cus_policies_v1_recovery_matcher_proto_init() {
 	file_hoc_cus_policies_v1_recovery_matcher_proto_msgTypes[4].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_recovery_matcher_proto_msgTypes[5].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_recovery_matcher_proto_msgTypes[6].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_recovery_matcher_proto_msgTypes[7].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_recovery_matcher_proto_msgTypes[8].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_recovery_matcher_proto_msgTypes[12].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_recovery_matcher_proto_msgTypes[14].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_recovery_matcher_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -1175,7 +1175,10 @@ type FetchScopesRequest struct {
 	// Most rows to return; default 100, 0 returns none, negative is INVALID_ARGUMENT. No maximum.
 	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// Rows to skip; default 0, negative is INVALID_ARGUMENT.
-	Offset        *int32 `protobuf:"varint,4,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	Offset *int32 `protobuf:"varint,4,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
+	// `next_page_token` of an answer to this RPC and these other fields, `limit` aside: the rows after it. Unset or empty: from
+	// the first. Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`, and one beside an `offset` other than 0 `INVALID_REQUEST`.
+	PageToken     *string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3,oneof" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1238,11 +1241,20 @@ func (x *FetchScopesRequest) GetOffset() int32 {
 	return 0
 }
 
+func (x *FetchScopesRequest) GetPageToken() string {
+	if x != nil && x.PageToken != nil {
+		return *x.PageToken
+	}
+	return ""
+}
+
 // Response of `FetchScopes`.
 type FetchScopesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Scopes by ascending `id`.
-	Scopes        []*PolicyScope `protobuf:"bytes,1,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	Scopes []*PolicyScope `protobuf:"bytes,1,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// What `page_token` goes on with after these rows; unset when fewer came than `limit`, for then there are no more.
+	NextPageToken *string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3,oneof" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1282,6 +1294,13 @@ func (x *FetchScopesResponse) GetScopes() []*PolicyScope {
 		return x.Scopes
 	}
 	return nil
+}
+
+func (x *FetchScopesResponse) GetNextPageToken() string {
+	if x != nil && x.NextPageToken != nil {
+		return *x.NextPageToken
+	}
+	return ""
 }
 
 var File_hoc_cus_policies_v1_scope_resolver_proto protoreflect.FileDescriptor
@@ -1386,18 +1405,23 @@ const file_hoc_cus_policies_v1_scope_resolver_proto_rawDesc = "" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x19\n" +
 	"\bscope_id\x18\x02 \x01(\tR\ascopeId\":\n" +
 	"\x13DeleteScopeResponse\x12#\n" +
-	"\rrows_affected\x18\x01 \x01(\x03R\frowsAffected\"\xae\x01\n" +
+	"\rrows_affected\x18\x01 \x01(\x03R\frowsAffected\"\xe1\x01\n" +
 	"\x12FetchScopesRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12 \n" +
 	"\tpolicy_id\x18\x02 \x01(\tH\x00R\bpolicyId\x88\x01\x01\x12\x19\n" +
 	"\x05limit\x18\x03 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\x1b\n" +
-	"\x06offset\x18\x04 \x01(\x05H\x02R\x06offset\x88\x01\x01B\f\n" +
+	"\x06offset\x18\x04 \x01(\x05H\x02R\x06offset\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tH\x03R\tpageToken\x88\x01\x01B\f\n" +
 	"\n" +
 	"_policy_idB\b\n" +
 	"\x06_limitB\t\n" +
-	"\a_offset\"O\n" +
+	"\a_offsetB\r\n" +
+	"\v_page_token\"\x90\x01\n" +
 	"\x13FetchScopesResponse\x128\n" +
-	"\x06scopes\x18\x01 \x03(\v2 .hoc.cus.policies.v1.PolicyScopeR\x06scopes*\x8a\x01\n" +
+	"\x06scopes\x18\x01 \x03(\v2 .hoc.cus.policies.v1.PolicyScopeR\x06scopes\x12+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tH\x00R\rnextPageToken\x88\x01\x01B\x12\n" +
+	"\x10_next_page_token*\x8a\x01\n" +
 	"\tScopeType\x12\x1a\n" +
 	"\x16SCOPE_TYPE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13SCOPE_TYPE_ALL_RUNS\x10\x01\x12\x14\n" +
@@ -1505,6 +1529,7 @@ func file_hoc_cus_policies_v1_scope_resolver_proto_init() {
 	file_hoc_cus_policies_v1_scope_resolver_proto_msgTypes[2].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_scope_resolver_proto_msgTypes[9].OneofWrappers = []any{}
 	file_hoc_cus_policies_v1_scope_resolver_proto_msgTypes[15].OneofWrappers = []any{}
+	file_hoc_cus_policies_v1_scope_resolver_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

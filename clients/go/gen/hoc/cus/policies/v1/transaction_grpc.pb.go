@@ -105,6 +105,13 @@ const (
 //     nothing. "Addition" means that there is none.
 //   - "No maximum" of a limit is about the number of rows. An answer of more bytes than most clients take, 4 MiB, is refused
 //     with RESOURCE_EXHAUSTED `RESPONSE_TOO_LARGE`; the `Stream…` twin of a list has no such end.
+//   - A list with a `limit` goes on by `page_token`, where the last answer ended, whatever has been written before that row
+//     since; an `offset` counts the rows anew. The token is a text of at most 1,500 characters without meaning to the caller,
+//     sealed under a key of the database's: any sidecar of the database takes it, from any caller, at any time, inside a
+//     transaction or not. It goes with the RPC and the other fields of the request that it was given for; `limit` may differ.
+//     An answer of fewer rows than its `limit` is the last and has none, so the last may be empty; `limit` 0 has none, either.
+//     A stream that broke goes on by the last `resume_token` that arrived, after the row that it came with, in a snapshot of
+//     its own. Rows whose order is by texts of more than 1 KiB are counted from where the page began, and have no `resume_token`.
 //   - What an engine only reads is made elsewhere, with SQL: tenants, guardrails, limits, policies, feedback, ethical
 //     constraints, risk ceilings, safety rules and business rules. No RPC creates one.
 //
@@ -446,6 +453,13 @@ func (c *transactionServiceClient) GetOutcome(ctx context.Context, in *GetOutcom
 //     nothing. "Addition" means that there is none.
 //   - "No maximum" of a limit is about the number of rows. An answer of more bytes than most clients take, 4 MiB, is refused
 //     with RESOURCE_EXHAUSTED `RESPONSE_TOO_LARGE`; the `Stream…` twin of a list has no such end.
+//   - A list with a `limit` goes on by `page_token`, where the last answer ended, whatever has been written before that row
+//     since; an `offset` counts the rows anew. The token is a text of at most 1,500 characters without meaning to the caller,
+//     sealed under a key of the database's: any sidecar of the database takes it, from any caller, at any time, inside a
+//     transaction or not. It goes with the RPC and the other fields of the request that it was given for; `limit` may differ.
+//     An answer of fewer rows than its `limit` is the last and has none, so the last may be empty; `limit` 0 has none, either.
+//     A stream that broke goes on by the last `resume_token` that arrived, after the row that it came with, in a snapshot of
+//     its own. Rows whose order is by texts of more than 1 KiB are counted from where the page began, and have no `resume_token`.
 //   - What an engine only reads is made elsewhere, with SQL: tenants, guardrails, limits, policies, feedback, ethical
 //     constraints, risk ceilings, safety rules and business rules. No RPC creates one.
 //

@@ -1,0 +1,42 @@
+import { createCipheriv, createDecipheriv, createHmac, hkdfSync, timingSafeEqual } from 'node:crypto';
+
+const CIPHER = 'aes-256-ctr';
+const KEY_BYTES = 32;
+const SEAL_BYTES = 16;
+
+/**
+ * Makes and reads the tokens that a list goes on with: what is in one is sealed and hidden under keys that come of the key
+ * of the database, so that any sidecar of the database reads it and nobody else makes or reads one. The seal is also what
+ * the hiding begins with (as in SIV, RFC 5297), so the same place of the same list has the same token.
+ */
+export class PageTokens {
+  #sealing: Uint8Array | undefined;
+  #hiding: Uint8Array | undefined;
+
+  /** Gives the key of the database; without it no token is made or read. */
+  open(key: Uint8Array): void {
+    const keys = new Uint8Array(hkdfSync('sha256', key, '', 'page tokens', 2 * KEY_BYTES));
+    this.#sealing = keys.subarray(0, KEY_BYTES);
+    this.#hiding = keys.subarray(KEY_BYTES);
+  }
+
+  /** @param bound what the token is for, always of one length; it is sealed with the text and not in the token. */
+  make(text: string, bound: Uint8Array): string {
+    const bytes = Buffer.from(text);
+    const seal = this.#seal(bytes, bound);
+    return Buffer.concat([seal, createCipheriv(CIPHER, this.#hiding!, seal).update(bytes)]).toString('base64url');
+  }
+
+  /** The text of a token that was made for that; undefined of anything else. */
+  read(token: string, bound: Uint8Array): string | undefined {
+    const sealed = Buffer.from(token, 'base64url');
+    if (sealed.length < SEAL_BYTES || sealed.toString('base64url') !== token) return undefined;
+    const seal = sealed.subarray(0, SEAL_BYTES);
+    const bytes = createDecipheriv(CIPHER, this.#hiding!, seal).update(sealed.subarray(SEAL_BYTES));
+    return timingSafeEqual(this.#seal(bytes, bound), seal) ? bytes.toString() : undefined;
+  }
+
+  #seal(bytes: Uint8Array, bound: Uint8Array): Buffer {
+    return createHmac('sha256', this.#sealing!).update(bound).update(bytes).digest().subarray(0, SEAL_BYTES);
+  }
+}
