@@ -170,7 +170,7 @@ export class Connection {
    * @returns rows returned or affected, as PostgreSQL counts them.
    * @throws RpcError as the SQLSTATE table has it, or the signal's reason.
    */
-  async run(statement: Statement<unknown>, params: readonly Param[], sink: Sink, signal?: Signal): Promise<number> {
+  run(statement: Statement<unknown>, params: readonly Param[], sink: Sink, signal?: Signal): Promise<number> {
     return this.#group(statement, [this.#step(statement, params, sink)], signal);
   }
 
@@ -178,7 +178,7 @@ export class Connection {
    * As {@link Connection.run}, outside any transaction, for a caller who sees the rows of some tenants alone, or behind
    * another statement in the same round trip, whose sink keeps it from bringing anything by throwing.
    */
-  async runAfter(
+  runAfter(
     { bound, first }: { readonly bound: Bound | undefined; readonly first?: Queried | undefined },
     statement: Statement<unknown>,
     params: readonly Param[],
@@ -186,11 +186,10 @@ export class Connection {
     signal?: Signal,
   ): Promise<number> {
     this.#bound = bound;
-    const steps = [
-      ...(first ? [this.#step(first.statement, first.params, first.sink)] : []),
-      ...(bound === undefined ? [] : [this.#step(BIND, [bound], NO_ROWS)]),
-      this.#step(statement, params, sink),
-    ];
+    const steps: Step[] = [];
+    if (first) steps.push(this.#step(first.statement, first.params, first.sink));
+    if (bound !== undefined) steps.push(this.#step(BIND, [bound], NO_ROWS));
+    steps.push(this.#step(statement, params, sink));
     return this.#group(statement, steps, signal);
   }
 
@@ -215,16 +214,15 @@ export class Connection {
   }
 
   /** Runs a statement behind what has to go before it, in one round trip; how many rows came or were changed. */
-  async #group(
+  #group(
     statement: Statement<unknown>,
     steps: readonly Step[],
     signal: Signal | undefined,
     told: (done: Done) => Done = (done) => done,
   ): Promise<number> {
-    const outcomes = await this.#asked(statement, signal, statement.reads, (done) =>
-      this.#client.wire.run(steps, told(done)),
+    return this.#asked(statement, signal, statement.reads, (done) => this.#client.wire.run(steps, told(done))).then(
+      (outcomes) => outcomes.at(-1)!.count,
     );
-    return outcomes.at(-1)!.count;
   }
 
   #step(statement: Statement<unknown>, params: readonly Param[], sink: Sink): Step {

@@ -219,7 +219,7 @@ export const listenGrpc = async (
     const arrival: Arrival = { ...read, endpoint, system: 'grpc', ...otherSide(stream.session) };
     const admitted = pipeline.admit(arrival);
     settleHeaders(headers, read);
-    arrivals.add(admitted, headers, stream);
+    const forget = arrivals.add(admitted, headers, stream);
     const giveUp = (error: unknown): void => turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
     const reservation = budget.open(headers['grpc-encoding'] as string | undefined);
     stream.on('data', (chunk: Buffer) => {
@@ -236,6 +236,7 @@ export const listenGrpc = async (
       stream.once('end', () => incomplete.delete(onLate));
     }
     stream.once('close', () => {
+      forget();
       reservation.release();
       incomplete.delete(onLate);
     });
