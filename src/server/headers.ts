@@ -30,6 +30,8 @@ export const DECISIVE: ReadonlySet<string> = new Set([
 export interface Headers {
   /** Value of a header that was sent. */
   readonly header: (name: string) => string | undefined;
+  /** Names and values of all headers in turn, as they were sent. */
+  readonly sent: readonly string[];
 }
 
 /** The W3C trace context that a call came with, as it was sent. */
@@ -107,7 +109,7 @@ export const readHeaders = (raw: readonly string[]): ReadHeaders => {
         ? invalidArgument(broken)
         : undefined;
   const trace = traceparent === undefined ? undefined : { traceparent, tracestate };
-  return { header: (name) => read.get(name), unreadable, problem, trace };
+  return { header: (name) => read.get(name), sent: raw, unreadable, problem, trace };
 };
 
 const UNIT_MS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };

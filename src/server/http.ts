@@ -1,6 +1,7 @@
 import { createServer as createHttp1, type IncomingMessage, type ServerResponse } from 'node:http';
 import { constants, type Http2ServerRequest, type Http2ServerResponse } from 'node:http2';
 import type { Socket } from 'node:net';
+import { createRegistry } from '@bufbuild/protobuf';
 import { ConnectError, createContextValues } from '@connectrpc/connect';
 import { errorToJson } from '@connectrpc/connect/protocol-connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
@@ -79,6 +80,7 @@ export const listenHttp = async (
   const calls = new WeakMap<object, Call>();
   /** When connections of HTTP/1.1 are old, by the clock of `performance.now()`. */
   const oldAt = new WeakMap<object, number>();
+  const files = new Set(endpoints.map(({ method }) => method.parent.file));
   let closing = false;
   const adapter = connectNodeAdapter({
     routes: (router) => {
@@ -89,7 +91,7 @@ export const listenHttp = async (
       }
     },
     readMaxBytes: maxMessageBytes,
-    jsonOptions: JSON_OPTIONS,
+    jsonOptions: { ...JSON_OPTIONS, registry: createRegistry(...files) },
     contextValues: (request: Request) => createContextValues().set(callKey, calls.get(request)),
   });
 

@@ -34,9 +34,16 @@ class DataError(InvalidRequestError, _Data):  # type: ignore[misc]
 class OperationalError(SidecarError, _Operational):  # type: ignore[misc]
     """The database, or the sidecar, cannot do it now; a conflict, a deadline, nobody there."""
 
+    @property
+    def retriable(self) -> bool:
+        """As of the error that it stands for."""
+        return bool(self.orig.retriable)
+
 
 def translated(error: SidecarError) -> SidecarError:
     """The error as callers of the original expect it."""
+    if isinstance(error, (IntegrityError, DataError, OperationalError)):
+        return error
     if isinstance(error, ConstraintError):
         kind: type[SidecarError] = IntegrityError
     elif isinstance(error, InvalidRequestError):
