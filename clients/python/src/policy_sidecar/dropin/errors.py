@@ -11,6 +11,7 @@ from ..errors import (
     DeadlineError,
     InvalidRequestError,
     SidecarError,
+    TransactionAbortedError,
     UnavailableError,
 )
 
@@ -21,6 +22,7 @@ except ImportError:
 _Data: Any = _sqlalchemy.DataError if _sqlalchemy else Exception
 _Integrity: Any = _sqlalchemy.IntegrityError if _sqlalchemy else Exception
 _Operational: Any = _sqlalchemy.OperationalError if _sqlalchemy else Exception
+_Pending: Any = _sqlalchemy.PendingRollbackError if _sqlalchemy else Exception
 
 
 class IntegrityError(ConstraintError, _Integrity):  # type: ignore[misc]
@@ -40,9 +42,13 @@ class OperationalError(SidecarError, _Operational):  # type: ignore[misc]
         return bool(self.orig.retriable)
 
 
+class PendingRollbackError(TransactionAbortedError, _Pending):  # type: ignore[misc]
+    """Something has failed before, and has to be rolled back first."""
+
+
 def translated(error: SidecarError) -> SidecarError:
     """The error as callers of the original expect it."""
-    if isinstance(error, (IntegrityError, DataError, OperationalError)):
+    if isinstance(error, (IntegrityError, DataError, OperationalError, PendingRollbackError)):
         return error
     if isinstance(error, ConstraintError):
         kind: type[SidecarError] = IntegrityError
@@ -50,6 +56,8 @@ def translated(error: SidecarError) -> SidecarError:
         kind = DataError
     elif isinstance(error, (ConflictError, DeadlineError, UnavailableError)):
         kind = OperationalError
+    elif isinstance(error, TransactionAbortedError):
+        kind = PendingRollbackError
     else:
         return error
     again = kind.__new__(kind)
