@@ -97,10 +97,10 @@ export const listenHttp = async (
 
   /** Counts the bytes of a body as the library reads them. */
   const counted = (request: Request, reservation: Reservation): void => {
-    const original = request[Symbol.asyncIterator].bind(request) as () => AsyncIterableIterator<Buffer>;
     Object.defineProperty(request, Symbol.asyncIterator, {
       value: async function* () {
-        for await (const chunk of { [Symbol.asyncIterator]: original }) {
+        // A request that was destroyed would keep its connection from what comes next.
+        for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
           try {
             reservation.add(chunk.length);
           } catch (error) {
@@ -177,6 +177,9 @@ export const listenHttp = async (
       }
       // What is left of a body that has been answered would keep the stream open; nobody else takes it any more.
       stream.once('finish', () => stream.removeAllListeners('data').resume());
+    } else {
+      // What is left of a body would stand before the next request of the connection.
+      response.once('finish', () => request.removeAllListeners('readable').resume());
     }
     try {
       adapter(request as never, response as never);

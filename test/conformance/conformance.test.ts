@@ -43,6 +43,7 @@ test.each(['grpc', 'http'] as const)('%s', { timeout: 600_000 }, async (port) =>
     join(import.meta.dirname, 'relay.ts'),
     servers.path,
   ];
+  if (process.env['JARGS']) args.unshift(...process.env['JARGS'].split(' '));
   const t = process.cpuUsage();
   const said = await new Promise<string>((resolve) => {
     execFile(judges.path('connectconformance'), args, { maxBuffer: 1 << 28 }, (_e, out, err) => resolve(out + err));
