@@ -58,11 +58,11 @@ func TestRunTriesAgainWhatWasRolledBackAndNothingElse(t *testing.T) {
 		// fails does what fails with that.
 		fails func(ctx context.Context, tx *policysidecar.Tx) error
 	}{
-		{"SERIALIZATION_FAILURE", true, func(ctx context.Context, tx *policysidecar.Tx) error {
+		{"SERIALIZATION_FAILURE", true, func(_ context.Context, tx *policysidecar.Tx) error {
 			must(t, count(client.SingleUse().Services, 1))
 			return count(tx.Services, 2)
 		}},
-		{"TRANSACTION_ROLLED_BACK", true, func(ctx context.Context, tx *policysidecar.Tx) error {
+		{"TRANSACTION_ROLLED_BACK", true, func(_ context.Context, tx *policysidecar.Tx) error {
 			_, err := client.Transactions().Rollback(ctx, &pb.RollbackRequest{TransactionId: tx.ID()})
 			must(t, err)
 			return insert(tx, policysidecar.NewUUID())
