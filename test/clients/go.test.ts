@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { SCENARIOS, scenarioFiles } from '../support/scenarios.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 /** Where Go puts itself, whatever the path says. */
@@ -20,6 +21,7 @@ const run = async (cwd: string, program: string, ...args: readonly string[]): Pr
     ...process.env,
     PATH: [join(ROOT, 'node_modules', '.bin'), process.env['PATH'], GO].join(delimiter),
     POLICY_SIDECAR_COMMAND: `${process.execPath} ${inject('program')}`,
+    POLICY_SIDECAR_SCENARIOS: SCENARIOS,
   };
   const options = { cwd, env, timeout: COMMAND_MS, maxBuffer: 1 << 26 };
   return (await promisify(execFile)(program, args, options)).stdout;
@@ -60,6 +62,7 @@ test('the Go client does what it promises, told by its own tests', { timeout: 60
   expect(said).toMatch(/^ok\s+policies\.hoc\/policysidecar/m);
   expect(said.match(/^--- PASS/gm)?.length).toBeGreaterThan(20);
   expect(said).not.toMatch(/^--- SKIP/m);
+  expect(said).toContain(`scenarios: ${scenarioFiles().length} passed, 0 skipped\n`);
 });
 
 test('the stubs of the Go client are those of the contract', { timeout: 600_000 }, async ({ skip }) => {

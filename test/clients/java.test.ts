@@ -4,6 +4,7 @@ import { cpSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, inject, test } from 'vitest';
+import { SCENARIOS, scenarioFiles } from '../support/scenarios.ts';
 import { succeeds } from '../support/toolchain.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -15,6 +16,7 @@ const maven = async (...args: readonly string[]): Promise<string> => {
   const env = {
     ...process.env,
     POLICY_SIDECAR_COMMAND: `${process.execPath} ${inject('program')}`,
+    POLICY_SIDECAR_SCENARIOS: SCENARIOS,
     // A compiler that runs once is slower for being optimised.
     MAVEN_OPTS: '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC',
   };
@@ -51,5 +53,6 @@ test('the Java client does what it promises, told by its own tests', { timeout: 
     console.log('skipped: the Java client, for mvn does not reach its artifacts');
     return skip();
   }
+  expect(said).toContain(`scenarios: ${scenarioFiles().length} passed, 0 skipped\n`);
   expect(Number(/Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0\n/.exec(said)?.[1])).toBeGreaterThan(20);
 });

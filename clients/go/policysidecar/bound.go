@@ -35,15 +35,26 @@ func (b bound) Invoke(ctx context.Context, method string, request, response any,
 	attempt := func() error {
 		return errorOf(ctx, b.client.connection.Invoke(outgoing, method, request, response, options...))
 	}
-	if b.header != "" && b.header != singleUse || !repeatable(method, b.header) {
+	if b.inside() || !repeatable(method, b.header) {
 		return attempt()
 	}
-	// A key makes it take effect once, whatever became of it before.
-	return retry(ctx, callAttempts, func(e *Error) bool { return e.Retriable() || e.kind() == ErrOutcomeUnknown }, attempt)
+	return retry(ctx, callAttempts, (*Error).repeats, attempt)
 }
 
-// NewStream begins a stream, which ends with its context, or by Rows.
+// NewStream begins a stream, which ends with its context, or by Rows. Outside transactions it goes on where it is cut.
 func (b bound) NewStream(ctx context.Context, description *grpc.StreamDesc, method string, options ...grpc.CallOption) (grpc.ClientStream, error) {
+	open := func() (grpc.ClientStream, error) { return b.stream(ctx, description, method, options) }
+	stream, err := open()
+	if err != nil || b.client.cutStreamsEnd || b.inside() {
+		return stream, err
+	}
+	return &resuming{ClientStream: stream, ctx: ctx, open: open}, nil
+}
+
+// inside tells whether the calls are those of an open transaction.
+func (b bound) inside() bool { return b.header != "" && b.header != singleUse }
+
+func (b bound) stream(ctx context.Context, description *grpc.StreamDesc, method string, options []grpc.CallOption) (grpc.ClientStream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	// A stream has no deadline of its own, and shall not wait for a connection without end.
 	late := &Error{Code: codeDeadline, Message: fmt.Sprintf("no connection within %v", b.client.timeout)}
@@ -88,6 +99,9 @@ func (b bound) headers(ctx context.Context) context.Context {
 	}
 	if b.header == singleUse && len(headers.Get("idempotency-key")) == 0 {
 		headers.Set("idempotency-key", NewUUID())
+	}
+	if b.client.documents != "" && len(headers.Get(documentsHeader)) == 0 {
+		headers.Set(documentsHeader, string(b.client.documents))
 	}
 	if b.client.token != "" {
 		headers.Set("authorization", "Bearer "+b.client.token)

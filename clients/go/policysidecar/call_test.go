@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	pb "policies.hoc/gen/hoc/cus/policies/v1"
 	"policies.hoc/policysidecar"
@@ -37,6 +38,28 @@ func TestValuesComeBackAsTheyWere(t *testing.T) {
 	if !got.EvaluatedAt.AsTime().Equal(sent.EvaluatedAt.AsTime()) || got.AgentId != nil || got.PoliciesChecked != 3 {
 		t.Errorf("%v", got)
 	}
+}
+
+func TestDocumentsAsTextAreExact(t *testing.T) {
+	id, text := policysidecar.NewUUID(), `{"large": 9007199254740993, "whole": 1.0}`
+	sent := evaluation(id, nil)
+	sent.RequestContext = structpb.NewStringValue(text)
+	exact := connect(t, shared.Address, policysidecar.Options{Documents: policysidecar.DocumentsAsText})
+	_, err := exact.SingleUse().PolicyEngine().InsertEvaluation(ctx, sent)
+	must(t, err)
+	request := &pb.FetchEvaluationByIdRequest{EvaluationId: id}
+	answer, err := client.PolicyEngine().FetchEvaluationById(policysidecar.WithDocuments(ctx, policysidecar.DocumentsAsText), request)
+	must(t, err)
+	if got := answer.Evaluation.RequestContext.GetStringValue(); got != text {
+		t.Errorf("%s", got)
+	}
+	answer, err = exact.PolicyEngine().FetchEvaluationById(policysidecar.WithDocuments(ctx, policysidecar.DocumentsAsValues), request)
+	must(t, err)
+	if answer.Evaluation.RequestContext.GetStructValue() == nil {
+		t.Errorf("%v", answer.Evaluation.RequestContext)
+	}
+	_, err = client.PolicyEngine().FetchEvaluationById(policysidecar.WithDocuments(ctx, "else"), request)
+	wants(t, err, policysidecar.ErrInvalidRequest)
 }
 
 func TestRefusedFieldsAreNamed(t *testing.T) {

@@ -35,6 +35,10 @@ type Options struct {
 	Keepalive time.Duration
 	// FailFast lets a call fail at once where there is no connection; otherwise it waits for one until its deadline.
 	FailFast bool
+	// Documents is how the documents of calls are told whose context does not say; empty: DocumentsAsValues.
+	Documents Documents
+	// CutStreamsEnd lets a stream that is cut end with its error; otherwise it goes on by itself, outside transactions.
+	CutStreamsEnd bool
 	// Dial is passed to grpc: interceptors, telemetry.
 	Dial []grpc.DialOption
 }
@@ -43,9 +47,11 @@ type Options struct {
 // write through them is refused with TRANSACTION_REQUIRED.
 type Client struct {
 	Services
-	connection *grpc.ClientConn
-	timeout    time.Duration
-	token      string
+	connection    *grpc.ClientConn
+	timeout       time.Duration
+	token         string
+	documents     Documents
+	cutStreamsEnd bool
 }
 
 // Connect makes a client for `host:port` or `unix:/path`; empty: POLICY_SIDECAR, or else DefaultAddress. It connects with the
@@ -85,7 +91,10 @@ func Connect(address string, options Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := &Client{connection: connection, timeout: options.Timeout, token: options.Token}
+	client := &Client{
+		connection: connection, timeout: options.Timeout, token: options.Token,
+		documents: options.Documents, cutStreamsEnd: options.CutStreamsEnd,
+	}
 	if client.timeout == 0 {
 		client.timeout = 30 * time.Second
 	}

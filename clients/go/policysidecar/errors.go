@@ -73,9 +73,24 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%v %s: %s", e.Code, e.Reason, e.Message)
 }
 
-// Retriable is true where the same call, or for ErrConflict the whole transaction, may succeed when it is tried again.
+// Retriable is true where the same call, or inside a transaction the whole of that, may succeed when it is tried again; Run goes
+// by it.
 func (e *Error) Retriable() bool {
-	return e.RetryAfter > 0 || e.Code == codes.Aborted || e.Code == codes.Unavailable && e.kind() != ErrOutcomeUnknown
+	switch e.kind() {
+	case ErrTransactionEnded:
+		// It is known to be rolled back, and not for its own slowness.
+		return rolledBack[e.Reason]
+	case ErrOutcomeUnknown:
+		return false
+	}
+	return e.RetryAfter > 0 || e.Code == codes.Aborted || e.Code == codes.Unavailable
+}
+
+// repeats is true where a call outside transactions that can be repeated may succeed then. A key makes a write take effect once,
+// whatever became of it before; a transaction that has ended is none of this call's.
+func (e *Error) repeats() bool {
+	kind := e.kind()
+	return kind == ErrOutcomeUnknown || kind != ErrTransactionEnded && e.Retriable()
 }
 
 // Is tells the kind.
@@ -97,6 +112,12 @@ func (e *Error) GRPCStatus() *status.Status {
 		return e.status
 	}
 	return status.New(e.Code, e.Message)
+}
+
+var rolledBack = map[string]bool{
+	pb.ErrorReason_TRANSACTION_ROLLED_BACK.String(): true,
+	pb.ErrorReason_TRANSACTION_LOST.String():        true,
+	pb.ErrorReason_TRANSACTION_ELSEWHERE.String():   true,
 }
 
 var byReason = map[string]error{}

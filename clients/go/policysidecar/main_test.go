@@ -154,6 +154,7 @@ type proxy struct {
 	address string
 	mutex   sync.Mutex
 	open    []net.Conn
+	count   int
 	// What is kept back from now on.
 	requests, answers bool
 }
@@ -177,6 +178,7 @@ func newProxy(t *testing.T) *proxy {
 			}
 			p.mutex.Lock()
 			p.open = append(p.open, near, far)
+			p.count++
 			p.mutex.Unlock()
 			go p.pass(near, far, &p.requests)
 			go p.pass(far, near, &p.answers)
@@ -211,6 +213,13 @@ func (p *proxy) keep(requests, answers bool) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	p.requests, p.answers = requests, answers
+}
+
+// accepted is how many connections there have been.
+func (p *proxy) accepted() int {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	return p.count
 }
 
 // cut ends the connections there are, and lets new ones speak.

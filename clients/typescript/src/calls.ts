@@ -8,10 +8,11 @@ import {
   type MessageInitShape,
   type MessageShape,
 } from '@bufbuild/protobuf';
-import { cancelled } from './errors.ts';
+import { cancelled, type SidecarError, TransactionEndedError } from './errors.ts';
 import { access, MethodAccess } from './gen/hoc/cus/policies/v1/access_pb.ts';
+import { goingOn, tokenOf } from './resume.ts';
 import { Deadline, retrying } from './retry.ts';
-import type { Caller, CallOptions } from './stubs.ts';
+import type { Caller, CallOptions, Documents } from './stubs.ts';
 import type { Outgoing, Transport } from './transport.ts';
 
 /** Deadline of a call that names none, milliseconds. */
@@ -25,6 +26,10 @@ export interface ClientOptions {
   readonly token?: string;
   /** Deadline of every call that sets none, milliseconds; default 30 s. Streams have none. */
   readonly timeoutMs?: number;
+  /** How documents, fields of the type Value, are told by every call that does not say; default: `values`. */
+  readonly documents?: Documents;
+  /** False to let a stream that is cut end with its error, where no call says otherwise; default: true, outside transactions. */
+  readonly resume?: boolean;
 }
 
 /** How a call goes out, beside what its caller asks for. */
@@ -32,9 +37,16 @@ export interface Manner {
   readonly headers?: Readonly<Record<string, string>>;
   /** True where the call takes effect once however often it is made. */
   readonly repeatable?: boolean;
-  /** False inside a transaction, which does not outlive its connection. Default: true. */
+  /** False inside a transaction, which does not outlive its connection: no call waits for one, no stream goes on. Default: true. */
   readonly waits?: boolean;
 }
+
+/**
+ * What may be repeated outside transactions: a key makes a write take effect once, whatever became of it before; a transaction
+ * that has ended is none of the call's.
+ */
+const repeats = (error: SidecarError): boolean =>
+  error.reason === 'COMMIT_OUTCOME_UNKNOWN' || (error.retriable && !(error instanceof TransactionEndedError));
 
 const accessOf = (method: DescMethod): MethodAccess => getOption(method, access);
 
@@ -76,7 +88,7 @@ export class Calls {
     const deadline = new Deadline(options.timeoutMs ?? this.timeoutMs);
     const attempts = manner.repeatable ? ATTEMPTS : 1;
     const message = create(method.input, request);
-    return retrying({ attempts, deadline, signal }, () =>
+    return retrying({ attempts, deadline, signal, promising: repeats }, () =>
       this.#transport.unary(method, message, this.#outgoing(options, manner, deadline.leftMs)),
     );
   }
@@ -87,14 +99,28 @@ export class Calls {
     options: CallOptions = {},
     manner: Manner = {},
   ): AsyncIterable<MessageShape<O>> {
+    const deadline = new Deadline(options.timeoutMs);
+    const open = (message: MessageShape<I>): AsyncIterable<MessageShape<O>> =>
+      this.#transport.stream(method, message, this.#outgoing(options, manner, deadline.leftMs));
     const message = create(method.input, request);
-    return this.#transport.stream(method, message, this.#outgoing(options, manner, options.timeoutMs));
+    const { resume = this.#options.resume ?? true, signal } = options;
+    return resume && manner.waits !== false && tokenOf(method.input)
+      ? goingOn(method, message, open, { attempts: ATTEMPTS, deadline, signal })
+      : open(message);
   }
 
-  #outgoing({ signal, onTrailer }: CallOptions, manner: Manner, timeoutMs: number | undefined): Outgoing {
+  #outgoing(
+    { signal, onTrailer, documents = this.#options.documents }: CallOptions,
+    manner: Manner,
+    timeoutMs: number | undefined,
+  ): Outgoing {
     if (this.closing.aborted) throw cancelled(this.closing);
     const { token } = this.#options;
-    const headers = { ...(token === undefined ? {} : { authorization: `Bearer ${token}` }), ...manner.headers };
+    const headers = {
+      ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+      ...(documents === undefined ? {} : { documents }),
+      ...manner.headers,
+    };
     return { headers, timeoutMs, signal, onTrailer, waits: manner.waits ?? true };
   }
 }

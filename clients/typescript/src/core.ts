@@ -21,6 +21,7 @@ export {
   UnauthenticatedError,
   UnavailableError,
 } from './errors.ts';
+export { pages } from './pages.ts';
 export type { Savepoint } from './savepoint.ts';
-export type { CallOptions, Stub, Stubs } from './stubs.ts';
+export type { CallOptions, Documents, Stub, Stubs } from './stubs.ts';
 export type { Committed, Transaction, TransactionOptions } from './transaction.ts';

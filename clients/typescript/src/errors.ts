@@ -49,6 +49,12 @@ export interface Facts {
   readonly cause?: unknown;
 }
 
+const ROLLED_BACK: ReadonlySet<string | undefined> = new Set<Reason>([
+  'TRANSACTION_ROLLED_BACK',
+  'TRANSACTION_LOST',
+  'TRANSACTION_ELSEWHERE',
+]);
+
 /** A call that did not succeed. Its class says what a caller can do about it. */
 export class SidecarError extends Error {
   readonly code: Code;
@@ -73,7 +79,7 @@ export class SidecarError extends Error {
     this.preconditions = facts.preconditions ?? [];
   }
 
-  /** True where the same call, or for a conflict the whole transaction, may succeed when it is tried again. */
+  /** True where the same call, or inside a transaction the whole of that, may succeed when it is tried again; `run` goes by it. */
   get retriable(): boolean {
     return this.retryAfterMs !== undefined || this.code === 'ABORTED';
   }
@@ -97,7 +103,12 @@ export class ConflictError extends SidecarError {}
 export class PreconditionError extends SidecarError {}
 
 /** The transaction has ended, or there is none of that id; nothing can be done in it any more. */
-export class TransactionEndedError extends PreconditionError {}
+export class TransactionEndedError extends PreconditionError {
+  /** True where it is known to be rolled back, and not for its own slowness, so that all of it may be tried again. */
+  override get retriable(): boolean {
+    return ROLLED_BACK.has(this.reason);
+  }
+}
 
 /** A statement of the transaction had failed: roll back, or back to a savepoint. */
 export class TransactionAbortedError extends PreconditionError {}
@@ -116,8 +127,9 @@ export class LimitError extends SidecarError {}
 
 /** The sidecar or its database is not there now. */
 export class UnavailableError extends SidecarError {
+  /** False of a single-use call of which nobody could say whether it was committed. */
   override get retriable(): boolean {
-    return true;
+    return this.reason !== 'COMMIT_OUTCOME_UNKNOWN';
   }
 }
 
@@ -159,6 +171,7 @@ const BY_REASON: Partial<Record<Reason, ErrorClass>> = {
   TRANSACTION_LOST: TransactionEndedError,
   TRANSACTION_OUTCOME_UNKNOWN: TransactionEndedError,
   TRANSACTION_ELSEWHERE: TransactionEndedError,
+  TRANSACTION_PREPARED: TransactionEndedError,
   TRANSACTION_ABORTED: TransactionAbortedError,
 };
 

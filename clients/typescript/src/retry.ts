@@ -48,18 +48,20 @@ export interface Attempts {
   readonly attempts: number;
   readonly deadline: Deadline;
   readonly signal?: AbortSignal | undefined;
+  /** Default: what is `retriable`. */
+  readonly promising?: (error: SidecarError) => boolean;
 }
 
-/** Tries it again while it fails with an error that is `retriable`, and there are attempts and time for that. */
+/** Tries it again while it fails with what is promising, and there are attempts and time for that. */
 export const retrying = async <T>(
-  { attempts, deadline, signal }: Attempts,
+  { attempts, deadline, signal, promising = (error) => error.retriable }: Attempts,
   work: (attempt: number) => Promise<T>,
 ): Promise<T> => {
   for (let attempt = 1; ; attempt++) {
     try {
       return await work(attempt);
     } catch (error) {
-      if (!(error instanceof SidecarError && error.retriable) || attempt >= attempts) throw error;
+      if (!(error instanceof SidecarError && promising(error)) || attempt >= attempts) throw error;
       const delay = delayMs(error, attempt);
       if (deadline.within(delay)) throw error;
       await pause(delay, signal);

@@ -39,6 +39,12 @@ const SERVICES = {
   symbolTable: SymbolTableService,
 } as const;
 
+/**
+ * How documents, fields of the type Value, are told in requests and answers: as `values`, whose numbers are doubles, or as `text`,
+ * a string that is their exact JSON, in which `1.0` is not `1`.
+ */
+export type Documents = 'values' | 'text';
+
 /** What one call may ask for. */
 export interface CallOptions {
   /** Milliseconds; default: the client's, for a stream none. */
@@ -46,6 +52,10 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
   /** What a read outside a transaction has to see: `strong`, `eventual`, or a consistency token. */
   readonly consistency?: string;
+  /** How documents are told; default: as the client says. */
+  readonly documents?: Documents;
+  /** False to let a stream that is cut end with its error; default: as the client says. */
+  readonly resume?: boolean;
   /** The UUID of a single-use write that is repeated by its caller; default: a new one. */
   readonly idempotencyKey?: string;
   /** Told the trailers at the end, such as `inexact-values` and `consistency-token`. */

@@ -35,20 +35,21 @@ import java.util.concurrent.atomic.AtomicReference;
 final class Bound implements ClientInterceptor {
   static final String SINGLE_USE = "single-use";
   /** How often a call outside transactions is tried. */
-  private static final int ATTEMPTS = 4;
+  static final int ATTEMPTS = 4;
 
   private static final Metadata.Key<String> TRANSACTION = key("transaction");
+  private static final Metadata.Key<String> DOCUMENTS = key("documents");
   private static final Metadata.Key<String> IDEMPOTENCY_KEY = key("idempotency-key");
 
   private final String transaction;
+  private final PolicySidecar.Builder client;
   private final Duration timeout;
-  private final boolean waitForReady;
 
   /** @param transaction value of the header; null: none */
-  Bound(String transaction, Duration timeout, boolean waitForReady) {
+  Bound(String transaction, PolicySidecar.Builder client) {
     this.transaction = transaction;
-    this.timeout = timeout;
-    this.waitForReady = waitForReady;
+    this.client = client;
+    this.timeout = client.timeout;
   }
 
   static Metadata.Key<String> key(String name) {
@@ -57,7 +58,7 @@ final class Bound implements ClientInterceptor {
 
   @Override
   public <Q, A> ClientCall<Q, A> interceptCall(MethodDescriptor<Q, A> method, CallOptions asked, Channel next) {
-    CallOptions options = waitForReady ? asked.withWaitForReady() : asked;
+    CallOptions options = client.waitForReady ? asked.withWaitForReady() : asked;
     return method.getType() == MethodDescriptor.MethodType.UNARY
         ? new Unary<>(method, options, next)
         : new Streaming<>(method, options, next);
@@ -65,6 +66,9 @@ final class Bound implements ClientInterceptor {
 
   /** Writes what says where a call belongs. */
   private void sign(Metadata headers) {
+    if (client.documents != null && !headers.containsKey(DOCUMENTS)) {
+      headers.put(DOCUMENTS, client.documents.header());
+    }
     headers.discardAll(TRANSACTION);
     if (transaction == null) return;
     headers.put(TRANSACTION, transaction);
@@ -73,12 +77,17 @@ final class Bound implements ClientInterceptor {
     }
   }
 
+  /** Whether the calls are those of an open transaction. */
+  private boolean isInside() {
+    return transaction != null && !transaction.equals(SINGLE_USE);
+  }
+
   /**
    * Whether a call that may have been made can be made again: one that changes nothing, and where an idempotency key goes with it
    * one that writes to the database.
    */
   private boolean repeatable(MethodDescriptor<?, ?> method) {
-    if (transaction != null && !transaction.equals(SINGLE_USE)) return false;
+    if (isInside()) return false;
     if (!(method.getSchemaDescriptor() instanceof ProtoMethodDescriptorSupplier supplier)) return false;
     MethodOptions options = supplier.getMethodDescriptor().getOptions();
     if (options.getIdempotencyLevel() == MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS) return true;
@@ -135,12 +144,8 @@ final class Bound implements ClientInterceptor {
               throw PolicyException.of(error);
             }
           };
-      // A key makes it take effect once, whatever became of it before.
       A answer =
-          repeatable(method)
-              ? Retry.retry(
-                  ATTEMPTS, deadline, e -> e.retriable() || e instanceof PolicyException.OutcomeUnknown, attempt)
-              : attempt.run();
+          repeatable(method) ? Retry.retry(ATTEMPTS, deadline, PolicyException::repeats, attempt) : attempt.run();
       listener.onHeaders(answerHeaders.get() == null ? new Metadata() : answerHeaders.get());
       listener.onMessage(answer);
       listener.onClose(Status.OK, trailers.get() == null ? new Metadata() : trailers.get());
@@ -183,6 +188,8 @@ final class Bound implements ClientInterceptor {
     @Override
     public void start(Listener<A> listener, Metadata headers) {
       sign(headers);
+      AtomicBoolean goesOn = Rows.GOES_ON.get();
+      if (goesOn != null) goesOn.set(client.streamsGoOn && !isInside());
       super.start(listener, headers);
       CompletableFuture.delayedExecutor(timeout.toMillis(), TimeUnit.MILLISECONDS)
           .execute(

@@ -15,9 +15,16 @@ import java.time.Duration;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 
 /** A call that did not succeed; its class says what a caller can do about it. */
 public class PolicyException extends RuntimeException {
+  private static final Set<String> ROLLED_BACK =
+      Set.of(
+          ErrorReason.TRANSACTION_ROLLED_BACK.name(),
+          ErrorReason.TRANSACTION_LOST.name(),
+          ErrorReason.TRANSACTION_ELSEWHERE.name());
+
   private final transient Facts facts;
 
   PolicyException(Facts facts) {
@@ -68,9 +75,20 @@ public class PolicyException extends RuntimeException {
     return facts.preconditions;
   }
 
-  /** True where the same call, or for a {@link Conflict} the whole transaction, may succeed when it is tried again. */
+  /**
+   * True where the same call, or inside a transaction the whole of that, may succeed when it is tried again; {@code run} goes by
+   * it.
+   */
   public boolean retriable() {
     return facts.retryAfter != null;
+  }
+
+  /**
+   * True where a call outside transactions that can be repeated may succeed then. A key makes a write take effect once, whatever
+   * became of it before; a transaction that has ended is none of this call's.
+   */
+  boolean repeats() {
+    return retriable();
   }
 
   /** Fields, headers or values are wrong: {@link #violations} names the fields. */
@@ -110,6 +128,17 @@ public class PolicyException extends RuntimeException {
   public static class TransactionEnded extends Precondition {
     TransactionEnded(Facts facts) {
       super(facts);
+    }
+
+    /** True where it is known to be rolled back, and not for its own slowness, so that all of it may be tried again. */
+    @Override
+    public boolean retriable() {
+      return ROLLED_BACK.contains(reason());
+    }
+
+    @Override
+    boolean repeats() {
+      return false;
     }
   }
 
@@ -202,6 +231,11 @@ public class PolicyException extends RuntimeException {
               List.of(),
               cause));
       this.transactionId = transactionId;
+    }
+
+    @Override
+    boolean repeats() {
+      return true;
     }
 
     /** The transaction; empty for a single-use call. */

@@ -31,15 +31,15 @@ public final class PolicySidecar extends Services implements AutoCloseable {
 
   private final ManagedChannel connection;
   private final Channel authorized;
-  private final boolean waitForReady;
+  private final Builder builder;
   final Duration timeout;
 
   private PolicySidecar(ManagedChannel connection, Channel authorized, Builder builder) {
-    super(ClientInterceptors.intercept(authorized, new Bound(null, builder.timeout, builder.waitForReady)));
+    super(ClientInterceptors.intercept(authorized, new Bound(null, builder)));
     this.connection = connection;
     this.authorized = authorized;
+    this.builder = builder;
     this.timeout = builder.timeout;
-    this.waitForReady = builder.waitForReady;
     lookAgain();
   }
 
@@ -64,10 +64,12 @@ public final class PolicySidecar extends Services implements AutoCloseable {
     private final String address;
     private String token = "";
     private ChannelCredentials credentials = InsecureChannelCredentials.create();
-    private Duration timeout = Duration.ofSeconds(30);
     private Duration keepalive = Duration.ofSeconds(20);
     private int maxMessageBytes = 64 << 20;
-    private boolean waitForReady = true;
+    Duration timeout = Duration.ofSeconds(30);
+    boolean waitForReady = true;
+    boolean streamsGoOn = true;
+    Documents documents;
 
     private Builder(String address) {
       this.address = address;
@@ -111,6 +113,18 @@ public final class PolicySidecar extends Services implements AutoCloseable {
       return this;
     }
 
+    /** How documents are told. Default: {@link Documents#VALUES}. */
+    public Builder documents(Documents documents) {
+      this.documents = documents;
+      return this;
+    }
+
+    /** Whether {@link Rows} outside transactions go on by themselves where their stream is cut. Default: they do. */
+    public Builder streamsGoOn(boolean goOn) {
+      this.streamsGoOn = goOn;
+      return this;
+    }
+
     public PolicySidecar build() {
       // What the environment says of proxies is about the way out of the pod.
       var channel =
@@ -131,6 +145,11 @@ public final class PolicySidecar extends Services implements AutoCloseable {
     }
   }
 
+  /** The services so that the documents of their calls are told in that way, whatever the client says. */
+  public Services withDocuments(Documents documents) {
+    return new Services(ClientInterceptors.intercept(channel, header("documents", documents.header()))) {};
+  }
+
   private static ClientInterceptor header(String name, String value) {
     Metadata headers = new Metadata();
     headers.put(Bound.key(name), value);
@@ -138,7 +157,7 @@ public final class PolicySidecar extends Services implements AutoCloseable {
   }
 
   Channel bound(String transaction) {
-    return ClientInterceptors.intercept(authorized, new Bound(transaction, timeout, waitForReady));
+    return ClientInterceptors.intercept(authorized, new Bound(transaction, builder));
   }
 
   /** Else the channel would leave a sidecar that is back alone for up to two minutes. */

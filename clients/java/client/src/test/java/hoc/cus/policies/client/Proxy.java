@@ -11,6 +11,7 @@ import java.util.List;
 final class Proxy implements AutoCloseable {
   private final ServerSocket listener = new ServerSocket(0, 50, InetAddress.getLoopbackAddress());
   private final List<Socket> open = new ArrayList<>();
+  private int accepted;
   private boolean keepRequests;
   private boolean keepAnswers;
 
@@ -23,6 +24,7 @@ final class Proxy implements AutoCloseable {
             Socket far = new Socket(target[0], Integer.parseInt(target[1]));
             synchronized (this) {
               open.addAll(List.of(near, far));
+              accepted++;
             }
             start(() -> pass(near, far, true));
             start(() -> pass(far, near, false));
@@ -63,6 +65,11 @@ final class Proxy implements AutoCloseable {
 
   String address() {
     return "127.0.0.1:" + listener.getLocalPort();
+  }
+
+  /** How many connections there have been. */
+  synchronized int accepted() {
+    return accepted;
   }
 
   /** Says what is kept back from now on. */
