@@ -16,13 +16,19 @@ export class Arrivals {
   readonly #calls = new Map<string, Arrived>();
   #last = 0;
 
-  /** Leads from the headers that the library hands to a handler back to the call. */
-  add(admitted: Admitted, headers: IncomingHttpHeaders, stream: ServerHttp2Stream): void {
+  /**
+   * Leads from the headers that the library hands to a handler back to the call.
+   *
+   * @returns what ends that: the call has been answered, and its handler is to do nothing.
+   */
+  add(admitted: Admitted, headers: IncomingHttpHeaders, stream: ServerHttp2Stream): () => void {
     this.#last += 1;
     const id = String(this.#last);
     headers[Arrivals.HEADER] = id;
     this.#calls.set(id, { admitted, stream });
-    stream.once('close', () => this.#calls.delete(id));
+    const forget = (): void => void this.#calls.delete(id);
+    stream.once('close', forget);
+    return forget;
   }
 
   /** The call of a handler; undefined when its stream has closed meanwhile. */

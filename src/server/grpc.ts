@@ -196,18 +196,22 @@ export const listenGrpc = async (
     const read = readHeaders(raw);
     const arrival: Arrival = { ...read, endpoint, system: 'grpc', ...otherSide(stream.session) };
     const admitted = pipeline.admit(arrival);
-    settleHeaders(headers, read);
-    arrivals.add(admitted, headers, stream);
-    const giveUp = (error: unknown): void => turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
     const encoding = headers['grpc-encoding'] as string | undefined;
     const problem = compressionProblem(encoding);
     if (problem) throw pipeline.refuse(admitted, problem);
+    settleHeaders(headers, read);
+    const forget = arrivals.add(admitted, headers, stream);
+    const giveUp = (error: unknown): void => {
+      forget();
+      turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
+    };
     const reservation = budget.open(encoding);
     let isFirst = true;
     stream.on('data', (chunk: Buffer) => {
+      const begins = isFirst;
+      isFirst = false;
       try {
-        if (isFirst) unannounced(chunk, encoding);
-        isFirst = false;
+        if (begins) unannounced(chunk, encoding);
         reservation.add(chunk.length);
       } catch (error) {
         reservation.release();
