@@ -44,34 +44,38 @@ const judged = (port: 'grpc' | 'http', socket: string): Promise<string> => {
   });
 };
 
-test.each([
+test.for([
   ['grpc', 300],
   ['http', 2_000],
-] as const)('the %s port answers as connectrpc’s judge has it', { timeout: 600_000 }, async (port, least) => {
-  if (judges.missing) {
-    console.log(`skipped: connectrpc's cases on the ${port} port, for ${judges.missing}`);
-    return;
-  }
-  const service = conformanceService(types);
-  const servers = await judgedServers(judges.folder, { url: database!.url, types, service, port });
-  const said = await judged(port, servers.path);
-  await servers.close();
-  // A blank line ends a complaint, a semicolon joins two.
-  const lines = (text: string): string[] => text.split('\n').flatMap((line) => line.replace(/^[\s;]+/, '') || []);
-  const known = [...said.matchAll(/^INFO: (.+) failed \(as expected\):\n((?:\t.*\n)+)/gm)].map(([, name, text]) => ({
-    name: name!,
-    text: lines(text!),
-    why: reasonOf(port, name!, lines(text!)),
-  }));
-  expect(said.match(/^FAILED: .*(?:\n\t.*)*/gm) ?? []).toEqual([]);
-  expect(known.filter(({ why }) => why === undefined)).toEqual([]);
-  const passed = Number(/^(\d+) passed, 0 failed$/m.exec(said)?.[1]);
-  expect(passed).toBeGreaterThan(least);
-  expect(said).not.toMatch(/could not be run/);
-  console.log(`connectrpc's cases on the ${port} port: ${passed} passed; not served: ${NOT_SERVED.join(', ')}`);
-  for (const { why } of KNOWN_FAILURES) {
-    const count = known.filter((each) => each.why === why).length;
-    expect(count).toBeGreaterThan(0);
-    console.log(`${count} failed, as known: ${why}`);
-  }
-});
+] as const)(
+  'the %s port answers as connectrpc’s judge has it',
+  { timeout: 600_000 },
+  async ([port, least], { skip }) => {
+    if (judges.missing) {
+      console.log(`skipped: connectrpc's cases on the ${port} port, for ${judges.missing}`);
+      return skip();
+    }
+    const service = conformanceService(types);
+    const servers = await judgedServers(judges.folder, { url: database!.url, types, service, port });
+    const said = await judged(port, servers.path);
+    await servers.close();
+    // A blank line ends a complaint, a semicolon joins two.
+    const lines = (text: string): string[] => text.split('\n').flatMap((line) => line.replace(/^[\s;]+/, '') || []);
+    const known = [...said.matchAll(/^INFO: (.+) failed \(as expected\):\n((?:\t.*\n)+)/gm)].map(([, name, text]) => ({
+      name: name!,
+      text: lines(text!),
+      why: reasonOf(port, name!, lines(text!)),
+    }));
+    expect(said.match(/^FAILED: .*(?:\n\t.*)*/gm) ?? []).toEqual([]);
+    expect(known.filter(({ why }) => why === undefined)).toEqual([]);
+    const passed = Number(/^(\d+) passed, 0 failed$/m.exec(said)?.[1]);
+    expect(passed).toBeGreaterThan(least);
+    expect(said).not.toMatch(/could not be run/);
+    console.log(`connectrpc's cases on the ${port} port: ${passed} passed; not served: ${NOT_SERVED.join(', ')}`);
+    for (const { why } of KNOWN_FAILURES) {
+      const count = known.filter((each) => each.why === why).length;
+      expect(count).toBeGreaterThan(0);
+      console.log(`${count} failed, as known: ${why}`);
+    }
+  },
+);
