@@ -147,12 +147,7 @@ class GoesOnTest {
                 "TRANSACTION_EXPIRED",
                 false,
                 tx -> {
-                  try {
-                    Thread.sleep(400);
-                  } catch (InterruptedException interrupted) {
-                    throw new IllegalStateException(interrupted);
-                  }
-                  insert(tx, newId());
+                  while (true) insert(tx, newId());
                 }),
             new Case(
                 "TRANSACTION_UNKNOWN",
