@@ -115,7 +115,19 @@ const unblocked = (stream: typeof process.stdout | typeof process.stderr, fd: nu
   }
 };
 
-const now = (): string => `"time":"${new Date().toISOString()}"`;
+/** The second that the last line was of, and its text. */
+let second = Number.NaN;
+let secondText = '';
+
+const now = (): string => {
+  const ms = Date.now();
+  const of = Math.floor(ms / 1_000);
+  if (of !== second) {
+    second = of;
+    secondText = new Date(of * 1_000).toISOString().slice(0, -4);
+  }
+  return `"time":"${secondText}${String(ms - of * 1_000).padStart(3, '0')}Z"`;
+};
 
 /** Standard output, for people. */
 export const standardOutput = (): Lines =>

@@ -1,3 +1,4 @@
+import type { DescMessage, MessageInitShape } from '@bufbuild/protobuf';
 import { type Code, type MetadataKey, meaningOf, type Reason } from './reasons.ts';
 
 /** One offending field of a request. */
@@ -13,6 +14,12 @@ export interface PreconditionViolation {
   readonly type: string;
   readonly subject: string;
   readonly description: string;
+}
+
+/** A message that goes with an error, as both listeners can render it. */
+export interface Detail<D extends DescMessage = DescMessage> {
+  readonly desc: D;
+  readonly value: MessageInitShape<D>;
 }
 
 interface Circumstances {
@@ -52,6 +59,8 @@ export class RpcError extends Error {
   readonly retryAfterMs: number | undefined;
   readonly fields: readonly FieldViolation[];
   readonly preconditions: readonly PreconditionViolation[];
+  /** What a service of another contract sends in place of what the reason and the rest of this say; undefined: that. */
+  readonly details: readonly Detail[] | undefined = undefined;
 
   constructor(
     reason: Reason,

@@ -15,14 +15,11 @@ export const streamingTwin = ({ name, output, parent }: DescMethod): DescMethod 
   );
 };
 
-/** What asks for less. */
-const PAGING = ['limit', 'offset'];
-
 /** What a caller can do instead. */
 const adviceFor = (method: DescMethod, twin: DescMethod | undefined): string => {
   if (twin) return `; ${twin.name} brings its rows one by one`;
-  const paging = method.input.fields.flatMap(({ name }) => (PAGING.includes(name) ? [name] : []));
-  return paging.length === 0 ? '' : `; ask for less by ${paging.join(' and ')}`;
+  const isPaged = method.input.fields.some(({ name }) => name === 'page_token');
+  return isPaged ? '; ask for less by limit, and for the rest by page_token' : '';
 };
 
 /** How many bytes the one response of a call is, as protobuf, whatever form it is sent in; and how many it may be. */

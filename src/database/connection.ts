@@ -6,9 +6,9 @@ import type { Overdue } from './overdue.ts';
 import { Question } from './question.ts';
 import type { Signal } from './signal.ts';
 import { commitUnknown, databaseError, databaseUnavailable } from './sqlstate.ts';
-import { firstText, type Param, type Row, type Statement, statement } from './statement.ts';
+import { firstText, type Param, type Query, type Row, type Statement, statement } from './statement.ts';
 import { type Portal, Prepared, type Queried, type Sink, type Step } from './step.ts';
-import { BIND, type Bound, bindText } from './tenants.ts';
+import { BIND, type Bound } from './tenants.ts';
 import { asRow, NO_ROWS, TextRows } from './text-rows.ts';
 import type { Done, Outcome } from './wire.ts';
 
@@ -23,6 +23,13 @@ export interface TransactionMode {
   readonly deferrable: boolean;
   /** Whose rows alone it sees; undefined: it sees all. */
   readonly bound?: Bound | undefined;
+}
+
+/** How a transaction was concluded. */
+export interface Concluded {
+  readonly committed: boolean;
+  /** Whether evidence of it was left. */
+  readonly evident: boolean;
 }
 
 /** What the connections of a database have in common. */
@@ -65,6 +72,8 @@ const DUPLICATE_STATEMENT = '42P05';
 
 /** A server that forgets statements twice within this time, on new connections, keeps none; milliseconds. */
 const FORGETFUL_MS = 60_000;
+
+const COMMIT = statement('transaction.commit', 'commit');
 
 /** How long this transaction may wait for a lock. */
 const LOCK_TIMEOUT = statement('connection.lock_timeout', `select set_config('lock_timeout', $1, true)`);
@@ -161,7 +170,7 @@ export class Connection {
    * @returns rows returned or affected, as PostgreSQL counts them.
    * @throws RpcError as the SQLSTATE table has it, or the signal's reason.
    */
-  async run(statement: Statement<unknown>, params: readonly Param[], sink: Sink, signal?: Signal): Promise<number> {
+  run(statement: Statement<unknown>, params: readonly Param[], sink: Sink, signal?: Signal): Promise<number> {
     return this.#group(statement, [this.#step(statement, params, sink)], signal);
   }
 
@@ -169,7 +178,7 @@ export class Connection {
    * As {@link Connection.run}, outside any transaction, for a caller who sees the rows of some tenants alone, or behind
    * another statement in the same round trip, whose sink keeps it from bringing anything by throwing.
    */
-  async runAfter(
+  runAfter(
     { bound, first }: { readonly bound: Bound | undefined; readonly first?: Queried | undefined },
     statement: Statement<unknown>,
     params: readonly Param[],
@@ -177,27 +186,27 @@ export class Connection {
     signal?: Signal,
   ): Promise<number> {
     this.#bound = bound;
-    const steps = [
-      ...(first ? [this.#step(first.statement, first.params, first.sink)] : []),
-      ...(bound === undefined ? [] : [this.#step(BIND, [bound], NO_ROWS)]),
-      this.#step(statement, params, sink),
-    ];
+    const steps: Step[] = [];
+    if (first) steps.push(this.#step(first.statement, first.params, first.sink));
+    if (bound !== undefined) steps.push(this.#step(BIND, [bound], NO_ROWS));
+    steps.push(this.#step(statement, params, sink));
     return this.#group(statement, steps, signal);
   }
 
-  /** As {@link Connection.run}, in a transaction that begins in the same round trip; there is none if that fails. */
-  async runFirst(
-    mode: TransactionMode,
-    statement: Statement<unknown>,
-    params: readonly Param[],
-    sink: Sink,
-    signal?: Signal,
-  ): Promise<number> {
+  /**
+   * Begins a transaction.
+   *
+   * @param first what runs in the same round trip; there is no transaction if that fails.
+   * @returns as {@link Connection.run}, of that.
+   */
+  async begin(mode: TransactionMode, signal: Signal | undefined, first?: Queried): Promise<number> {
     this.#mode = mode;
     this.#bound = mode.bound;
-    const steps = [this.#step(beginning(mode), [], NO_ROWS), ...this.#bounds(), this.#step(statement, params, sink)];
+    const begins = beginning(mode);
+    const steps = [this.#step(begins, [], NO_ROWS), ...this.#bounds()];
+    if (first) steps.push(this.#step(first.statement, first.params, first.sink));
     try {
-      return await this.#group(statement, steps, signal);
+      return await this.#group(first?.statement ?? begins, steps, signal);
     } catch (error) {
       await this.rollback();
       throw error;
@@ -205,16 +214,15 @@ export class Connection {
   }
 
   /** Runs a statement behind what has to go before it, in one round trip; how many rows came or were changed. */
-  async #group(
+  #group(
     statement: Statement<unknown>,
     steps: readonly Step[],
     signal: Signal | undefined,
     told: (done: Done) => Done = (done) => done,
   ): Promise<number> {
-    const outcomes = await this.#asked(statement, signal, statement.reads, (done) =>
-      this.#client.wire.run(steps, told(done)),
+    return this.#asked(statement, signal, statement.reads, (done) => this.#client.wire.run(steps, told(done))).then(
+      (outcomes) => outcomes.at(-1)!.count,
     );
-    return outcomes.at(-1)!.count;
   }
 
   #step(statement: Statement<unknown>, params: readonly Param[], sink: Sink): Step {
@@ -340,38 +348,18 @@ export class Connection {
   }
 
   /**
-   * Begins a transaction.
-   *
-   * @param then SQL that runs in the same round trip; left out: nothing.
-   * @returns the rows of that.
-   */
-  async begin(mode: TransactionMode, signal: Signal | undefined, then?: string): Promise<Row[]> {
-    this.#mode = mode;
-    this.#bound = mode.bound;
-    const { lockMs } = this.#shared;
-    const local =
-      this.#client.pooler === 'transaction' && lockMs !== undefined ? [`set local lock_timeout = ${lockMs}`] : [];
-    if (mode.bound !== undefined) local.push(bindText(mode.bound));
-    try {
-      const { rows } = await this.command([beginText(mode), ...local, ...(then ? [then] : [])].join('; '), signal);
-      return rows;
-    } catch (error) {
-      await this.rollback();
-      throw error;
-    }
-  }
-
-  /**
    * Commits. Not cancelled by anybody once begun.
    *
-   * @param evidence SQL that runs before the commit in the same round trip; left out: nothing.
-   * @returns whether it is committed (a failed transaction is rolled back instead), and the rows of the evidence.
+   * @param evidence a statement that runs before the commit in the same round trip.
+   * @returns whether it is committed (a failed transaction is rolled back instead), and whether the evidence is there.
    */
-  async commit(evidence?: string): Promise<{ committed: boolean; evidence: readonly Row[] }> {
-    const running = this.commands(evidence ? `${evidence}; commit` : 'commit');
-    const results = await (this.#shared.marks ? this.#marked(running) : running);
+  async commit(evidence?: Query<unknown>): Promise<Concluded> {
+    const steps = [this.#step(COMMIT, [], NO_ROWS)];
+    if (evidence) steps.unshift(this.#step(evidence.statement, evidence.params, NO_ROWS));
+    const running = this.#asked(COMMIT, undefined, true, (done) => this.#client.wire.run(steps, done));
+    const outcomes = await (this.#shared.marks ? this.#marked(running) : running);
     this.#mode = undefined;
-    return { committed: results.at(-1)!.tag === 'COMMIT', evidence: evidence ? results[0]!.rows : [] };
+    return { committed: outcomes.at(-1)!.tag === 'COMMIT', evident: evidence !== undefined && outcomes[0]!.count > 0 };
   }
 
   /**
@@ -380,10 +368,10 @@ export class Connection {
    * @param evidence SQL that runs before in the same round trip.
    * @returns as {@link Connection.commit}.
    */
-  async prepare(name: string, evidence: string): Promise<{ committed: boolean; evidence: readonly Row[] }> {
+  async prepare(name: string, evidence: string): Promise<Concluded> {
     const results = await this.commands(`${evidence}; set local role none; prepare transaction '${name}'`);
     this.#mode = undefined;
-    return { committed: results.at(-1)!.tag === 'PREPARE', evidence: results[0]!.rows };
+    return { committed: results.at(-1)!.tag === 'PREPARE', evident: true };
   }
 
   /** Runs SQL that commits by itself, such as the commit of a prepared transaction. */

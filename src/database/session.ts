@@ -221,9 +221,12 @@ export class TransactionSession extends Statements implements StreamingSession {
   override async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
     savepoints = (savepoints + 1) % Number.MAX_SAFE_INTEGER;
     const savepoint = `policy_sidecar_${savepoints}`;
-    await this.#connection.command(`savepoint ${savepoint}`, this.call.signal);
+    // The work's first statement goes out with it; where it fails, so does that.
+    const set = this.#connection.command(`savepoint ${savepoint}`, this.call.signal);
+    set.catch(() => {});
     try {
       const result = await work(this);
+      await set;
       await this.#connection.command(`release savepoint ${savepoint}`);
       return result;
     } catch (error) {

@@ -10,7 +10,8 @@ export interface Signal {
 
 /** One way to end a call that other parts of it listen to. */
 export class Ending implements Signal {
-  readonly #listeners = new Set<() => void>();
+  /** Made when somebody listens. */
+  #listeners: Set<() => void> | undefined;
   aborted = false;
   reason: unknown;
 
@@ -19,11 +20,12 @@ export class Ending implements Signal {
   }
 
   addEventListener(_type: 'abort', listener: () => void): void {
+    this.#listeners ??= new Set();
     this.#listeners.add(listener);
   }
 
   removeEventListener(_type: 'abort', listener: () => void): void {
-    this.#listeners.delete(listener);
+    this.#listeners?.delete(listener);
   }
 
   /** Ends it; the first reason counts. */
@@ -31,8 +33,8 @@ export class Ending implements Signal {
     if (this.aborted) return;
     this.aborted = true;
     this.reason = reason;
-    for (const listener of this.#listeners) listener();
-    this.#listeners.clear();
+    for (const listener of this.#listeners ?? []) listener();
+    this.#listeners = undefined;
   }
 }
 

@@ -1,4 +1,3 @@
-import pg from 'pg';
 import { statement } from './statement.ts';
 
 /** Tenants whose rows alone statements see, as PostgreSQL's text of an array. */
@@ -14,11 +13,8 @@ export const TENANTS_SETTING = 'policy_sidecar.tenants';
 export const boundTo = (tenants: readonly string[]): Bound =>
   `{${tenants.map((tenant) => `"${tenant.replaceAll(/["\\]/g, '\\$&')}"`).join(',')}}`;
 
-const text = (bound: string): string =>
-  `select set_config('${TENANTS_SETTING}', ${bound}, true), set_config('role', '${TENANTS_ROLE}', true)`;
-
 /** Binds the rest of a transaction; there is no way back before it ends. */
-export const BIND = statement('connection.bind', text('$1'));
-
-/** The same as a text of its own. */
-export const bindText = (bound: Bound): string => text(pg.escapeLiteral(bound));
+export const BIND = statement(
+  'connection.bind',
+  `select set_config('${TENANTS_SETTING}', $1, true), set_config('role', '${TENANTS_ROLE}', true)`,
+);

@@ -16,13 +16,13 @@ export class Arrivals {
   readonly #calls = new Map<string, Arrived>();
   #last = 0;
 
-  /** Leads from the headers that the library hands to a handler back to the call. */
-  add(admitted: Admitted, headers: IncomingHttpHeaders, stream: ServerHttp2Stream): void {
+  /** Leads from the headers that the library hands to a handler back to the call; forgets it when told so. */
+  add(admitted: Admitted, headers: IncomingHttpHeaders, stream: ServerHttp2Stream): () => void {
     this.#last += 1;
     const id = String(this.#last);
     headers[Arrivals.HEADER] = id;
     this.#calls.set(id, { admitted, stream });
-    stream.once('close', () => this.#calls.delete(id));
+    return () => this.#calls.delete(id);
   }
 
   /** The call of a handler; undefined when its stream has closed meanwhile. */

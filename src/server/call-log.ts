@@ -51,23 +51,18 @@ export const logCall = (
   const level = serious ? 'error' : endpoint.quiet && !failure ? 'debug' : 'info';
   if (!log.isLevelEnabled(level) || (!failure && sample < 1 && Math.random() >= sample)) return;
   const traced = traceId ?? (trace && TRACE_ID.exec(trace.traceparent)?.[1]);
-  log[level](
-    {
-      ...(failure ? { reason: failure.reason, ...failure.metadata } : {}),
-      method: endpoint.name,
-      code: codeName(failure?.code ?? 0),
-      // Names only: a description may quote what was sent.
-      ...(failure && failure.fields.length > 0 ? { fields: failure.fields.map(({ field }) => field) } : {}),
-      ms: Math.round((performance.now() - startedAt) * 1000) / 1000,
-      peer,
-      ...(caller === undefined ? {} : { caller }),
-      ...(transaction === undefined ? {} : { transaction: shownId(transaction) }),
-      ...(notes?.text === undefined ? {} : { inexact: notes.text }),
-      ...(traced === undefined ? {} : { trace_id: traced }),
-      ...causeOf(failure),
-    },
-    'call',
-  );
+  const line: Record<string, unknown> = failure ? { reason: failure.reason, ...failure.metadata } : {};
+  line['method'] = endpoint.name;
+  line['code'] = codeName(failure?.code ?? 0);
+  // Names only: a description may quote what was sent.
+  if (failure && failure.fields.length > 0) line['fields'] = failure.fields.map(({ field }) => field);
+  line['ms'] = Math.round((performance.now() - startedAt) * 1000) / 1000;
+  line['peer'] = peer;
+  if (caller !== undefined) line['caller'] = caller;
+  if (transaction !== undefined) line['transaction'] = shownId(transaction);
+  if (notes?.text !== undefined) line['inexact'] = notes.text;
+  if (traced !== undefined) line['trace_id'] = traced;
+  log[level](failure ? Object.assign(line, causeOf(failure)) : line, 'call');
 };
 
 /** What an on-call engineer needs of an error's cause: where it came from, never a value. */

@@ -35,8 +35,17 @@ export const callKey = createContextKey<Call | undefined>(undefined, { descripti
 export const asConnectError = (error: RpcError): ConnectError =>
   new ConnectError(wellFormed(error.message), error.code as number as ConnectCode, undefined, [...errorDetails(error)]);
 
-/** The call as the pipeline sees it; `done` writes the trailer and stops listening to its deadline. */
-const receive = (pipeline: Pipeline, context: HandlerContext): { inbound: Inbound; end: CallEnd; done: () => void } => {
+/** The call as the pipeline sees it, and what its listener does with it. */
+interface Received {
+  readonly inbound: Inbound;
+  readonly end: CallEnd;
+  /** Writes the headers of the answer. */
+  readonly begin: () => void;
+  /** Writes its trailers, and stops listening to the call's deadline. */
+  readonly done: () => void;
+}
+
+const receive = (pipeline: Pipeline, context: HandlerContext): Received => {
   const call = context.values.get(callKey)!;
   call.received = true;
   const end = new CallEnd(context.timeoutMs(), pipeline.longest(call.admitted!.endpoint));
@@ -52,11 +61,14 @@ const receive = (pipeline: Pipeline, context: HandlerContext): { inbound: Inboun
     size,
     encoded: false,
   };
+  const begin = (): void => {
+    for (const [name, value] of inbound.notes.headers) context.responseHeader.append(name, value);
+  };
   const done = (): void => {
-    for (const [name, value] of trailersOf(inbound)) context.responseTrailer.set(name, value);
+    for (const [name, value] of trailersOf(inbound)) context.responseTrailer.append(name, value);
     end.done();
   };
-  return { inbound, end, done };
+  return { inbound, end, begin, done };
 };
 
 /** What a request that the library cannot read is refused with. */
@@ -102,19 +114,24 @@ export const admit = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerCo
  */
 async function* delivered(
   responses: AsyncGenerator<readonly Reply[]>,
-  end: CallEnd,
-  done: () => void,
+  { end, begin, done }: Received,
 ): AsyncGenerator<Message> {
+  let begun = false;
   // The write to a reader that stalls and then leaves never settles: nobody would ask for more, or give this back.
   const giveBack = (): void => void responses.return(undefined).catch(() => {});
   end.addEventListener('abort', giveBack);
   try {
-    for await (const batch of responses) for (const response of batch) yield response as Message;
+    for await (const batch of responses) {
+      if (!begun) begin();
+      begun = true;
+      for (const response of batch) yield response as Message;
+    }
     end.throwIfAborted();
   } catch (error) {
     throw asConnectError(toRpcError(end.aborted ? end.reason : error));
   } finally {
     end.removeEventListener('abort', giveBack);
+    if (!begun) begin();
     done();
   }
 }
@@ -162,13 +179,14 @@ export const JSON_OPTIONS = {
 const unary =
   (pipeline: Pipeline, endpoint: Endpoint) =>
   async (raw: Message, context: HandlerContext): Promise<Message> => {
-    const { inbound, done } = receive(pipeline, context);
+    const { inbound, begin, done } = receive(pipeline, context);
     try {
       // Nothing is encoded for this listener, whose library does that itself.
       return (await pipeline.unary(inbound, () => decode(endpoint, raw, context))) as Message;
     } catch (error) {
       throw asConnectError(toRpcError(error));
     } finally {
+      begin();
       done();
     }
   };
@@ -176,18 +194,17 @@ const unary =
 export const stream =
   (pipeline: Pipeline, endpoint: Endpoint) =>
   (raw: Message, context: HandlerContext): AsyncIterable<Message> => {
-    const { inbound, end, done } = receive(pipeline, context);
+    const received = receive(pipeline, context);
     return delivered(
-      pipeline.stream(inbound, () => decode(endpoint, raw, context)),
-      end,
-      done,
+      pipeline.stream(received.inbound, () => decode(endpoint, raw, context)),
+      received,
     );
   };
 
 const duplex =
   (pipeline: Pipeline, endpoint: Endpoint) =>
   (raws: AsyncIterable<Message>, context: HandlerContext): AsyncIterable<Message> => {
-    const { inbound, end, done } = receive(pipeline, context);
+    const received = receive(pipeline, context);
     const requests = (async function* (): AsyncGenerator<Message> {
       try {
         for await (const raw of raws) yield decode(endpoint, raw, context);
@@ -195,7 +212,7 @@ const duplex =
         throw error instanceof ConnectError ? unreadable(error) : error;
       }
     })();
-    return delivered(pipeline.duplex(inbound, requests), end, done);
+    return delivered(pipeline.duplex(received.inbound, requests), received);
   };
 
 export const handlers = {

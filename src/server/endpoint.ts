@@ -25,10 +25,12 @@ export interface ControlCall extends CallContext {
   readonly access: Access;
   /** Whose rows alone its statements see; undefined: they see all. */
   readonly bound: Bound | undefined;
-  /** Stored values of the answer that were not carried exactly. */
+  /** What the answer says beside itself. */
   readonly notes: CallNotes;
   /** Value of a request header, if it is there. */
   readonly header: (name: string) => string | undefined;
+  /** Names and values of all request headers in turn, as they were sent. */
+  readonly sent: readonly string[];
   /** Who is at the other end, for logs. */
   readonly peer: string;
   /** Whether the listener notices within a minute that the caller's machine has vanished. */
@@ -111,6 +113,14 @@ export const driverEndpoints =
       if (kind === 'compute') throw new Error(`${common.name} computes, and asks the database`);
       return { ...common, kind, answering: answering(method, work, paging) };
     });
+
+/** A service as a listener serves it. */
+export interface Served {
+  readonly service: DescService;
+  /** Whether it is of use only where the database takes writes. */
+  readonly writes: boolean;
+  readonly endpoints: readonly Endpoint[];
+}
 
 /** One control RPC: what its request must satisfy, and its handler. */
 export interface ControlRpc {

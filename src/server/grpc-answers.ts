@@ -1,19 +1,27 @@
 import type { ServerHttp2Stream } from 'node:http2';
 import { Metadata, type ServerDuplexStream, type ServerWritableStream, type StatusObject } from '@grpc/grpc-js';
 import type { RpcError } from '../contract/errors.ts';
+import type { Said } from '../database/notes.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import type { CallEnd } from './deadline.ts';
 import { framed } from './frames.ts';
 import { type Inbound, type Reply, replyBytes, trailersOf } from './pipeline.ts';
 import { statusBytes, wellFormed } from './status.ts';
 
+const metadataOf = (said: Said): Metadata => {
+  const metadata = new Metadata();
+  for (const [name, value] of said) metadata.add(name, name.endsWith('-bin') ? Buffer.from(value, 'base64') : value);
+  return metadata;
+};
+
+/** What an answer begins with. */
+export const headerOf = ({ notes }: Inbound): Metadata | undefined =>
+  notes.headers.length === 0 ? undefined : metadataOf(notes.headers);
+
 /** What an answer or a stream ends with. */
 export const trailerOf = (inbound: Inbound): Metadata | undefined => {
   const trailers = trailersOf(inbound);
-  if (trailers.length === 0) return undefined;
-  const metadata = new Metadata();
-  for (const [name, value] of trailers) metadata.set(name, value);
-  return metadata;
+  return trailers.length === 0 ? undefined : metadataOf(trailers);
 };
 
 /** An error as the library sends it. */
@@ -47,10 +55,18 @@ export const pump = async (
 ): Promise<void> => {
   const { output } = inbound.endpoint.method;
   let begun = false;
+  const begin = (header: Metadata): void => {
+    begun = true;
+    call.sendMetadata(header);
+  };
+  /** What goes before an answer goes before one of nothing but its end, too. */
+  const beginAlone = (): void => {
+    const header = begun ? undefined : headerOf(inbound);
+    if (header) begin(header);
+  };
   try {
     for await (const batch of responses) {
-      if (!begun) call.sendMetadata(new Metadata());
-      begun = true;
+      if (!begun) begin(headerOf(inbound) ?? new Metadata());
       for (const piece of framed(batch.map((response) => replyBytes(output, response)))) {
         end.throwIfAborted();
         if (!stream.write(piece)) await drained(stream, end);
@@ -58,9 +74,11 @@ export const pump = async (
       end.throwIfAborted();
     }
     end.throwIfAborted();
+    beginAlone();
     call.end(trailerOf(inbound));
   } catch (error) {
     const cause = end.aborted ? end.reason : error;
+    beginAlone();
     call.emit('error', asStatus(toRpcError(cause), trailerOf(inbound)));
   } finally {
     end.done();

@@ -1,5 +1,5 @@
 import type { EventEmitter } from 'node:events';
-import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
+import { constants, type IncomingHttpHeaders, type OutgoingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import type { Message } from '@bufbuild/protobuf';
 import {
   Server,
@@ -20,7 +20,7 @@ import { CONNECTION_LIMITS, Connections } from './connections.ts';
 import { CallEnd } from './deadline.ts';
 import { decodeBinary } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
-import { asStatus, pump, trailerOf } from './grpc-answers.ts';
+import { asStatus, headerOf, pump, trailerOf } from './grpc-answers.ts';
 import { readHeaders, settleHeaders, takesTexts } from './headers.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
 import { type Admitted, type Arrival, type Inbound, type Pipeline, type Reply, replyBytes } from './pipeline.ts';
@@ -57,11 +57,21 @@ const unaryHandler =
     if (!arrived) return;
     const { admitted } = arrived;
     const { inbound, end } = receive(pipeline, admitted, call);
+    const begin = (): void => {
+      const header = headerOf(inbound);
+      if (header) call.sendMetadata(header);
+    };
     pipeline
       .unary(inbound, () => decodeBinary(admitted.endpoint.method.input, call.request))
       .then(
-        (response) => callback(null, response, trailerOf(inbound)),
-        (error: unknown) => callback(asStatus(toRpcError(error))),
+        (response) => {
+          begin();
+          callback(null, response, trailerOf(inbound));
+        },
+        (error: unknown) => {
+          begin();
+          callback(asStatus(toRpcError(error), trailerOf(inbound)));
+        },
       )
       .finally(() => end.done());
   };
@@ -101,6 +111,29 @@ const handlers = {
 
 const identityBuffer = (bytes: Buffer): Buffer => bytes;
 
+const PADDING = /=+$/;
+
+/** What the library says and the specification does not: the padding of base64, and a text where all went well. */
+const specified = (headers: OutgoingHttpHeaders): OutgoingHttpHeaders => {
+  if (headers['grpc-status'] === 0) delete headers['grpc-message'];
+  for (const name in headers) {
+    if (!name.endsWith('-bin')) continue;
+    const value = headers[name];
+    headers[name] = Array.isArray(value)
+      ? value.map((each) => each.replace(PADDING, ''))
+      : String(value).replace(PADDING, '');
+  }
+  return headers;
+};
+
+/** Sends what the library hands to a stream as {@link specified}. */
+const settleAnswer = (stream: ServerHttp2Stream): void => {
+  const { respond, sendTrailers } = stream;
+  stream.respond = (headers, options) =>
+    respond.call(stream, headers && specified(headers as OutgoingHttpHeaders), options);
+  stream.sendTrailers = (headers) => sendTrailers.call(stream, specified(headers));
+};
+
 /** Answers a call whose body is not wanted. */
 const turnAway = (stream: ServerHttp2Stream, error: RpcError): void => {
   if (stream.destroyed || stream.closed) return;
@@ -115,7 +148,7 @@ const turnAway = (stream: ServerHttp2Stream, error: RpcError): void => {
       'grpc-status': error.code,
       // As the library does it, and undoes it: it leaves `%2F` as it is.
       'grpc-message': encodeURI(wellFormed(error.message)),
-      'grpc-status-details-bin': Buffer.from(statusBytes(error)).toString('base64'),
+      'grpc-status-details-bin': Buffer.from(statusBytes(error)).toString('base64').replace(PADDING, ''),
     },
     { endStream: true },
   );
@@ -186,7 +219,7 @@ export const listenGrpc = async (
     const arrival: Arrival = { ...read, endpoint, system: 'grpc', ...otherSide(stream.session) };
     const admitted = pipeline.admit(arrival);
     settleHeaders(headers, read);
-    arrivals.add(admitted, headers, stream);
+    const forget = arrivals.add(admitted, headers, stream);
     const giveUp = (error: unknown): void => turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
     const reservation = budget.open(headers['grpc-encoding'] as string | undefined);
     stream.on('data', (chunk: Buffer) => {
@@ -203,6 +236,7 @@ export const listenGrpc = async (
       stream.once('end', () => incomplete.delete(onLate));
     }
     stream.once('close', () => {
+      forget();
       reservation.release();
       incomplete.delete(onLate);
     });
@@ -219,6 +253,7 @@ export const listenGrpc = async (
         return;
       }
     }
+    settleAnswer(stream);
     inner.emit('stream', stream, headers, flags);
   });
   const secure = securing(certificates, listen, ['h2'], limits);

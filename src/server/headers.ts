@@ -30,6 +30,8 @@ export const DECISIVE: ReadonlySet<string> = new Set([
 export interface Headers {
   /** Value of a header that was sent. */
   readonly header: (name: string) => string | undefined;
+  /** Names and values of all headers in turn, as they were sent. */
+  readonly sent: readonly string[];
 }
 
 /** The W3C trace context that a call came with, as it was sent. */
@@ -72,13 +74,16 @@ const headerProblem = (name: string, values: ReadonlySet<string>): string | unde
   return undefined;
 };
 
+/** Of a call without any. */
+const NONE: Headers['header'] = () => undefined;
+
 /**
  * Reads the headers of a call as they were sent, before any library has dropped or joined some.
  *
  * @param raw names and values in turn, as Node has them.
  */
 export const readHeaders = (raw: readonly string[]): ReadHeaders => {
-  const sent = new Map<string, Set<string>>();
+  let sent: Map<string, Set<string>> | undefined;
   let bytes = 0;
   let traceparent: string | undefined;
   let tracestate: string | undefined;
@@ -88,13 +93,17 @@ export const readHeaders = (raw: readonly string[]): ReadHeaders => {
     if (name === 'traceparent') traceparent = raw[at + 1]!;
     else if (name === 'tracestate') tracestate = raw[at + 1]!;
     if (!DECISIVE.has(name)) continue;
+    sent ??= new Map();
     const values = sent.get(name);
     if (values) values.add(raw[at + 1]!);
     else sent.set(name, new Set([raw[at + 1]!]));
   }
+  const trace = traceparent === undefined ? undefined : { traceparent, tracestate };
+  // Most calls send none of them.
+  if (!sent && bytes <= HEADER_BYTES) return { header: NONE, sent: raw, unreadable: [], problem: undefined, trace };
   const unreadable: FieldViolation[] = [];
   const read = new Map<string, string>();
-  for (const [name, values] of sent) {
+  for (const [name, values] of sent ?? []) {
     const description = headerProblem(name, values);
     if (description === undefined) read.set(name, [...values][0]!);
     else unreadable.push({ field: `header ${name}`, description });
@@ -106,8 +115,7 @@ export const readHeaders = (raw: readonly string[]): ReadHeaders => {
       : broken.length > 0
         ? invalidArgument(broken)
         : undefined;
-  const trace = traceparent === undefined ? undefined : { traceparent, tracestate };
-  return { header: (name) => read.get(name), unreadable, problem, trace };
+  return { header: (name) => read.get(name), sent: raw, unreadable, problem, trace };
 };
 
 const UNIT_MS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };
@@ -121,6 +129,7 @@ const LONGEST_S = 2_147_483;
  * @param headers as Node has parsed them; changed in place.
  */
 export const settleHeaders = (headers: Record<string, unknown>, { header }: Headers): void => {
+  if (header === NONE) return;
   for (const name of DECISIVE) {
     const value = header(name);
     if (value !== undefined && name in headers) headers[name] = value;

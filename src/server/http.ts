@@ -1,6 +1,7 @@
 import { createServer as createHttp1, type IncomingMessage, type ServerResponse } from 'node:http';
 import { constants, type Http2ServerRequest, type Http2ServerResponse } from 'node:http2';
 import type { Socket } from 'node:net';
+import { createRegistry } from '@bufbuild/protobuf';
 import { ConnectError, createContextValues } from '@connectrpc/connect';
 import { errorToJson } from '@connectrpc/connect/protocol-connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
@@ -79,6 +80,7 @@ export const listenHttp = async (
   const calls = new WeakMap<object, Call>();
   /** When connections of HTTP/1.1 are old, by the clock of `performance.now()`. */
   const oldAt = new WeakMap<object, number>();
+  const files = new Set(endpoints.map(({ method }) => method.parent.file));
   let closing = false;
   const adapter = connectNodeAdapter({
     routes: (router) => {
@@ -89,16 +91,16 @@ export const listenHttp = async (
       }
     },
     readMaxBytes: maxMessageBytes,
-    jsonOptions: JSON_OPTIONS,
+    jsonOptions: { ...JSON_OPTIONS, registry: createRegistry(...files) },
     contextValues: (request: Request) => createContextValues().set(callKey, calls.get(request)),
   });
 
   /** Counts the bytes of a body as the library reads them. */
   const counted = (request: Request, reservation: Reservation): void => {
-    const original = request[Symbol.asyncIterator].bind(request) as () => AsyncIterableIterator<Buffer>;
     Object.defineProperty(request, Symbol.asyncIterator, {
       value: async function* () {
-        for await (const chunk of { [Symbol.asyncIterator]: original }) {
+        // A request that was destroyed would keep its connection from what comes next.
+        for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
           try {
             reservation.add(chunk.length);
           } catch (error) {
@@ -175,6 +177,9 @@ export const listenHttp = async (
       }
       // What is left of a body that has been answered would keep the stream open; nobody else takes it any more.
       stream.once('finish', () => stream.removeAllListeners('data').resume());
+    } else {
+      // What is left of a body would stand before the next request of the connection.
+      response.once('finish', () => request.removeAllListeners('readable').resume());
     }
     try {
       adapter(request as never, response as never);

@@ -3,7 +3,7 @@ import { create, fromBinary, type Message, type MessageInitShape, toBinary } fro
 import { readDocuments, tellDocuments } from '../contract/document-texts.ts';
 import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import { ResponseSize } from '../contract/response-size.ts';
-import type { CallNotes } from '../database/notes.ts';
+import type { CallNotes, Said } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import type { Replicas } from '../database/replicas.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
@@ -92,9 +92,10 @@ export const INEXACT = 'inexact-values';
 export const CONSISTENCY_TOKEN = 'consistency-token';
 
 /** What an answer or a stream ends with beside its status. */
-export const trailersOf = ({ notes: { text, mark } }: Inbound): [name: string, value: string][] => [
-  ...(text === undefined ? [] : [[INEXACT, text] as [string, string]]),
-  ...(mark === undefined ? [] : [[CONSISTENCY_TOKEN, mark] as [string, string]]),
+export const trailersOf = ({ notes: { text, mark, trailers } }: Inbound): Said => [
+  ...(text === undefined ? [] : [[INEXACT, text] as const]),
+  ...(mark === undefined ? [] : [[CONSISTENCY_TOKEN, mark] as const]),
+  ...trailers,
 ];
 
 /** What a write is told that says nothing of a transaction. */
@@ -254,7 +255,7 @@ export class Pipeline {
    *   INVALID_ARGUMENT by the headers themselves.
    */
   admit(arrival: Arrival): Admitted {
-    const { endpoint, peer, system, trace, header, unreadable, problem, certificate } = arrival;
+    const { endpoint, peer, system, trace, header, sent, unreadable, problem, certificate } = arrival;
     let known: { readonly caller: string } | undefined;
     try {
       if (problem) throw problem;
@@ -268,7 +269,7 @@ export class Pipeline {
       this.#guards.limits.arrive(caller, endpoint);
       const access = this.#guards.authorization.of(caller);
       if (!endpoint.open) access.check(endpoint);
-      return { endpoint, peer, system, trace, header, caller, access, bound: access.bound };
+      return { endpoint, peer, system, trace, header, sent, caller, access, bound: access.bound };
     } catch (error) {
       throw this.refuse({ ...arrival, ...known }, toRpcError(error));
     }

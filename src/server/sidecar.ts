@@ -20,7 +20,7 @@ import { TransactionIds } from '../transactions/transaction-id.ts';
 import { ByteBudget } from './budget.ts';
 import { shownId } from './call-log.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits } from './connections.ts';
-import { driverEndpoints } from './endpoint.ts';
+import { driverEndpoints, type Served } from './endpoint.ts';
 import { listenGrpc } from './grpc.ts';
 import { type Guards, openGuards } from './guards.ts';
 import { healthEndpoints, Readiness } from './health.ts';
@@ -93,6 +93,7 @@ const openReplicas = (config: Config, database: Database, options: DatabaseOptio
  * @param url PostgreSQL connection string.
  * @param prepare what has to be true of the database before it is used; health answers NOT_SERVING meanwhile.
  * @param telemetry who watches; left out: nobody.
+ * @param services what is served besides the drivers and transactions.
  * @param limits how long connections may be silent, where that is not the default.
  */
 export const startServer = async (
@@ -102,12 +103,14 @@ export const startServer = async (
     log,
     limits: connectionLimits,
     telemetry,
+    services = [],
     prepare = async () => {},
   }: {
     readonly url: string;
     readonly log: Logger;
     readonly limits?: ConnectionLimits;
     readonly telemetry?: Telemetry | undefined;
+    readonly services?: readonly Served[];
     readonly prepare?: () => Promise<void>;
   },
 ): Promise<Sidecar> => {
@@ -158,22 +161,22 @@ export const startServer = async (
       }
     };
     const readiness = new Readiness(database, log);
-    const drivers = driversFor(providers);
-    const services = [...drivers.map(({ service }) => service), TransactionService, Health];
-    const served = [
-      ...drivers.map(({ service, rpcs }) => ({
-        service,
-        writes: Object.values(rpcs).some(({ kind }) => kind === 'write'),
-      })),
-      { service: TransactionService, writes: true },
-      { service: Health, writes: false },
+    const drivers = driversFor(providers).map((driver) => ({
+      service: driver.service,
+      writes: Object.values(driver.rpcs).some(({ kind }) => kind === 'write'),
+      endpoints: driverEndpoints(tokens)(driver),
+    }));
+    const ofDrivers = drivers.flatMap(({ endpoints }) => endpoints);
+    const ofTransactions = transactionEndpoints(database, transactions, ofDrivers, closing.signal);
+    const served: readonly Served[] = [
+      ...drivers,
+      { service: TransactionService, writes: true, endpoints: ofTransactions },
+      ...services,
     ];
-    const ofDrivers = drivers.flatMap(driverEndpoints(tokens));
     const endpoints = [
-      ...ofDrivers,
-      ...transactionEndpoints(database, transactions, ofDrivers, closing.signal),
-      ...healthEndpoints(readiness, served, closing.signal),
-      ...(config.reflection ? reflectionEndpoints(services) : []),
+      ...served.flatMap(({ endpoints }) => endpoints),
+      ...healthEndpoints(readiness, [...served, { service: Health, writes: false }], closing.signal),
+      ...(config.reflection ? reflectionEndpoints([...served.map(({ service }) => service), Health]) : []),
     ];
     guards = await openGuards(config, ofDrivers, log);
     const { audit } = guards;

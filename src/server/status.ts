@@ -1,6 +1,6 @@
-import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { create, toBinary } from '@bufbuild/protobuf';
 import { anyPack, durationFromMs } from '@bufbuild/protobuf/wkt';
-import type { RpcError } from '../contract/errors.ts';
+import type { Detail, RpcError } from '../contract/errors.ts';
 import {
   BadRequestSchema,
   ErrorInfoSchema,
@@ -12,17 +12,12 @@ import { StatusSchema } from '../gen/google/rpc/status_pb.ts';
 /** Domain of every reason. */
 const ERROR_DOMAIN = 'policies.hoc';
 
-/** One `google.rpc` detail, as both listeners can render it. */
-export interface Detail<D extends DescMessage = DescMessage> {
-  readonly desc: D;
-  readonly value: MessageInitShape<D>;
-}
-
 /** The text as every encoding carries it: half of a surrogate pair, which a caller's own key may hold, has none. */
 export const wellFormed = (text: string): string => text.toWellFormed();
 
-/** The details of an error: ErrorInfo always, the others where they say something. */
-export const errorDetails = (error: RpcError): Detail[] => {
+/** The details of an error: its own, or ErrorInfo always and the others where they say something. */
+export const errorDetails = (error: RpcError): readonly Detail[] => {
+  if (error.details) return error.details;
   const details: Detail[] = [
     {
       desc: ErrorInfoSchema,

@@ -3,6 +3,7 @@ import { createCipheriv, createDecipheriv, createHmac, hkdfSync, timingSafeEqual
 const CIPHER = 'aes-256-ctr';
 const KEY_BYTES = 32;
 const SEAL_BYTES = 16;
+const LENGTH_BYTES = 4;
 
 /**
  * Makes and reads the tokens that a list goes on with: what is in one is sealed and hidden under keys that come of the key
@@ -20,7 +21,7 @@ export class PageTokens {
     this.#hiding = keys.subarray(KEY_BYTES);
   }
 
-  /** @param bound what the token is for, always of one length; it is sealed with the text and not in the token. */
+  /** @param bound what the token is for; it is sealed with the text and not in the token. */
   make(text: string, bound: Uint8Array): string {
     const bytes = Buffer.from(text);
     const seal = this.#seal(bytes, bound);
@@ -37,6 +38,9 @@ export class PageTokens {
   }
 
   #seal(bytes: Uint8Array, bound: Uint8Array): Buffer {
-    return createHmac('sha256', this.#sealing!).update(bound).update(bytes).digest().subarray(0, SEAL_BYTES);
+    const length = Buffer.alloc(LENGTH_BYTES);
+    length.writeUInt32BE(bound.length);
+    const sealed = Buffer.concat([length, bound, bytes]);
+    return createHmac('sha256', this.#sealing!).update(sealed).digest().subarray(0, SEAL_BYTES);
   }
 }

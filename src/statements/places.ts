@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { type DescField, type DescMethod, type Message, toBinary } from '@bufbuild/protobuf';
 import { type FieldViolation, type RpcError, refuse } from '../contract/errors.ts';
 import { BATCH_ROWS, type Session, type StreamingSession } from '../database/session.ts';
@@ -92,7 +91,7 @@ export class Paging {
     if (!this.#given) return WHOLE;
     let bound: Uint8Array | undefined;
     const boundBy = (order: string): Uint8Array => {
-      bound ??= this.#digest(request, order);
+      bound ??= this.#boundBy(request, order);
       return bound;
     };
     return {
@@ -112,12 +111,10 @@ export class Paging {
   }
 
   /** What a token is for: a later release may order the same list otherwise. */
-  #digest(request: Message, order: string): Uint8Array {
+  #boundBy(request: Message, order: string): Uint8Array {
     const { parent, name, input } = this.#method;
-    return createHash('sha256')
-      .update(`${parent.typeName}/${name}\0${order}\0`)
-      .update(toBinary(input, { ...request, ...this.#unset }, { writeUnknownFields: false }))
-      .digest();
+    const fields = toBinary(input, { ...request, ...this.#unset }, { writeUnknownFields: false });
+    return Buffer.concat([Buffer.from(`${parent.typeName}/${name}\0${order}\0`), fields]);
   }
 
   #refusal(): RpcError {

@@ -1,6 +1,6 @@
 import type { Lane } from '../database/lane.ts';
 import type { Session } from '../database/session.ts';
-import { count, statement } from '../database/statement.ts';
+import { count, type Query, statement } from '../database/statement.ts';
 import { column, table } from '../database/table.ts';
 import { NO_ROWS } from '../database/text-rows.ts';
 import { Outcome as OutcomeRow } from '../entities/outcome.ts';
@@ -18,20 +18,24 @@ export interface OutcomeKey {
 /** How a transaction ended, as far as the database bears it out. */
 export type Outcome = 'committed' | 'aborted' | 'in progress' | 'unknown';
 
-/** SQL of the column that takes the lock for as long as the transaction is open, wherever its sidecar is. */
-export const lockOf = ({ lock }: OutcomeKey): string => `pg_try_advisory_xact_lock(${lock})`;
+/** SQL of the column that takes the lock $1 for as long as the transaction is open, wherever its sidecar is. */
+export const LOCKED = 'pg_try_advisory_xact_lock($1)';
+
+const evidence = statement(
+  'outcomes.evidence',
+  `insert into ${table(OutcomeRow)} (${column(OutcomeRow, 'id')})
+   select $1::uuid where pg_current_xact_id_if_assigned() is not null`,
+);
 
 /**
- * SQL that runs right before a commit: a row that is there if and only if the transaction committed. One that has written
+ * What runs right before a commit: a row that is there if and only if the transaction committed. One that has written
  * nothing leaves none, and nothing to write to the log of the database either.
  */
-export const evidenceOf = ({ id }: OutcomeKey): string =>
-  `insert into ${table(OutcomeRow)} (${column(OutcomeRow, 'id')})
-   select '${id}'::uuid where pg_current_xact_id_if_assigned() is not null returning 1`;
+export const evidenceOf = ({ id }: OutcomeKey): Query<unknown> => evidence.with(id);
 
 /** The same before a transaction is prepared, which counts as a write whatever it has done. */
 export const preparedEvidenceOf = ({ id }: OutcomeKey): string =>
-  `insert into ${table(OutcomeRow)} (${column(OutcomeRow, 'id')}) values ('${id}'::uuid) returning 1`;
+  `insert into ${table(OutcomeRow)} (${column(OutcomeRow, 'id')}) values ('${id}'::uuid)`;
 
 const exists = statement(
   'outcomes.exists',
@@ -39,7 +43,7 @@ const exists = statement(
   count,
 );
 
-const tryLock = statement('outcomes.try_lock', 'select pg_try_advisory_xact_lock($1)', (row) => row[0] === 't');
+const tryLock = statement('outcomes.try_lock', `select ${LOCKED}`, (row) => row[0] === 't');
 
 const OUTCOMES = 'outcomes';
 

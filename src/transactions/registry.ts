@@ -4,7 +4,9 @@ import type { Database } from '../database/pool.ts';
 import type { CallScope, StreamingSession } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
 import { databaseReadOnly, shuttingDown } from '../database/sqlstate.ts';
-import { lockOf, type OutcomeKey } from './outcomes.ts';
+import { statement } from '../database/statement.ts';
+import { asRow, TextRows } from '../database/text-rows.ts';
+import { LOCKED, type OutcomeKey } from './outcomes.ts';
 import {
   type BeginOptions,
   type EndedReport,
@@ -217,6 +219,10 @@ export const elsewhere = (holder: string): RpcError =>
     { metadata: { holder } },
   );
 
+const LOOK = `current_setting('transaction_read_only'), extract(epoch from clock_timestamp()) * 1000`;
+const look = statement('transaction.begin_read_only', `select ${LOOK}`);
+const lookAndLock = statement('transaction.begin', `select ${LOOK}, ${LOCKED}`);
+
 /** Starts a transaction in one round trip and takes its snapshot; returns the database's clock, milliseconds. */
 const startTransaction = async (
   connection: Connection,
@@ -224,12 +230,14 @@ const startTransaction = async (
   key: OutcomeKey,
   signal: Signal | undefined,
 ): Promise<number> => {
-  const look = `select current_setting('transaction_read_only'), extract(epoch from clock_timestamp()) * 1000`;
-  const [row] = await connection.begin(mode, signal, mode.readOnly ? look : `${look}, ${lockOf(key)}`);
-  if (row![0] === 'on' && !mode.readOnly) {
+  const { statement, params } = mode.readOnly ? look.with() : lookAndLock.with(key.lock);
+  const sink = new TextRows(asRow);
+  await connection.begin(mode, signal, { statement, params, sink });
+  const [isReadOnly, beganAt] = sink.rows[0]!;
+  if (isReadOnly === 'on' && !mode.readOnly) {
     connection.leave();
     await connection.rollback();
     throw databaseReadOnly();
   }
-  return Math.floor(Number(row![1]));
+  return Math.floor(Number(beganAt));
 };

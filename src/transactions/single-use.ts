@@ -37,7 +37,8 @@ class LateSession extends Statements {
     let collected: Collected<S> | undefined;
     const begin = async (connection: Connection): Promise<void> => {
       const taken = sink();
-      const count = await connection.runFirst(this.#mode, statement, params, taken, this.call.signal);
+      const first = { statement, params, sink: taken };
+      const count = await connection.begin(this.#mode, this.call.signal, first);
       collected = { sink: taken, count: BigInt(count) };
     };
     const session = await (this.#beginning ?? this.#begin(begin));

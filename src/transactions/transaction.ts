@@ -1,6 +1,6 @@
 import { Code, RpcError, refuse } from '../contract/errors.ts';
 import type { Reason } from '../contract/reasons.ts';
-import type { Connection, TransactionMode } from '../database/connection.ts';
+import type { Concluded, Connection, TransactionMode } from '../database/connection.ts';
 import { type CallScope, type Session, type StreamingSession, TransactionSession } from '../database/session.ts';
 import { EitherSignal, Ending, type Signal } from '../database/signal.ts';
 import { commitUnknown } from '../database/sqlstate.ts';
@@ -386,7 +386,7 @@ export class Transaction {
     call: CallScope,
     state: 'committed' | 'prepared',
     how: string,
-    ask: () => ReturnType<Connection['commit']>,
+    ask: () => Promise<Concluded>,
   ): Promise<void> {
     return this.#turn(
       call.signal,
@@ -409,11 +409,11 @@ export class Transaction {
     { notes }: CallScope,
     state: 'committed' | 'prepared',
     how: string,
-    ask: () => ReturnType<Connection['commit']>,
+    ask: () => Promise<Concluded>,
   ): Promise<void> {
     try {
-      const { committed, evidence } = await ask();
-      this.wrote = evidence.length > 0;
+      const { committed, evident } = await ask();
+      this.wrote = evident;
       if (!committed) {
         this.#finish('rolled back', `the database rolled it back at ${how}`);
         throw abortedError();

@@ -24,7 +24,7 @@ const reads = driversFor(noServices).flatMap(({ service, rpcs }) =>
 );
 
 /** Refusals that a request brings on itself, and those about rows that a computation cannot do without. */
-const EXPECTED = ['INVALID_REQUEST', 'UNKNOWN_CONFLICT_STRATEGY', 'SCOPE_UNREADABLE'];
+const EXPECTED = ['INVALID_REQUEST', 'PAGE_TOKEN_INVALID', 'UNKNOWN_CONFLICT_STRATEGY', 'SCOPE_UNREADABLE'];
 
 test.each(reads)('%s fails for no stored value', async (_name, method) => {
   for (const [at, given] of fc.sample(request(method.input), { numRuns: 25, seed: 7 }).entries()) {

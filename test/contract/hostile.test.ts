@@ -32,7 +32,9 @@ describe.each(methods)('%s', (_name, method, kind) => {
         } catch (error) {
           if (!(error instanceof CallError)) throw error;
           if (STATES.test(error.reason ?? '')) return;
-          expect(`${error.code} ${error.reason} ${error.message}`).toMatch(/^INVALID_ARGUMENT INVALID_REQUEST /);
+          expect(`${error.code} ${error.reason} ${error.message}`).toMatch(
+            /^INVALID_ARGUMENT (INVALID_REQUEST|PAGE_TOKEN_INVALID) /,
+          );
           expect(error.fields).not.toEqual([]);
         }
       }),

@@ -23,7 +23,7 @@ import { ScopeResolverService } from '../../src/gen/hoc/cus/policies/v1/scope_re
 import { noServices } from '../support/services.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
-const ROWS = 100_000;
+const ROWS = 20_000;
 
 /** SQL: a uuid of a number. */
 const uuidOf = (number: string): string => `('00000000-0000-0000-0000-' || lpad((${number})::text, 12, '0'))::uuid`;
@@ -31,7 +31,7 @@ const ID = '00000000-0000-0000-0000-000000000001';
 
 const at = `'2025-01-01Z'::timestamptz + n * interval '1 second'`;
 
-/** Columns and their values for row n of each table: a thousand tenants, few live rows among many retired ones. */
+/** Columns and their values for row n of each table: a thousand tenants or a hundred, few live rows among many retired ones. */
 const FILLS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'policy.violations': {
     id: uuidOf('n'),
@@ -78,7 +78,7 @@ const FILLS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     policy_b: `'p' || n % 299`,
     conflict_type: `'overlap'`,
     severity: 'random()',
-    description: `'d'`,
+    description: `repeat('d', 200)`,
     resolved: 'n % 20 > 0',
   },
   'policy.temporal_policies': {
@@ -91,7 +91,7 @@ const FILLS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     is_active: 'n % 20 = 0',
   },
   'policy.temporal_metric_windows': {
-    policy_id: uuidOf('n % 500'),
+    policy_id: uuidOf('n % 100'),
     agent_id: `'a' || n % 900`,
     tenant_id: `'t' || n % 1000`,
     window_key: 'n::text',
@@ -167,7 +167,7 @@ const FILLS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   },
   'public.policy_proposals': {
     id: uuidOf('n'),
-    tenant_id: `'t' || n % 500`,
+    tenant_id: `'t' || n % 100`,
     proposal_name: `'n'`,
     proposal_type: `'p' || n % 7`,
     status: `(array['draft', 'approved', 'rejected'])[1 + n % 3]`,
@@ -209,12 +209,12 @@ const FILLS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     action: `'block'`,
   },
   'public.policy_precedence': {
-    tenant_id: `'t' || n % 500`,
+    tenant_id: `'t' || n % 100`,
     policy_id: `'p' || n`,
   },
   'public.policy_scopes': {
     scope_id: `'s' || n`,
-    tenant_id: `'t' || n % 500`,
+    tenant_id: `'t' || n % 100`,
     policy_id: `'p' || n % 3001`,
   },
   'public.failure_matches': {

@@ -50,6 +50,11 @@ const ofField = (message: Message, field: DescField): Actual => {
   }
 };
 
+/** What the original drivers' lists had not. */
+const isAddition = ({ name }: DescField): boolean => name === 'next_page_token';
+
 /** A message in plain values: an unset field is null, an enum its text, a Timestamp an instant, a Value its JSON. */
 export const rowOf = (desc: DescMessage, message: Message): Row =>
-  new Row(desc.fields.map((field) => [field.name, ofField(message, field)] as const));
+  new Row(
+    desc.fields.filter((field) => !isAddition(field)).map((field) => [field.name, ofField(message, field)] as const),
+  );

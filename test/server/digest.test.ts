@@ -83,7 +83,7 @@ describe('a retry is the same request in whatever order map entries arrive', () 
 });
 
 describe('what is another request has another digest', () => {
-  const none = { header: () => undefined };
+  const none = { header: () => undefined, sent: [] };
   const of = (desc: DescMessage, bytes: Uint8Array) => digest('p', desc, fromBinary(desc, bytes), none);
   const id = '5b0c2b1e-0000-4000-8000-000000000001';
   const base = toBinary(INSERT.input, insertion(id, ['a', 'b']));

@@ -116,7 +116,7 @@ describe('a list that would be too large', () => {
       const refused = await refusal(list(600));
       expect(refused).toMatchObject({ reason: 'RESPONSE_TOO_LARGE', metadata: { limit: String(LIMIT) } });
       expect(refused.metadata).not.toHaveProperty('streaming_rpc');
-      expect(refused.message).toMatch(/; ask for less by limit and offset$/);
+      expect(refused.message).toMatch(/; ask for less by limit, and for the rest by page_token$/);
       expect((await list(10)).total).toBe(600n);
     }
   });

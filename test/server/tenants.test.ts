@@ -9,6 +9,7 @@ import { migrateTenants, OWNERSHIP, tables, tenantsStatus } from '../../src/data
 import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 
 import { OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
+import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError, type CallInit } from '../support/client.ts';
 import { pgBouncerAvailable, startPgBouncer } from '../support/pgbouncer.ts';
@@ -234,6 +235,26 @@ describe('with the policies', () => {
     expect(made.refused).toBeUndefined();
     expect((await answer(fetchScopes, given, as('none'))).bytes).toHaveLength(0);
     expect((await answer(fetchScopes, given, as('bound'))).bytes).not.toHaveLength(0);
+  });
+
+  test('a token of one who sees all rows leads a bound caller on through its own alone', async () => {
+    await sidecar.sql(
+      `insert into policy.evaluations (action_type, decision, tenant_id, evaluated_at)
+      select 'walked', 'allow', case n % 2 when 0 then $1 else $2 end, '2026-01-01Z'::timestamptz - n * interval '1 microsecond'
+      from generate_series(1, 9) n`,
+      [OURS, THEIRS],
+    );
+    const { fetchEvaluations } = PolicyEngineService.method;
+    const page = async (caller: string, limit: number, pageToken = '') => {
+      const given = { actionType: 'walked', limit, pageToken };
+      const { evaluations, nextPageToken } = await sidecar.grpc.unary(fetchEvaluations, given, as(caller));
+      return { tenants: evaluations.map(({ tenantId }) => tenantId), token: nextPageToken };
+    };
+    const { tenants, token } = await page('free', 3);
+    expect(tenants).toEqual([THEIRS, OURS, THEIRS]);
+    expect(await page('bound', 3, token)).toEqual({ tenants: [OURS, OURS, OURS], token: expect.any(String) });
+    const own = await page('bound', 1);
+    expect(await page('bound', 9, own.token)).toEqual({ tenants: [OURS, OURS, OURS], token: undefined });
   });
 
   test('what a bound caller has prepared is committed by it', async () => {

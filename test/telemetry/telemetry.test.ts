@@ -165,9 +165,9 @@ describe('with a collector', () => {
     const { id = '' } = (await callers.grpc.unary(tx.begin, {}, { headers })).transaction ?? {};
     await callers.grpc.unary(rpc.insertViolation, violation(), { transaction: id, headers });
     await callers.grpc.unary(tx.commit, { transactionId: id }, { headers });
-    const spans = await spansOf(traceId, 'BEGIN', 'COMMIT', 'policy_engine.insert_violation');
+    const spans = await spansOf(traceId, 'transaction.begin', 'transaction.commit', 'policy_engine.insert_violation');
     const commit = spans.find(({ name }) => name.endsWith('/Commit'))!;
-    expect(spans.find(({ name }) => name === 'COMMIT')).toMatchObject({ parentSpanId: commit.spanId });
+    expect(spans.find(({ name }) => name === 'transaction.commit')).toMatchObject({ parentSpanId: commit.spanId });
     expect(commit.events).toMatchObject([{ name: 'transaction ended', attributes: { cause: 'committed' } }]);
   });
 
@@ -180,7 +180,7 @@ describe('with a collector', () => {
       const spans = await spansOf(
         traceId,
         'hoc.cus.policies.v1.PolicyEngineService/StreamRiskCeilings',
-        'BEGIN',
+        'transaction.begin_read_only',
         'ROLLBACK',
       );
       const call = spans.find(({ kind }) => kind === SERVER)!;

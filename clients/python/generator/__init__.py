@@ -5,7 +5,7 @@ from pathlib import Path
 from .contract import Contract, read_contract
 from .enums import enums_module, reasons_module
 from .facts import facts_module
-from .services import services_module
+from .services import operations_module, services_module
 from .types import types_module
 
 
@@ -27,6 +27,7 @@ def generate(protos: Path, target: Path) -> None:
         "types.py": types_module(contract),
         "services.py": services_module(contract, asynchronous=False),
         "aio_services.py": services_module(contract, asynchronous=True),
+        "operations.py": operations_module(contract),
     }.items():
         (target / name).write_text(text, encoding="utf-8")
     (target / "contract.binpb").write_bytes(contract.bare)

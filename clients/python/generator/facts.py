@@ -15,7 +15,7 @@ def facts_module(contract: Contract) -> str:
         for one, comment in message.fields
         if is_decimal(one, comment)
     ]
-    writes = [
+    once = [f"/{PACKAGE}.TransactionService/Execute"] + [
         rpc.path
         for service in contract.services
         for rpc in service.rpcs
@@ -23,7 +23,7 @@ def facts_module(contract: Contract) -> str:
     ]
     text = HEAD + '"""What descriptors do not say."""\n'
     text += "\n#: Fields whose texts are decimal numbers.\n" + _set("DECIMALS", decimals)
-    return text + "\n#: RPCs that write.\n" + _set("WRITES", writes)
+    return text + "\n#: RPCs that write, of which one that is sent again with its key or number takes effect once.\n" + _set("ONCE", once)
 
 
 def _set(name: str, members: list[str]) -> str:

@@ -1,10 +1,12 @@
-"""Generates one class a service, for threads or for asyncio, whose methods take and give native values."""
+"""Generates one class a service whose methods take and give native values: for threads, for asyncio, and as operations of a
+list.
+"""
 
 from .contract import Contract, Field, Message, Rpc, Service, patch_of, snake
 from .python_types import has_presence, or_none, python_type
-from .text import HEAD, docstring
+from .text import HEAD, docstring, remark
 
-_IMPORTS = '''"""The services of the contract{kind}."""
+_IMPORTS = '''"""{title}."""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ from typing import Any
 from uuid import UUID
 
 from .. import types
-from ..{module} import Binding, Service, Stream
+{base}
 from ..values import UNSET, Unset
 
 '''
+_SERVICES = "from ..{module} import Binding, Service, Stream"
+_OPERATIONS = "from .._operations import Operation, operation"
 
 #: Requests whose fields all may be left out, whatever their comments say.
 _MAY_BE_LEFT_OUT = ("empty:", "left empty", "left out", "free text")
@@ -60,11 +64,8 @@ def _given(names: list[tuple[str, str]]) -> str:
     return "{" + ", ".join(f'"{name}": {name}' for name, _ in names) + "}"
 
 
-def _name(parameter: str) -> str:
-    return parameter.partition(":")[0]
-
-
-def _method(contract: Contract, rpc: Rpc, asynchronous: bool) -> str:
+def _declared(contract: Contract, rpc: Rpc) -> tuple[str, str]:
+    """The parameters of an RPC, and what it is given for them."""
     patch = patch_of(contract, rpc.request)
     own = _parameters(contract, rpc.request, ("updates", "update_mask") if patch else ())
     changes = _changes(contract, patch) if patch else []
@@ -72,20 +73,23 @@ def _method(contract: Contract, rpc: Rpc, asynchronous: bool) -> str:
     if twice:
         raise RuntimeError(f"{rpc.path} has {', '.join(twice)} beside its updates, too")
     parameters = "".join(f"        {name}: {kind},\n" for name, kind in own + changes)
-    given = _given(own) + (f", {_given(changes)}" if patch else "")
+    return "        *,\n" + parameters if parameters else "", _given(own) + (f", {_given(changes)}" if patch else "")
+
+
+def _doc(contract: Contract, rpc: Rpc) -> str:
+    """The comment of an RPC; the header is the binding's matter, not the caller's."""
+    changed = "\n\nWhat is given is changed, None to NULL; the mask is made of it." if patch_of(contract, rpc.request) else ""
+    return docstring(rpc.comment.replace(" Needs a `transaction` header.", " A write.") + changed, 8)
+
+
+def _method(contract: Contract, rpc: Rpc, asynchronous: bool) -> str:
+    parameters, given = _declared(contract, rpc)
     answer = f"types.{rpc.response.name}"
     call = f'self._{"stream" if rpc.stream else "unary"}("{rpc.path}", {answer}, {given})'
-    text = f"    {'async ' if asynchronous and not rpc.stream else ''}def {snake(rpc.name)}(\n        self,\n"
-    text += ("        *,\n" + parameters if parameters else "") + "    ) -> "
+    awaited = asynchronous and not rpc.stream
+    text = f"    {'async ' if awaited else ''}def {snake(rpc.name)}(\n        self,\n{parameters}    ) -> "
     text += f"Stream[{answer}]:\n" if rpc.stream else f"{answer}:\n"
-    changed = "\n\nWhat is given is changed, None to NULL; the mask is made of it." if patch else ""
-    text += docstring(_without_header(rpc.comment) + changed, 8)
-    return text + f"        return {'await ' if asynchronous and not rpc.stream else ''}{call}\n"
-
-
-def _without_header(comment: str) -> str:
-    """The header is the binding's matter, not the caller's."""
-    return comment.replace(" Needs a `transaction` header.", " A write.")
+    return text + _doc(contract, rpc) + f"        return {'await ' if awaited else ''}{call}\n"
 
 
 def _class(contract: Contract, service: Service, asynchronous: bool) -> str:
@@ -93,10 +97,15 @@ def _class(contract: Contract, service: Service, asynchronous: bool) -> str:
     return text + "\n".join(_method(contract, rpc, asynchronous) for rpc in service.rpcs)
 
 
+def _listed(names: list[str]) -> str:
+    return "\n\n__all__ = [\n" + "".join(f'    "{name}",\n' for name in names) + "]\n"
+
+
 def services_module(contract: Contract, asynchronous: bool) -> str:
     """The module of all services, and `Services`, which has them bound."""
-    head = _IMPORTS.format(kind=", for asyncio" if asynchronous else "", module="aio._binding" if asynchronous else "_binding")
-    text = HEAD + head + "\n"
+    title = f"The services of the contract{', for asyncio' if asynchronous else ''}"
+    base = _SERVICES.format(module="aio._binding" if asynchronous else "_binding")
+    text = HEAD + _IMPORTS.format(title=title, base=base) + "\n"
     text += "\n\n".join(_class(contract, service, asynchronous) for service in contract.services)
     text += "\n\nclass Services:\n" + docstring("The driver services, bound to where their calls belong.", 4)
     text += "\n    def __init__(self, binding: Binding) -> None:\n        self._binding = binding\n"
@@ -106,5 +115,23 @@ def services_module(contract: Contract, asynchronous: bool) -> str:
         first = service.comment.partition("\n")[0]
         text += f"\n    @cached_property\n    def {snake(service.name)}(self) -> {service.name}:\n"
         text += docstring(first, 8) + f"        return {service.name}(self._binding)\n"
-    names = [service.name for service in contract.services] + ["Services"]
-    return text + "\n\n__all__ = [\n" + "".join(f'    "{name}",\n' for name in names) + "]\n"
+    return text + _listed([service.name for service in contract.services] + ["Services"])
+
+
+def operations_module(contract: Contract) -> str:
+    """The module of what a list of operations is made of: the services again, whose methods run nothing."""
+    kinds = {one.type_name.rpartition(".")[2] for one, _ in contract.messages["Operation"].fields}
+    text = HEAD + _IMPORTS.format(title="Operations, by the services that run them", base=_OPERATIONS)
+    names = []
+    for service in contract.services:
+        rpcs = [rpc for rpc in service.rpcs if rpc.request.name in kinds and not rpc.stream]
+        if not rpcs:
+            continue
+        text += f"\nclass {service.name}:\n" + docstring(f"Operations of `{service.name}Service`.", 4)
+        for rpc in rpcs:
+            parameters, given = _declared(contract, rpc)
+            text += f"\n    def {snake(rpc.name)}(\n        self,\n{parameters}    ) -> Operation[types.{rpc.response.name}]:\n"
+            text += _doc(contract, rpc) + f'        return operation("{rpc.path}", types.{rpc.response.name}, {given})\n'
+        names.append(snake(service.name))
+        text += f"\n\n{remark(service.comment.partition(chr(10))[0], 0)}{names[-1]} = {service.name}()\n"
+    return text + _listed(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -60,6 +61,12 @@ def violation(violation_id: str, description: str = "d") -> dict[str, object]:
         "routed_to_governor": False,
         "detected_at": NOW,
     }
+
+
+def evidence(violation_id: str, **others: object) -> dict[str, object]:
+    """Arguments of the original driver's `insert_violation`."""
+    absent = dict.fromkeys(("evaluation_id", "policy_name", "agent_id", "action_attempted", "governor_action"))
+    return {**absent, **violation(violation_id), "evidence": json.dumps({"a": 1}), "tenant_id": "t", **others}
 
 
 class Proxy:

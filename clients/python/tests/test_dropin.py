@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from conftest import NOW, new_id, violation
+from conftest import NOW, evidence, new_id
 from golden import read
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -48,20 +48,6 @@ def test_signatures_are_those_of_the_original() -> None:
     assert str(inspect.signature(driver.fetch_violation_by_id)) == "(self, conn, violation_id)"
     assert str(inspect.signature(driver.fetch_policy_versions_auto)) == "(self, include_inactive=False, limit=20)"
     assert str(inspect.signature(driver.reset_risk_ceiling_committed)) == "(self, ceiling_id)"
-
-
-def evidence(violation_id: str) -> dict[str, Any]:
-    """Arguments of the original's `insert_violation`."""
-    return {
-        **violation(violation_id),
-        "evaluation_id": None,
-        "policy_name": "p",
-        "evidence": json.dumps({"a": 1}),
-        "agent_id": None,
-        "tenant_id": "t",
-        "action_attempted": "act",
-        "governor_action": None,
-    }
 
 
 def test_the_engine_driver_writes_in_its_callers_transaction(client: Client, address: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
+from pathlib import Path
 
 import pytest
 from conftest import Program, Proxy, evaluation, new_id, violation, wait_for
@@ -207,3 +210,22 @@ def test_a_prepared_transaction_ends_when_its_caller_says_so(client: Client) -> 
         end = client.transactions.commit_prepared if commits else client.transactions.rollback_prepared
         end(transaction_id=tx.id)
         assert exists(client, key) is commits
+
+
+def test_what_run_tries_again_is_what_the_table_of_all_clients_says() -> None:
+    text = (Path(os.environ["POLICY_SIDECAR_GOLDEN"]).parent.parent / "docs" / "clients.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[A-Z_]+`(?:, `[A-Z_]+`)*) \| (yes|no) \|", text, re.MULTILINE)
+    named = {reason: again == "yes" for reasons, again in rows for reason in re.findall(r"[A-Z_]+", reasons)}
+    assert len(named) == 7
+
+    def told(code: str, reason: str | None, retry: bool) -> bool:
+        return errors.class_of(code, reason)("m", code=code, reason=reason, retry_after=0.0 if retry else None).retriable
+
+    differing = {
+        reason.name
+        for reason, (code, retry, _) in errors.MEANINGS.items()
+        if told(code, reason.value, retry) != named.get(reason.name, retry or code in ("ABORTED", "UNAVAILABLE"))
+    }
+    assert differing == set()
+    assert [told(code, None, False) for code in ("ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")] == [True, True, False]
+    assert not errors.OutcomeUnknownError("id").retriable

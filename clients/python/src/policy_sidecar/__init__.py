@@ -3,7 +3,7 @@
 `connect` is for threads; `policy_sidecar.aio.connect` is for asyncio and has the same names.
 """
 
-from . import errors, types
+from . import errors, operations, types
 from .client import Bound, Client, Savepoint, Stream, Transaction, connect
 from .errors import SidecarError
 from .types import IsolationLevel
@@ -22,5 +22,6 @@ __all__ = [
     "Transaction",
     "connect",
     "errors",
+    "operations",
     "types",
 ]

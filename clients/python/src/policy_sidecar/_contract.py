@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
-from ._gen.facts import WRITES
+from ._gen.facts import ONCE
 
 PACKAGE = "hoc.cus.policies.v1"
 
@@ -43,10 +43,10 @@ class Method:
     path: str
     request: Any
     response: Any
-    #: Changes nothing, so that it can be asked again.
-    reads: bool
-    #: Takes effect once where it is sent again with the same key.
-    writes: bool
+    #: Can be asked again as it is: it changes nothing, or the same.
+    repeatable: bool
+    #: Takes effect once where it is sent again with the same key, or inside a transaction with the same number.
+    once: bool
 
 
 @cache
@@ -55,8 +55,8 @@ def method(path: str) -> Method:
     service, _, name = path.removeprefix("/").partition("/")
     found = _pool().FindServiceByName(service).methods_by_name[name]
     options = descriptor_pb2.MethodOptions.FromString(found.GetOptions().SerializeToString())
-    reads = options.idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
-    return Method(path, class_of(found.input_type), class_of(found.output_type), reads, path in WRITES)
+    repeatable = options.idempotency_level != descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN
+    return Method(path, class_of(found.input_type), class_of(found.output_type), repeatable, path in ONCE)
 
 
 def control(name: str) -> Method:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -14,7 +13,7 @@ from ._answer import Trailers
 from ._contract import Method, control
 from ._settings import Settings
 from ._status import error_of
-from ._steps import Call, Do, Headers, Hold, Pause, Steps, overdue
+from ._steps import Call, Do, Headers, Held, Hold, Pause, Steps, overdue
 
 T = TypeVar("T")
 
@@ -87,7 +86,7 @@ class Lines:
         answer, ended = call.with_call(step.request, step.timeout, metadata, wait_for_ready=step.wait)
         return answer, Trailers.read(ended.trailing_metadata())
 
-    def _hold(self, step: Hold) -> tuple[Any, Callable[[], None]]:
+    def _hold(self, step: Hold) -> Held:
         stream = self.open_stream(control("Hold"), step.request, (), None, self.settings.wait_for_ready)
         late = threading.Event()
 
@@ -100,7 +99,7 @@ class Lines:
             if clock is not None:
                 clock.daemon = True
                 clock.start()
-            return next(stream), stream.cancel
+            return Held(next(stream), stream.cancel, stream.is_active)
         except BaseException:
             stream.cancel()
             if late.is_set():

@@ -15,6 +15,7 @@ from ._transactions import TransactionLife
 from .values import UNSET, Unset
 
 L = TypeVar("L")
+SINGLE_USE = ("transaction", "single-use")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Place:
     headers: Headers
     timeout: float | None
     wait: bool
-    inside: bool = False
+    #: The open transaction that they are part of.
+    life: TransactionLife | None = None
     #: Streams have none unless it was asked for.
     stream_timeout: float | None = None
 
@@ -37,10 +39,19 @@ class Place:
             return replace(self, headers=headers)
         return replace(self, headers=headers, timeout=timeout, stream_timeout=timeout)
 
+    @property
+    def inside(self) -> bool:
+        """Whether that is an open transaction."""
+        return self.life is not None
+
+    def single_use(self) -> Place:
+        """Outside an open transaction: each in one of its own."""
+        return replace(self, headers=(SINGLE_USE, *(one for one in self.headers if one != SINGLE_USE)))
+
     def call(self, method: Method, request: Any) -> Steps[tuple[Any, Trailers]]:
         """A unary call from here."""
-        if self.inside:
-            return call_inside(method, request, self.headers, self.timeout)
+        if self.life is not None:
+            return call_inside(self.life, method, request, self.headers, self.timeout)
         return call_outside(method, request, self.headers, self.timeout, self.wait)
 
 
@@ -70,12 +81,12 @@ def outside(settings: Settings) -> Place:
 
 def single_use(settings: Settings) -> Place:
     """Calls each in a transaction of its own."""
-    return Place((("transaction", "single-use"),), settings.timeout, settings.wait_for_ready)
+    return outside(settings).single_use()
 
 
 def inside(life: TransactionLife) -> Place:
     """Calls in an open transaction; RuntimeError where it has not begun."""
-    return Place(life.headers, life.timeout, wait=False, inside=True)
+    return Place(life.headers, life.timeout, wait=False, life=life)
 
 
 def request_of(method: Method, given: Mapping[str, Any], changes: Mapping[str, Any] | None) -> Any:

@@ -9,11 +9,19 @@ import time
 import uuid
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ._answer import Trailers
 from ._contract import Method, control
-from .errors import ConflictError, DeadlineError, OutcomeUnknownError, SidecarError, UnavailableError
+from .errors import (
+    ConflictError,
+    DeadlineError,
+    LimitError,
+    OutcomeUnknownError,
+    SidecarError,
+    TransactionEndedError,
+    UnavailableError,
+)
 
 T = TypeVar("T")
 Headers = tuple[tuple[str, str], ...]
@@ -66,10 +74,22 @@ class Pause:
 
 @dataclass(frozen=True)
 class Hold:
-    """Opens the stream that a transaction lives by; what comes of it is the first message and the function that ends it."""
+    """Opens the stream that a transaction lives by; what comes of it is `Held`."""
 
     request: Any
     timeout: float | None
+
+
+@dataclass(frozen=True)
+class Held:
+    """A stream that a transaction lives by."""
+
+    #: Its first message.
+    first: Any
+    #: Ends it.
+    end: Callable[[], None]
+    #: Whether it lasts, as far as this side knows.
+    lasts: Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -77,6 +97,17 @@ class Do:
     """A caller's own work; what comes of it is its result."""
 
     work: Callable[[], Any]
+
+
+class Life(Protocol):
+    """What a call inside a transaction has to know of it."""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it may still be open."""
+
+    def next_number(self) -> int:
+        """A number that no call in it has had."""
 
 
 Steps = Generator[Call | Pause | Hold | Do, Any, T]
@@ -93,17 +124,24 @@ def overdue(what: str) -> DeadlineError:
     return DeadlineError(f"{what} took too long", code="DEADLINE_EXCEEDED")
 
 
-def retrying(attempts: int, deadline: Deadline, work: Callable[[], Steps[T]]) -> Steps[T]:
-    """Tries work again while it fails with what is `retriable`, and there are attempts and time for that."""
+def retrying(
+    attempts: int,
+    deadline: Deadline,
+    work: Callable[[], Steps[T]],
+    promising: Callable[[SidecarError], bool] = lambda error: error.retriable,
+) -> Steps[T]:
+    """Tries work again while it fails with what is promising, and there are attempts and time for that."""
     attempt = 1
     while True:
         try:
             return (yield from work())
         except SidecarError as error:
             wait = delay(error, attempt)
-            if not error.retriable or attempt >= attempts or deadline.within(wait):
+            if not promising(error) or attempt >= attempts or deadline.within(wait):
                 raise
             yield Pause(wait)
+            if not promising(error):
+                raise
         attempt += 1
 
 
@@ -113,19 +151,41 @@ def call_outside(method: Method, request: Any, headers: Headers, timeout: float 
     if single_use:
         headers = (*headers, ("idempotency-key", str(uuid.uuid4())))
     deadline = Deadline(timeout)
-    repeatable = method.reads or (method.writes and single_use)
+    repeatable = method.repeatable or (method.once and single_use)
 
     def once() -> Steps[tuple[Any, Trailers]]:
         came: tuple[Any, Trailers] = yield Call(method, request, headers, deadline.left, wait)
         return came
 
-    return (yield from retrying(CALL_ATTEMPTS if repeatable else 1, deadline, once))
+    def promising(error: SidecarError) -> bool:
+        # A call with a key takes effect once, whatever became of it before.
+        again = error.retriable or (single_use and error.reason == "COMMIT_OUTCOME_UNKNOWN")
+        return again and not isinstance(error, TransactionEndedError)
+
+    return (yield from retrying(CALL_ATTEMPTS if repeatable else 1, deadline, once, promising))
 
 
-def call_inside(method: Method, request: Any, headers: Headers, timeout: float | None) -> Steps[tuple[Any, Trailers]]:
-    """A call inside a transaction, which is never tried again by itself, and never waits: what it is in does not come back."""
-    came: tuple[Any, Trailers] = yield Call(method, request, headers, timeout, False)
-    return came
+def call_inside(
+    life: Life, method: Method, request: Any, headers: Headers, timeout: float | None
+) -> Steps[tuple[Any, Trailers]]:
+    """A call inside a transaction. It never waits for a connection, for what it is in does not come back.
+
+    It is asked again under the same number where its answer was lost on the way and the transaction lives, and where it was
+    refused for the time being before anything ran.
+    """
+    if method.once:
+        headers = (*headers, ("transaction-sequence", str(life.next_number())))
+    deadline = Deadline(timeout)
+
+    def once() -> Steps[tuple[Any, Trailers]]:
+        came: tuple[Any, Trailers] = yield Call(method, request, headers, deadline.left, False)
+        return came
+
+    def promising(error: SidecarError) -> bool:
+        lost = isinstance(error, UnavailableError) and error.reason is None
+        return life.lasts and (lost or (isinstance(error, LimitError) and error.retriable))
+
+    return (yield from retrying(CALL_ATTEMPTS if method.repeatable or method.once else 1, deadline, once, promising))
 
 
 def commit(transaction_id: str, timeout: float | None) -> Steps[Trailers]:
@@ -175,9 +235,9 @@ def _look_up(transaction_id: str, timeout: float | None, lost: SidecarError) -> 
         yield Pause(wait)
 
 
-def roll_back(transaction_id: str, timeout: float | None) -> Steps[None]:
-    """Rolls back. An error is none of the caller's: without its stream the transaction is rolled back anyway."""
-    method = control("Rollback")
+def roll_back(transaction_id: str, timeout: float | None, rpc: str = "Rollback") -> Steps[None]:
+    """Rolls back. An error is none of the caller's: without its stream, or its lease, it is rolled back anyway."""
+    method = control(rpc)
     try:
         yield Call(method, method.request(transaction_id=transaction_id), (), timeout, False)
     except SidecarError:

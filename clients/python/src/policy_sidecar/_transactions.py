@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 
 from ._answer import NO_TRAILERS, Trailers
 from ._contract import control
 from ._native import duration_of, fill
-from ._steps import Call, Headers, Hold, Steps, commit, roll_back, savepoint
+from ._steps import Call, Headers, Held, Hold, Steps, commit, roll_back, savepoint
 from .types import IsolationLevel
 
 
@@ -36,9 +36,11 @@ class TransactionLife:
         self._options = options
         self.timeout = timeout
         self._id: str | None = None
-        self._end_stream: Callable[[], None] | None = None
+        self._held: Held | None = None
+        self._numbers = count(1)
         self._savepoints = 0
         self.prepared = False
+        self._may_be_prepared = False
         self.trailers: Trailers = NO_TRAILERS
 
     @property
@@ -52,6 +54,15 @@ class TransactionLife:
     def headers(self) -> Headers:
         """What makes a call part of it."""
         return (("transaction", self.id),)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it may still be open."""
+        return self._held is not None and self._held.lasts()
+
+    def next_number(self) -> int:
+        """A number that no call in it has had."""
+        return next(self._numbers)
 
     def begin(self) -> Steps[None]:
         """Begins it; it lives as long as the stream."""
@@ -70,14 +81,15 @@ class TransactionLife:
                 "label": options.label,
             },
         )
-        first, self._end_stream = yield Hold(request, self.timeout)
-        self._id = first.transaction.id
+        held: Held = yield Hold(request, self.timeout)
+        self._held = held
+        self._id = held.first.transaction.id
 
     def abandon(self) -> None:
         """Ends the stream; what is not committed is rolled back at once."""
-        if self._end_stream is not None:
-            self._end_stream()
-            self._end_stream = None
+        held, self._held = self._held, None
+        if held is not None:
+            held.end()
 
     def end(self, error: BaseException | None) -> Steps[None]:
         """Commits, or rolls back where there is an error."""
@@ -88,6 +100,8 @@ class TransactionLife:
                 self.trailers = yield from commit(self.id, self.timeout)
             elif isinstance(error, Exception):
                 yield from roll_back(self.id, self.timeout)
+                if self._may_be_prepared:
+                    yield from roll_back(self.id, self.timeout, "RollbackPrepared")
         finally:
             self.abandon()
 
@@ -96,6 +110,7 @@ class TransactionLife:
         method = control("Prepare")
         request = method.request(transaction_id=self.id)
         fill(request, {"lease": lease})
+        self._may_be_prepared = True
         answer, _ = yield Call(method, request, (), self.timeout, False)
         self.prepared = True
         return duration_of(answer.lease)

@@ -67,8 +67,17 @@ class SidecarError(Exception):
 
     @property
     def retriable(self) -> bool:
-        """Whether the same call, or for a conflict the whole transaction, may succeed when it is tried again."""
+        """Whether the same call, or inside a transaction the whole of that, may succeed when it is tried again.
+
+        `run` goes by it; docs/clients.md has it reason by reason.
+        """
         return self.retry_after is not None or self.code == "ABORTED"
+
+    @property
+    def operation(self) -> int | None:
+        """Index of the operation of `execute` that failed; None where it was none, or all of them were refused."""
+        at = self.metadata.get("operation")
+        return None if at is None else int(at)
 
     def __str__(self) -> str:
         fields = "".join(f"; {one.field}: {one.description}" for one in self.violations)
@@ -161,7 +170,8 @@ class UnavailableError(SidecarError):
 
     @property
     def retriable(self) -> bool:
-        return True
+        """Whether nothing can have been committed."""
+        return self.reason != "COMMIT_OUTCOME_UNKNOWN"
 
 
 class DeadlineError(SidecarError):
@@ -215,6 +225,7 @@ _ENDED = (
     ErrorReason.TRANSACTION_LOST,
     ErrorReason.TRANSACTION_OUTCOME_UNKNOWN,
     ErrorReason.TRANSACTION_ELSEWHERE,
+    ErrorReason.TRANSACTION_PREPARED,
 )
 
 #: The class of every reason that this contract names.

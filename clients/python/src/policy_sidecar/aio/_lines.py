@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -15,7 +14,7 @@ from .._answer import Trailers
 from .._contract import Method, control
 from .._settings import Settings
 from .._status import error_of
-from .._steps import Call, Do, Headers, Hold, Pause, Steps, overdue
+from .._steps import Call, Do, Headers, Held, Hold, Pause, Steps, overdue
 
 T = TypeVar("T")
 
@@ -87,14 +86,14 @@ class Lines:
         call = open_call(step.request, timeout=step.timeout, metadata=metadata, wait_for_ready=step.wait)
         return await call, Trailers.read(await call.trailing_metadata())
 
-    async def _hold(self, step: Hold) -> tuple[Any, Callable[[], None]]:
+    async def _hold(self, step: Hold) -> Held:
         stream = self.open_stream(control("Hold"), step.request, (), None, self.settings.wait_for_ready)
 
         def end() -> None:
             stream.cancel()
 
         try:
-            return await asyncio.wait_for(stream.read(), step.timeout), end
+            return Held(await asyncio.wait_for(stream.read(), step.timeout), end, lambda: not stream.done())
         except asyncio.TimeoutError:
             end()
             raise overdue("the beginning of the transaction") from None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .._answer import Trailers
 from .._gen.aio_services import Services
 from .._gen.aio_services import Transaction as Transactions
+from .._operations import Executed, Operation, executing
 from .._requests import inside, outside, single_use
 from .._settings import Settings
 from .._steps import Deadline, Do, Steps, retrying
@@ -33,6 +34,14 @@ class Bound(Services):
         trailers.
         """
         return Bound(self._binding.options(timeout, consistency))
+
+    async def execute(self, operations: Sequence[Operation[Any]]) -> Executed:
+        """Runs up to 1,000 operations in one round trip: all of them take effect, or none.
+
+        Inside a transaction they are part of it, which goes on as it was where they fail; elsewhere they are one of their
+        own. An error of one of them has its index as `operation`.
+        """
+        return await self._binding.lines.run(executing(self._binding.place, operations))
 
 
 class Savepoint:
@@ -120,6 +129,16 @@ class Client(Bound):
         """
         options = TransactionOptions(isolation, read_only, deferrable, lease, label)
         return Transaction(self._lines, TransactionLife(options, self._settings.timeout))
+
+    async def execute(
+        self, operations: Sequence[Operation[Any]], *, isolation: IsolationLevel | None = None, attempts: int = 1
+    ) -> Executed:
+        """Runs up to 1,000 operations in one round trip, as a transaction of their own: all of them take effect, or none.
+
+        The sidecar tries them up to `attempts` times, at most 10, while they collide with others. An answer that is lost is
+        asked for again, and they take effect once. An error of one of them has its index as `operation`.
+        """
+        return await self._binding.lines.run(executing(self._binding.place, operations, isolation, attempts))
 
     async def run(
         self,

@@ -23,10 +23,12 @@ def _write(rpc: str, parameters: str, answer: Any = nothing, **given: Any) -> Op
 def _spread(rpc: str, key: str) -> Op:
     """An update by a map of columns."""
 
-    def condition(updates: dict[str, Any]) -> dict[str, Any]:
-        return {name: json_text(text) if name == "condition" else text for name, text in updates.items()}
+    columns = {"condition": json_text, "max_value": number}
 
-    return Op(f"policy_engine.{rpc}", f"{key}, updates", nothing, given={"updates": condition}, writes=True, spread="updates")
+    def converted(updates: dict[str, Any]) -> dict[str, Any]:
+        return {name: columns[name](given) if name in columns else given for name, given in updates.items()}
+
+    return Op(f"policy_engine.{rpc}", f"{key}, updates", nothing, given={"updates": converted}, writes=True, spread="updates")
 
 
 _VERSION = "id version policy_hash is_active"

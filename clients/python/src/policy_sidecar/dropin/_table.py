@@ -9,9 +9,11 @@ from datetime import datetime, timezone
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any
 
+from .. import operations
 from ..errors import SidecarError
-from ._shapes import Shape
-from ._units import async_unit_of, default_aio_client, default_client, unit_of
+from ._sessions import async_unit_of, unit_of
+from ._shapes import Shape, nothing
+from ._units import default_aio_client, default_client
 from .errors import translated
 
 #: How an argument of that name becomes one of the RPC.
@@ -34,6 +36,11 @@ class Op:
     spread: str | None = None
     drop: tuple[str, ...] = ()
     writes: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is a write that nobody waits for."""
+        return self.writes and self.answer is nothing
 
 
 def signature(parameters: str) -> Signature:
@@ -81,6 +88,12 @@ def rpc_of(services: Any, op: Op) -> Any:
     """The client's method."""
     service, _, method = op.rpc.partition(".")
     return getattr(getattr(services, service), method)
+
+
+def operation_of(op: Op, given: Mapping[str, Any]) -> operations.Operation[Any]:
+    """The same as an operation of a list."""
+    made: operations.Operation[Any] = rpc_of(operations, op)(**arguments(op, given))
+    return made
 
 
 class Driver:
@@ -139,11 +152,19 @@ class SyncDriver(Driver):
 
 
 def perform(op: Op, given: dict[str, Any], session: Any) -> Any:
-    """Calls in a session's transaction; without a session, on its own, where a write is refused."""
+    """Calls in a session's transaction; without a session, on its own, where a write is refused.
+
+    A write without a result waits on its session; what waits there is sent before any other call.
+    """
     if session is None and op.writes:
         raise RuntimeError("a write needs a transaction that its caller owns: give the driver a session")
     try:
-        services = default_client() if session is None else unit_of(session).services()
+        if session is None:
+            services: Any = default_client()
+        elif op.waits:
+            return unit_of(session).add(operation_of(op, given))
+        else:
+            services = unit_of(session).services(op.writes)
         return op.answer(rpc_of(services, op)(**arguments(op, given)))
     except SidecarError as error:
         raise translated(error) from error
@@ -171,16 +192,16 @@ class AsyncDriver(Driver):
 
 
 async def perform_async(op: Op, given: dict[str, Any], session: Any) -> Any:
-    """As `perform`; what is queued on the session is sent before."""
+    """As `perform`."""
     if session is None and op.writes:
         raise RuntimeError("a write needs a transaction that its caller owns: give the driver a session")
     try:
         if session is None:
             services: Any = default_aio_client()
+        elif op.waits:
+            return await async_unit_of(session).add(operation_of(op, given))
         else:
-            unit = async_unit_of(session)
-            await unit.flush()
-            services = await unit.services()
+            services = await async_unit_of(session).services(op.writes)
         return op.answer(await rpc_of(services, op)(**arguments(op, given)))
     except SidecarError as error:
         raise translated(error) from error

@@ -1,19 +1,23 @@
-"""The transaction behind a session: begun by the first call of a driver, ended as the session ends."""
+"""Sessions at the sidecar: what engines work on that have no other, and what stands behind a session of SQLAlchemy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, lru_cache
-from importlib import import_module
+from datetime import timedelta
+from functools import cache
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import aio
-from ..client import Bound, Client, Transaction, connect
+from .._operations import Operation
+from .._requests import Bound as Bind
+from .._steps import Steps
+from ..aio._lines import Lines as AioLines
+from ..client import Bound, Client, connect
+from ..errors import SidecarError
+from ._work import Work
+from .errors import translated
 
-#: Key of a session's `info` with the client, and of what stands for the session at the sidecar.
-CLIENT = "policy_sidecar"
-_UNIT = "policy_sidecar_unit"
+T = TypeVar("T")
 
 
 @cache
@@ -28,26 +32,7 @@ def default_aio_client() -> aio.Client:
     return aio.connect()
 
 
-class _Followed:
-    """What a session that is followed has to say."""
-
-    _transaction: Any = None
-    #: Begins the session's own transaction, whose end is told.
-    before_begin: Callable[[], None] | None = None
-    #: A part of the session's work was undone alone, which is not followed.
-    undone_in_part = False
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is a transaction."""
-        return self._transaction is not None
-
-    def _begin_session(self) -> None:
-        if self.before_begin is not None:
-            self.before_begin()
-
-
-class Unit(_Followed):
+class Unit:
     """A unit of work at the sidecar, and a session of its own for engines that need no other.
 
     The end of its block without `commit` rolls back.
@@ -55,27 +40,42 @@ class Unit(_Followed):
 
     def __init__(self, client: Client | None = None) -> None:
         self.client = client or default_client()
-        self._transaction: Transaction | None = None
+        self.work = Work(self.client._settings)
 
-    def services(self) -> Bound:
-        """The services inside the transaction."""
-        if self._transaction is None:
-            self._begin_session()
-            self._transaction = self.client.transaction(label="dropin").__enter__()
-        return self._transaction
+    def _run(self, steps: Steps[T]) -> T:
+        try:
+            return self.client._lines.run(steps)
+        except SidecarError as error:
+            raise translated(error) from error
+
+    def add(self, operation: Operation[Any]) -> None:
+        """Lets a write wait for the next flush."""
+        if self.work.add(operation):
+            self.flush()
+
+    def services(self, writes: bool = True) -> Bound:
+        """The services for the next call, which sees what waited before."""
+        place = self._run(self.work.place(writes))
+        return Bound(Bind(self.client._lines, lambda: place))
+
+    def flush(self) -> None:
+        """Sends what waits; after an error only `rollback` is possible."""
+        self._run(self.work.flush())
 
     def commit(self) -> None:
-        """Commits what was done."""
-        self._end(None)
+        """Sends what waits, and commits, also what is prepared; after an error only `rollback` is possible."""
+        self._run(self.work.commit())
+
+    def prepare(self, lease: timedelta | None = None) -> str | None:
+        """Prepares what was done, so that `commit` cannot fail for it; the transaction's id, None where nothing was written.
+
+        What is neither committed nor rolled back within its lease is rolled back.
+        """
+        return self._run(self.work.prepare(lease))
 
     def rollback(self) -> None:
         """Rolls it back."""
-        self._end(RuntimeError("rolled back"))
-
-    def _end(self, error: Exception | None) -> None:
-        transaction, self._transaction = self._transaction, None
-        if transaction is not None:
-            transaction.__exit__(type(error) if error else None, error, None)
+        self._run(self.work.rollback())
 
     def close(self) -> None:
         """Rolls back what is not committed."""
@@ -88,47 +88,47 @@ class Unit(_Followed):
         self.close()
 
 
-class AsyncUnit(_Followed):
+class AsyncUnit:
     """The same for asyncio."""
 
     def __init__(self, client: aio.Client | None = None) -> None:
         self.client = client or default_aio_client()
-        self._transaction: aio.Transaction | None = None
-        #: Objects whose changes are sent at a flush, the oldest first.
-        self.tracked: list[Any] = []
+        self.work = Work(self.client._settings)
+
+    async def _run(self, steps: Steps[T]) -> T:
+        try:
+            return await self.client._lines.run(steps)
+        except SidecarError as error:
+            raise translated(error) from error
+
+    async def add(self, operation: Operation[Any]) -> None:
+        """Lets a write wait for the next flush."""
+        if self.work.add(operation):
+            await self.flush()
+
+    async def services(self, writes: bool = True) -> aio.Bound:
+        """The services for the next call, which sees what waited before."""
+        place = await self._run(self.work.place(writes))
+        return aio.Bound(Bind[AioLines](self.client._lines, lambda: place))
 
     async def flush(self) -> None:
-        """Sends what is queued and what was changed."""
-        if self.tracked and not self.begun:
-            self._begin_session()
-        for one in sorted(self.tracked, key=lambda one: int(one.goes_last)):
-            await one.send(await self.services())
-
-    async def services(self) -> aio.Bound:
-        """The services inside the transaction."""
-        if self._transaction is None:
-            self._begin_session()
-            self._transaction = await self.client.transaction(label="dropin").__aenter__()
-        return self._transaction
+        """Sends what waits and what was changed of tracked objects; after an error only `rollback` is possible."""
+        await self._run(self.work.flush())
 
     async def commit(self) -> None:
-        """Sends what is queued, and commits."""
-        try:
-            await self.flush()
-        except BaseException:
-            await self.rollback()
-            raise
-        await self._end(None)
+        """Sends what waits, and commits, also what is prepared; after an error only `rollback` is possible."""
+        await self._run(self.work.commit())
+
+    async def prepare(self, lease: timedelta | None = None) -> str | None:
+        """Prepares what was done, so that `commit` cannot fail for it; the transaction's id, None where nothing was written.
+
+        What is neither committed nor rolled back within its lease is rolled back.
+        """
+        return await self._run(self.work.prepare(lease))
 
     async def rollback(self) -> None:
         """Rolls it back."""
-        await self._end(RuntimeError("rolled back"))
-
-    async def _end(self, error: Exception | None) -> None:
-        self.tracked = []
-        transaction, self._transaction = self._transaction, None
-        if transaction is not None:
-            await transaction.__aexit__(type(error) if error else None, error, None)
+        await self._run(self.work.rollback())
 
     async def close(self) -> None:
         """Rolls back what is not committed."""
@@ -141,55 +141,3 @@ class AsyncUnit(_Followed):
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def _follow(session: Any, unit: Unit | AsyncUnit, run: Callable[[Any], Any]) -> None:
-    """Ends with a session of SQLAlchemy: commits just before it, rolls back with it."""
-    event: Any = import_module("sqlalchemy.event")
-
-    def begin() -> None:
-        if not session.in_transaction():
-            session.begin()
-
-    def before_commit(ending: Any) -> None:
-        if ending.in_nested_transaction():
-            return
-        if unit.undone_in_part:
-            raise RuntimeError("a savepoint of the session was rolled back, and what drivers did is rolled back as a whole")
-        run(unit.commit())
-
-    def after_soft_rollback(ending: Any, previous: Any) -> None:
-        if previous.nested and unit.begun:
-            unit.undone_in_part = True
-            run(unit.rollback())
-
-    def after_transaction_end(ending: Any, ended: Any) -> None:
-        if ended.parent is None:
-            unit.undone_in_part = False
-            run(unit.rollback())
-
-    unit.before_begin = begin
-    for hook in (before_commit, after_soft_rollback, after_transaction_end):
-        event.listen(session, hook.__name__, hook)
-
-
-def unit_of(session: Any) -> Unit:
-    """What stands for a session at the sidecar."""
-    if isinstance(session, Unit):
-        return session
-    unit: Unit | None = session.info.get(_UNIT)
-    if unit is None:
-        unit = session.info[_UNIT] = Unit(session.info.get(CLIENT))
-        _follow(session, unit, lambda done: done)
-    return unit
-
-
-def async_unit_of(session: Any) -> AsyncUnit:
-    """What stands for a session of asyncio at the sidecar."""
-    if isinstance(session, AsyncUnit):
-        return session
-    unit: AsyncUnit | None = session.info.get(_UNIT)
-    if unit is None:
-        unit = session.info[_UNIT] = AsyncUnit(session.info.get(CLIENT))
-        _follow(session.sync_session, unit, import_module("sqlalchemy.util").await_only)
-    return unit

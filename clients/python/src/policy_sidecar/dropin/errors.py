@@ -11,6 +11,7 @@ from ..errors import (
     DeadlineError,
     InvalidRequestError,
     SidecarError,
+    TransactionAbortedError,
     UnavailableError,
 )
 
@@ -21,6 +22,7 @@ except ImportError:
 _Data: Any = _sqlalchemy.DataError if _sqlalchemy else Exception
 _Integrity: Any = _sqlalchemy.IntegrityError if _sqlalchemy else Exception
 _Operational: Any = _sqlalchemy.OperationalError if _sqlalchemy else Exception
+_Pending: Any = _sqlalchemy.PendingRollbackError if _sqlalchemy else Exception
 
 
 class IntegrityError(ConstraintError, _Integrity):  # type: ignore[misc]
@@ -34,15 +36,28 @@ class DataError(InvalidRequestError, _Data):  # type: ignore[misc]
 class OperationalError(SidecarError, _Operational):  # type: ignore[misc]
     """The database, or the sidecar, cannot do it now; a conflict, a deadline, nobody there."""
 
+    @property
+    def retriable(self) -> bool:
+        """As of the error that it stands for."""
+        return bool(self.orig.retriable)
+
+
+class PendingRollbackError(TransactionAbortedError, _Pending):  # type: ignore[misc]
+    """Something has failed before, and has to be rolled back first."""
+
 
 def translated(error: SidecarError) -> SidecarError:
     """The error as callers of the original expect it."""
+    if isinstance(error, (IntegrityError, DataError, OperationalError, PendingRollbackError)):
+        return error
     if isinstance(error, ConstraintError):
         kind: type[SidecarError] = IntegrityError
     elif isinstance(error, InvalidRequestError):
         kind = DataError
     elif isinstance(error, (ConflictError, DeadlineError, UnavailableError)):
         kind = OperationalError
+    elif isinstance(error, TransactionAbortedError):
+        kind = PendingRollbackError
     else:
         return error
     again = kind.__new__(kind)

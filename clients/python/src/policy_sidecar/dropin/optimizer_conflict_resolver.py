@@ -6,9 +6,10 @@ from typing import Any
 
 from .. import types
 from .._gen.enums import ActionType, IrType, PolicyCategory
+from ._sessions import unit_of
 from ._shapes import Row
 from ._table import SyncDriver
-from ._units import default_client, unit_of
+from ._units import default_client
 
 _OPERATIONS = {
     "IRLoadConst": ("load_const", types.IrLoadConst),
@@ -83,7 +84,7 @@ class ConflictResolver(SyncDriver):
 
     def resolve(self, module: Any) -> tuple[Any, list[Row]]:
         """The module, with the priorities that were settled, and its conflicts."""
-        services = default_client() if self._session is None else unit_of(self._session).services()
+        services = default_client() if self._session is None else unit_of(self._session).services(writes=False)
         answer = services.conflict_resolver.resolve(
             module=types.IrModule(
                 name=module.name,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 
-from ..errors import SidecarError
+from .._operations import Operation
 from ..types import EnforcementMode, IntegrityStatus, RuleScope, RuleSource, RuleStatus
 from ._arguments import member
+from ._sessions import async_unit_of
 from ._shapes import Row, one
-from ._table import AsyncDriver, Op, arguments, perform_async, rpc_of
-from ._units import async_unit_of
-from .errors import translated
+from ._table import AsyncDriver, Op, operation_of, perform_async
 
 _SETS = {
     "enforcement_mode": member(EnforcementMode),
@@ -78,19 +78,16 @@ class Tracked:
     def _values(self) -> dict[str, Any]:
         return {name: getattr(self.of, name, None) for name in self._columns}
 
-    async def send(self, services: Any) -> None:
-        """Sends it, or what was changed of it."""
-        now = self._values()
-        try:
-            if self._stored is None:
-                await rpc_of(services, self._create)(**arguments(self._create, now))
-            elif self._stored != now and not self.goes_last:
-                changes = {name: given for name, given in now.items() if given != self._stored[name]}
-                key = {"tenant_id": self._stored["tenant_id"], "rule_id": self._stored["id"]}
-                await rpc_of(services, _UPDATE)(**arguments(_UPDATE, {**key, **changes}))
-        except SidecarError as error:
-            raise translated(error) from error
+    def change(self) -> Operation[Any] | None:
+        """The object where it is new, or what was changed of it since this was asked last."""
+        stored, now = self._stored, deepcopy(self._values())
         self._stored = now
+        if stored is None:
+            return operation_of(self._create, now)
+        if stored == now or self.goes_last:
+            return None
+        changes = {name: given for name, given in now.items() if given != stored[name]}
+        return operation_of(_UPDATE, {"tenant_id": stored["tenant_id"], "rule_id": stored["id"], **changes})
 
 
 class PolicyRulesDriver(AsyncDriver):
@@ -102,16 +99,16 @@ class PolicyRulesDriver(AsyncDriver):
         if found is None:
             return None
         rule = PolicyRule(**found)
-        async_unit_of(self._session).tracked.append(Tracked(rule, RULE, _CREATE, dict(rule)))
+        async_unit_of(self._session).work.track(Tracked(rule, RULE, _CREATE, deepcopy(dict(rule))))
         return rule
 
     def add_rule(self, rule: Any) -> None:
         """Queues a rule, of this module's class or of another one with its attributes."""
-        async_unit_of(self._session).tracked.append(Tracked(rule, RULE, _CREATE))
+        async_unit_of(self._session).work.track(Tracked(rule, RULE, _CREATE))
 
     def add_integrity(self, integrity: Any) -> None:
         """Queues a verdict."""
-        async_unit_of(self._session).tracked.append(Tracked(integrity, INTEGRITY, _VERDICT))
+        async_unit_of(self._session).work.track(Tracked(integrity, INTEGRITY, _VERDICT))
 
     def create_rule(self, **columns: Any) -> PolicyRule:
         """Makes a rule and queues it."""

@@ -30,7 +30,7 @@ TABLE = {
     "list_proposals_paginated": Op(
         "proposals_read.list_proposals_paginated",
         "*, tenant_id=None, status=None, proposal_type=None, limit=50, offset=0",
-        whole(),
+        whole("next_page_token"),
         given={"tenant_id": filtered, "status": filtered, "proposal_type": filtered},
     ),
     "get_proposal_stats": Op(

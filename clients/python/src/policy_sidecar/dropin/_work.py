@@ -1,0 +1,185 @@
+"""What is done on a session, said once for threads and for asyncio: writes that wait, and the transaction they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Protocol
+
+from .._contract import control
+from .._operations import Operation, executing
+from .._requests import Place, inside, outside
+from .._settings import Settings
+from .._steps import Steps, call_outside
+from .._transactions import TransactionLife, TransactionOptions
+from ..errors import OutcomeUnknownError, SidecarError, TransactionAbortedError, UnavailableError
+
+#: Operations, and their bytes, that are sent together: far from what a sidecar refuses for its size or its number of values.
+_MOST_WAITING = 1_000
+_MOST_BYTES = 190_000
+
+
+class Tracked(Protocol):
+    """An object whose changes are written at a flush."""
+
+    @property
+    def goes_last(self) -> bool:
+        """Whether it refers to others."""
+
+    def change(self) -> Operation[Any] | None:
+        """What was changed of it since this was asked last."""
+
+
+class Work:
+    """Writes without a result wait, and are sent as one list: before the next call, at a flush, at the commit.
+
+    Until a write is sent there is no transaction: reads are on their own, and what waits at the commit is a transaction by
+    itself. After a list that fails only a rollback is possible.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._waiting: list[Operation[Any]] = []
+        self._bytes = 0
+        self._tracked: list[Tracked] = []
+        self._life: TransactionLife | None = None
+        self._failed: BaseException | None = None
+        self.prepared = False
+        #: Begins the session's own transaction, whose end is told.
+        self.before_begin: Callable[[], None] | None = None
+        #: The session is about to commit, and what waits goes with that.
+        self.ending = False
+        #: A part of the session's work was undone alone, which is not followed.
+        self.undone_in_part = False
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is something to commit."""
+        return self._life is not None or bool(self._waiting) or bool(self._tracked)
+
+    def add(self, operation: Operation[Any]) -> bool:
+        """Lets a write wait; true where it is time for a flush."""
+        self._begin_session()
+        self._collect()
+        self._append(operation)
+        return len(self._waiting) >= _MOST_WAITING or self._bytes >= _MOST_BYTES
+
+    def track(self, one: Tracked) -> None:
+        """Writes what is changed of an object at each flush."""
+        self._begin_session()
+        self._tracked.append(one)
+
+    def place(self, writes: bool) -> Steps[Place]:
+        """Where a call belongs; what waits is sent before."""
+        yield from self.flush()
+        if self._life is None and not writes:
+            return outside(self._settings)
+        return inside((yield from self._open()))
+
+    def flush(self) -> Steps[None]:
+        """Sends what waits and what was changed."""
+        self._usable()
+        self._collect()
+        while self._waiting:
+            place = inside((yield from self._open()))
+            yield from self._send(place)
+
+    def commit(self) -> Steps[None]:
+        """Sends what waits, and commits."""
+        self._usable()
+        if self.prepared:
+            yield from self._end_prepared("CommitPrepared")
+        else:
+            self._collect()
+            if self._life is None and 0 < len(self._waiting) <= _MOST_WAITING:
+                yield from self._send(outside(self._settings))
+            yield from self.flush()
+            if self._life is not None:
+                yield from self._committing(self._life)
+        self._forget()
+
+    def prepare(self, lease: timedelta | None) -> Steps[str | None]:
+        """Sends what waits, and prepares; the id of what is prepared, None where nothing was written."""
+        yield from self.flush()
+        if self._life is None:
+            return None
+        yield from self._or_fails(self._life.prepare(lease))
+        self._life.abandon()
+        self.prepared = True
+        return self._life.id
+
+    def rollback(self) -> Steps[None]:
+        """Rolls it back."""
+        life = self._life
+        try:
+            if self.prepared:
+                yield from self._end_prepared("RollbackPrepared")
+            elif life is not None:
+                yield from life.end(RuntimeError("rolled back"))
+        except SidecarError:
+            pass  # At the end of its lease it is rolled back anyway.
+        finally:
+            self._forget()
+
+    def _begin_session(self) -> None:
+        if self.before_begin is not None:
+            self.before_begin()
+
+    def _usable(self) -> None:
+        if self._failed is not None:
+            message = f"what was written before has failed, and has to be rolled back: {self._failed}"
+            raise TransactionAbortedError(
+                message, code="FAILED_PRECONDITION", reason="TRANSACTION_ABORTED"
+            ) from self._failed
+
+    def _append(self, operation: Operation[Any]) -> None:
+        self._waiting.append(operation)
+        self._bytes += operation.message.ByteSize()
+
+    def _collect(self) -> None:
+        """Lets what was changed of tracked objects wait."""
+        for one in sorted(self._tracked, key=lambda one: one.goes_last):
+            operation = one.change()
+            if operation is not None:
+                self._append(operation)
+
+    def _open(self) -> Steps[TransactionLife]:
+        if self._life is None:
+            self._begin_session()
+            life = TransactionLife(TransactionOptions(label="dropin"), self._settings.timeout)
+            yield from life.begin()
+            self._life = life
+        return self._life
+
+    def _send(self, place: Place) -> Steps[None]:
+        sent, self._waiting = self._waiting[:_MOST_WAITING], self._waiting[_MOST_WAITING:]
+        self._bytes = 0
+        yield from self._or_fails(executing(place, sent))
+
+    def _committing(self, life: TransactionLife) -> Steps[None]:
+        yield from self._or_fails(life.end(None))
+        self._life = None
+
+    def _or_fails(self, steps: Steps[Any]) -> Steps[None]:
+        try:
+            yield from steps
+        except BaseException as error:  # A task that is cancelled has not sent it, either.
+            self._failed = error
+            raise
+
+    def _end_prepared(self, rpc: str) -> Steps[None]:
+        assert self._life is not None
+        method = control(rpc)
+        request = method.request(transaction_id=self._life.id)
+        try:
+            yield from call_outside(method, request, (), self._settings.timeout, self._settings.wait_for_ready)
+        except UnavailableError as error:
+            raise OutcomeUnknownError(self._life.id) from error
+        finally:
+            self.prepared = False
+            self._life = None
+
+    def _forget(self) -> None:
+        self._waiting, self._tracked, self._life, self._failed = [], [], None, None
+        self._bytes = 0
+        self.prepared = self.undone_in_part = False

@@ -1,0 +1,63 @@
+"""A proxy between a client and a sidecar that knows calls: it counts them, and loses answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+
+class Relay(grpc.GenericRpcHandler):
+    """Hands calls on as they are."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.insecure_channel(address)
+        #: How often each RPC was called, by its name.
+        self.calls: Counter[str] = Counter()
+        #: RPCs of which the next answer gets lost.
+        self.loses: list[str] = []
+        self._server = grpc.server(ThreadPoolExecutor(16), handlers=(self,))
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def service(self, details: Any) -> Any:
+        name = details.method.rpartition("/")[2]
+        self.calls[name] += 1
+        metadata = [one for one in details.invocation_metadata if one[0] != "user-agent"]
+
+        def unary(request: bytes, context: Any) -> bytes:
+            call = self._channel.unary_unary(details.method)
+            try:
+                answer, ended = call.with_call(request, context.time_remaining(), metadata)
+            except grpc.RpcError as error:
+                _fail(context, error)
+                raise
+            if name in self.loses:
+                self.loses.remove(name)
+                context.abort(grpc.StatusCode.UNAVAILABLE, "lost on its way")
+            context.set_trailing_metadata(ended.trailing_metadata())
+            return bytes(answer)
+
+        def stream(request: bytes, context: Any) -> Iterator[bytes]:
+            answers: Any = self._channel.unary_stream(details.method)(request, None, metadata)
+            context.add_callback(answers.cancel)
+            try:
+                yield from answers
+            except grpc.RpcError as error:
+                _fail(context, error)
+
+        if name == "Hold" or name.startswith("Stream"):
+            return grpc.unary_stream_rpc_method_handler(stream)
+        return grpc.unary_unary_rpc_method_handler(unary)
+
+    def close(self) -> None:
+        self._server.stop(0)
+        self._channel.close()
+
+
+def _fail(context: Any, error: Any) -> None:
+    context.set_trailing_metadata(error.trailing_metadata() or ())
+    context.abort(error.code(), error.details())
