@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, expect, inject, test } from 'vitest';
+import { SCENARIOS, scenarioFiles } from '../support/scenarios.ts';
 import { succeeds } from '../support/toolchain.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -24,6 +25,7 @@ const shell = async (line: string): Promise<string> => {
     ...process.env,
     POLICY_SIDECAR_COMMAND: `'${process.execPath}' '${inject('program')}'`,
     POLICY_SIDECAR_PROTO: join(folder, 'proto'),
+    POLICY_SIDECAR_SCENARIOS: SCENARIOS,
     POLICY_SIDECAR_GOLDEN: join(ROOT, 'test', 'golden'),
     PYTHONPATH: join(folder, 'site'),
     MYPYPATH: join(folder, 'site'),
@@ -69,6 +71,7 @@ test('the Python client is installed from its folder, passes its tests and is ty
   ]);
   const said = (one: PromiseSettledResult<string>): string =>
     one.status === 'fulfilled' ? one.value : `${one.reason.stdout}\n${one.reason.stderr}`;
+  expect(said(tests)).toContain(`scenarios: ${scenarioFiles().length} passed, 0 skipped\n`);
   expect(said(tests)).toMatch(/^\d+ passed in [^\n]*$/m);
   expect(said(types)).toMatch(/^Success: no issues found/m);
 });

@@ -9,11 +9,13 @@ import {
   type DescMethod,
   fromBinary,
   fromJsonString,
+  type JsonObject,
+  type JsonValue,
   type Message,
   toBinary,
-  toJsonString,
+  toJson,
 } from '@bufbuild/protobuf';
-import type { Any } from '@bufbuild/protobuf/wkt';
+import { type Any, FieldMaskSchema } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError, type Transport } from '@connectrpc/connect';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { file_google_rpc_error_details } from '../../src/gen/google/rpc/error_details_pb.ts';
@@ -95,13 +97,25 @@ export const grpcJsChannel = (address: string): Channel => {
   return channelOf(`grpc-js ${address}`, call, () => client.close());
 };
 
+const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+
 const registry = createRegistry(file_google_rpc_error_details);
+
+/** JSON that grpcurl takes, to which a mask is a message like any other. */
+const grpcurlJson = (schema: DescMessage, message: Message): JsonValue => {
+  const json = toJson(schema, message) as JsonObject;
+  for (const { message: type, jsonName } of schema.fields) {
+    const mask = type?.typeName === FieldMaskSchema.typeName ? json[jsonName] : undefined;
+    if (typeof mask === 'string') json[jsonName] = { paths: mask.split(',').map(snakeCase) };
+  }
+  return json;
+};
 
 /** gRPC by the program grpcurl, which knows the contract by reflection alone. */
 export const grpcurlChannel = (program: string, address: string): Channel => {
   const call: Call = async function* (method, request, headers, signal) {
-    const named = Object.entries(headers).flatMap(([name, value]) => ['-H', `${name}: ${value}`]);
-    const json = toJsonString(method.input, request);
+    const named = Object.entries(headers).flatMap(([name, value]) => ['-rpc-header', `${name}: ${value}`]);
+    const json = JSON.stringify(grpcurlJson(method.input, request));
     const child = spawn(program, ['-plaintext', '-format-error', ...named, '-d', json, address, pathOf(method)], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });

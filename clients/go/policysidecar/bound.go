@@ -117,8 +117,8 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeout(ctx, c.timeout)
 }
 
-// repeatable tells whether a call that may have been made can be made again: one that changes nothing, and where an
-// idempotency key goes with it one that writes to the database.
+// repeatable tells whether a call that may have been made can be made again: one that changes nothing or that is
+// idempotent, and where an idempotency key goes with it one that writes to the database.
 func repeatable(method, header string) bool {
 	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", "."))
 	descriptor, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
@@ -126,7 +126,7 @@ func repeatable(method, header string) bool {
 		return false
 	}
 	options := descriptor.Options().(*descriptorpb.MethodOptions)
-	if options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
+	if options.GetIdempotencyLevel() != descriptorpb.MethodOptions_IDEMPOTENCY_UNKNOWN {
 		return true
 	}
 	writes := proto.GetExtension(options, pb.E_Access) == pb.MethodAccess_METHOD_ACCESS_WRITE

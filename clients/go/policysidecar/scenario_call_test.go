@@ -22,8 +22,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/dynamicpb"
-
-	"policies.hoc/policysidecar"
 )
 
 // reply is what a call brought: messages in protobuf's JSON, or why it was refused.
@@ -267,53 +265,4 @@ func at(value any, path string) any {
 		}
 	}
 	return value
-}
-
-var names = regexp.MustCompile(`"?\{\{([\w.]+)\}\}"?`)
-
-// variables are what `{{name}}` stands for in one run.
-type variables struct{ values map[string]any }
-
-func newVariables() *variables {
-	return &variables{map[string]any{
-		"now": time.Now().UTC().Format(time.RFC3339Nano), "run": policysidecar.NewUUID()[:8],
-	}}
-}
-
-func (v *variables) knows(raw json.RawMessage) bool {
-	for _, found := range names.FindAllSubmatch(raw, -1) {
-		if name := string(found[1]); v.values[name] == nil && !strings.HasPrefix(name, "uuid.") {
-			return false
-		}
-	}
-	return true
-}
-
-// fill puts everything in its place; a text that is nothing but a name becomes what it stands for.
-func (v *variables) fill(raw json.RawMessage) (json.RawMessage, error) {
-	var missing error
-	filled := names.ReplaceAllFunc(raw, func(found []byte) []byte {
-		name := string(names.FindSubmatch(found)[1])
-		if v.values[name] == nil && strings.HasPrefix(name, "uuid.") {
-			v.values[name] = policysidecar.NewUUID()
-		}
-		value, ok := v.values[name]
-		if !ok {
-			missing = fmt.Errorf("nothing was captured as %s", name)
-		}
-		text, _ := json.Marshal(value)
-		before, after := found[0] == '"', found[len(found)-1] == '"'
-		if before && after {
-			return text
-		}
-		inner := strings.Trim(string(text), `"`)
-		if before {
-			inner = `"` + inner
-		}
-		if after {
-			inner += `"`
-		}
-		return []byte(inner)
-	})
-	return filled, missing
 }

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"policies.hoc/policysidecar"
 )
 
 // step is one of a scenario, which is what holds of any sidecar; docs/contract-scenarios.md says what its keys mean.
@@ -142,6 +145,55 @@ func play(connection *grpc.ClientConn, content []byte) error {
 		}
 	}
 	return failed
+}
+
+var names = regexp.MustCompile(`"?\{\{([\w.]+)\}\}"?`)
+
+// variables are what `{{name}}` stands for in one run.
+type variables struct{ values map[string]any }
+
+func newVariables() *variables {
+	return &variables{map[string]any{
+		"now": time.Now().UTC().Format(time.RFC3339Nano), "run": policysidecar.NewUUID()[:8],
+	}}
+}
+
+func (v *variables) knows(raw json.RawMessage) bool {
+	for _, found := range names.FindAllSubmatch(raw, -1) {
+		if name := string(found[1]); v.values[name] == nil && !strings.HasPrefix(name, "uuid.") {
+			return false
+		}
+	}
+	return true
+}
+
+// fill puts everything in its place; a text that is nothing but a name becomes what it stands for.
+func (v *variables) fill(raw json.RawMessage) (json.RawMessage, error) {
+	var missing error
+	filled := names.ReplaceAllFunc(raw, func(found []byte) []byte {
+		name := string(names.FindSubmatch(found)[1])
+		if v.values[name] == nil && strings.HasPrefix(name, "uuid.") {
+			v.values[name] = policysidecar.NewUUID()
+		}
+		value, ok := v.values[name]
+		if !ok {
+			missing = fmt.Errorf("nothing was captured as %s", name)
+		}
+		text, _ := json.Marshal(value)
+		before, after := found[0] == '"', found[len(found)-1] == '"'
+		if before && after {
+			return text
+		}
+		inner := strings.Trim(string(text), `"`)
+		if before {
+			inner = `"` + inner
+		}
+		if after {
+			inner += `"`
+		}
+		return []byte(inner)
+	})
+	return filled, missing
 }
 
 func TestTheScenariosOfTheContractHold(t *testing.T) {

@@ -46,7 +46,7 @@ func TestAStreamThatIsCutGoesOnWithNothingMissingOrTwice(t *testing.T) {
 		t.Run(fmt.Sprint(cut), func(t *testing.T) {
 			between, tenant := newProxy(t), policysidecar.NewUUID()
 			through := connect(t, between.address, policysidecar.Options{})
-			expected := rowsOf(t, tenant, 1_200)
+			expected := rowsOf(t, tenant, cut+560)
 			var got []string
 			for row, err := range policysidecar.Rows(ctx, through.PolicyEngine().StreamViolations, &pb.StreamViolationsRequest{TenantId: &tenant}) {
 				must(t, err)
@@ -76,7 +76,7 @@ func TestAStreamThatIsCutGoesOnWithNothingMissingOrTwice(t *testing.T) {
 
 func TestAStreamThatIsCutEndsWhereItShallOrIsInATransaction(t *testing.T) {
 	between, tenant := newProxy(t), policysidecar.NewUUID()
-	rowsOf(t, tenant, 1_000)
+	rowsOf(t, tenant, 500)
 	read := func(services policysidecar.Services) error {
 		count := 0
 		for _, err := range policysidecar.Rows(ctx, services.PolicyEngine().StreamViolations, &pb.StreamViolationsRequest{TenantId: &tenant}) {

@@ -170,6 +170,9 @@ func (c *Client) commit(ctx context.Context, id string, token *string) error {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal:
 		return c.outcome(ctx, id, told)
 	}
+	if told.Reason == pb.ErrorReason_TRANSACTION_OUTCOME_UNKNOWN.String() {
+		return c.outcome(ctx, id, told)
+	}
 	return err
 }
 

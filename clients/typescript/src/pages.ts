@@ -1,19 +1,21 @@
 import type { CallOptions } from './stubs.ts';
 
+type List = (request: never, options?: CallOptions) => Promise<{ nextPageToken?: string | undefined }>;
+
 /**
  * The answers of a list one after the other, each where the last one ended; the limit of the request is the size of a page.
  *
  * @param call a listing call of a stub, such as `client.policyEngine.fetchViolations`.
  */
-export async function* pages<Q extends { pageToken?: string }, A extends { nextPageToken?: string }>(
-  call: (request: Q, options?: CallOptions) => Promise<A>,
-  request: NoInfer<Q>,
+export async function* pages<L extends List>(
+  call: L,
+  request: Parameters<L>[0],
   options?: CallOptions,
-): AsyncGenerator<A> {
-  for (let next: Q = request; ; ) {
-    const answer = await call(next, options);
+): AsyncGenerator<Awaited<ReturnType<L>>> {
+  for (let next = request; ; ) {
+    const answer = (await call(next as never, options)) as Awaited<ReturnType<L>>;
     yield answer;
     if (!answer.nextPageToken) return;
-    next = { ...request, pageToken: answer.nextPageToken };
+    next = { ...(request as object), pageToken: answer.nextPageToken } as typeof request;
   }
 }

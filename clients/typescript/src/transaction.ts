@@ -1,7 +1,7 @@
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import { durationFromMs, type Timestamp } from '@bufbuild/protobuf/wkt';
 import type { Calls } from './calls.ts';
-import { cancelled, UnavailableError } from './errors.ts';
+import { cancelled, TransactionEndedError, UnavailableError } from './errors.ts';
 import {
   type HoldResponse,
   type IsolationLevel,
@@ -200,7 +200,11 @@ export class OpenTransaction {
         state = next.value.transaction?.state ?? state;
       }
       if (this.#ended || state !== TransactionState.ROLLED_BACK) return;
-      this.#lost ??= new UnavailableError({ code: 'UNAVAILABLE', message: 'the sidecar ended the transaction' });
+      this.#lost ??= new TransactionEndedError({
+        code: 'FAILED_PRECONDITION',
+        reason: 'TRANSACTION_ROLLED_BACK',
+        message: 'the transaction was rolled back without being asked to here',
+      });
     } catch (error) {
       this.#lost ??= error;
     }

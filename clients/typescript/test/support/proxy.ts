@@ -4,6 +4,8 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 /** A way to a sidecar that can lose what goes over it. */
 export interface Proxy extends AsyncDisposable {
   readonly address: string;
+  /** How many connections there have been. */
+  readonly accepted: number;
   /** What is lost from now on: `answers` of the sidecar, or `requests` to it. */
   lose(what: 'answers' | 'requests'): void;
   /** Cuts all connections; new ones lose nothing. */
@@ -14,6 +16,7 @@ export const startProxy = async (target: string): Promise<Proxy> => {
   const { hostname, port } = new URL(`tcp://${target}`);
   const sockets = new Set<Socket>();
   let lost: string | undefined;
+  let accepted = 0;
   const pipe = (from: Socket, to: Socket, kind: string): void => {
     sockets.add(from);
     from.on('data', (chunk) => {
@@ -26,6 +29,7 @@ export const startProxy = async (target: string): Promise<Proxy> => {
     });
   };
   const server = createServer((near) => {
+    accepted += 1;
     const far = connect(Number(port), hostname);
     pipe(near, far, 'requests');
     pipe(far, near, 'answers');
@@ -37,6 +41,9 @@ export const startProxy = async (target: string): Promise<Proxy> => {
   };
   return {
     address: `127.0.0.1:${(server.address() as AddressInfo).port}`,
+    get accepted() {
+      return accepted;
+    },
     lose: (what) => {
       lost = what;
     },

@@ -83,14 +83,14 @@ final class Bound implements ClientInterceptor {
   }
 
   /**
-   * Whether a call that may have been made can be made again: one that changes nothing, and where an idempotency key goes with it
-   * one that writes to the database.
+   * Whether a call that may have been made can be made again: one that changes nothing or that is idempotent, and where an
+   * idempotency key goes with it one that writes to the database.
    */
   private boolean repeatable(MethodDescriptor<?, ?> method) {
     if (isInside()) return false;
     if (!(method.getSchemaDescriptor() instanceof ProtoMethodDescriptorSupplier supplier)) return false;
     MethodOptions options = supplier.getMethodDescriptor().getOptions();
-    if (options.getIdempotencyLevel() == MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS) return true;
+    if (options.getIdempotencyLevel() != MethodOptions.IdempotencyLevel.IDEMPOTENCY_UNKNOWN) return true;
     boolean writes = options.getExtension(Access.access) == MethodAccess.METHOD_ACCESS_WRITE;
     return transaction != null && (writes || method.equals(TransactionServiceGrpc.getExecuteMethod()));
   }

@@ -1,6 +1,7 @@
 package hoc.cus.policies.client;
 
 import hoc.cus.policies.v1.CommitRequest;
+import hoc.cus.policies.v1.ErrorReason;
 import hoc.cus.policies.v1.ExecuteRequest;
 import hoc.cus.policies.v1.ExecuteResponse;
 import hoc.cus.policies.v1.GetOutcomeRequest;
@@ -73,10 +74,13 @@ public final class Tx extends Services implements AutoCloseable {
     try {
       sidecar.transactions().withInterceptors(trailers).commit(CommitRequest.newBuilder().setTransactionId(id).build());
     } catch (PolicyException error) {
-      switch (error.code()) {
-        case UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, INTERNAL -> apart(() -> outcome(error));
-        default -> throw error;
-      }
+      boolean unknown =
+          switch (error.code()) {
+            case UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, INTERNAL -> true;
+            default -> error.reason().equals(ErrorReason.TRANSACTION_OUTCOME_UNKNOWN.name());
+          };
+      if (!unknown) throw error;
+      apart(() -> outcome(error));
     } finally {
       held.close();
     }
