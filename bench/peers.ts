@@ -58,9 +58,8 @@ const go: Peer = {
   built: () => existsSync(join(folder('go'), 'build', 'peer')),
   build: async () => {
     const cwd = folder('go');
-    await run(join(root, 'node_modules', '.bin', 'buf'), ['generate', root, '--path', join(root, 'proto', 'hoc')], {
-      cwd,
-    });
+    const contract = ['--path', join(root, 'proto', 'hoc'), '--exclude-type', 'buf.validate'];
+    await run(join(root, 'node_modules', '.bin', 'buf'), ['generate', root, ...contract], { cwd });
     await run('go', ['build', '-o', 'build/peer', '.'], { cwd });
   },
   commands: (url) => [
@@ -81,7 +80,7 @@ const python: Peer = {
       cwd,
     });
     await mkdir(stubs, { recursive: true });
-    const files = globSync('hoc/**/*.proto', { cwd: join(root, 'proto') });
+    const files = globSync('{buf,hoc}/**/*.proto', { cwd: join(root, 'proto') });
     const out = [`-I${join(root, 'proto')}`, `--python_out=${stubs}`, `--grpc_python_out=${stubs}`];
     await run(PYTHON, ['-m', 'grpc_tools.protoc', ...out, ...files], { cwd });
   },

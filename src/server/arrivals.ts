@@ -16,13 +16,17 @@ export class Arrivals {
   readonly #calls = new Map<string, Arrived>();
   #last = 0;
 
-  /** Leads from the headers that the library hands to a handler back to the call; forgets it when told so. */
+  /**
+   * Leads from the headers that the library hands to a handler back to the call.
+   *
+   * @returns what ends that: the call has been answered, and its handler is to do nothing; or its stream has closed.
+   */
   add(admitted: Admitted, headers: IncomingHttpHeaders, stream: ServerHttp2Stream): () => void {
     this.#last += 1;
     const id = String(this.#last);
     headers[Arrivals.HEADER] = id;
     this.#calls.set(id, { admitted, stream });
-    return () => this.#calls.delete(id);
+    return () => void this.#calls.delete(id);
   }
 
   /** The call of a handler; undefined when its stream has closed meanwhile. */

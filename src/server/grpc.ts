@@ -1,5 +1,5 @@
 import type { EventEmitter } from 'node:events';
-import { constants, type IncomingHttpHeaders, type OutgoingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import type { Message } from '@bufbuild/protobuf';
 import {
   Server,
@@ -21,6 +21,7 @@ import { CallEnd } from './deadline.ts';
 import { decodeBinary } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
 import { asStatus, headerOf, pump, trailerOf } from './grpc-answers.ts';
+import { compressionProblem, PADDING, refusedBefore, settleAnswer, unannounced } from './grpc-wire.ts';
 import { readHeaders, settleHeaders, takesTexts } from './headers.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
 import { type Admitted, type Arrival, type Inbound, type Pipeline, type Reply, replyBytes } from './pipeline.ts';
@@ -111,29 +112,6 @@ const handlers = {
 
 const identityBuffer = (bytes: Buffer): Buffer => bytes;
 
-const PADDING = /=+$/;
-
-/** What the library says and the specification does not: the padding of base64, and a text where all went well. */
-const specified = (headers: OutgoingHttpHeaders): OutgoingHttpHeaders => {
-  if (headers['grpc-status'] === 0) delete headers['grpc-message'];
-  for (const name in headers) {
-    if (!name.endsWith('-bin')) continue;
-    const value = headers[name];
-    headers[name] = Array.isArray(value)
-      ? value.map((each) => each.replace(PADDING, ''))
-      : String(value).replace(PADDING, '');
-  }
-  return headers;
-};
-
-/** Sends what the library hands to a stream as {@link specified}. */
-const settleAnswer = (stream: ServerHttp2Stream): void => {
-  const { respond, sendTrailers } = stream;
-  stream.respond = (headers, options) =>
-    respond.call(stream, headers && specified(headers as OutgoingHttpHeaders), options);
-  stream.sendTrailers = (headers) => sendTrailers.call(stream, specified(headers));
-};
-
 /** Answers a call whose body is not wanted. */
 const turnAway = (stream: ServerHttp2Stream, error: RpcError): void => {
   if (stream.destroyed || stream.closed) return;
@@ -218,12 +196,22 @@ export const listenGrpc = async (
     const read = readHeaders(raw);
     const arrival: Arrival = { ...read, endpoint, system: 'grpc', ...otherSide(stream.session) };
     const admitted = pipeline.admit(arrival);
+    const encoding = headers['grpc-encoding'] as string | undefined;
+    const problem = compressionProblem(encoding);
+    if (problem) throw pipeline.refuse(admitted, problem);
     settleHeaders(headers, read);
     const forget = arrivals.add(admitted, headers, stream);
-    const giveUp = (error: unknown): void => turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
-    const reservation = budget.open(headers['grpc-encoding'] as string | undefined);
+    const giveUp = (error: unknown): void => {
+      forget();
+      turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
+    };
+    const reservation = budget.open(encoding);
+    let isFirst = true;
     stream.on('data', (chunk: Buffer) => {
+      const begins = isFirst;
+      isFirst = false;
       try {
+        if (begins) unannounced(chunk, encoding);
         reservation.add(chunk.length);
       } catch (error) {
         reservation.release();
@@ -244,8 +232,9 @@ export const listenGrpc = async (
 
   connections.http2.on('stream', (stream: ServerHttp2Stream, headers, flags, raw: unknown) => {
     stream.on('error', () => {});
+    if (refusedBefore(stream, headers)) return;
     const endpoint = byPath.get(headers[':path']);
-    if (endpoint && /^application\/grpc/.test(headers['content-type'] ?? '')) {
+    if (endpoint) {
       try {
         arrive(endpoint, stream, headers, raw as string[]);
       } catch (error) {

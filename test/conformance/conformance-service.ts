@@ -58,7 +58,7 @@ class AskedFor extends RpcError {
 
   constructor({ code, message = '' }: Failure, details: readonly Detail[]) {
     super('UNSUPPORTED_REQUEST', message);
-    this.code = code as RpcError["code"];
+    this.code = code as RpcError['code'];
     this.details = details;
   }
 }

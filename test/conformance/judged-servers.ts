@@ -78,7 +78,7 @@ export const judgedServers = async (
       maxMessageBytes: wanted.messageReceiveLimit,
       ...(await tlsOf(wanted, String(started))),
     };
-    const log = createLog('silent' as never, { write: () => {} });
+    const log = createLog('error', { write: () => {} });
     const server: Sidecar = await startServer(config, { url, log, services: [service] });
     const address = (port === 'http' ? server.httpAddress : server.grpcAddress) ?? '';
     const answer = create(responseType, {

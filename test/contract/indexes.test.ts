@@ -270,6 +270,7 @@ afterAll(async () => {
 });
 
 const runs = vi.spyOn(Wire.prototype, 'run');
+afterAll(() => runs.mockRestore());
 
 /** Texts of the prepared statements that a call runs: the server and this test share a process. */
 const statementsOf = async (call: () => Promise<unknown>): Promise<string[]> => {

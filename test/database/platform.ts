@@ -7,11 +7,19 @@ type Row = Readonly<Record<string, unknown>>;
 /** Rows of each table of {@link makePlatform}. */
 export const ROWS = 30;
 
-/** Makes the platform's database, far from UTC: whatever reads a zone-less instant in a session's zone is off by hours. */
+/**
+ * Puts a database far from UTC: whatever reads a zone-less instant in a session's zone is off by hours. A copy of a
+ * database does not have the settings of what it was copied from.
+ */
+export const setZone = (url: string): Promise<unknown> =>
+  connected(url, (client) =>
+    client.query(`alter database ${new URL(url).pathname.slice(1)} set timezone to 'America/New_York'`),
+  );
+
+/** Makes the platform's database, in its zone. */
 export const makePlatform = async (url: string): Promise<void> => {
-  const name = new URL(url).pathname.slice(1);
+  await setZone(url);
   await connected(url, async (client) => {
-    await client.query(`alter database ${name} set timezone to 'America/New_York'`);
     await client.query("set timezone to 'UTC'");
     for (const statement of [...ORIGINAL_SHAPE, ...originalRows(ROWS), ...ORIGINAL_REST]) await client.query(statement);
     await client.query('refresh materialized view m10_recovery.mv_top_pending');

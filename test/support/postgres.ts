@@ -110,6 +110,9 @@ export const createDatabase = (): Promise<TestDatabase> => create(TEMPLATE);
 /** A fresh database without anything. */
 export const createEmptyDatabase = (): Promise<TestDatabase> => create('template0');
 
+/** A fresh copy of a database that nobody uses meanwhile. */
+export const copyDatabase = ({ url }: TestDatabase): Promise<TestDatabase> => create(new URL(url).pathname.slice(1));
+
 /**
  * A pool for looking behind the service's back. The end of a pool does not wait for its sockets, so the drop of its
  * database may still reach them: that is nobody's failure.

@@ -14,6 +14,7 @@ from grpc_tools import protoc
 
 Field = descriptor_pb2.FieldDescriptorProto
 PACKAGE = "hoc.cus.policies.v1"
+RULES = "buf/validate/validate.proto"
 #: RPCs that the client itself calls, or has a form of its own for.
 OWN = {
     "Begin", "Commit", "Rollback", "Prepare", "Savepoint", "RollbackToSavepoint", "ReleaseSavepoint", "Hold", "Execute",
@@ -140,9 +141,24 @@ def _describe(protos: Path) -> bytes:
         return target.read_bytes()
 
 
+def _without_rules(described: descriptor_pb2.FileDescriptorSet) -> None:
+    """Takes out the rules of fields, whose declaration a program may have from the package `protovalidate` already."""
+    for file in described.file:
+        kept = [name for name in file.dependency if name != RULES]
+        del file.dependency[:]
+        file.dependency.extend(kept)
+        for message in file.message_type:
+            for part in (*message.field, *message.oneof_decl):
+                part.options.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+    files = [file for file in described.file if file.name != RULES]
+    del described.file[:]
+    described.file.extend(files)
+
+
 def read_contract(protos: Path) -> Contract:
     """Reads the contract of a folder."""
     described = descriptor_pb2.FileDescriptorSet.FromString(_describe(protos))
+    _without_rules(described)
     contract = Contract()
     services: list[tuple[descriptor_pb2.ServiceDescriptorProto, dict[tuple[int, ...], str], int]] = []
     for file in described.file:

@@ -17,8 +17,9 @@ class Relay(grpc.GenericRpcHandler):
         self._channel = grpc.insecure_channel(address)
         #: How often each RPC was called, by its name.
         self.calls: Counter[str] = Counter()
-        #: RPCs of which the next answer gets lost.
+        #: RPCs of which the next answer gets lost, or the next request.
         self.loses: list[str] = []
+        self.drops: list[str] = []
         self._server = grpc.server(ThreadPoolExecutor(16), handlers=(self,))
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
@@ -29,6 +30,9 @@ class Relay(grpc.GenericRpcHandler):
         metadata = [one for one in details.invocation_metadata if one[0] != "user-agent"]
 
         def unary(request: bytes, context: Any) -> bytes:
+            if name in self.drops:
+                self.drops.remove(name)
+                context.abort(grpc.StatusCode.UNAVAILABLE, "dropped on its way")
             call = self._channel.unary_unary(details.method)
             try:
                 answer, ended = call.with_call(request, context.time_remaining(), metadata)

@@ -145,7 +145,8 @@ def test_a_forked_child_opens_a_channel_of_its_own(address: str) -> None:
 
 def test_stubs_that_a_user_made_himself_live_beside_the_client(tmp_path: Path, address: str) -> None:
     described, known = Path(os.environ["POLICY_SIDECAR_PROTO"]), files("grpc_tools") / "_proto"
-    sources = [str(path.relative_to(described)) for path in described.glob("hoc/**/*.proto")]
+    folders = ("buf", "hoc")
+    sources = [str(path.relative_to(described)) for one in folders for path in described.glob(f"{one}/**/*.proto")]
     assert protoc.main(["protoc", f"-I{described}", f"-I{known}", f"--python_out={tmp_path}", *sources]) == 0
     line = (
         "import sys; from policy_sidecar import connect; from hoc.cus.policies.v1 import types_pb2, policy_engine_pb2;"

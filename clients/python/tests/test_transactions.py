@@ -228,4 +228,4 @@ def test_what_run_tries_again_is_what_the_table_of_all_clients_says() -> None:
     }
     assert differing == set()
     assert [told(code, None, False) for code in ("ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")] == [True, True, False]
-    assert not errors.OutcomeUnknownError("id").retriable
+    assert not errors.OutcomeUnknownError(transaction_id="id").retriable

@@ -11,7 +11,7 @@ from conftest import NOW, evaluation, evidence, new_id, violation
 from relay import Relay
 from sqlalchemy.orm import Session
 
-from policy_sidecar import Client, aio, connect, errors
+from policy_sidecar import Client, aio, connect, errors, types
 from policy_sidecar.dropin import AsyncUnit, Unit, unit_of
 from policy_sidecar.dropin.policy_engine_driver import PolicyEngineDriver
 from policy_sidecar.dropin.policy_rules_driver import PolicyRulesDriver
@@ -91,6 +91,29 @@ def test_many_and_large_writes_are_sent_in_pieces_of_one_transaction(client: Cli
     relay.close()
     assert all(found(client, keys[0], keys[-1]))
     assert relay.calls == {"Hold": 1, "Execute": relay.calls["Execute"], "Commit": 1} and relay.calls["Execute"] < 5
+
+
+def test_a_commit_whose_answers_are_all_lost_is_looked_up(client: Client, address: str) -> None:
+    relay = Relay(address)
+    kept, undone, alone = (new_id() for _ in range(3))
+    with connect(relay.address) as caller, Unit(caller) as session:
+        relay.loses += ["Execute"] * 5
+        DRIVER.insert_violation(session, **evidence(kept))
+        session.commit()
+        relay.drops += ["Execute"] * 5
+        DRIVER.insert_violation(session, **evidence(undone))
+        with pytest.raises(sqlalchemy.exc.OperationalError) as told:
+            session.commit()
+        assert isinstance(told.value, errors.SidecarError) and told.value.code == "ABORTED" and told.value.retriable
+        session.rollback()
+        relay.loses += ["InsertViolation"] * 5
+        with pytest.raises(errors.UnavailableError) as lost:
+            caller.single_use.policy_engine.insert_violation(**violation(alone))
+        assert lost.value.idempotency_key is not None
+        outcome = caller.transactions.get_outcome(idempotency_key=lost.value.idempotency_key).outcome
+        assert outcome is types.Outcome.COMMITTED
+    relay.close()
+    assert (found(client, kept, undone, alone), relay.calls["GetOutcome"]) == ([True, False, True], 3)
 
 
 def test_an_error_comes_at_the_flush_and_only_a_rollback_is_possible_then(client: Client) -> None:

@@ -1,16 +1,14 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cp, mkdtemp, rm, symlink } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { BlockedError, migrateCheck, migrateUp, ObstacleError } from '../../../src/database/migrate/migrate.ts';
 import { pgBouncerAvailable, startPgBouncer } from '../../support/pgbouncer.ts';
-import { createEmptyDatabase, type TestDatabase } from '../../support/postgres.ts';
+import { copyDatabase, createEmptyDatabase, type TestDatabase } from '../../support/postgres.ts';
 import { connected, tables } from '../catalog.ts';
-import { allRows, expectKept, makePlatform } from '../platform.ts';
+import { allRows, expectKept, makePlatform, setZone } from '../platform.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
 const MIGRATIONS = 8;
@@ -20,11 +18,19 @@ const BESIDE = { smallBytes: -1 };
 // Several whole migrations in a test, on a machine that does other things, too.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
+let platform: TestDatabase;
 let database: TestDatabase;
 
+beforeAll(async () => {
+  platform = await createEmptyDatabase();
+  await makePlatform(platform.url);
+});
+
+afterAll(() => platform?.drop());
+
 beforeEach(async () => {
-  database = await createEmptyDatabase();
-  await makePlatform(database.url);
+  database = await copyDatabase(platform);
+  await setZone(database.url);
 });
 
 afterEach(() => database.drop());
@@ -249,31 +255,6 @@ test('a name that something else has gets a number, and nothing of others is tou
     'uq_policy_precedence_tenant_policy i',
     'uq_policy_precedence_tenant_policy1 i',
   ]);
-});
-
-test('a checkout in a folder of any name applies what it says', async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'policy-sidecar (1) [x] {y}? *'));
-  try {
-    for (const part of ['src', 'migrations', 'package.json'])
-      await cp(join(ROOT, part), join(folder, part), { recursive: true });
-    await symlink(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
-    const child = spawn(process.execPath, [join(folder, 'src/main.ts'), 'migrate', 'up'], {
-      env: { ...process.env, DATABASE_URL: database.url },
-    });
-    let out = '';
-    child.stdout.on('data', (chunk) => {
-      out += chunk;
-    });
-    expect(await once(child, 'close')).toEqual([0, null]);
-    expect(out.match(/^applied /gm)).toHaveLength(MIGRATIONS);
-    const rows = await connected(
-      database.url,
-      async (client) => (await client.query('select from policy_sidecar.requests')).rows,
-    );
-    expect(rows).toEqual([]);
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
 });
 
 /** Faults, by what is done to the platform's database, and what is said of each. */

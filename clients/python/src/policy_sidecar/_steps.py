@@ -28,6 +28,8 @@ Headers = tuple[tuple[str, str], ...]
 
 #: Attempts of a call outside a transaction.
 CALL_ATTEMPTS = 5
+#: Deadlines after which a write is known not to have been done.
+_NOT_DONE = ("STATEMENT_TIMEOUT", "REQUEST_TIMEOUT")
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 5.0
 
@@ -148,8 +150,9 @@ def retrying(
 def call_outside(method: Method, request: Any, headers: Headers, timeout: float | None, wait: bool) -> Steps[tuple[Any, Trailers]]:
     """A call outside a transaction, which is tried again where that changes nothing."""
     single_use = any(name == "transaction" for name, _ in headers)
-    if single_use:
-        headers = (*headers, ("idempotency-key", str(uuid.uuid4())))
+    key = str(uuid.uuid4()) if single_use else None
+    if key is not None:
+        headers = (*headers, ("idempotency-key", key))
     deadline = Deadline(timeout)
     repeatable = method.repeatable or (method.once and single_use)
 
@@ -159,10 +162,15 @@ def call_outside(method: Method, request: Any, headers: Headers, timeout: float 
 
     def promising(error: SidecarError) -> bool:
         # A call with a key takes effect once, whatever became of it before.
-        again = error.retriable or (single_use and error.reason == "COMMIT_OUTCOME_UNKNOWN")
+        again = error.retriable or (key is not None and error.reason == "COMMIT_OUTCOME_UNKNOWN")
         return again and not isinstance(error, TransactionEndedError)
 
-    return (yield from retrying(CALL_ATTEMPTS if repeatable else 1, deadline, once, promising))
+    try:
+        return (yield from retrying(CALL_ATTEMPTS if repeatable else 1, deadline, once, promising))
+    except (UnavailableError, DeadlineError) as error:
+        if method.once and error.reason not in _NOT_DONE:
+            error.idempotency_key = key
+        raise
 
 
 def call_inside(
@@ -201,15 +209,18 @@ def commit(transaction_id: str, timeout: float | None) -> Steps[Trailers]:
         lost = isinstance(error, (UnavailableError, DeadlineError)) or error.reason == "TRANSACTION_OUTCOME_UNKNOWN"
         if not lost:
             raise
-        yield from _look_up(transaction_id, timeout, error)
+        yield from look_up(timeout, error, transaction_id=transaction_id)
         return Trailers()
     return came[1]
 
 
-def _look_up(transaction_id: str, timeout: float | None, lost: SidecarError) -> Steps[None]:
-    """Returns where the transaction was committed; has as long as the commit had."""
+def look_up(timeout: float | None, lost: SidecarError, **subject: str) -> Steps[None]:
+    """Returns where what was lost was committed, a `transaction_id` or an `idempotency_key`; has as long as that had.
+
+    ConflictError where it was rolled back, OutcomeUnknownError where nobody can tell.
+    """
     method = control("GetOutcome")
-    request = method.request(transaction_id=transaction_id)
+    request = method.request(**subject)
     outcomes = method.response.DESCRIPTOR.fields_by_name["outcome"].enum_type.values_by_number
     deadline = Deadline(timeout)
     attempt = 0
@@ -220,7 +231,7 @@ def _look_up(transaction_id: str, timeout: float | None, lost: SidecarError) -> 
             answer, _ = yield Call(method, request, (), deadline.left, True)
         except SidecarError as error:
             if not error.retriable:
-                raise OutcomeUnknownError(transaction_id) from lost
+                raise OutcomeUnknownError(**subject) from lost
         else:
             outcome = outcomes[answer.outcome].name if answer.outcome in outcomes else ""
             if outcome == "OUTCOME_COMMITTED":
@@ -229,9 +240,9 @@ def _look_up(transaction_id: str, timeout: float | None, lost: SidecarError) -> 
                 message = "its commit was lost, and it was rolled back"
                 raise ConflictError(message, code="ABORTED", reason="TRANSACTION_ROLLED_BACK", retry_after=0.0) from lost
             if outcome != "OUTCOME_IN_PROGRESS":
-                raise OutcomeUnknownError(transaction_id) from lost
+                raise OutcomeUnknownError(**subject) from lost
         if deadline.within(wait):
-            raise OutcomeUnknownError(transaction_id) from lost
+            raise OutcomeUnknownError(**subject) from lost
         yield Pause(wait)
 
 

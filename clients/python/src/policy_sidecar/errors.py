@@ -44,6 +44,9 @@ class SidecarError(Exception):
     violations: Sequence[Violation]
     #: What was expected and not found.
     preconditions: Sequence[Precondition]
+    #: Key of a `single_use` write or an `execute` of which nobody could say whether it was committed, for asking:
+    #: `client.transactions.get_outcome(idempotency_key=…)`; else None.
+    idempotency_key: str | None = None
 
     def __init__(
         self,
@@ -189,16 +192,17 @@ class InternalError(SidecarError):
 class OutcomeUnknownError(SidecarError):
     """Nobody could say whether the transaction was committed."""
 
-    #: The transaction, for asking again later: `client.transactions.get_outcome(transaction_id=…)`.
-    transaction_id: str
+    #: The transaction, for asking again later: `client.transactions.get_outcome(transaction_id=…)`; None where it had a key.
+    transaction_id: str | None
 
-    def __init__(self, transaction_id: str) -> None:
+    def __init__(self, *, transaction_id: str | None = None, idempotency_key: str | None = None) -> None:
         super().__init__(
-            f"whether transaction {transaction_id} was committed is not known",
+            f"whether transaction {transaction_id or idempotency_key} was committed is not known",
             code="UNAVAILABLE",
             reason="COMMIT_OUTCOME_UNKNOWN",
         )
         self.transaction_id = transaction_id
+        self.idempotency_key = idempotency_key
 
 
 #: The class of a code.

@@ -2,9 +2,8 @@
 
 A driver is made of a session as before. A session of SQLAlchemy is followed: what drivers do on it is one transaction at the
 sidecar, committed just before the session commits, or prepared before and committed after it, and rolled back with it. Writes
-without a result wait, and are sent together. The client is
-that of `session.info["policy_sidecar"]`, else one by the environment. Engines without a database of their own use `Unit` or
-`AsyncUnit` as a session. The README says what is not equal.
+without a result wait, and are sent together. The client is that of `session.info["policy_sidecar"]`, else one by the environment.
+Engines without a database of their own use `Unit` or `AsyncUnit` as a session. The README says what is not equal.
 """
 
 from ._sessions import async_unit_of, unit_of

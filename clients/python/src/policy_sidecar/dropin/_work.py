@@ -10,7 +10,7 @@ from .._contract import control
 from .._operations import Operation, executing
 from .._requests import Place, inside, outside
 from .._settings import Settings
-from .._steps import Steps, call_outside
+from .._steps import Steps, call_outside, look_up
 from .._transactions import TransactionLife, TransactionOptions
 from ..errors import OutcomeUnknownError, SidecarError, TransactionAbortedError, UnavailableError
 
@@ -154,7 +154,15 @@ class Work:
     def _send(self, place: Place) -> Steps[None]:
         sent, self._waiting = self._waiting[:_MOST_WAITING], self._waiting[_MOST_WAITING:]
         self._bytes = 0
-        yield from self._or_fails(executing(place, sent))
+        yield from self._or_fails(self._executing(place, sent))
+
+    def _executing(self, place: Place, sent: list[Operation[Any]]) -> Steps[None]:
+        try:
+            yield from executing(place, sent)
+        except SidecarError as error:
+            if error.idempotency_key is None:
+                raise
+            yield from look_up(self._settings.timeout, error, idempotency_key=error.idempotency_key)
 
     def _committing(self, life: TransactionLife) -> Steps[None]:
         yield from self._or_fails(life.end(None))
@@ -174,7 +182,7 @@ class Work:
         try:
             yield from call_outside(method, request, (), self._settings.timeout, self._settings.wait_for_ready)
         except UnavailableError as error:
-            raise OutcomeUnknownError(self._life.id) from error
+            raise OutcomeUnknownError(transaction_id=self._life.id) from error
         finally:
             self.prepared = False
             self._life = None

@@ -1,0 +1,52 @@
+/** Cases of connectrpc's judge that fail, and why they may. */
+export interface KnownFailure {
+  readonly why: string;
+  /** All that the judge may say of them. */
+  readonly says: RegExp;
+  /** Names as the judge takes them, by the port that it calls; each that is named must fail. */
+  readonly cases: Readonly<Record<'grpc' | 'http', readonly string[]>>;
+}
+
+const DETAILS =
+  /actual error contain 1 details; expecting 0|message type "google\.rpc\.ErrorInfo" could not be resolved/;
+
+export const KNOWN_FAILURES: readonly KnownFailure[] = [
+  {
+    why: 'every refusal of this program carries its ErrorInfo, and the judge wants a refusal of its own to carry nothing',
+    says: DETAILS,
+    cases: {
+      grpc: ['gRPC Unexpected Requests/**/unexpected-compression'],
+      http: [
+        'Server Message Size/**/request-exceeds-server-limit',
+        'Server Message Size/**/first-request-exceeds-server-limit',
+        'Server Message Size/**/subsequent-request-exceeds-server-limit',
+        ...['Connect', 'gRPC', 'gRPC-Web'].flatMap((protocol) =>
+          ['no-request', 'multiple-requests', 'unexpected-compression'].map(
+            (name) => `${protocol} Unexpected Requests/**/${name}`,
+          ),
+        ),
+      ],
+    },
+  },
+  {
+    why: 'a message that is compressed though no header says how is its caller’s fault: INVALID_ARGUMENT here, and never INTERNAL',
+    says: new RegExp(
+      `${DETAILS.source}|code: 3 \\(invalid_argument\\).* does not match expected code 13 \\(internal\\)`,
+    ),
+    cases: {
+      grpc: ['gRPC Unexpected Requests/**/unexpected-compressed-message'],
+      http: ['Connect', 'gRPC', 'gRPC-Web'].map(
+        (protocol) => `${protocol} Unexpected Requests/**/unexpected-compressed-message`,
+      ),
+    },
+  },
+];
+
+const namesOf = (pattern: string): RegExp => new RegExp(`^${pattern.replaceAll('**', '.*')}$`);
+
+/** Why a case may fail; undefined where it may not, or not with what the judge said of it. */
+export const reasonOf = (port: 'grpc' | 'http', name: string, said: readonly string[]): string | undefined =>
+  KNOWN_FAILURES.find(
+    ({ says, cases }) =>
+      cases[port].some((pattern) => namesOf(pattern).test(name)) && said.every((line) => says.test(line)),
+  )?.why;
