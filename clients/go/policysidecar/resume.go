@@ -25,7 +25,7 @@ type resuming struct {
 	open func() (grpc.ClientStream, error)
 	// request has the last token; nil: the stream has none.
 	request proto.Message
-	// kept are the rows handed out since then.
+	// kept are the rows handed out since then, in the order of the stream.
 	kept []proto.Message
 	// again are those of them that have not come again.
 	again []proto.Message
@@ -95,7 +95,7 @@ func (s *resuming) isNew(row proto.Message) bool {
 	case len(s.kept) == mostKept:
 		s.request, s.kept, s.again = nil, nil, nil
 	default:
-		s.kept = append(s.kept, row)
+		s.kept = slices.Insert(s.kept, len(s.kept)-len(s.again), row)
 	}
 	return at < 0
 }

@@ -4,9 +4,9 @@ import {
   type DescField,
   type DescMessage,
   type DescMethodServerStreaming,
-  equals,
   isFieldSet,
   type MessageShape,
+  toJsonString,
 } from '@bufbuild/protobuf';
 import { reflect } from '@bufbuild/protobuf/reflect';
 import { UnavailableError } from './errors.ts';
@@ -25,9 +25,10 @@ export const tokenOf = (schema: DescMessage): DescField | undefined => schema.fi
 class Place<I extends DescMessage, O extends DescMessage> {
   readonly #method: DescMethodServerStreaming<I, O>;
   #request: MessageShape<I> | undefined;
+  /** In the order of the stream. */
   #kept: MessageShape<O>[] = [];
-  /** Those of them that have not come again since the cut. */
-  #again: MessageShape<O>[] = [];
+  /** Those of them that have not come again since the cut, with their texts: no NaN is equal to itself as a number. */
+  #again: { readonly row: MessageShape<O>; readonly text: string }[] = [];
 
   constructor(method: DescMethodServerStreaming<I, O>, request: MessageShape<I>) {
     this.#method = method;
@@ -36,7 +37,7 @@ class Place<I extends DescMessage, O extends DescMessage> {
 
   /** The request by which the stream goes on from here; undefined where none does. */
   resume(): MessageShape<I> | undefined {
-    this.#again = [...this.#kept];
+    this.#again = this.#kept.map((row) => ({ row, text: toJsonString(this.#method.output, row) }));
     return this.#request;
   }
 
@@ -51,12 +52,12 @@ class Place<I extends DescMessage, O extends DescMessage> {
     if (hasToken) {
       this.#request = clone(input, this.#request);
       reflect(input, this.#request).set(tokenOf(input)!, reflect(output, row).get(token));
-      this.#kept = [...this.#again];
+      this.#kept = this.#again.map((each) => each.row);
     } else if (at < 0 && this.#kept.length === MOST_KEPT) {
       this.#request = undefined;
       this.#kept = [];
       this.#again = [];
-    } else if (at < 0) this.#kept.push(row);
+    } else if (at < 0) this.#kept.splice(this.#kept.length - this.#again.length, 0, row);
     return at < 0;
   }
 
@@ -65,7 +66,8 @@ class Place<I extends DescMessage, O extends DescMessage> {
     const { output } = this.#method;
     const bare = token === undefined ? row : clone(output, row);
     if (token !== undefined) clearField(bare, token);
-    return this.#again.findIndex((each) => equals(output, each, bare));
+    const text = toJsonString(output, bare);
+    return this.#again.findIndex((each) => each.text === text);
   }
 }
 

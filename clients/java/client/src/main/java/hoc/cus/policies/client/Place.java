@@ -18,6 +18,7 @@ final class Place<Q extends Message, T extends Message> {
 
   private final Function<Q, Iterator<T>> call;
   private Q request;
+  /** In the order of the stream. */
   private List<T> kept = new ArrayList<>();
   /** Those of them that have not come again since the cut. */
   private List<T> again = List.of();
@@ -58,7 +59,7 @@ final class Place<Q extends Message, T extends Message> {
       goesOn = false;
       kept = again = List.of();
     } else if (at < 0) {
-      kept.add(row);
+      kept.add(kept.size() - again.size(), row);
     }
     return at < 0;
   }
