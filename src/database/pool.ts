@@ -1,7 +1,8 @@
 import type { ClientOptions } from './client.ts';
 import type { Shared } from './connection.ts';
 import { Gate } from './gate.ts';
-import { Lane, type LaneOptions } from './lane.ts';
+import { Lane } from './lane.ts';
+import type { LaneOptions } from './lending.ts';
 import type { DatabaseObserver } from './observer.ts';
 import { Overdue } from './overdue.ts';
 import type { Target } from './target.ts';

@@ -35,7 +35,9 @@ afterAll(async () => {
 
 /** All that the judge says. */
 const judged = (port: 'grpc' | 'http', socket: string): Promise<string> => {
-  const known = KNOWN_FAILURES.flatMap(({ cases }) => cases[port]).flatMap((name) => ['--known-failing', name]);
+  const known = KNOWN_FAILURES.flatMap(({ cases, sometimes }) =>
+    cases[port].flatMap((name) => [sometimes ? '--known-flaky' : '--known-failing', name]),
+  );
   const config = join(import.meta.dirname, `${port}.yaml`);
   const server = [process.execPath, join(import.meta.dirname, 'relay.ts'), socket];
   const args = ['--mode', 'server', '--conf', config, '-p', CALLS_AT_ONCE, ...known, '--', ...server];
@@ -72,9 +74,9 @@ test.for([
     expect(passed).toBeGreaterThan(least);
     expect(said).not.toMatch(/could not be run/);
     console.log(`connectrpc's cases on the ${port} port: ${passed} passed; not served: ${NOT_SERVED.join(', ')}`);
-    for (const { why } of KNOWN_FAILURES) {
+    for (const { why, sometimes } of KNOWN_FAILURES) {
       const count = known.filter((each) => each.why === why).length;
-      expect(count).toBeGreaterThan(0);
+      if (!sometimes) expect(count).toBeGreaterThan(0);
       console.log(`${count} failed, as known: ${why}`);
     }
   },

@@ -149,7 +149,11 @@ def _without_rules(described: descriptor_pb2.FileDescriptorSet) -> None:
         file.dependency.extend(kept)
         for message in file.message_type:
             for part in (*message.field, *message.oneof_decl):
-                part.options.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+                if not part.HasField("options"):
+                    continue
+                part.options.DiscardUnknownFields()
+                if not part.options.ByteSize():
+                    part.ClearField("options")
     files = [file for file in described.file if file.name != RULES]
     del described.file[:]
     described.file.extend(files)
