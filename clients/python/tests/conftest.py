@@ -83,6 +83,8 @@ class Proxy:
         self.swallows_requests = False
         #: How often something was thrown away.
         self.swallowed = 0
+        #: How many connections there were.
+        self.accepted = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -91,6 +93,7 @@ class Proxy:
                 caller, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             sidecar = socket.create_connection(self._to)
             self._open += [caller, sidecar]
             for source, sink, swallows in (

@@ -13,7 +13,7 @@ from ._answer import Trailers
 from ._contract import Method, control
 from ._settings import Settings
 from ._status import error_of
-from ._steps import Call, Do, Headers, Held, Hold, Pause, Steps, overdue
+from ._steps import Connect, Do, Headers, Held, Hold, Pause, Step, Steps, overdue
 
 T = TypeVar("T")
 
@@ -43,6 +43,10 @@ class Lines:
                     self._channel = grpc.insecure_channel(settings.target, settings.options())
                 self._process = os.getpid()
             return self._channel
+
+    def has(self, channel: grpc.Channel) -> bool:
+        """Whether the channel is still the one of calls to come."""
+        return self._channel is channel
 
     def close(self) -> None:
         """Closes it; open transactions are rolled back. The next call opens another one."""
@@ -74,9 +78,11 @@ class Lines:
             except BaseException as error:  # The steps clean up, and pass it on.
                 failed = error
 
-    def _do(self, step: Call | Pause | Hold | Do) -> Any:
+    def _do(self, step: Step) -> Any:
         if isinstance(step, Pause):
             return time.sleep(step.seconds)
+        if isinstance(step, Connect):
+            return self._connect(step.timeout)
         if isinstance(step, Do):
             return step.work()
         if isinstance(step, Hold):
@@ -85,6 +91,15 @@ class Lines:
         metadata = (*self.settings.headers(), *step.headers)
         answer, ended = call.with_call(step.request, step.timeout, metadata, wait_for_ready=step.wait)
         return answer, Trailers.read(ended.trailing_metadata())
+
+    def _connect(self, timeout: float | None) -> None:
+        ready = grpc.channel_ready_future(self.channel())
+        try:
+            ready.result(timeout)
+        except grpc.FutureTimeoutError:
+            raise overdue("the connection") from None
+        finally:
+            ready.cancel()
 
     def _hold(self, step: Hold) -> Held:
         stream = self.open_stream(control("Hold"), step.request, (), None, self.settings.wait_for_ready)

@@ -95,6 +95,13 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Connect:
+    """A wait for a connection; DeadlineError where there is none in time."""
+
+    timeout: float | None
+
+
+@dataclass(frozen=True)
 class Do:
     """A caller's own work; what comes of it is its result."""
 
@@ -112,7 +119,8 @@ class Life(Protocol):
         """A number that no call in it has had."""
 
 
-Steps = Generator[Call | Pause | Hold | Do, Any, T]
+Step = Call | Pause | Hold | Connect | Do
+Steps = Generator[Step, Any, T]
 
 
 def delay(error: SidecarError, attempt: int) -> float:
