@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from conftest import NOW, Program, Proxy, new_id, violation
+from conftest import NOW, Proxy, new_id, violation
+from relay import Relay
 
 from policy_sidecar import Client, aio, connect, errors, operations, pages
 
@@ -48,58 +49,96 @@ def read_aio(address: str, tenant: str, came: Callable[[str], None], **options: 
 both = pytest.mark.parametrize("reads", [read, read_aio])
 
 
+@pytest.fixture
+def relay(address: str) -> Iterator[Relay]:
+    between = Relay(address)
+    yield between
+    between.close()
+
+
 @both
-@pytest.mark.parametrize("cut", [0, 510])
+@pytest.mark.parametrize(("came", "again"), [(1, 1), (511, 7)])
 def test_a_stream_that_is_cut_goes_on_with_nothing_missing_or_twice(
-    client: Client, proxy: Proxy, reads: Read, cut: int
+    client: Client, relay: Relay, reads: Read, came: int, again: int
 ) -> None:
     tenant = new_id()
-    expected = write_rows(client, tenant, cut + 560)
-    # A row between those that have come must not cost one of those that follow.
-    between = long_violation(tenant, -2 * (cut - 5) - 1)
+    expected = write_rows(client, tenant, came + 559)
+    # A row between those that have come must not cost one of those that follow; the next stream is cut after it.
+    between = long_violation(tenant, -2 * (came - 6) - 1)
+    relay.cuts = [came, again]
     got: list[str] = []
 
-    def came(key: str) -> None:
+    def take(key: str) -> None:
         got.append(key)
-        if len(got) == cut + 1:
+        if len(got) == came:
             client.single_use.policy_engine.insert_violation(**between)
-        if len(got) == cut + 1 or key == between["violation_id"]:
-            proxy.cut()
 
-    reads(proxy.address, tenant, came)
+    reads(relay.address, tenant, take)
     assert len(set(got)) == len(got)
     assert [key for key in got if key in expected] == expected
-    assert proxy.accepted > 1
-    assert between["violation_id"] in got
+    assert got.index(between["violation_id"]) == came
+    assert relay.calls["StreamViolations"] == 3
+
+
+@both
+def test_a_stream_whose_connection_breaks_goes_on(client: Client, proxy: Proxy, reads: Read) -> None:
+    tenant = new_id()
+    expected = write_rows(client, tenant, 300)
+    proxy.cuts_after = 400_000
+    got: list[str] = []
+    reads(proxy.address, tenant, got.append)
+    assert got == expected
+    assert proxy.accepted == 2
 
 
 @both
 def test_a_stream_that_is_cut_ends_where_its_client_says_so(client: Client, proxy: Proxy, reads: Read) -> None:
     tenant = new_id()
-    write_rows(client, tenant, 500)
+    write_rows(client, tenant, 300)
+    proxy.cuts_after = 400_000
     with pytest.raises(errors.UnavailableError):
-        reads(proxy.address, tenant, lambda _: proxy.cut(), resume=False)
+        reads(proxy.address, tenant, lambda _: None, resume=False)
+    assert proxy.accepted == 1
 
 
-def test_a_stream_that_is_cut_ends_where_its_call_says_so_and_in_a_transaction(client: Client, proxy: Proxy) -> None:
+def test_a_stream_that_is_cut_ends_where_its_call_says_so_and_in_a_transaction(client: Client, relay: Relay) -> None:
     tenant = new_id()
-    write_rows(client, tenant, 500)
-    with connect(proxy.address) as far:
+    write_rows(client, tenant, 3)
+    with connect(relay.address) as far:
+        relay.cuts = [1]
         with pytest.raises(errors.UnavailableError):
-            for _ in far.options(resume=False).policy_engine.stream_violations(tenant_id=tenant):
-                proxy.cut()
-        with pytest.raises(errors.SidecarError):
-            with far.transaction() as tx:
-                for _ in tx.options(resume=True).policy_engine.stream_violations(tenant_id=tenant):
-                    proxy.cut()
+            list(far.options(resume=False).policy_engine.stream_violations(tenant_id=tenant))
+        relay.cuts = [1]
+        with pytest.raises(errors.UnavailableError), far.transaction() as tx:
+            list(tx.options(resume=True).policy_engine.stream_violations(tenant_id=tenant))
+        with connect(relay.address, resume=False) as ends:
+            relay.cuts = [1]
+            assert len(list(ends.options(resume=True).policy_engine.stream_violations(tenant_id=tenant))) == 3
 
     async def inside() -> None:
-        async with aio.connect(proxy.address) as far, far.transaction() as tx:
+        async with aio.connect(relay.address) as far, far.transaction() as tx:
+            relay.cuts = [1]
             async for _ in tx.policy_engine.stream_violations(tenant_id=tenant):
-                proxy.cut()
+                pass
 
-    with pytest.raises(errors.SidecarError):
+    with pytest.raises(errors.UnavailableError):
         asyncio.run(inside())
+    assert relay.calls["StreamViolations"] == 5
+
+
+@both
+def test_a_stream_is_opened_again_four_times_without_a_new_row(client: Client, relay: Relay, reads: Read) -> None:
+    tenant = new_id()
+    expected = write_rows(client, tenant, 3)
+    relay.cuts = [1, 1, 0, 1, 1]
+    got: list[str] = []
+    with pytest.raises(errors.UnavailableError):
+        reads(relay.address, tenant, got.append)
+    assert (got, relay.cuts) == (expected[:1], [])
+    relay.cuts = [1, 1, 0, 2, 2, 0]
+    got.clear()
+    reads(relay.address, tenant, got.append)
+    assert (got, relay.cuts) == (expected, [])
 
 
 @both
@@ -108,37 +147,42 @@ def test_a_stream_that_is_cut_ends_where_its_call_says_so_and_in_a_transaction(c
     [({"timeout": 0.5}, errors.DeadlineError), ({"wait_for_ready": False}, errors.UnavailableError)],
 )
 def test_a_stream_whose_sidecar_does_not_come_back_ends(
-    client: Client, mortal: tuple[Program, str], reads: Read, options: dict[str, Any], error: type[Exception]
+    client: Client, relay: Relay, reads: Read, options: dict[str, Any], error: type[Exception]
 ) -> None:
-    program, address = mortal
     tenant = new_id()
-    write_rows(client, tenant, 500)
-    killed: list[str] = []
-
-    def came(key: str) -> None:
-        if not killed:
-            program.kill()
-        killed.append(key)
-
-    with connect(address) as near:
+    write_rows(client, tenant, 3)
+    with connect(relay.address) as near:
         assert near.policy_engine.fetch_policy_versions(limit=1).policy_versions
+    relay.cuts = [1]
+    got: list[str] = []
+
+    def take(key: str) -> None:
+        got.append(key)
+        relay.close()
+
     with pytest.raises(error):
-        reads(address, tenant, came, **options)
-    assert 0 < len(killed) < 500
-    program.start()
+        reads(relay.address, tenant, take, **options)
+    assert len(got) == 1
 
 
-def test_a_client_that_is_closed_opens_no_stream_again(client: Client, proxy: Proxy) -> None:
+@pytest.mark.parametrize("closes", ["client", "stream"])
+def test_a_stream_that_is_closed_or_its_client_is_not_opened_again(
+    client: Client, relay: Relay, monkeypatch: pytest.MonkeyPatch, closes: str
+) -> None:
     tenant = new_id()
-    write_rows(client, tenant, 500)
-    far = connect(proxy.address)
+    write_rows(client, tenant, 3)
+    relay.cuts = [1]
+    far = connect(relay.address)
     stream = far.policy_engine.stream_violations(tenant_id=tenant)
     next(stream)
-    far.close()
-    with pytest.raises(errors.CancelledError):
-        list(stream)
+    # While it waits before it is opened again.
+    monkeypatch.setattr("time.sleep", lambda _: (far if closes == "client" else stream).close())
+    with pytest.raises(errors.UnavailableError):
+        next(stream)
+    monkeypatch.undo()
     assert list(stream) == []
-    assert proxy.accepted == 1
+    assert relay.calls["StreamViolations"] == 1
+    far.close()
 
 
 def test_a_list_is_read_by_pages(client: Client, address: str) -> None:

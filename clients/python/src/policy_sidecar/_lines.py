@@ -13,7 +13,7 @@ from ._answer import Trailers
 from ._contract import Method, control
 from ._settings import Settings
 from ._status import error_of
-from ._steps import Connect, Do, Headers, Held, Hold, Pause, Step, Steps, overdue
+from ._steps import Call, Do, Headers, Held, Hold, Pause, Steps, overdue
 
 T = TypeVar("T")
 
@@ -78,11 +78,9 @@ class Lines:
             except BaseException as error:  # The steps clean up, and pass it on.
                 failed = error
 
-    def _do(self, step: Step) -> Any:
+    def _do(self, step: Call | Pause | Hold | Do) -> Any:
         if isinstance(step, Pause):
             return time.sleep(step.seconds)
-        if isinstance(step, Connect):
-            return self._connect(step.timeout)
         if isinstance(step, Do):
             return step.work()
         if isinstance(step, Hold):
@@ -91,15 +89,6 @@ class Lines:
         metadata = (*self.settings.headers(), *step.headers)
         answer, ended = call.with_call(step.request, step.timeout, metadata, wait_for_ready=step.wait)
         return answer, Trailers.read(ended.trailing_metadata())
-
-    def _connect(self, timeout: float | None) -> None:
-        ready = grpc.channel_ready_future(self.channel())
-        try:
-            ready.result(timeout)
-        except grpc.FutureTimeoutError:
-            raise overdue("the connection") from None
-        finally:
-            ready.cancel()
 
     def _hold(self, step: Hold) -> Held:
         stream = self.open_stream(control("Hold"), step.request, (), None, self.settings.wait_for_ready)

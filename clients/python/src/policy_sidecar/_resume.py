@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from google.protobuf.empty_pb2 import Empty
+
 from ._contract import Method
 from ._requests import Place
-from ._steps import CALL_ATTEMPTS, Connect, Deadline, Headers, Pause, Steps, delay
-from .errors import SidecarError, UnavailableError
+from ._steps import CALL_ATTEMPTS, Call, Deadline, Headers, Pause, Steps, delay
+from .errors import DeadlineError, SidecarError, UnavailableError
 
 #: The field of a stream's request, and of its rows, by which it goes on.
 _TOKEN = "resume_token"
 #: How many rows without a token after them are remembered; a stream that brings more does not go on.
 _MOST_KEPT = 2_000
+#: What it says is not looked at.
+_HEALTH = Method("/grpc.health.v1.Health/Check", Empty, Empty, True, False)
 
 
 class Course:
@@ -76,10 +80,10 @@ class Course:
         if not promising or self._failures >= CALL_ATTEMPTS or self._deadline.within(wait):
             raise error
         yield Pause(wait)
+        if self.wait and lasts():
+            yield from _somebody(self._deadline.bound(self._place.timeout))
         if not lasts():
             raise error
-        if self.wait:
-            yield Connect(self._deadline.bound(self._place.timeout))
         self._again = [(row, _bytes(row)) for row in self._kept]
 
     def _index_again(self, row: Any) -> int | None:
@@ -92,6 +96,16 @@ class Course:
             row = bare
         found = _bytes(row)
         return next((at for at, (_, each) in enumerate(self._again) if each == found), None)
+
+
+def _somebody(timeout: float | None) -> Steps[None]:
+    """Waits until somebody is there; the stream itself, which has no deadline of its own, would wait without end."""
+    try:
+        yield Call(_HEALTH, Empty(), (), timeout, True)
+    except DeadlineError:
+        raise
+    except SidecarError:
+        return
 
 
 def _bytes(row: Any) -> bytes:

@@ -95,13 +95,6 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Connect:
-    """A wait for a connection; DeadlineError where there is none in time."""
-
-    timeout: float | None
-
-
-@dataclass(frozen=True)
 class Do:
     """A caller's own work; what comes of it is its result."""
 
@@ -119,8 +112,7 @@ class Life(Protocol):
         """A number that no call in it has had."""
 
 
-Step = Call | Pause | Hold | Connect | Do
-Steps = Generator[Step, Any, T]
+Steps = Generator[Call | Pause | Hold | Do, Any, T]
 
 
 def delay(error: SidecarError, attempt: int) -> float:

@@ -70,8 +70,6 @@ class Stream(Generic[T]):
         except SidecarError as ended:
             self._closed = True
             raise ended from None
-        if self._closed:
-            raise error
         self._call = self._open(False)
 
     def close(self) -> None:

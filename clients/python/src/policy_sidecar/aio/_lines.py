@@ -14,7 +14,7 @@ from .._answer import Trailers
 from .._contract import Method, control
 from .._settings import Settings
 from .._status import error_of
-from .._steps import Connect, Do, Headers, Held, Hold, Pause, Step, Steps, overdue
+from .._steps import Call, Do, Headers, Held, Hold, Pause, Steps, overdue
 
 T = TypeVar("T")
 
@@ -78,11 +78,9 @@ class Lines:
             except BaseException as error:  # The steps clean up, and pass it on.
                 failed = error
 
-    async def _do(self, step: Step) -> Any:
+    async def _do(self, step: Call | Pause | Hold | Do) -> Any:
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
-        if isinstance(step, Connect):
-            return await self._connect(step.timeout)
         if isinstance(step, Do):
             return await step.work()
         if isinstance(step, Hold):
@@ -91,12 +89,6 @@ class Lines:
         metadata = (*self.settings.headers(), *step.headers)
         call = open_call(step.request, timeout=step.timeout, metadata=metadata, wait_for_ready=step.wait)
         return await call, Trailers.read(await call.trailing_metadata())
-
-    async def _connect(self, timeout: float | None) -> None:
-        try:
-            await asyncio.wait_for(self.channel().channel_ready(), timeout)
-        except asyncio.TimeoutError:
-            raise overdue("the connection") from None
 
     async def _hold(self, step: Hold) -> Held:
         stream = self.open_stream(control("Hold"), step.request, (), None, self.settings.wait_for_ready)
