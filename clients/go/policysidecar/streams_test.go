@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -45,7 +46,9 @@ func TestAStreamThatIsCutGoesOnWithNothingMissingOrTwice(t *testing.T) {
 	for _, cut := range []int{0, 510} {
 		t.Run(fmt.Sprint(cut), func(t *testing.T) {
 			between, tenant := newProxy(t), policysidecar.NewUUID()
-			through := connect(t, between.address, policysidecar.Options{})
+			// No more may have arrived than the rows up to the next token.
+			narrow := []grpc.DialOption{grpc.WithInitialWindowSize(1 << 16), grpc.WithInitialConnWindowSize(1 << 16)}
+			through := connect(t, between.address, policysidecar.Options{Dial: narrow})
 			expected := rowsOf(t, tenant, cut+560)
 			var got []string
 			// A row between those that have come must not cost one of those that follow.

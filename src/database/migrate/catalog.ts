@@ -104,23 +104,52 @@ const shadowed = async <T>(tx: Tx, definition: string, ask: () => Promise<T>): P
   }
 };
 
+/** What a shadow has been asked, by all that its answer rests on: a migration asks the same again and again. */
+const spellings = new Map<string, Promise<unknown>>();
+
+const once = <T>(basis: readonly unknown[], ask: () => Promise<T>): Promise<T> => {
+  const key = JSON.stringify(basis);
+  const known = spellings.get(key) as Promise<T> | undefined;
+  if (known) return known;
+  const asked = ask();
+  spellings.set(key, asked);
+  asked.catch(() => spellings.delete(key));
+  return asked;
+};
+
+/** Which PostgreSQL this is and, of a table, what its columns are. */
+const shapeOf = async ({ rows }: Tx, table?: string): Promise<unknown> => {
+  const [found] = await rows(
+    `select current_setting('server_version_num') as version,
+       (select jsonb_agg(jsonb_build_array(attname, format_type(atttypid, atttypmod), attnotnull, collname) order by attnum)
+        from pg_attribute left join pg_collation k on k.oid = attcollation
+        where attrelid = to_regclass($1) and attnum > 0 and not attisdropped)::text as columns`,
+    [table ?? null],
+  );
+  return found;
+};
+
 /** Columns as PostgreSQL spells them when they are made from these definitions. */
-export const spellColumns = (tx: Tx, definitions: string): Promise<LiveColumn[]> =>
-  shadowed(tx, `(${definitions})`, async () => {
-    const [row] = await tx.rows(`select '${SHADOW}'::regclass::oid as oid`);
-    return columnsOf(tx, row!['oid']!);
-  });
+export const spellColumns = async (tx: Tx, definitions: string): Promise<LiveColumn[]> =>
+  once([await shapeOf(tx), definitions], () =>
+    shadowed(tx, `(${definitions})`, async () => {
+      const [row] = await tx.rows(`select '${SHADOW}'::regclass::oid as oid`);
+      return columnsOf(tx, row!['oid']!);
+    }),
+  );
 
 /** A constraint's definition as PostgreSQL spells it on a table like this one. */
-export const spellConstraint = (tx: Tx, table: string, definition: string): Promise<string> =>
-  shadowed(tx, `(like ${table})`, async () => {
-    await tx.run(`alter table ${SHADOW} add constraint canonical_constraint ${definition}`);
-    const [row] = await tx.rows(
-      `select pg_get_constraintdef(oid) as text from pg_constraint
-       where conrelid = '${SHADOW}'::regclass and conname = 'canonical_constraint'`,
-    );
-    return row!['text']!;
-  });
+export const spellConstraint = async (tx: Tx, table: string, definition: string): Promise<string> =>
+  once([await shapeOf(tx, table), 'constraint', definition], () =>
+    shadowed(tx, `(like ${table})`, async () => {
+      await tx.run(`alter table ${SHADOW} add constraint canonical_constraint ${definition}`);
+      const [row] = await tx.rows(
+        `select pg_get_constraintdef(oid) as text from pg_constraint
+         where conrelid = '${SHADOW}'::regclass and conname = 'canonical_constraint'`,
+      );
+      return row!['text']!;
+    }),
+  );
 
 /** What an index is, without its name and table. `x = true` is `x` for the planner, too. */
 const indexBody = (definition: string): string =>
@@ -130,14 +159,16 @@ const indexBody = (definition: string): string =>
     .replace(/\((\w+) = false\)/g, '(NOT $1)');
 
 /** As {@link spellConstraint}, for an index; comparable with {@link indexesOf}. */
-export const spellIndex = (tx: Tx, table: string, tail: string): Promise<string> =>
-  shadowed(tx, `(like ${table})`, async () => {
-    await tx.run(`create index canonical_index on ${SHADOW} ${tail}`);
-    const [row] = await tx.rows(
-      `select pg_get_indexdef(indexrelid) as text from pg_index where indrelid = '${SHADOW}'::regclass`,
-    );
-    return indexBody(row!['text']!);
-  });
+export const spellIndex = async (tx: Tx, table: string, tail: string): Promise<string> =>
+  once([await shapeOf(tx, table), 'index', tail], () =>
+    shadowed(tx, `(like ${table})`, async () => {
+      await tx.run(`create index canonical_index on ${SHADOW} ${tail}`);
+      const [row] = await tx.rows(
+        `select pg_get_indexdef(indexrelid) as text from pg_index where indrelid = '${SHADOW}'::regclass`,
+      );
+      return indexBody(row!['text']!);
+    }),
+  );
 
 /** An index that is there. */
 export interface LiveIndex {

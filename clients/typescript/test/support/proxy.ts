@@ -8,6 +8,8 @@ export interface Proxy extends AsyncDisposable {
   readonly accepted: number;
   /** What is lost from now on: `answers` of the sidecar, or `requests` to it. */
   lose(what: 'answers' | 'requests'): void;
+  /** Says how many bytes of answers are passed on from now on, and no more until the next cut. */
+  pass(bytes: number): void;
   /** Cuts all connections; new ones lose nothing. */
   cut(): void;
 }
@@ -17,10 +19,14 @@ export const startProxy = async (target: string): Promise<Proxy> => {
   const sockets = new Set<Socket>();
   let lost: string | undefined;
   let accepted = 0;
+  let most = Number.POSITIVE_INFINITY;
   const pipe = (from: Socket, to: Socket, kind: string): void => {
     sockets.add(from);
     from.on('data', (chunk) => {
       if (lost !== kind) to.write(chunk);
+      if (kind !== 'answers') return;
+      most -= chunk.length;
+      if (most < 0) from.pause();
     });
     from.on('error', () => {});
     from.on('close', () => {
@@ -37,6 +43,7 @@ export const startProxy = async (target: string): Promise<Proxy> => {
   await once(server.listen(0, '127.0.0.1'), 'listening');
   const cut = (): void => {
     lost = undefined;
+    most = Number.POSITIVE_INFINITY;
     for (const socket of sockets) socket.destroy();
   };
   return {
@@ -46,6 +53,9 @@ export const startProxy = async (target: string): Promise<Proxy> => {
     },
     lose: (what) => {
       lost = what;
+    },
+    pass: (bytes) => {
+      most = bytes;
     },
     cut,
     [Symbol.asyncDispose]: async () => {

@@ -243,8 +243,11 @@ class GoesOnTest {
     String added = newId();
     var got = new ArrayList<String>();
     try (var between = new Proxy(SIDECAR.address());
-        var through = PolicySidecar.connect(between.address());
-        var rows = Rows.of(through.policyEngine()::streamViolations, StreamViolationsRequest.newBuilder().setTenantId(tenant).build())) {
+        var through = PolicySidecar.connect(between.address())) {
+      // No more may have arrived than the rows up to the next token.
+      between.pass((cut + 40) * 4_200L);
+      var request = StreamViolationsRequest.newBuilder().setTenantId(tenant).build();
+      var rows = Rows.of(through.policyEngine()::streamViolations, request);
       for (var row : rows) {
         got.add(row.getViolation().getId());
         if (got.size() == cut + 1) {

@@ -12,6 +12,7 @@ final class Proxy implements AutoCloseable {
   private final ServerSocket listener = new ServerSocket(0, 50, InetAddress.getLoopbackAddress());
   private final List<Socket> open = new ArrayList<>();
   private int accepted;
+  private long most = Long.MAX_VALUE;
   private boolean keepRequests;
   private boolean keepAnswers;
 
@@ -59,8 +60,24 @@ final class Proxy implements AutoCloseable {
           kept = requests ? keepRequests : keepAnswers;
         }
         if (!kept) to.getOutputStream().write(piece, 0, read);
+        if (!requests) await(from, read);
       }
     }
+  }
+
+  /** Waits where enough has been passed on, until the connection is cut. */
+  private synchronized void await(Socket from, int read) throws IOException {
+    most -= read;
+    try {
+      while (most < 0 && open.contains(from)) wait();
+    } catch (InterruptedException interrupted) {
+      throw new IOException(interrupted);
+    }
+  }
+
+  /** Says how many bytes of answers are passed on from now on, and no more until the next cut. */
+  synchronized void pass(long bytes) {
+    most = bytes;
   }
 
   String address() {
@@ -82,6 +99,8 @@ final class Proxy implements AutoCloseable {
   synchronized void cut() throws IOException {
     for (Socket socket : open) socket.close();
     open.clear();
+    most = Long.MAX_VALUE;
+    notifyAll();
     keep(false, false);
   }
 
