@@ -83,6 +83,10 @@ class Proxy:
         self.swallows_requests = False
         #: How often something was thrown away.
         self.swallowed = 0
+        #: How many connections there were.
+        self.accepted = 0
+        #: After how many bytes of answers the next connection that brings so many is cut.
+        self.cuts_after: int | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -91,21 +95,32 @@ class Proxy:
                 caller, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             sidecar = socket.create_connection(self._to)
             self._open += [caller, sidecar]
-            for source, sink, swallows in (
-                (caller, sidecar, lambda: self.swallows_requests),
-                (sidecar, caller, lambda: self.swallows_answers),
+            for source, sink, swallows, cuts in (
+                (caller, sidecar, lambda: self.swallows_requests, lambda _: False),
+                (sidecar, caller, lambda: self.swallows_answers, self._is_cut_after),
             ):
-                threading.Thread(target=self._pass, args=(source, sink, swallows), daemon=True).start()
+                threading.Thread(target=self._pass, args=(source, sink, swallows, cuts), daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, swallows: Callable[[], bool]) -> None:
+    def _is_cut_after(self, passed: int) -> bool:
+        return self.cuts_after is not None and passed >= self.cuts_after
+
+    def _pass(
+        self, source: socket.socket, sink: socket.socket, swallows: Callable[[], bool], cuts: Callable[[int], bool]
+    ) -> None:
+        passed = 0
         try:
             while data := source.recv(65_536):
                 if swallows():
                     self.swallowed += 1
-                else:
-                    sink.sendall(data)
+                    continue
+                sink.sendall(data)
+                passed += len(data)
+                if cuts(passed):
+                    self.cuts_after = None
+                    self.cut()
         except OSError:
             pass
 

@@ -1,10 +1,11 @@
-"""A proxy between a client and a sidecar that knows calls: it counts them, and loses answers."""
+"""A proxy between a client and a sidecar that knows calls: it counts them, loses answers, and cuts streams."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import grpc
@@ -20,6 +21,8 @@ class Relay(grpc.GenericRpcHandler):
         #: RPCs of which the next answer gets lost, or the next request.
         self.loses: list[str] = []
         self.drops: list[str] = []
+        #: After how many answers the next streams are cut, one number each.
+        self.cuts: list[int] = []
         self._server = grpc.server(ThreadPoolExecutor(16), handlers=(self,))
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
@@ -48,10 +51,13 @@ class Relay(grpc.GenericRpcHandler):
         def stream(request: bytes, context: Any) -> Iterator[bytes]:
             answers: Any = self._channel.unary_stream(details.method)(request, None, metadata)
             context.add_callback(answers.cancel)
+            most = self.cuts.pop(0) if self.cuts and name != "Hold" else None
             try:
-                yield from answers
+                yield from islice(answers, most)
             except grpc.RpcError as error:
                 _fail(context, error)
+            if most is not None:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "cut on its way")
 
         if name == "Hold" or name.startswith("Stream"):
             return grpc.unary_stream_rpc_method_handler(stream)

@@ -4,6 +4,7 @@
 """
 
 from . import errors, operations, types
+from ._pages import pages
 from .client import Bound, Client, Savepoint, Stream, Transaction, connect
 from .errors import SidecarError
 from .types import IsolationLevel
@@ -23,5 +24,6 @@ __all__ = [
     "connect",
     "errors",
     "operations",
+    "pages",
     "types",
 ]

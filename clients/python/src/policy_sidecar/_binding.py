@@ -13,35 +13,63 @@ from ._contract import method
 from ._lines import Lines
 from ._native import answer, native
 from ._requests import Bound, request_of
+from ._resume import Course
 from ._status import error_of
+from .errors import SidecarError
 
 T = TypeVar("T")
 
 
 class Stream(Generic[T]):
-    """Answers as they come. Leaving it early, by `close` or the end of its block, cancels the call."""
+    """Answers as they come. Leaving it early, by `close` or the end of its block, cancels the call.
 
-    def __init__(self, call: Any) -> None:
-        self._call = call
+    Outside transactions it goes on by itself where it is cut, unless `resume` is False. No row is handed out twice but one
+    that others have changed meanwhile.
+    """
+
+    def __init__(self, lines: Lines, course: Course) -> None:
+        self._call: Any = None
         self._closed = False
         self.trailers: Trailers = NO_TRAILERS
+        self._lines = lines
+        self._course = course
+        self._channel = lines.channel()
+        self._call = self._open(course.wait)
+
+    def _open(self, wait: bool) -> Any:
+        course = self._course
+        return self._lines.open_stream(course.method, course.request, course.headers, course.timeout, wait)
+
+    def _lasts(self) -> bool:
+        return not self._closed and self._lines.has(self._channel)
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
-        if self._closed:
-            raise StopIteration
+        while not self._closed:
+            try:
+                message = next(self._call)
+            except StopIteration:
+                self.trailers = Trailers.read(self._call.trailing_metadata())
+                self._closed = True
+            except grpc.RpcError as error:
+                self._go_on(error_of(error))
+            else:
+                if self._course.is_new(message):
+                    value: T = native(message)
+                    return value
+        raise StopIteration
+
+    def _go_on(self, error: SidecarError) -> None:
         try:
-            value: T = native(next(self._call))
-            return value
-        except StopIteration:
-            self.trailers = Trailers.read(self._call.trailing_metadata())
+            self._lines.run(self._course.go_on(error, self._lasts))
+        except SidecarError as ended:
             self._closed = True
-            raise
-        except grpc.RpcError as error:
-            self._closed = True
-            raise error_of(error) from None
+            raise ended from None
+        self._call = self._open(False)
+        if self._closed:
+            self._call.cancel()
 
     def close(self) -> None:
         """Cancels what is left of it."""
@@ -55,7 +83,8 @@ class Stream(Generic[T]):
         self.close()
 
     def __del__(self) -> None:
-        self._call.cancel()
+        if self._call is not None:
+            self._call.cancel()
 
 
 #: Calls from one place over the lines of a client.
@@ -77,6 +106,5 @@ class Service:
         return value
 
     def _stream(self, path: str, kind: type[T], given: Mapping[str, Any]) -> Stream[T]:
-        to, place = method(path), self._binding.place
-        request = request_of(to, given, None)
-        return Stream(self._binding.lines.open_stream(to, request, place.headers, place.stream_timeout, place.wait))
+        to = method(path)
+        return Stream(self._binding.lines, Course(to, request_of(to, given, None), self._binding.place))

@@ -44,6 +44,10 @@ class Lines:
                 self._process = os.getpid()
             return self._channel
 
+    def has(self, channel: grpc.Channel) -> bool:
+        """Whether the channel is still the one of calls to come."""
+        return self._channel is channel
+
     def close(self) -> None:
         """Closes it; open transactions are rolled back. The next call opens another one."""
         with self._lock:

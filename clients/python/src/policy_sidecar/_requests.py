@@ -29,15 +29,18 @@ class Place:
     life: TransactionLife | None = None
     #: Streams have none unless it was asked for.
     stream_timeout: float | None = None
+    #: Streams that are cut go on; not in an open transaction, which does not outlive its connection.
+    resume: bool = False
 
-    def options(self, timeout: float | None | Unset, consistency: str | None) -> Place:
-        """The same place with another timeout, or with what reads have to see."""
+    def options(self, timeout: float | None | Unset, consistency: str | None, resume: bool | None) -> Place:
+        """The same place with another timeout, with what reads have to see, or with what becomes of a stream that is cut."""
         headers = self.headers
         if consistency is not None:
             headers = (*(one for one in headers if one[0] != "consistency"), ("consistency", consistency))
+        resume = self.resume if resume is None else resume
         if timeout is UNSET:
-            return replace(self, headers=headers)
-        return replace(self, headers=headers, timeout=timeout, stream_timeout=timeout)
+            return replace(self, headers=headers, resume=resume)
+        return replace(self, headers=headers, resume=resume, timeout=timeout, stream_timeout=timeout)
 
     @property
     def inside(self) -> bool:
@@ -67,16 +70,16 @@ class Bound(Generic[L]):
         """Where the calls belong; RuntimeError where that has not begun."""
         return self._place()
 
-    def options(self, timeout: float | None | Unset, consistency: str | None) -> Bound[L]:
+    def options(self, timeout: float | None | Unset, consistency: str | None, resume: bool | None) -> Bound[L]:
         """The same place with other options; ValueError for a `consistency` that no header can carry."""
         if consistency is not None:
             header_value("consistency", consistency)
-        return Bound(self.lines, lambda: self._place().options(timeout, consistency))
+        return Bound(self.lines, lambda: self._place().options(timeout, consistency, resume))
 
 
 def outside(settings: Settings) -> Place:
     """Calls on their own."""
-    return Place((), settings.timeout, settings.wait_for_ready)
+    return Place((), settings.timeout, settings.wait_for_ready, resume=settings.resume)
 
 
 def single_use(settings: Settings) -> Place:

@@ -48,6 +48,8 @@ class Settings:
     keepalive: float | None = 20.0
     #: Wait, within its timeout, for a sidecar that is not there yet.
     wait_for_ready: bool = True
+    #: A stream outside transactions that is cut goes on by itself; False lets it end with its error.
+    resume: bool = True
 
     def __post_init__(self) -> None:
         if self.token is not None:

@@ -27,13 +27,15 @@ T = TypeVar("T")
 class Bound(Services):
     """The driver services, bound to where their calls belong."""
 
-    def options(self, *, timeout: float | None | Unset = UNSET, consistency: str | None = None) -> Bound:
+    def options(
+        self, *, timeout: float | None | Unset = UNSET, consistency: str | None = None, resume: bool | None = None
+    ) -> Bound:
         """The same, where every call has that timeout in seconds, streams included.
 
         `consistency` says what reads outside a transaction have to see: `strong`, `eventual`, or the token of an answer's
-        trailers.
+        trailers. `resume` False lets a stream that is cut end with its error; None: as the client says.
         """
-        return Bound(self._binding.options(timeout, consistency))
+        return Bound(self._binding.options(timeout, consistency, resume))
 
     def execute(self, operations: Sequence[Operation[Any]]) -> Executed:
         """Runs up to 1,000 operations in one round trip: all of them take effect, or none.
@@ -194,6 +196,7 @@ def connect(
     max_message_bytes: int = 64 * 1024 * 1024,
     keepalive: float | None = 20.0,
     wait_for_ready: bool = True,
+    resume: bool = True,
 ) -> Client:
     """A client of the sidecar at `host:port` or `unix:/path`.
 
@@ -212,6 +215,7 @@ def connect(
             max_message_bytes=max_message_bytes,
             keepalive=keepalive,
             wait_for_ready=wait_for_ready,
+            resume=resume,
         )
     )
 

@@ -13,7 +13,9 @@ from .._answer import NO_TRAILERS, Trailers
 from .._contract import method
 from .._native import answer, native
 from .._requests import Bound, request_of
+from .._resume import Course
 from .._status import error_of
+from ..errors import SidecarError
 from ._lines import Lines
 
 T = TypeVar("T")
@@ -22,30 +24,53 @@ _END: Any = vars(grpc.aio)["EOF"]
 
 
 class Stream(Generic[T]):
-    """Answers as they come. Leaving it early, by `close` or the end of its block, cancels the call."""
+    """Answers as they come. Leaving it early, by `close` or the end of its block, cancels the call.
 
-    def __init__(self, call: Any) -> None:
-        self._call = call
+    Outside transactions it goes on by itself where it is cut, unless `resume` is False. No row is handed out twice but one
+    that others have changed meanwhile.
+    """
+
+    def __init__(self, lines: Lines, course: Course) -> None:
+        self._call: Any = None
         self._closed = False
         self.trailers: Trailers = NO_TRAILERS
+        self._lines = lines
+        self._course = course
+        self._channel = lines.channel()
+        self._call = self._open(course.wait)
+
+    def _open(self, wait: bool) -> Any:
+        course = self._course
+        return self._lines.open_stream(course.method, course.request, course.headers, course.timeout, wait)
+
+    def _lasts(self) -> bool:
+        return not self._closed and self._lines.has(self._channel)
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
 
     async def __anext__(self) -> T:
-        if self._closed:
-            raise StopAsyncIteration
-        try:
-            message = await self._call.read()
-            if message is not _END:
+        while not self._closed:
+            try:
+                message = await self._call.read()
+            except grpc.RpcError as error:
+                await self._go_on(error_of(error))
+                continue
+            if message is _END:
+                self.trailers = Trailers.read(await self._call.trailing_metadata())
+                self._closed = True
+            elif self._course.is_new(message):
                 value: T = native(message)
                 return value
-            self.trailers = Trailers.read(await self._call.trailing_metadata())
-        except grpc.RpcError as error:
-            self._closed = True
-            raise error_of(error) from None
-        self._closed = True
         raise StopAsyncIteration
+
+    async def _go_on(self, error: SidecarError) -> None:
+        try:
+            await self._lines.run(self._course.go_on(error, self._lasts))
+        except SidecarError as ended:
+            self._closed = True
+            raise ended from None
+        self._call = self._open(False)
 
     def close(self) -> None:
         """Cancels what is left of it."""
@@ -59,7 +84,8 @@ class Stream(Generic[T]):
         self.close()
 
     def __del__(self) -> None:
-        self._call.cancel()
+        if self._call is not None:
+            self._call.cancel()
 
 
 #: Calls from one place over the lines of a client.
@@ -81,6 +107,5 @@ class Service:
         return value
 
     def _stream(self, path: str, kind: type[T], given: Mapping[str, Any]) -> Stream[T]:
-        to, place = method(path), self._binding.place
-        request = request_of(to, given, None)
-        return Stream(self._binding.lines.open_stream(to, request, place.headers, place.stream_timeout, place.wait))
+        to = method(path)
+        return Stream(self._binding.lines, Course(to, request_of(to, given, None), self._binding.place))

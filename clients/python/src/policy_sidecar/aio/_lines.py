@@ -44,6 +44,10 @@ class Lines:
             self._channels[loop] = (os.getpid(), channel)
         return channel
 
+    def has(self, channel: grpc.aio.Channel) -> bool:
+        """Whether the channel is still the one of calls to come."""
+        return self._channels.get(asyncio.get_running_loop(), (0, None))[1] is channel
+
     async def close(self) -> None:
         """Closes that of the running loop; open transactions are rolled back. The next call opens another one."""
         _, channel = self._channels.pop(asyncio.get_running_loop(), (0, None))
