@@ -57,26 +57,27 @@ def relay(address: str) -> Iterator[Relay]:
 
 
 @both
-@pytest.mark.parametrize(("came", "again"), [(1, 1), (511, 7)])
+@pytest.mark.parametrize(("came", "added", "again"), [(1, 1, 1), (499, 2, 502), (511, 1, 7)])
 def test_a_stream_that_is_cut_goes_on_with_nothing_missing_or_twice(
-    client: Client, relay: Relay, reads: Read, came: int, again: int
+    client: Client, relay: Relay, reads: Read, came: int, added: int, again: int
 ) -> None:
     tenant = new_id()
     expected = write_rows(client, tenant, came + 559)
-    # A row between those that have come must not cost one of those that follow; the next stream is cut after it.
-    between = long_violation(tenant, -2 * (came - 6) - 1)
+    # Rows between those that have come must not cost one of those that follow; the next stream is cut after them. They also
+    # make the 500th, which has the token, another one than before.
+    between = [long_violation(tenant, -2 * (came - 6) - 1) for _ in range(added)]
     relay.cuts = [came, again]
     got: list[str] = []
 
     def take(key: str) -> None:
         got.append(key)
         if len(got) == came:
-            client.single_use.policy_engine.insert_violation(**between)
+            client.execute([operations.policy_engine.insert_violation(**row) for row in between])
 
     reads(relay.address, tenant, take)
     assert len(set(got)) == len(got)
     assert [key for key in got if key in expected] == expected
-    assert got.index(between["violation_id"]) == came
+    assert set(got[came : came + added]) == {row["violation_id"] for row in between}
     assert relay.calls["StreamViolations"] == 3
 
 
