@@ -9,6 +9,7 @@ const PACKAGES = {
   interop: './interop',
   'grpc-health-probe': 'github.com/grpc-ecosystem/grpc-health-probe',
   ghz: 'github.com/bojand/ghz/cmd/ghz',
+  grpcurl: 'github.com/fullstorydev/grpcurl/cmd/grpcurl',
 } as const;
 
 type Judge = keyof typeof PACKAGES;
@@ -24,19 +25,32 @@ export interface Judges {
   remove(): Promise<void>;
 }
 
-/** `ghz` links all of xDS for one kind of address, and compiling that takes longer than everything else together. */
-const withoutXds = async (folder: string): Promise<void> => {
-  const original = (await run(folder, 'go', ['list', '-m', '-f', '{{.Dir}}', 'github.com/bojand/ghz'])).trim();
-  const copy = join(folder, 'ghz');
-  for (const part of ['go.mod', 'cmd', 'runner', 'printer', 'protodesc', 'load']) {
-    await cp(join(original, part), join(copy, part), { recursive: true });
-  }
-  const file = join(copy, 'runner', 'requester.go');
-  const source = await readFile(file, 'utf8');
-  await rm(file, { force: true });
-  await writeFile(file, source.replace('_ "google.golang.org/grpc/xds"', ''));
-  const module = await readFile(join(folder, 'go.mod'), 'utf8');
-  await writeFile(join(folder, 'go.mod'), `${module}\nreplace github.com/bojand/ghz => ./ghz\n`);
+/** Those that link all of xDS for one kind of address, which takes longer to compile than everything else together. */
+const WITH_XDS = {
+  ghz: {
+    module: 'github.com/bojand/ghz',
+    parts: ['go.mod', 'cmd', 'runner', 'printer', 'protodesc', 'load'],
+    linking: 'runner/requester.go',
+  },
+  grpcurl: {
+    module: 'github.com/fullstorydev/grpcurl',
+    parts: ['go.mod', 'cmd', 'desc_source.go', 'format.go', 'grpcurl.go', 'invoke.go'],
+    linking: 'cmd/grpcurl/grpcurl.go',
+  },
+} as const;
+
+/** Has a judge compiled from a copy of its module that does without. */
+const withoutXds = async (folder: string, judge: keyof typeof WITH_XDS): Promise<void> => {
+  const { module, parts, linking } = WITH_XDS[judge];
+  const original = (await run(folder, 'go', ['list', '-m', '-f', '{{.Dir}}', module])).trim();
+  const copy = join(folder, judge);
+  for (const part of parts) await cp(join(original, part), join(copy, part), { recursive: true });
+  // Go keeps modules from being written to.
+  await run(folder, 'chmod', ['-R', 'u+w', copy]);
+  const file = join(copy, linking);
+  await writeFile(file, (await readFile(file, 'utf8')).replace('_ "google.golang.org/grpc/xds"', ''));
+  const mod = join(folder, 'go.mod');
+  await writeFile(mod, `${await readFile(mod, 'utf8')}\nreplace ${module} => ./${judge}\n`);
 };
 
 /** Compiles judges. */
@@ -47,7 +61,7 @@ export const buildJudges = async (...judges: readonly Judge[]): Promise<Judges> 
   }
   const missing = await whyNoGo(folder);
   if (missing === undefined) {
-    if (judges.includes('ghz')) await withoutXds(folder);
+    for (const judge of ['ghz', 'grpcurl'] as const) if (judges.includes(judge)) await withoutXds(folder, judge);
     await goBuild(folder, '-ldflags=-s -w', '-o', `${folder}/bin/`, ...judges.map((judge) => PACKAGES[judge]));
   }
   return {
