@@ -19,18 +19,31 @@ export class Lane extends Lending {
     signal: Signal | undefined,
     first: (connection: Connection) => Promise<T>,
   ): Promise<{ connection: Connection; result: T }> {
-    for (let replanned = false; ; ) {
+    for (let before: Again | undefined; ; ) {
       const connection = await this.acquire(signal);
       try {
         return { connection, result: await first(connection) };
       } catch (error) {
-        const lost = connection.release();
-        const stale: boolean = !replanned && isStalePlan(error);
-        replanned ||= stale;
-        if (!stale && !(lost && connection.reused && !signal?.aborted)) throw error;
-        this.shared.observer?.again(stale ? 'stale_plan' : 'connection_lost');
+        before = this.#again(error, connection, connection.release(), signal, before);
       }
     }
+  }
+
+  /**
+   * Why what has failed is done again.
+   *
+   * @param undone it has certainly done nothing.
+   * @param before why it was done again before.
+   * @throws the error where it is not.
+   */
+  #again(error: unknown, connection: Connection, undone: boolean, signal: Signal | undefined, before?: Again): Again {
+    let why: Again | undefined;
+    if (connection.displaced) why = 'displaced';
+    else if (before !== 'stale_plan' && isStalePlan(error)) why = 'stale_plan';
+    else if (undone && connection.reused && !signal?.aborted) why = 'connection_lost';
+    if (!why) throw error;
+    this.shared.observer?.again(why);
+    return before === 'stale_plan' ? before : why;
   }
 
   /**
@@ -38,15 +51,12 @@ export class Lane extends Lending {
    * was of an older schema, or its backend had died before.
    */
   async useOnce<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>): Promise<T> {
-    for (let replanned = false; ; ) {
+    for (let before: Again | undefined; ; ) {
       const connection = await this.acquire(signal);
       try {
         return await work(connection);
       } catch (error) {
-        const stale: boolean = !replanned && isStalePlan(error);
-        replanned ||= stale;
-        if (!stale && !(connection.untouched && connection.reused && !signal?.aborted)) throw error;
-        this.shared.observer?.again(stale ? 'stale_plan' : 'connection_lost');
+        before = this.#again(error, connection, connection.untouched, signal, before);
       } finally {
         connection.release();
       }
@@ -74,16 +84,7 @@ export class Lane extends Lending {
     try {
       return await work(connection);
     } catch (error) {
-      const lost = connection.lost && connection.reused && !signal?.aborted;
-      const why: Again | undefined = connection.displaced
-        ? 'displaced'
-        : isStalePlan(error)
-          ? 'stale_plan'
-          : lost
-            ? 'connection_lost'
-            : undefined;
-      if (!why) throw error;
-      this.shared.observer?.again(why);
+      this.#again(error, connection, connection.lost, signal);
     } finally {
       connection.release();
     }

@@ -34,8 +34,8 @@ export interface Walk {
    * @throws INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
    */
   at(order: string): Place;
-  /** The token of a place in a list of that order. */
-  token(order: string, place: Place): string | undefined;
+  /** The token of a place, as {@link textOfPlace} has it, in a list of that order. */
+  token(order: string, place: string): string | undefined;
 }
 
 const FIRST: Place = { after: undefined, skip: 0 };
@@ -48,7 +48,11 @@ const LONGEST = 1_024;
 
 const textOfPlace = ({ after, skip }: Place): string => JSON.stringify(after ? [skip, ...after] : [skip]);
 
-const isShort = (place: Place): boolean => Buffer.byteLength(textOfPlace(place)) <= LONGEST;
+/** The place behind a row, if a token can hold it. */
+const placeAfter = (row: Row): string | undefined => {
+  const text = textOfPlace({ after: row, skip: 0 });
+  return Buffer.byteLength(text) <= LONGEST ? text : undefined;
+};
 
 const placeOf = (text: string): Place => {
   const [skip, ...after] = JSON.parse(text) as [number, ...Cell[]];
@@ -102,7 +106,7 @@ export class Paging {
         if (text === undefined) throw this.#refusal();
         return placeOf(text);
       },
-      token: (order, place) => this.#tokens.make(textOfPlace(place), boundBy(order)),
+      token: (order, place) => this.#tokens.make(place, boundBy(order)),
     };
   }
 
@@ -124,8 +128,16 @@ export class Paging {
   }
 }
 
-const formatsOf = (codes: Buffer): number[] =>
-  Array.from({ length: codes.readUInt16BE(0) }, (_code, index) => codes.readUInt16BE(2 + 2 * index));
+const formats = new WeakMap<Buffer, readonly number[]>();
+
+/** What Bind has asked for; encoders keep what they ask for. */
+const formatsOf = (codes: Buffer): readonly number[] => {
+  const known = formats.get(codes);
+  if (known) return known;
+  const made = Array.from({ length: codes.readUInt16BE(0) }, (_code, index) => codes.readUInt16BE(2 + 2 * index));
+  formats.set(codes, made);
+  return made;
+};
 
 /** Hands rows on, and keeps of one of them the cells that the order is by. */
 class KeyCells<S extends Sink> implements Sink {
@@ -195,8 +207,8 @@ export const collectPage = async <S extends Sink>(
   const { sink: kept, count } = await db.collect(statement, params, () => new KeyCells(taking(), keyAt, limit));
   const { sink, cells } = kept;
   if (!cells) return { sink, count, token: undefined };
-  const next = { after: cells, skip: 0 };
-  return { sink, count, token: walk.token(order, isShort(next) ? next : { ...place, skip: place.skip + limit }) };
+  const next = placeAfter(cells) ?? textOfPlace({ ...place, skip: place.skip + limit });
+  return { sink, count, token: walk.token(order, next) };
 };
 
 /** Streams the rows of a list in batches, each but the last with the token that goes on after it. */
@@ -210,7 +222,7 @@ export async function* batchPages<S extends Sink>(
   if (!isList(query)) throw new Error(`statement ${statement.name} is streamed, and is no list`);
   const { order, keyAt } = query;
   for await (const { sink, cells } of db.batches(statement, params, () => new KeyCells(taking(), keyAt, BATCH_ROWS))) {
-    const next = cells && { after: cells, skip: 0 };
-    yield { sink, token: next && isShort(next) ? walk.token(order, next) : undefined };
+    const next = cells && placeAfter(cells);
+    yield { sink, token: next && walk.token(order, next) };
   }
 }

@@ -42,7 +42,7 @@ const send = async (path: string, bytes: Uint8Array, headers: Record<string, str
   return { status, message };
 };
 
-const OK = { status: 0 };
+const OK = { status: 0, message: '' };
 
 // Go's protobuf writes the entries of a map in an order that is random on purpose; every document is a map.
 describe('a retry is the same request in whatever order map entries arrive', () => {

@@ -21,7 +21,7 @@ import { type Ephemeral, ephemeral } from '@policy-sidecar/client/testing';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { startProxy } from './support/proxy.ts';
 import { isThere, violation } from './support/rows.ts';
-import { freePort, startSecond } from './support/sidecar.ts';
+import { ask, freePort, startSecond } from './support/sidecar.ts';
 
 const PATIENCE = { timeout: 30_000 };
 
@@ -35,13 +35,6 @@ afterAll(async () => {
   client.close();
   await sidecar.stop();
 });
-
-/** Asks a service without the client under test. */
-const ask = async (path: string): Promise<unknown> => {
-  const headers = { 'content-type': 'application/json' };
-  const url = `http://${sidecar.http}/hoc.cus.policies.v1.${path}`;
-  return (await fetch(url, { method: 'POST', headers, body: '{}' })).json();
-};
 
 const WAYS = ['gRPC', 'Connect'] as const;
 type Way = (typeof WAYS)[number];
@@ -170,7 +163,7 @@ test('a stream that is left early is cancelled', async () => {
   const rows = Array.from({ length: 1_000 }, () => ({ ...violation(), description }));
   await client.execute(rows.map((value) => ({ request: { case: 'insertViolation', value } })));
   const streams = async (): Promise<number> => {
-    const text = JSON.stringify(await ask('TransactionService/List'));
+    const text = JSON.stringify(await ask(sidecar, 'TransactionService/List'));
     return text.split('StreamViolations').length - 1;
   };
   let seen = 0;
@@ -215,7 +208,7 @@ test('a client that is closed leaves no transaction open', async () => {
   closed.close();
   await expect(tx.commit()).rejects.toThrow(CancelledError);
   await expect(closed.policyEngine.fetchViolations({})).rejects.toThrow(CancelledError);
-  const open = async (): Promise<string> => JSON.stringify(await ask('TransactionService/List'));
+  const open = async (): Promise<string> => JSON.stringify(await ask(sidecar, 'TransactionService/List'));
   await vi.waitFor(async () => expect(await open()).not.toContain('of a closed client'), PATIENCE);
 });
 

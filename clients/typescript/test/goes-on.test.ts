@@ -19,6 +19,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { errorOf, type Reason } from '../node_modules/@policy-sidecar/client/dist/errors.js';
 import { startProxy } from './support/proxy.ts';
 import { longViolation, violation, writeRows } from './support/rows.ts';
+import { ask } from './support/sidecar.ts';
 
 let sidecar: Ephemeral;
 let client: Client;
@@ -54,11 +55,6 @@ test('every reason of the contract is tried again as it says', () => {
 describe('run tries again what was rolled back and nothing else:', () => {
   const insert = async (tx: Transaction, violationId: string = randomUUID()): Promise<unknown> =>
     tx.policyEngine.insertViolation(violation(violationId));
-  const ask = async (path: string, body: object): Promise<void> => {
-    const headers = { 'content-type': 'application/json' };
-    const url = `http://${sidecar.http}/hoc.cus.policies.v1.${path}`;
-    expect((await fetch(url, { method: 'POST', headers, body: JSON.stringify(body) })).status).toBe(200);
-  };
   const count = async () => {
     const [ceiling] = (await client.policyEngine.fetchRiskCeilings({})).riskCeilings;
     return { ceilingId: ceiling!.id, updates: { currentValue: 1 }, updateMask: { paths: ['current_value'] } };
@@ -77,7 +73,7 @@ describe('run tries again what was rolled back and nothing else:', () => {
     TRANSACTION_ROLLED_BACK: {
       again: true,
       fails: async (tx) => {
-        await ask('TransactionService/Rollback', { transactionId: tx.id });
+        await ask(sidecar, 'TransactionService/Rollback', { transactionId: tx.id });
         await insert(tx);
       },
     },

@@ -8,10 +8,11 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from ._answer import NO_TRAILERS, Trailers
+from ._answer import Trailers
 from ._contract import method
 from ._lines import Lines
 from ._native import answer, native
+from ._opened import Opened
 from ._requests import Bound, request_of
 from ._resume import Course
 from ._status import error_of
@@ -20,28 +21,12 @@ from .errors import SidecarError
 T = TypeVar("T")
 
 
-class Stream(Generic[T]):
+class Stream(Opened[Lines], Generic[T]):
     """Answers as they come. Leaving it early, by `close` or the end of its block, cancels the call.
 
     Outside transactions it goes on by itself where it is cut, unless `resume` is False. No row is handed out twice but one
     that others have changed meanwhile.
     """
-
-    def __init__(self, lines: Lines, course: Course) -> None:
-        self._call: Any = None
-        self._closed = False
-        self.trailers: Trailers = NO_TRAILERS
-        self._lines = lines
-        self._course = course
-        self._channel = lines.channel()
-        self._call = self._open(course.wait)
-
-    def _open(self, wait: bool) -> Any:
-        course = self._course
-        return self._lines.open_stream(course.method, course.request, course.headers, course.timeout, wait)
-
-    def _lasts(self) -> bool:
-        return not self._closed and self._lines.has(self._channel)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -71,20 +56,11 @@ class Stream(Generic[T]):
         if self._closed:
             self._call.cancel()
 
-    def close(self) -> None:
-        """Cancels what is left of it."""
-        self._closed = True
-        self._call.cancel()
-
     def __enter__(self) -> Stream[T]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
 
 
 #: Calls from one place over the lines of a client.

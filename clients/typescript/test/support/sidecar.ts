@@ -2,6 +2,19 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 
+/** Asks a service without the client under test. */
+export const ask = async (
+  { http }: { readonly http: string },
+  path: string,
+  request: object = {},
+): Promise<unknown> => {
+  const url = `http://${http}/hoc.cus.policies.v1.${path}`;
+  const headers = { 'content-type': 'application/json' };
+  const response = await fetch(url, { method: 'POST', headers, body: JSON.stringify(request) });
+  if (!response.ok) throw new Error(`${path}: ${await response.text()}`);
+  return response.json();
+};
+
 /** A port that is free now. */
 export const freePort = async (): Promise<number> => {
   const server = createServer().listen(0, '127.0.0.1');

@@ -9,9 +9,10 @@ from typing import Any, Generic, TypeVar
 import grpc
 import grpc.aio
 
-from .._answer import NO_TRAILERS, Trailers
+from .._answer import Trailers
 from .._contract import method
 from .._native import answer, native
+from .._opened import Opened
 from .._requests import Bound, request_of
 from .._resume import Course
 from .._status import error_of
@@ -23,28 +24,12 @@ T = TypeVar("T")
 _END: Any = vars(grpc.aio)["EOF"]
 
 
-class Stream(Generic[T]):
+class Stream(Opened[Lines], Generic[T]):
     """Answers as they come. Leaving it early, by `close` or the end of its block, cancels the call.
 
     Outside transactions it goes on by itself where it is cut, unless `resume` is False. No row is handed out twice but one
     that others have changed meanwhile.
     """
-
-    def __init__(self, lines: Lines, course: Course) -> None:
-        self._call: Any = None
-        self._closed = False
-        self.trailers: Trailers = NO_TRAILERS
-        self._lines = lines
-        self._course = course
-        self._channel = lines.channel()
-        self._call = self._open(course.wait)
-
-    def _open(self, wait: bool) -> Any:
-        course = self._course
-        return self._lines.open_stream(course.method, course.request, course.headers, course.timeout, wait)
-
-    def _lasts(self) -> bool:
-        return not self._closed and self._lines.has(self._channel)
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
@@ -72,20 +57,11 @@ class Stream(Generic[T]):
             raise ended from None
         self._call = self._open(False)
 
-    def close(self) -> None:
-        """Cancels what is left of it."""
-        self._closed = True
-        self._call.cancel()
-
     async def __aenter__(self) -> Stream[T]:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
 
 
 #: Calls from one place over the lines of a client.
