@@ -11,7 +11,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
-import { Lines } from '../../src/log.ts';
+import { createLog, Lines } from '../../src/log.ts';
 import { refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 
@@ -186,6 +186,27 @@ describe('a reader that leaves in the middle of a stream is logged as cancelled'
     const lines = await linesOf(METHOD, before + 1);
     expect(lines.at(-1)).toMatchObject({ ...LINE, code: 'CANCELLED', reason: 'CANCELLED' });
   });
+});
+
+test('a line has the moment that it was written at, to the millisecond', () => {
+  const lines: string[] = [];
+  const log = createLog('info', { write: (line) => lines.push(line) });
+  vi.useFakeTimers({ toFake: ['Date'] });
+  try {
+    const moments = [
+      '2026-02-28T23:59:59.007Z',
+      '2026-02-28T23:59:59.999Z',
+      '2026-03-01T00:00:00.000Z',
+      '1999-12-31T00:00:00.070Z',
+    ];
+    for (const moment of moments) {
+      vi.setSystemTime(moment);
+      log.info('said');
+    }
+    expect(lines.map((line) => JSON.parse(line).time)).toEqual(moments);
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 describe('lines to a descriptor', () => {

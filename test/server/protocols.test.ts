@@ -17,6 +17,7 @@ import {
 } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { envelope, exchange, http1Request, pathOf } from '../support/wire.ts';
 
 const SERVICE = PolicyEngineService.typeName;
 const RECORD = PolicyEngineService.method.recordTemporalMetricEvents;
@@ -55,6 +56,20 @@ const raw = (bytes: Buffer, method = 'FetchViolations', transaction?: string): P
     );
   });
 };
+
+// Story: what was left of a body that nobody read any more stood before the next request of the connection, which hung.
+test.each(['application/grpc-web+proto', 'application/connect+proto'])(
+  'a message of %s that is too large leaves its HTTP/1.1 connection to the next request',
+  async (type) => {
+    const small = await startTestSidecar({ maxMessageBytes: 4_096 });
+    const stream = pathOf(PolicyEngineService.method.streamRiskCeilings);
+    const large = http1Request(stream, [`content-type: ${type}`], envelope(Buffer.alloc(1 << 20)), true);
+    const next = http1Request(pathOf(Health.method.check), ['content-type: application/json'], Buffer.from('{}'));
+    const said = await exchange(small.server.httpAddress!, Buffer.concat([large, next]));
+    expect(said).toContain('{"status":"SERVING"}');
+    await small.stop();
+  },
+);
 
 describe('JSON over HTTP', () => {
   test('a read', async () => {

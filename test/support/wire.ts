@@ -106,14 +106,14 @@ export const openTcp = (address: string): Socket => {
   return socket;
 };
 
-/** An HTTP/1.1 request as bytes, so that headers are what is written here. */
-export const http1Request = (path: string, headers: readonly string[], body: Uint8Array): Buffer =>
+/** An HTTP/1.1 request as bytes, so that headers are what is written here; the last of its connection, unless it is kept. */
+export const http1Request = (path: string, headers: readonly string[], body: Uint8Array, kept = false): Buffer =>
   Buffer.concat([
     Buffer.from(
       [
         `POST ${path} HTTP/1.1`,
         'host: localhost',
-        'connection: close',
+        `connection: ${kept ? 'keep-alive' : 'close'}`,
         `content-length: ${body.length}`,
         ...headers,
         '',
