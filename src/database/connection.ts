@@ -116,7 +116,7 @@ export class Connection {
   /** Where the log of the database stood after its last commit; undefined where nobody asks, or it could not be told. */
   mark: string | undefined;
 
-  /** True when it has been lent before, so that its backend may have died since without anybody noticing. */
+  /** True when it has been lent before, or is to others, so that its backend may die without its user's doing. */
   readonly reused: boolean;
 
   constructor(
@@ -133,14 +133,10 @@ export class Connection {
     this.#isShared = isShared;
   }
 
-  /**
-   * Lends its backend to one of several at once, for one statement outside any transaction.
-   *
-   * @param behind true for all but the first.
-   */
-  shared(behind: boolean, giveBack: (broken: boolean) => void): Connection {
-    // One that is behind others may be hit by what they do to the backend.
-    return new Connection(this.#client, this.#shared, this.reused || behind, giveBack, { isShared: true });
+  /** Lends its backend to one of several at once, for one statement outside any transaction. */
+  shared(giveBack: (broken: boolean) => void): Connection {
+    // Any of them may be hit by what the others do to the backend.
+    return new Connection(this.#client, this.#shared, true, giveBack, { isShared: true });
   }
 
   /** True when others have kept what was asked from being answered: it is to be done again, alone. */

@@ -29,7 +29,7 @@ export class Convoy {
   join(): Connection {
     this.#joined += 1;
     this.#under += 1;
-    return this.#connection.shared(this.#joined > 1, (broken) => this.#leave(broken));
+    return this.#connection.shared((broken) => this.#leave(broken));
   }
 
   #leave(broken: boolean): void {

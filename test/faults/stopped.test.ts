@@ -58,8 +58,8 @@ describe.each(kinds)('while $name', (kind) => {
     const check = async (service = '') => (await caller.unary(Health.method.check, { service })).status;
 
     await Promise.all(Array.from({ length: 12 }, () => caller.unary(rpc.fetchRiskCeilings, {})));
-    const [used, committing, idle] = [await begin(), await begin(), await begin()];
-    for (const id of [used, committing]) await insert(id);
+    const [used, committing, listed, idle] = [await begin(), await begin(), await begin(), await begin()];
+    for (const id of [used, committing, listed]) await insert(id);
     const told: number[] = [];
     const watching = new AbortController();
     const watched = (async () => {
@@ -68,6 +68,7 @@ describe.each(kinds)('while $name', (kind) => {
     })().catch(() => {});
     await vi.waitFor(() => expect(told).toEqual([SERVING]));
 
+    const operations = [{ request: { case: 'insertViolation' as const, value: violation() } }];
     const lagMs = watchLag();
     const graceMs = (): number => GRACE_MS + 2 * lagMs();
     kind.break();
@@ -77,6 +78,8 @@ describe.each(kinds)('while $name', (kind) => {
         ...Array.from({ length: 12 }, () => refusal(caller.unary(rpc.fetchRiskCeilings, {}, { timeoutMs: 1_000 }))),
         refusal(insert('single-use', 1_000)),
         refusal(insert(used, 1_000)),
+        // The savepoint of a list is under way with its first operation.
+        refusal(caller.unary(tx.execute, { operations }, { transaction: listed, timeoutMs: 1_000 })),
       ];
       const commit = refusal(caller.unary(tx.commit, { transactionId: committing }, { timeoutMs: 1_000 }));
       const unlimited = refusal(caller.unary(rpc.fetchRiskCeilings, {}));

@@ -128,6 +128,13 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
     expect(await stored()).toEqual([]);
   });
 
+  test('one that has written nothing is committed, too, though no row bears it out', async () => {
+    const { id = '' } = await begin();
+    await list(id);
+    await commit(id);
+    expect(await outcome(id)).toBe(Outcome.COMMITTED);
+  });
+
   // Story: a lease was noted as ended before PostgreSQL had rolled it back, so for a moment the transaction was gone from
   // List while GetOutcome still said IN_PROGRESS.
   test('a transaction that is no longer listed has its outcome', async () => {
