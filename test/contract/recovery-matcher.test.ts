@@ -12,6 +12,7 @@ import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transactio
 import { type CallError, collect, refusal } from '../support/client.ts';
 import { startProvider, type TestProvider } from '../support/provider.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = RecoveryMatcherService.method;
 const transactions = TransactionService.method;
@@ -22,11 +23,7 @@ const json = (value: Value | undefined) => value && toJson(ValueSchema, value);
 const TABLES = `public.failure_matches, public.failure_catalog, public.recovery_candidates,
   public.recovery_candidates_audit, m10_recovery.suggestion_provenance, m10_recovery.suggestion_input`;
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(() => sidecar.sql(`truncate ${TABLES} restart identity`));
 
 interface Past {
