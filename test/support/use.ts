@@ -3,7 +3,7 @@ import { chmod, mkdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
-import { afterAll, beforeAll } from 'vitest';
+import { afterAll, type afterEach, beforeAll, type beforeEach } from 'vitest';
 import type { Config } from '../../src/config.ts';
 import { createDatabase, type TestDatabase } from './postgres.ts';
 import { startTestSidecar, type TestSidecar } from './sidecar.ts';
@@ -46,13 +46,13 @@ export const useClient = (url: () => string): pg.Client =>
     (client) => client.end(),
   );
 
-/** An empty folder that every account may read, there from the first hook on. */
-export const useFolder = (): string => {
-  const folder = join(tmpdir(), `policy-sidecar-${randomUUID()}`);
-  beforeAll(async () => {
+/** An empty folder that every account may read, made before the tests, or before each of them, and gone after. */
+export const useFolder = (before: typeof beforeEach = beforeAll, after: typeof afterEach = afterAll): string => {
+  const folder = join(tmpdir(), `policy-sidecar-${randomUUID().slice(0, 8)}`);
+  before(async () => {
     await mkdir(folder);
     await chmod(folder, 0o755);
   });
-  afterAll(() => rm(folder, { recursive: true, force: true }));
+  after(() => rm(folder, { recursive: true, force: true }));
   return folder;
 };
