@@ -149,6 +149,18 @@ const LOOK_MS = 100;
 const requestTimeout = (ms: number): RpcError =>
   refuse('REQUEST_TIMEOUT', `the request was not complete after ${ms} ms`);
 
+/** Of a call's headers, those that the library itself looks at: it makes metadata of whatever it is given. */
+const HANDED = ['content-type', 'grpc-timeout', 'grpc-encoding'] as const;
+
+const handedOver = ({ path }: Endpoint, headers: IncomingHttpHeaders): IncomingHttpHeaders => {
+  const handed: Record<string, string | string[]> = { ':path': path };
+  for (const name of HANDED) {
+    const value = headers[name];
+    if (value !== undefined) handed[name] = value;
+  }
+  return handed;
+};
+
 /** Serves the endpoints over gRPC. */
 export const listenGrpc = async (
   pipeline: Pipeline,
@@ -192,15 +204,16 @@ export const listenGrpc = async (
     stream: ServerHttp2Stream,
     headers: IncomingHttpHeaders,
     raw: readonly string[],
-  ): void => {
+  ): IncomingHttpHeaders => {
     const read = readHeaders(raw);
     const arrival: Arrival = { ...read, endpoint, system: 'grpc', ...otherSide(stream.session) };
     const admitted = pipeline.admit(arrival);
     const encoding = headers['grpc-encoding'] as string | undefined;
     const problem = compressionProblem(encoding);
     if (problem) throw pipeline.refuse(admitted, problem);
-    settleHeaders(headers, read);
-    const forget = arrivals.add(admitted, headers, stream);
+    const handed = handedOver(endpoint, headers);
+    settleHeaders(handed, read);
+    const forget = arrivals.add(admitted, handed, stream);
     const giveUp = (error: unknown): void => {
       forget();
       turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
@@ -228,22 +241,24 @@ export const listenGrpc = async (
       reservation.release();
       incomplete.delete(onLate);
     });
+    return handed;
   };
 
   connections.http2.on('stream', (stream: ServerHttp2Stream, headers, flags, raw: unknown) => {
     stream.on('error', () => {});
     if (refusedBefore(stream, headers)) return;
     const endpoint = byPath.get(headers[':path']);
+    let handed = headers;
     if (endpoint) {
       try {
-        arrive(endpoint, stream, headers, raw as string[]);
+        handed = arrive(endpoint, stream, headers, raw as string[]);
       } catch (error) {
         turnAway(stream, toRpcError(error));
         return;
       }
     }
     settleAnswer(stream);
-    inner.emit('stream', stream, headers, flags);
+    inner.emit('stream', stream, handed, flags);
   });
   const secure = securing(certificates, listen, ['h2'], limits);
   const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {
