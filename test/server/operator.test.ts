@@ -2,9 +2,7 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
-import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, inject, test } from 'vitest';
@@ -15,16 +13,10 @@ import { grpcCaller } from '../support/client.ts';
 import { type Command, endAll, startCommand } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, createEmptyDatabase, openPool } from '../support/postgres.ts';
+import { useFolder } from '../support/use.ts';
 
-let folder: string;
-beforeEach(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-operator-'));
-  await chmod(folder, 0o755);
-});
-afterEach(async () => {
-  await endAll();
-  await rm(folder, { recursive: true, force: true });
-});
+const folder = useFolder(beforeEach, afterEach);
+afterEach(endAll);
 
 const command = (args: readonly string[], env: Readonly<Record<string, string>> = {}): Command =>
   startCommand(args, { SIDECAR_DATA_DIR: join(folder, 'data-dir'), ...env });

@@ -3,10 +3,11 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { BlockedError, migrateCheck, migrateUp, ObstacleError } from '../../../src/database/migrate/migrate.ts';
 import { pgBouncerAvailable, startPgBouncer } from '../../support/pgbouncer.ts';
 import { copyDatabase, createEmptyDatabase, type TestDatabase } from '../../support/postgres.ts';
+import { useDatabase } from '../../support/use.ts';
 import { connected, tables } from '../catalog.ts';
 import { allRows, expectKept, makePlatform, setZone } from '../platform.ts';
 
@@ -18,15 +19,12 @@ const BESIDE = { smallBytes: -1 };
 // Several whole migrations in a test, on a machine that does other things, too.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
-let platform: TestDatabase;
+const platform = useDatabase(createEmptyDatabase);
 let database: TestDatabase;
 
 beforeAll(async () => {
-  platform = await createEmptyDatabase();
   await makePlatform(platform.url);
 });
-
-afterAll(() => platform?.drop());
 
 beforeEach(async () => {
   database = await copyDatabase(platform);
