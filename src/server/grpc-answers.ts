@@ -15,17 +15,17 @@ const metadataOf = (said: Said): Metadata => {
 };
 
 /** What an answer begins with. */
-export const headerOf = ({ notes }: Inbound): Metadata | undefined =>
+const headerOf = ({ notes }: Inbound): Metadata | undefined =>
   notes.headers.length === 0 ? undefined : metadataOf(notes.headers);
 
 /** What an answer or a stream ends with. */
-export const trailerOf = (inbound: Inbound): Metadata | undefined => {
+const trailerOf = (inbound: Inbound): Metadata | undefined => {
   const trailers = trailersOf(inbound);
   return trailers.length === 0 ? undefined : metadataOf(trailers);
 };
 
 /** An error as the library sends it. */
-export const asStatus = (error: RpcError, metadata = new Metadata()): Partial<StatusObject> => {
+const asStatus = (error: RpcError, metadata = new Metadata()): Partial<StatusObject> => {
   metadata.set('grpc-status-details-bin', Buffer.from(statusBytes(error)));
   return { code: error.code as number, details: wellFormed(error.message), metadata };
 };
@@ -42,13 +42,41 @@ const drained = (stream: ServerHttp2Stream, end: CallEnd): Promise<void> =>
     end.addEventListener('abort', go);
   });
 
-/**
- * Writes as fast as the reader reads. The library, which writes messages one by one, begins and ends the answer; what lies in
- * between goes to the stream itself.
- */
+type Call = ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>;
+
+/** Ends a call with an error. */
+const fail = (call: Call, error: unknown, inbound: Inbound): void => {
+  call.emit('error', asStatus(toRpcError(error), trailerOf(inbound)));
+};
+
+/** Answers with one response. The library begins and ends the answer; what lies in between goes to the stream itself. */
+export const answer = async (
+  response: Promise<Reply>,
+  call: Call,
+  stream: ServerHttp2Stream,
+  inbound: Inbound,
+  end: CallEnd,
+): Promise<void> => {
+  try {
+    const bytes = replyBytes(inbound.endpoint.method.output, await response);
+    // The library has ended it, at its deadline.
+    if (stream.destroyed || stream.writableEnded) return;
+    call.sendMetadata(headerOf(inbound) ?? new Metadata());
+    for (const piece of framed([bytes])) stream.write(piece);
+    call.end(trailerOf(inbound));
+  } catch (error) {
+    const header = headerOf(inbound);
+    if (header) call.sendMetadata(header);
+    fail(call, error, inbound);
+  } finally {
+    end.done();
+  }
+};
+
+/** Answers with many as {@link answer} does with one, as fast as the reader reads. */
 export const pump = async (
   responses: AsyncIterable<readonly Reply[]>,
-  call: ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>,
+  call: Call,
   stream: ServerHttp2Stream,
   inbound: Inbound,
   end: CallEnd,
@@ -79,7 +107,7 @@ export const pump = async (
   } catch (error) {
     const cause = end.aborted ? end.reason : error;
     beginAlone();
-    call.emit('error', asStatus(toRpcError(cause), trailerOf(inbound)));
+    fail(call, cause, inbound);
   } finally {
     end.done();
   }

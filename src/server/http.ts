@@ -25,6 +25,8 @@ import { securing } from './tls.ts';
 type Request = IncomingMessage | Http2ServerRequest;
 type Response = ServerResponse | Http2ServerResponse;
 
+type Adapter = ReturnType<typeof connectNodeAdapter>;
+
 /** How HTTP/2 with prior knowledge announces itself. */
 const HTTP2_PREFACE = Buffer.from('PRI');
 
@@ -51,6 +53,8 @@ const encodingOf = ({ headers }: Request): string | undefined =>
     | string
     | undefined;
 
+const pathOf = ({ url }: Request): string | undefined => url?.split('?')[0];
+
 /** Refuses what is no call. */
 const turnAway = (response: Response, problem: RpcError): void => {
   response.statusCode = 403;
@@ -76,24 +80,33 @@ export const listenHttp = async (
   }: ListenerOptions & { readonly web: Omit<WebRules, 'listen'>; readonly docs: boolean },
 ): Promise<Listener> => {
   const guard = new WebGuard({ ...web, listen });
-  const paths = new Set<string | undefined>(endpoints.map(({ path }) => path));
+  const byPath = new Map<string | undefined, Endpoint>(endpoints.map((endpoint) => [endpoint.path, endpoint]));
   const calls = new WeakMap<object, Call>();
   /** When connections of HTTP/1.1 are old, by the clock of `performance.now()`. */
   const oldAt = new WeakMap<object, number>();
   const files = new Set(endpoints.map(({ method }) => method.parent.file));
   let closing = false;
-  const adapter = connectNodeAdapter({
-    routes: (router) => {
-      for (const endpoint of endpoints) {
+  const jsonOptions = { ...JSON_OPTIONS, registry: createRegistry(...files) };
+  const adapterFor = (endpoint: Endpoint | undefined): Adapter =>
+    connectNodeAdapter({
+      routes: (router) => {
+        if (!endpoint) return;
         const handler = handlers[endpoint.method.methodKind]!(pipeline, endpoint);
         const method = { ...endpoint.method, input: RawSchema } as Endpoint['method'];
         router.rpc(method, handler as never, { requestGate: (context) => admit(pipeline, endpoint, context) });
-      }
-    },
-    readMaxBytes: maxMessageBytes,
-    jsonOptions: { ...JSON_OPTIONS, registry: createRegistry(...files) },
-    contextValues: (request: Request) => createContextValues().set(callKey, calls.get(request)),
-  });
+      },
+      readMaxBytes: maxMessageBytes,
+      jsonOptions,
+      contextValues: (request: Request) => createContextValues().set(callKey, calls.get(request)),
+    });
+  /** What the library makes of an RPC, made when it is first called: most are never called here. */
+  const adapters = new Map<Endpoint | undefined, Adapter>();
+  const adapterOf = (request: Request): Adapter => {
+    const endpoint = byPath.get(pathOf(request));
+    const adapter = adapters.get(endpoint) ?? adapterFor(endpoint);
+    adapters.set(endpoint, adapter);
+    return adapter;
+  };
 
   /** Counts the bytes of a body as the library reads them. */
   const counted = (request: Request, reservation: Reservation): void => {
@@ -150,7 +163,7 @@ export const listenHttp = async (
     const problem = guard.problemOf(request);
     if (guard.welcome(request, response, problem)) return;
     // A call is refused in the form of its own protocol, with its line in the log.
-    if (problem && (request.method === 'OPTIONS' || !paths.has(request.url?.split('?')[0]))) {
+    if (problem && (request.method === 'OPTIONS' || !byPath.has(pathOf(request)))) {
       turnAway(response, problem);
       return;
     }
@@ -182,7 +195,7 @@ export const listenHttp = async (
       response.once('finish', () => request.removeAllListeners('readable').resume());
     }
     try {
-      adapter(request as never, response as never);
+      adapterOf(request)(request as never, response as never);
     } catch {
       // The library takes the address of a request for one that can be read.
       response.statusCode = 400;

@@ -23,11 +23,18 @@ interface Pattern {
   readonly replacement: string;
 }
 
-const pattern = (name: string, expression: string, replacement: string): Pattern => ({
-  name,
-  expression: new RegExp(expression, 'gu'),
-  replacement,
-});
+/** Classes of letters of all scripts take long to compile: that is done when a pattern is first applied. */
+const pattern = (name: string, expression: string, replacement: string): Pattern => {
+  let compiled: RegExp | undefined;
+  return {
+    name,
+    get expression() {
+      compiled ??= new RegExp(expression, 'gu');
+      return compiled;
+    },
+    replacement,
+  };
+};
 
 const API_KEY = '[REDACTED_API_KEY]';
 
