@@ -18,13 +18,16 @@ export const useStarted = <T extends object>(start: () => Promise<T>, end: (star
     started = await start();
   });
   afterAll(() => started && end(started));
+  const asked = (key: PropertyKey): T => {
+    if (started) return started;
+    throw new Error(`${String(key)} is asked for before the start, which only hooks and tests come after`);
+  };
   return new Proxy({} as T, {
     get: (_, key) => {
-      if (!started)
-        throw new Error(`${String(key)} is asked for before the start, which only hooks and tests come after`);
-      const value = Reflect.get(started, key);
+      const value = Reflect.get(asked(key), key);
       return typeof value === 'function' ? value.bind(started) : value;
     },
+    set: (_, key, value) => Reflect.set(asked(key), key, value),
   });
 };
 
