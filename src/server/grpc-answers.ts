@@ -44,8 +44,21 @@ const drained = (stream: ServerHttp2Stream, end: CallEnd): Promise<void> =>
 
 type Call = ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>;
 
+/** Of an answer before which nothing is said. */
+const NOTHING = new Metadata();
+
+/** Begins an answer that has a message. */
+const begin = (call: Call, inbound: Inbound): void => call.sendMetadata(headerOf(inbound) ?? NOTHING);
+
+/** What goes before an answer goes before one of nothing but its end, too; the library says it once. */
+const beginAlone = (call: Call, inbound: Inbound): void => {
+  const header = headerOf(inbound);
+  if (header) call.sendMetadata(header);
+};
+
 /** Ends a call with an error. */
 const fail = (call: Call, error: unknown, inbound: Inbound): void => {
+  beginAlone(call, inbound);
   call.emit('error', asStatus(toRpcError(error), trailerOf(inbound)));
 };
 
@@ -61,12 +74,10 @@ export const answer = async (
     const bytes = replyBytes(inbound.endpoint.method.output, await response);
     // The library has ended it, at its deadline.
     if (stream.destroyed || stream.writableEnded) return;
-    call.sendMetadata(headerOf(inbound) ?? new Metadata());
+    begin(call, inbound);
     for (const piece of framed([bytes])) stream.write(piece);
     call.end(trailerOf(inbound));
   } catch (error) {
-    const header = headerOf(inbound);
-    if (header) call.sendMetadata(header);
     fail(call, error, inbound);
   } finally {
     end.done();
@@ -83,18 +94,10 @@ export const pump = async (
 ): Promise<void> => {
   const { output } = inbound.endpoint.method;
   let begun = false;
-  const begin = (header: Metadata): void => {
-    begun = true;
-    call.sendMetadata(header);
-  };
-  /** What goes before an answer goes before one of nothing but its end, too. */
-  const beginAlone = (): void => {
-    const header = begun ? undefined : headerOf(inbound);
-    if (header) begin(header);
-  };
   try {
     for await (const batch of responses) {
-      if (!begun) begin(headerOf(inbound) ?? new Metadata());
+      if (!begun) begin(call, inbound);
+      begun = true;
       for (const piece of framed(batch.map((response) => replyBytes(output, response)))) {
         end.throwIfAborted();
         if (!stream.write(piece)) await drained(stream, end);
@@ -102,12 +105,10 @@ export const pump = async (
       end.throwIfAborted();
     }
     end.throwIfAborted();
-    beginAlone();
+    beginAlone(call, inbound);
     call.end(trailerOf(inbound));
   } catch (error) {
-    const cause = end.aborted ? end.reason : error;
-    beginAlone();
-    fail(call, cause, inbound);
+    fail(call, end.aborted ? end.reason : error, inbound);
   } finally {
     end.done();
   }
