@@ -1,11 +1,10 @@
-/** Tools that operators and developers have, as they use them, against the program as it ships. */
-import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { hasOpenssl, makeAuthority, makeCertificate } from '../support/certificates.ts';
 import { type Command, endAll, startCommand } from '../support/command.ts';
 import { run } from '../support/go.ts';
+import { tokenLine } from '../support/token-line.ts';
 import { useDatabase, useFolder } from '../support/use.ts';
 import { buildJudges, type Judges } from './judges.ts';
 
@@ -23,7 +22,7 @@ const serve = (env: Record<string, string>): Command => startCommand(['serve'], 
 beforeAll(async () => {
   judges = await buildJudges('grpc-health-probe', 'ghz');
   const tokens = join(folder, 'tokens');
-  await writeFile(tokens, `engine: ${createHash('sha256').update(TOKEN).digest('hex')}\n`);
+  await writeFile(tokens, tokenLine('engine', TOKEN));
   open = await serve({}).serving();
   if (!hasOpenssl) return;
   const authority = await makeAuthority(folder, 'authority');

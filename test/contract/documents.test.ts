@@ -9,6 +9,7 @@ import { RecoveryMatcherService } from '../../src/gen/hoc/cus/policies/v1/recove
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type CallInit, collect, refusal } from '../support/client.ts';
 import { useSidecar } from '../support/use.ts';
+import { violationWith } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const AS_TEXT = { documents: 'text' };
@@ -16,15 +17,7 @@ const AS_TEXT = { documents: 'text' };
 const sidecar = useSidecar();
 beforeEach(() => sidecar.sql('truncate policy.violations, policy_sidecar.requests'));
 
-const violation = (evidence: Value, violationId: string = randomUUID()) => ({
-  violationId,
-  violationType: 'x',
-  severity: 0.5,
-  description: 'd',
-  evidence,
-  routedToGovernor: false,
-  detectedAt: { seconds: 1n, nanos: 0 },
-});
+const violation = (evidence: Value, violationId: string = randomUUID()) => violationWith({ evidence, violationId });
 
 const textOf = (value: Value | undefined): unknown =>
   value?.kind.case === 'stringValue' ? value.kind.value : value?.kind.case;

@@ -9,6 +9,7 @@ import { pgBouncerAvailable, startPgBouncer } from '../support/pgbouncer.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { useClient, useDatabase, useSidecar, useStarted } from '../support/use.ts';
+import { violationWith } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -16,15 +17,13 @@ const single = { transaction: 'single-use' };
 
 if (!pgBouncerAvailable) console.log('pgbouncer is not installed: the sidecar behind a pooler is not tested');
 
-const violation = (violationId: string = randomUUID(), severity = 0.1 + 0.2) => ({
-  violationId,
-  violationType: 'x',
-  severity,
-  description: 'd',
-  evidence: jsonToValue({ 'a\u2028': [1e-7, '\\'] }),
-  routedToGovernor: false,
-  detectedAt: { seconds: 1n, nanos: 123_456_000 },
-});
+const violation = (violationId: string = randomUUID(), severity = 0.1 + 0.2) =>
+  violationWith({
+    violationId,
+    severity,
+    evidence: jsonToValue({ 'a\u2028': [1e-7, '\\'] }),
+    detectedAt: { seconds: 1n, nanos: 123_456_000 },
+  });
 
 describe.skipIf(!pgBouncerAvailable).each(['session', 'transaction'] as const)(
   'behind a PgBouncer in %s mode',

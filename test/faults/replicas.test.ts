@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,6 +20,7 @@ import { type Cluster, startCluster } from '../support/cluster.ts';
 import { startCommand } from '../support/command.ts';
 import { type Network, startNetwork } from '../support/network.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { tokenLine } from '../support/token-line.ts';
 import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
@@ -323,7 +324,7 @@ test('a caller who is bound to tenants is bound at a standby, too', async () => 
   const folder = await mkdtemp(join(tmpdir(), 'replicas-'));
   endings.push(() => rm(folder, { recursive: true }));
   const [tokensFile, authorizationFile] = [join(folder, 'tokens'), join(folder, 'authorization.json')];
-  await writeFile(tokensFile, `bound: ${createHash('sha256').update('bound').digest('hex')}\n`);
+  await writeFile(tokensFile, tokenLine('bound'));
   const identities = { bound: { read: ['*'], write: ['*'], tenants: ['ours'] } };
   await writeFile(authorizationFile, JSON.stringify({ identities }));
   await migrateTenants(primary.adminUrl);

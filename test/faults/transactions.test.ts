@@ -1,13 +1,12 @@
-import { randomUUID } from 'node:crypto';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { beforeEach, expect, test, vi } from 'vitest';
-import { jsonToValue } from '../../src/database/values.ts';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { useSidecar } from '../support/use.ts';
+import { violationWith } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -15,15 +14,7 @@ const tx = TransactionService.method;
 const sidecar = useSidecar({ transactionsMax: 10, poolWaitMs: 5_000 });
 beforeEach(() => sidecar.sql('truncate policy.violations'));
 
-const violation = (description: string) => ({
-  violationId: randomUUID(),
-  violationType: 'x',
-  severity: 0.5,
-  description,
-  evidence: jsonToValue({}),
-  routedToGovernor: false,
-  detectedAt: { seconds: 1n, nanos: 0 },
-});
+const violation = (description: string) => violationWith({ description });
 
 const insert = (description: string, transaction: string) =>
   sidecar.grpc.unary(rpc.insertViolation, violation(description), { transaction });

@@ -1,5 +1,3 @@
-/** `policy-sidecar contract` against real sidecars: what holds, what does not, what is left out, and what it leaves behind. */
-import { createHash } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,6 +8,7 @@ import { shipped } from '../../src/scenarios/shipped.ts';
 import { hasOpenssl, makeAuthority, makeCertificate } from '../support/certificates.ts';
 import { endAll, startCommand } from '../support/command.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
+import { tokenLine } from '../support/token-line.ts';
 import { useFolder, useSidecar } from '../support/use.ts';
 
 const sidecar = useSidecar();
@@ -235,7 +234,7 @@ test('a wrong option, an unknown name and a sidecar that is not there are told',
 
 test('a token is sent, and what its caller is not granted is left out and told', async () => {
   const [tokensFile, authorizationFile] = [join(folder, 'tokens'), join(folder, 'authorization.json')];
-  await writeFile(tokensFile, `reader: ${createHash('sha256').update('secret').digest('hex')}\n`);
+  await writeFile(tokensFile, tokenLine('reader', 'secret'));
   await writeFile(authorizationFile, JSON.stringify({ identities: { reader: { read: ['*'], tenants: 'all' } } }));
   const guarded = await startTestSidecar({ tokensFile, authorizationFile });
   const args = ['--only', 'reads,writes'];

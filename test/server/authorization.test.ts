@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
@@ -14,12 +13,12 @@ import { readOnce } from '../../src/server/watched.ts';
 import { PageTokens } from '../../src/statements/page-tokens.ts';
 import { collect, refusal } from '../support/client.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
+import { tokenLine } from '../support/token-line.ts';
 import { useFolder, useSidecar } from '../support/use.ts';
 
 const { fetchRiskCeilings, streamRiskCeilings, resetRiskCeiling, deactivateAllVersions } = PolicyEngineService.method;
 const { begin, commit, execute, list } = TransactionService.method;
 const CEILING = { ceilingId: '00000000-0000-0000-0000-000000000001' };
-const hash = (token: string): string => createHash('sha256').update(token).digest('hex');
 const as = (name: string, transaction?: string) => ({
   headers: { authorization: `Bearer ${name}` },
   ...(transaction === undefined ? {} : { transaction }),
@@ -37,7 +36,7 @@ const folder = useFolder();
 const authorizationFile = join(folder, 'authorization.json');
 const tokensFile = join(folder, 'tokens');
 beforeAll(async () => {
-  await writeFile(tokensFile, ['reader', 'writer', 'nobody', 'absent'].map((n) => `${n}: ${hash(n)}\n`).join(''));
+  await writeFile(tokensFile, ['reader', 'writer', 'nobody', 'absent'].map((name) => tokenLine(name)).join(''));
   await writeFile(authorizationFile, JSON.stringify(POLICY));
 });
 const sidecar = useSidecar({ tokensFile, authorizationFile, audit: 'log' });

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
@@ -9,6 +8,7 @@ import { readContract } from '../../reference/contract.ts';
 import { openApiOf } from '../../reference/openapi.ts';
 import { browserAvailable, PROGRAM } from '../support/browser.ts';
 import { endAll, startCommand } from '../support/command.ts';
+import { tokenLine } from '../support/token-line.ts';
 import { useDatabase, useFolder } from '../support/use.ts';
 
 if (!browserAvailable) console.log('no Chromium here: the explorer is not tested');
@@ -23,7 +23,7 @@ let origin: string;
 let locked: string;
 let bare: string;
 beforeAll(async () => {
-  await writeFile(tokensFile, `ann: ${createHash('sha256').update(TOKEN).digest('hex')}\n`);
+  await writeFile(tokensFile, tokenLine('ann', TOKEN));
   const start = async (env: Readonly<Record<string, string>>): Promise<string> =>
     `http://${(await startCommand(['serve'], { DATABASE_URL: database.url, ...env }).serving()).http}`;
   [origin, locked, bare] = await Promise.all([

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,10 +9,10 @@ import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transactio
 import { parseTokens, tokenIdentity } from '../../src/server/identity.ts';
 import { refusal } from '../support/client.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
+import { hash, tokenLine } from '../support/token-line.ts';
 import { useFolder, useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
-const hash = (token: string): string => createHash('sha256').update(token).digest('hex');
 const bearer = (token: string) => ({ headers: { authorization: `Bearer ${token}` } });
 
 const folder = useFolder();
@@ -91,7 +90,7 @@ test('the file is read again when it changes; a bad file changes nothing', async
       () => true,
       () => false,
     );
-  await writeFile(tokensFile, `ann: ${hash('secret-a')}\ncid: ${hash('secret-c')}\n`);
+  await writeFile(tokensFile, tokenLine('ann', 'secret-a') + tokenLine('cid', 'secret-c'));
   await vi.waitFor(async () => expect(await let_in('secret-c')).toBe(true), { timeout: 10_000 });
   expect(await let_in('secret-b')).toBe(false);
   await writeFile(tokensFile, 'not a token line\n');
@@ -101,7 +100,7 @@ test('the file is read again when it changes; a bad file changes nothing', async
 
 test('the open transactions and holds of a removed caller end, with why', async () => {
   const own = join(folder, 'own');
-  const both = `ann: ${hash('secret-a')}\nbob: ${hash('secret-b')}\n`;
+  const both = tokenLine('ann', 'secret-a') + tokenLine('bob', 'secret-b');
   await writeFile(own, both);
   const server = await startTestSidecar({ tokensFile: own });
   const { begin, hold, list } = TransactionService.method;
@@ -113,7 +112,7 @@ test('the open transactions and holds of a removed caller end, with why', async 
       states.push(transaction?.state);
   })();
   await vi.waitFor(() => expect(states).toHaveLength(1));
-  await writeFile(own, `ann: ${hash('secret-a')}\n`);
+  await writeFile(own, tokenLine('ann', 'secret-a'));
   const open = async () =>
     (await server.grpc.unary(list, {}, bearer('secret-a'))).transactions.map(({ label }) => label);
   await vi.waitFor(async () => expect(await open()).toEqual(['ann']), { timeout: 10_000 });

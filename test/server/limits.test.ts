@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
@@ -9,16 +8,16 @@ import { SymbolTableService } from '../../src/gen/hoc/cus/policies/v1/symbol_tab
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError, refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { tokenLine } from '../support/token-line.ts';
 import { useFolder } from '../support/use.ts';
 
 const { fetchRiskCeilings } = PolicyEngineService.method;
 const { begin, commit, rollback, hold } = TransactionService.method;
-const hash = (token: string): string => createHash('sha256').update(token).digest('hex');
 const as = (name: string) => ({ headers: { authorization: `Bearer ${name}` } });
 
 const tokensFile = join(useFolder(), 'tokens');
 beforeAll(async () => {
-  await writeFile(tokensFile, `ann: ${hash('ann')}\nbob: ${hash('bob')}\n`);
+  await writeFile(tokensFile, tokenLine('ann') + tokenLine('bob'));
 });
 
 describe.each(['grpc', 'connect'] as const)('calls of one caller over %s', (listener) => {

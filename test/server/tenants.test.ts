@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create, type DescMethodServerStreaming, type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
@@ -14,6 +13,7 @@ import { pgBouncerAvailable, startPgBouncer } from '../support/pgbouncer.ts';
 import { KEYS, request } from '../support/requests.ts';
 import { noServices } from '../support/services.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
+import { tokenLine } from '../support/token-line.ts';
 import { useFolder, useSidecar } from '../support/use.ts';
 
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
@@ -23,7 +23,6 @@ const [OURS, THEIRS] = KEYS as [string, string];
 const MARK = 'MARKED';
 /** In rows that are everybody's. */
 const SHARED = 'SHARED';
-const hash = (token: string): string => createHash('sha256').update(token).digest('hex');
 const as = (name: string, transaction?: string): CallInit => ({
   headers: { authorization: `Bearer ${name}` },
   ...(transaction === undefined ? {} : { transaction }),
@@ -109,7 +108,7 @@ const theirs = async (): Promise<Record<string, string[]>> => {
 };
 
 beforeAll(async () => {
-  await writeFile(guards.tokensFile, ['bound', 'free', 'none'].map((name) => `${name}: ${hash(name)}\n`).join(''));
+  await writeFile(guards.tokensFile, ['bound', 'free', 'none'].map((name) => tokenLine(name)).join(''));
   const all = { read: ['*'], write: ['*'] };
   const identities = {
     bound: { ...all, tenants: [OURS] },

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { mkdir, rename, symlink, writeFile } from 'node:fs/promises';
@@ -12,6 +11,7 @@ import { hasOpenssl, type KeyPair, makeAuthority, makeCertificate } from '../sup
 import { type Caller, type CallerTls, connectCaller, grpcCaller, refusal } from '../support/client.ts';
 import { startCommand } from '../support/command.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { tokenLine } from '../support/token-line.ts';
 import { useDatabase, useFolder, useSidecar } from '../support/use.ts';
 import { exchange } from '../support/wire.ts';
 
@@ -192,7 +192,7 @@ describe.runIf(hasOpenssl)('TLS', () => {
 
     test.each(KINDS)('%s: with tokens both are asked for, and the token tells the name', async (kind) => {
       const tokensFile = file(`tokens-${kind.replaceAll(/\W/g, '')}`);
-      await writeFile(tokensFile, `bob: ${createHash('sha256').update('secret').digest('hex')}\n`);
+      await writeFile(tokensFile, tokenLine('bob', 'secret'));
       const own = await start({ tlsClientCa: file('engines.crt'), tokensFile });
       onTestFinished(own.stop);
       const headers = { authorization: 'Bearer secret' };

@@ -11,3 +11,6 @@ export const violation = (violationId: string = randomUUID()) => ({
   routedToGovernor: false,
   detectedAt: { seconds: 1n, nanos: 0 },
 });
+
+/** Such a row, of which some does matter. */
+export const violationWith = (fields: Partial<ReturnType<typeof violation>>) => ({ ...violation(), ...fields });

@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
@@ -9,6 +9,7 @@ import { type Command, endAll, startCommand } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
 import type { TestDatabase } from '../support/postgres.ts';
 import { useDatabase, useStarted } from '../support/use.ts';
+import { violationWith } from '../support/violation.ts';
 import { type ReceivedSpan, startCollector } from './collector.ts';
 
 const rpc = PolicyEngineService.method;
@@ -18,15 +19,7 @@ const SERVER = 2;
 const CLIENT = 3;
 const FETCH = 'hoc.cus.policies.v1.PolicyEngineService/FetchRiskCeilings';
 
-const violation = () => ({
-  violationId: randomUUID(),
-  violationType: 'x',
-  severity: 0.5,
-  description: SECRET,
-  evidence: jsonToValue({ [SECRET]: SECRET }),
-  routedToGovernor: false,
-  detectedAt: { seconds: 1n, nanos: 0 },
-});
+const violation = () => violationWith({ description: SECRET, evidence: jsonToValue({ [SECRET]: SECRET }) });
 
 const newTrace = () => randomBytes(16).toString('hex');
 const callerSpan = () => randomBytes(8).toString('hex');

@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { durationFromMs, durationMs } from '@bufbuild/protobuf/wkt';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import {
   IsolationLevel,
@@ -13,6 +12,7 @@ import {
 import { collect, refusal } from '../support/client.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { useSidecar } from '../support/use.ts';
+import { violationWith } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -20,16 +20,7 @@ const tx = TransactionService.method;
 const sidecar = useSidecar({ transactionsMax: 4, poolWaitMs: 5_000, transactionQueue: 5 });
 beforeEach(() => sidecar.sql('truncate policy.violations, policy_sidecar.requests'));
 
-const violation = (description: string, fields: object = {}) => ({
-  violationId: randomUUID(),
-  violationType: 'x',
-  severity: 0.5,
-  description,
-  evidence: jsonToValue({}),
-  routedToGovernor: false,
-  detectedAt: { seconds: 1n, nanos: 0 },
-  ...fields,
-});
+const violation = (description: string, fields: object = {}) => violationWith({ description, ...fields });
 
 /** What is committed. */
 const stored = async (): Promise<string[]> =>
