@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { migrateUp, migrationStatus, SchemaError, UnreachableError } from '../database/migrate/migrate.ts';
@@ -75,6 +76,12 @@ const metricsRoute = (telemetry: Telemetry | undefined): Routes => {
   return { '/metrics': async () => ({ status: 200, text: await metrics(), type }) };
 };
 
+/**
+ * What calls leave behind in the heap before it is cleared, in percent of what is in use. Left to itself the heap grows by
+ * three times as much: that saves no time, and each answer of a list has ten times its size outside of the heap.
+ */
+const HEAP_GROWING = '--heap-growing-percent=100';
+
 /** Tells who started the server what it needs to know. */
 export type Announce = (server: Sidecar, source: Source, probes: string | undefined) => void;
 
@@ -99,6 +106,7 @@ export const serve = async (
   announce: Announce = announceToPeople(config),
   settings: Readonly<Record<string, string>> = {},
 ): Promise<number> => {
+  setFlagsFromString(HEAP_GROWING);
   const log = createLog(config.logLevel, errors);
   exit.onSignal(config.drainTimeoutMs);
   const stopping = new AbortController();
