@@ -76,10 +76,10 @@ export class Exit {
 
   #cut(code: number): never {
     this.#beforeCut();
-    if (isHeld()) {
+    if (this.#signal !== undefined && isHeld()) {
       // `exit` would wait; the signal as it is meant for a program that does not know it does not.
-      process.removeAllListeners(this.#signal!);
-      process.kill(process.pid, this.#signal!);
+      process.removeAllListeners(this.#signal);
+      process.kill(process.pid, this.#signal);
     }
     process.exit(code);
   }

@@ -11,6 +11,8 @@ export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', '
 
 /** Characters that may wait for a reader. */
 const WAITING_MAX = 1_048_576;
+/** How long lines are gathered that then go out in one piece, milliseconds: a call is answered before its line costs anything. */
+const GATHER_MS = 10;
 /** How long a reader that takes nothing is left alone, at least and at most. */
 const RETRY_MS = { least: 1, most: 64 };
 const NEWLINE = 0x0a;
@@ -30,7 +32,7 @@ export class Lines implements DestinationStream {
   #waiting = 0;
   #dropped = 0;
   #retryMs = RETRY_MS.least;
-  #scheduled: NodeJS.Immediate | NodeJS.Timeout | undefined;
+  #scheduled: NodeJS.Timeout | undefined;
 
   /**
    * @param fd a descriptor that does not block.
@@ -48,13 +50,12 @@ export class Lines implements DestinationStream {
       this.#queue.push(line);
       this.#waiting += line.length;
     }
-    this.#scheduled ??= setImmediate(() => this.flushSync());
+    this.#scheduled ??= setTimeout(() => this.flushSync(), GATHER_MS);
   }
 
   /** Hands over what the reader takes now. */
   flushSync(): void {
-    clearImmediate(this.#scheduled as NodeJS.Immediate);
-    clearTimeout(this.#scheduled as NodeJS.Timeout);
+    clearTimeout(this.#scheduled);
     this.#scheduled = undefined;
     try {
       while (this.#next()) {

@@ -15,7 +15,7 @@ export type Ms = number & { readonly counts: 'ms' };
 export type Count = number & { readonly counts: 'things' };
 export type Mode = number & { readonly counts: 'permissions' };
 
-const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+const UNITS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** Past 2^31-1 milliseconds a timer fires at once, and so it does for nothing. */
 const LONGEST_DAYS = 24;
@@ -24,8 +24,8 @@ const LONGEST_DAYS = 24;
 export const duration: Parse<Ms> = (text) => {
   const [, amount, unit] = /^(\d{1,10})(ms|s|m|h|d)$/.exec(text) ?? [];
   if (!amount || !unit) throw new ConfigError('must be a duration such as 500ms, 30s, 5m, 24h or 7d');
-  const ms = Number(amount) * UNITS[unit]!;
-  if (ms < 1 || ms > LONGEST_DAYS * UNITS['d']!) throw new ConfigError(`must be between 1ms and ${LONGEST_DAYS}d`);
+  const ms = Number(amount) * UNITS[unit as keyof typeof UNITS];
+  if (ms < 1 || ms > LONGEST_DAYS * UNITS.d) throw new ConfigError(`must be between 1ms and ${LONGEST_DAYS}d`);
   return ms as Ms;
 };
 

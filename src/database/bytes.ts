@@ -2,7 +2,8 @@
 export const int32At = (bytes: Buffer, at: number): number =>
   (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
 
-const SMALL = 48;
+/** Bytes up to which a call into native code costs more than to copy them one by one. */
+const SMALL = 24;
 
 /** Bytes that grow as they are written. Whoever writes makes room first: {@link Bytes.reserve}. */
 export class Bytes {
@@ -35,23 +36,28 @@ export class Bytes {
   }
 
   /** A copy of part of other bytes. Makes room itself. */
-  copy(source: Uint8Array, from: number, length: number): void {
+  copy(source: Buffer, from: number, length: number): void {
     this.reserve(length);
-    const { buffer } = this;
-    let { at } = this;
-    const end = from + length;
-    // A call into native code costs more than so few bytes do.
-    if (length <= SMALL) for (let index = from; index < end; index += 1) buffer[at++] = source[index]!;
-    else {
-      buffer.set(source.subarray(from, end), at);
-      at += length;
-    }
-    this.at = at;
+    if (length <= SMALL) this.#bytewise(source, from, length);
+    else this.at += source.copy(this.buffer, this.at, from, from + length);
   }
 
   /** Bytes as they are. Makes room itself. */
   all(source: Uint8Array): void {
-    this.copy(source, 0, source.length);
+    const { length } = source;
+    this.reserve(length);
+    if (length <= SMALL) this.#bytewise(source, 0, length);
+    else {
+      this.buffer.set(source, this.at);
+      this.at += length;
+    }
+  }
+
+  #bytewise(source: Uint8Array, from: number, length: number): void {
+    const { buffer } = this;
+    let { at } = this;
+    for (let index = from; index < from + length; index += 1) buffer[at++] = source[index]!;
+    this.at = at;
   }
 
   /** An unsigned number of at most 32 bits as protobuf writes it; there is room for five bytes. */

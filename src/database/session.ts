@@ -227,7 +227,8 @@ export class TransactionSession extends Statements implements StreamingSession {
     try {
       const result = await work(this);
       await set;
-      await this.#connection.command(`release savepoint ${savepoint}`);
+      // Whatever keeps it from being released keeps the transaction from going on, and whoever goes on hears of it.
+      this.#connection.command(`release savepoint ${savepoint}`).catch(() => {});
       return result;
     } catch (error) {
       // Whatever keeps the savepoint from being reached keeps the transaction from going on: the cause says more.

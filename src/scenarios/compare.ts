@@ -59,8 +59,8 @@ export const difference = (path: string, expected: unknown, found: unknown): str
   }
   if (!isObject(expected)) return isDeepStrictEqual(expected, found) ? undefined : differs(path, expected, found);
   const entries = Object.entries(expected);
-  const [first] = entries;
-  if (entries.length === 1 && first![0].startsWith('$')) return special(path, first![0], first![1], found);
+  const [first, second] = entries;
+  if (first?.[0].startsWith('$') && !second) return special(path, ...first, found);
   if (!isObject(found)) return differs(path, expected, found);
   return entries
     .map(([key, each]) => difference(`${path}.${key}`, each, found[key]))
@@ -70,8 +70,8 @@ export const difference = (path: string, expected: unknown, found: unknown): str
 /** Rows of an answer: those of a stream, or of its one list. */
 const rowsOf = ({ messages, stream }: Reply): number | undefined => {
   if (stream) return messages.length;
-  const lists = Object.values(messages[0] ?? {}).filter((value) => Array.isArray(value));
-  return lists.length === 1 ? lists[0]!.length : undefined;
+  const [list, another] = Object.values(messages[0] ?? {}).filter((value) => Array.isArray(value));
+  return another ? undefined : list?.length;
 };
 
 const rowsProblem = (wanted: Rows, found: number | undefined): string | undefined => {

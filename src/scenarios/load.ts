@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { fromJson, getOption } from '@bufbuild/protobuf';
+import { type DescMethod, fromJson, getOption } from '@bufbuild/protobuf';
 import { Ajv, type ErrorObject } from 'ajv';
 import schema from '../../scenarios/scenario.schema.json' with { type: 'json' };
 import { access, MethodAccess } from '../gen/hoc/cus/policies/v1/access_pb.ts';
@@ -18,9 +18,9 @@ const schemaProblem = ([error]: readonly ErrorObject[]): string => {
 };
 
 /** Whether a step that succeeds leaves something behind. */
-const writes = ({ call, transaction }: CallStep): boolean => {
+const writes = ({ call, transaction }: CallStep, method: DescMethod): boolean => {
   if (call === 'TransactionService/Commit' || call === 'TransactionService/Execute') return true;
-  return transaction === 'single-use' && getOption(methods.get(call)!, access) === MethodAccess.WRITE;
+  return transaction === 'single-use' && getOption(method, access) === MethodAccess.WRITE;
 };
 
 const stepProblem = (step: Step, known: ReadonlySet<string>, kept: ReadonlySet<string>, commits: boolean) => {
@@ -32,7 +32,8 @@ const stepProblem = (step: Step, known: ReadonlySet<string>, kept: ReadonlySet<s
   if (step.keep !== undefined && step.take === undefined) return '`keep` needs `take`';
   const missing = mentioned(step).find((name) => !known.has(name));
   if (missing !== undefined) return `nothing was captured as ${missing}`;
-  if (writes(step) && !commits && step.expect?.error === undefined) return '`commits` must be true, for it commits';
+  if (writes(step, method) && !commits && step.expect?.error === undefined)
+    return '`commits` must be true, for it commits';
   const values = new Variables();
   for (const name of known) values.set(name, '0');
   try {

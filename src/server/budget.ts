@@ -24,30 +24,34 @@ export class ByteBudget {
 
   /** Counts for one request. @param encoding how its body is compressed, if it is. */
   open(encoding: string | undefined): Reservation {
-    return new Reservation(
-      (bytes) => {
-        if (this.#used + bytes > this.#max) return false;
-        this.#used += bytes;
-        return true;
-      },
-      encoding === undefined || encoding === 'identity'
-        ? () => 0
-        : (bytes) => (encoding === 'br' ? this.#maxMessage : Math.min(bytes * DEFLATE_RATIO, this.#maxMessage)),
-    );
+    return new Reservation(this, encoding === 'identity' ? undefined : encoding);
+  }
+
+  /** Takes so many bytes, or gives them back; false where there are not as many. */
+  take(bytes: number): boolean {
+    if (this.#used + bytes > this.#max) return false;
+    this.#used += bytes;
+    return true;
+  }
+
+  /** What so many bytes may unfold to that are compressed so. */
+  unfolded(bytes: number, encoding: string): number {
+    return encoding === 'br' ? this.#maxMessage : Math.min(bytes * DEFLATE_RATIO, this.#maxMessage);
   }
 }
 
 /** What one request holds until it has ended. */
 export class Reservation {
-  readonly #take: (bytes: number) => boolean;
-  readonly #unfolded: (bytes: number) => number;
+  readonly #budget: ByteBudget;
+  readonly #encoding: string | undefined;
   #received = 0;
   #held = 0;
   #released = false;
 
-  constructor(take: (bytes: number) => boolean, unfolded: (bytes: number) => number) {
-    this.#take = take;
-    this.#unfolded = unfolded;
+  /** @param encoding how its body is compressed; undefined where it is not. */
+  constructor(budget: ByteBudget, encoding: string | undefined) {
+    this.#budget = budget;
+    this.#encoding = encoding;
   }
 
   /**
@@ -58,8 +62,9 @@ export class Reservation {
   add(bytes: number): void {
     if (this.#released) return;
     this.#received += bytes;
-    const held = this.#received + this.#unfolded(this.#received);
-    if (!this.#take(held - this.#held)) {
+    const unfolded = this.#encoding === undefined ? 0 : this.#budget.unfolded(this.#received, this.#encoding);
+    const held = this.#received + unfolded;
+    if (!this.#budget.take(held - this.#held)) {
       throw refuse('REQUEST_BYTES_EXHAUSTED', 'the requests under way hold as many bytes as they may');
     }
     this.#held = held;
@@ -67,7 +72,7 @@ export class Reservation {
 
   release(): void {
     this.#released = true;
-    this.#take(-this.#held);
+    this.#budget.take(-this.#held);
     this.#held = 0;
   }
 }

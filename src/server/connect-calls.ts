@@ -32,6 +32,9 @@ export interface Call extends ReadHeaders {
 
 export const callKey = createContextKey<Call | undefined>(undefined, { description: 'the request' });
 
+/** The request of a context, which each has that a handler is given. */
+const callOf = (context: HandlerContext): Call => context.values.get(callKey)!;
+
 export const asConnectError = (error: RpcError): ConnectError =>
   new ConnectError(wellFormed(error.message), error.code as number as ConnectCode, undefined, [...errorDetails(error)]);
 
@@ -46,19 +49,18 @@ interface Received {
 }
 
 const receive = (pipeline: Pipeline, context: HandlerContext): Received => {
-  const call = context.values.get(callKey)!;
+  const call = callOf(context);
   call.received = true;
-  const end = new CallEnd(context.timeoutMs(), pipeline.longest(call.admitted!.endpoint));
+  const admitted = call.admitted!;
+  const end = new CallEnd(context.timeoutMs(), pipeline.longest(admitted.endpoint));
   if (context.signal.aborted) end.leave();
   else context.signal.addEventListener('abort', () => end.leave(), { once: true });
-  const { watched } = call;
-  const size = pipeline.sizeOf(call.admitted!.endpoint);
   const inbound = {
-    ...call.admitted!,
-    watched,
+    ...admitted,
+    watched: call.watched,
     signal: end,
-    notes: new CallNotes(takesTexts(call.admitted!)),
-    size,
+    notes: new CallNotes(takesTexts(admitted)),
+    size: pipeline.sizeOf(admitted.endpoint),
     encoded: false,
   };
   const begin = (): void => {
@@ -94,16 +96,18 @@ const unreadable = ({ code, rawMessage, cause }: ConnectError): RpcError => {
  * aborts the context of a call with the very error that it is about to send, in every protocol: there it becomes ours.
  */
 export const admit = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerContext): void => {
-  const call = context.values.get(callKey)!;
+  const call = callOf(context);
+  let admitted: Admitted;
   try {
-    call.admitted = pipeline.admit({ ...call, endpoint });
+    admitted = pipeline.admit({ ...call, endpoint });
   } catch (error) {
     throw asConnectError(toRpcError(error));
   }
+  call.admitted = admitted;
   const onAbort = (): void => {
     const { reason } = context.signal;
     if (call.received || !(reason instanceof ConnectError)) return;
-    Object.assign(reason, asConnectError(pipeline.refuse(call.admitted!, unreadable(reason))));
+    Object.assign(reason, asConnectError(pipeline.refuse(admitted, unreadable(reason))));
   };
   context.signal.addEventListener('abort', onAbort, { once: true });
 };
@@ -165,7 +169,7 @@ export const RawSchema: DescMessage = createFileRegistry(
 ).getMessage('sidecar.Raw')!;
 
 const decode = ({ method }: Endpoint, raw: Message, context: HandlerContext): Message =>
-  context.values.get(callKey)!.json
+  callOf(context).json
     ? decodeJson(method.input, (raw as unknown as Record<string, string>)[JSON_FIELD]!)
     : decodeBinary(method.input, toBinary(RawSchema, raw));
 

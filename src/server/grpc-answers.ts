@@ -15,17 +15,17 @@ const metadataOf = (said: Said): Metadata => {
 };
 
 /** What an answer begins with. */
-export const headerOf = ({ notes }: Inbound): Metadata | undefined =>
+const headerOf = ({ notes }: Inbound): Metadata | undefined =>
   notes.headers.length === 0 ? undefined : metadataOf(notes.headers);
 
 /** What an answer or a stream ends with. */
-export const trailerOf = (inbound: Inbound): Metadata | undefined => {
+const trailerOf = (inbound: Inbound): Metadata | undefined => {
   const trailers = trailersOf(inbound);
   return trailers.length === 0 ? undefined : metadataOf(trailers);
 };
 
 /** An error as the library sends it. */
-export const asStatus = (error: RpcError, metadata = new Metadata()): Partial<StatusObject> => {
+const asStatus = (error: RpcError, metadata = new Metadata()): Partial<StatusObject> => {
   metadata.set('grpc-status-details-bin', Buffer.from(statusBytes(error)));
   return { code: error.code as number, details: wellFormed(error.message), metadata };
 };
@@ -42,31 +42,62 @@ const drained = (stream: ServerHttp2Stream, end: CallEnd): Promise<void> =>
     end.addEventListener('abort', go);
   });
 
-/**
- * Writes as fast as the reader reads. The library, which writes messages one by one, begins and ends the answer; what lies in
- * between goes to the stream itself.
- */
+type Call = ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>;
+
+/** Of an answer before which nothing is said. */
+const NOTHING = new Metadata();
+
+/** Begins an answer that has a message. */
+const begin = (call: Call, inbound: Inbound): void => call.sendMetadata(headerOf(inbound) ?? NOTHING);
+
+/** What goes before an answer goes before one of nothing but its end, too; the library says it once. */
+const beginAlone = (call: Call, inbound: Inbound): void => {
+  const header = headerOf(inbound);
+  if (header) call.sendMetadata(header);
+};
+
+/** Ends a call with an error. */
+const fail = (call: Call, error: unknown, inbound: Inbound): void => {
+  beginAlone(call, inbound);
+  call.emit('error', asStatus(toRpcError(error), trailerOf(inbound)));
+};
+
+/** Answers with one response. The library begins and ends the answer; what lies in between goes to the stream itself. */
+export const answer = async (
+  response: Promise<Reply>,
+  call: Call,
+  stream: ServerHttp2Stream,
+  inbound: Inbound,
+  end: CallEnd,
+): Promise<void> => {
+  try {
+    const bytes = replyBytes(inbound.endpoint.method.output, await response);
+    // The library has ended it, at its deadline.
+    if (stream.destroyed || stream.writableEnded) return;
+    begin(call, inbound);
+    for (const piece of framed([bytes])) stream.write(piece);
+    call.end(trailerOf(inbound));
+  } catch (error) {
+    fail(call, error, inbound);
+  } finally {
+    end.done();
+  }
+};
+
+/** Answers with many as {@link answer} does with one, as fast as the reader reads. */
 export const pump = async (
   responses: AsyncIterable<readonly Reply[]>,
-  call: ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>,
+  call: Call,
   stream: ServerHttp2Stream,
   inbound: Inbound,
   end: CallEnd,
 ): Promise<void> => {
   const { output } = inbound.endpoint.method;
   let begun = false;
-  const begin = (header: Metadata): void => {
-    begun = true;
-    call.sendMetadata(header);
-  };
-  /** What goes before an answer goes before one of nothing but its end, too. */
-  const beginAlone = (): void => {
-    const header = begun ? undefined : headerOf(inbound);
-    if (header) begin(header);
-  };
   try {
     for await (const batch of responses) {
-      if (!begun) begin(headerOf(inbound) ?? new Metadata());
+      if (!begun) begin(call, inbound);
+      begun = true;
       for (const piece of framed(batch.map((response) => replyBytes(output, response)))) {
         end.throwIfAborted();
         if (!stream.write(piece)) await drained(stream, end);
@@ -74,12 +105,10 @@ export const pump = async (
       end.throwIfAborted();
     }
     end.throwIfAborted();
-    beginAlone();
+    beginAlone(call, inbound);
     call.end(trailerOf(inbound));
   } catch (error) {
-    const cause = end.aborted ? end.reason : error;
-    beginAlone();
-    call.emit('error', asStatus(toRpcError(cause), trailerOf(inbound)));
+    fail(call, end.aborted ? end.reason : error, inbound);
   } finally {
     end.done();
   }

@@ -5,10 +5,8 @@ import {
   Server,
   ServerCredentials,
   type ServerDuplexStream,
-  type ServerUnaryCall,
   type ServerWritableStream,
   type ServiceDefinition,
-  type sendUnaryData,
 } from '@grpc/grpc-js';
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
@@ -20,15 +18,15 @@ import { CONNECTION_LIMITS, Connections } from './connections.ts';
 import { CallEnd } from './deadline.ts';
 import { decodeBinary } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
-import { asStatus, headerOf, pump, trailerOf } from './grpc-answers.ts';
+import { answer, pump } from './grpc-answers.ts';
 import { compressionProblem, PADDING, refusedBefore, settleAnswer, unannounced } from './grpc-wire.ts';
 import { readHeaders, settleHeaders, takesTexts } from './headers.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
-import { type Admitted, type Arrival, type Inbound, type Pipeline, type Reply, replyBytes } from './pipeline.ts';
+import type { Admitted, Arrival, Inbound, Pipeline, Reply } from './pipeline.ts';
 import { statusBytes, wellFormed } from './status.ts';
 import { securing } from './tls.ts';
 
-type AnyCall = ServerUnaryCall<Buffer, Reply> | ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>;
+type AnyCall = ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>;
 
 const remainingMs = (deadline: Date | number): number =>
   (typeof deadline === 'number' ? deadline : deadline.getTime()) - Date.now();
@@ -53,28 +51,13 @@ const receive = (pipeline: Pipeline, admitted: Admitted, call: AnyCall): { inbou
 
 const unaryHandler =
   (pipeline: Pipeline, arrivals: Arrivals) =>
-  (call: ServerUnaryCall<Buffer, Reply>, callback: sendUnaryData<Reply>): void => {
+  (call: ServerWritableStream<Buffer, Reply>): void => {
     const arrived = arrivals.of(call);
     if (!arrived) return;
-    const { admitted } = arrived;
+    const { admitted, stream } = arrived;
     const { inbound, end } = receive(pipeline, admitted, call);
-    const begin = (): void => {
-      const header = headerOf(inbound);
-      if (header) call.sendMetadata(header);
-    };
-    pipeline
-      .unary(inbound, () => decodeBinary(admitted.endpoint.method.input, call.request))
-      .then(
-        (response) => {
-          begin();
-          callback(null, response, trailerOf(inbound));
-        },
-        (error: unknown) => {
-          begin();
-          callback(asStatus(toRpcError(error), trailerOf(inbound)));
-        },
-      )
-      .finally(() => end.done());
+    const response = pipeline.unary(inbound, () => decodeBinary(admitted.endpoint.method.input, call.request));
+    void answer(response, call, stream, inbound, end);
   };
 
 const streamHandler =
@@ -149,6 +132,18 @@ const LOOK_MS = 100;
 const requestTimeout = (ms: number): RpcError =>
   refuse('REQUEST_TIMEOUT', `the request was not complete after ${ms} ms`);
 
+/** Of a call's headers, those that the library itself looks at: it makes metadata of whatever it is given. */
+const HANDED = ['content-type', 'grpc-timeout', 'grpc-encoding'] as const;
+
+const handedOver = ({ path }: Endpoint, headers: IncomingHttpHeaders): IncomingHttpHeaders => {
+  const handed: Record<string, string | string[]> = { ':path': path };
+  for (const name of HANDED) {
+    const value = headers[name];
+    if (value !== undefined) handed[name] = value;
+  }
+  return handed;
+};
+
 /** Serves the endpoints over gRPC. */
 export const listenGrpc = async (
   pipeline: Pipeline,
@@ -169,14 +164,12 @@ export const listenGrpc = async (
       [method.localName]: {
         path: endpoint.path,
         requestStream: method.methodKind === 'bidi_streaming',
-        responseStream: method.methodKind !== 'unary',
+        // One answer is written as many are: the library would wait for it to have gone before it sends the status.
+        responseStream: true,
         // Decoded in the pipeline, where a malformed request becomes INVALID_ARGUMENT.
         requestSerialize: identityBuffer,
         requestDeserialize: identityBuffer,
-        responseSerialize: (response: Reply) => {
-          const { buffer, byteOffset, byteLength } = replyBytes(method.output, response);
-          return Buffer.from(buffer, byteOffset, byteLength);
-        },
+        responseSerialize: identityBuffer,
         responseDeserialize: identityBuffer,
       },
     };
@@ -192,15 +185,16 @@ export const listenGrpc = async (
     stream: ServerHttp2Stream,
     headers: IncomingHttpHeaders,
     raw: readonly string[],
-  ): void => {
+  ): IncomingHttpHeaders => {
     const read = readHeaders(raw);
     const arrival: Arrival = { ...read, endpoint, system: 'grpc', ...otherSide(stream.session) };
     const admitted = pipeline.admit(arrival);
     const encoding = headers['grpc-encoding'] as string | undefined;
     const problem = compressionProblem(encoding);
     if (problem) throw pipeline.refuse(admitted, problem);
-    settleHeaders(headers, read);
-    const forget = arrivals.add(admitted, headers, stream);
+    const handed = handedOver(endpoint, headers);
+    settleHeaders(handed, read);
+    const forget = arrivals.add(admitted, handed, stream);
     const giveUp = (error: unknown): void => {
       forget();
       turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
@@ -228,22 +222,24 @@ export const listenGrpc = async (
       reservation.release();
       incomplete.delete(onLate);
     });
+    return handed;
   };
 
   connections.http2.on('stream', (stream: ServerHttp2Stream, headers, flags, raw: unknown) => {
     stream.on('error', () => {});
     if (refusedBefore(stream, headers)) return;
     const endpoint = byPath.get(headers[':path']);
+    let handed = headers;
     if (endpoint) {
       try {
-        arrive(endpoint, stream, headers, raw as string[]);
+        handed = arrive(endpoint, stream, headers, raw as string[]);
       } catch (error) {
         turnAway(stream, toRpcError(error));
         return;
       }
     }
     settleAnswer(stream);
-    inner.emit('stream', stream, headers, flags);
+    inner.emit('stream', stream, handed, flags);
   });
   const secure = securing(certificates, listen, ['h2'], limits);
   const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {

@@ -153,24 +153,26 @@ export const healthEndpoints = (
     ['readiness', depending(true)],
     ...services.map(({ service, writes }) => [service.typeName, depending(writes)] as const),
   ]);
-  const status = (service: string): Status => (known.get(service)!() ? Status.SERVING : Status.NOT_SERVING);
+  const status = (serves: () => boolean): Status => (serves() ? Status.SERVING : Status.NOT_SERVING);
   return controlEndpoints(
     Health,
     {
       check: {
         handle: ({ service }: HealthCheckRequest) => {
-          if (!known.has(service)) throw refuse('SERVICE_UNKNOWN', 'there is no such service');
-          return { status: status(service) };
+          const serves = known.get(service);
+          if (!serves) throw refuse('SERVICE_UNKNOWN', 'there is no such service');
+          return { status: status(serves) };
         },
       },
       list: {
         handle: () => ({
-          statuses: Object.fromEntries([...known.keys()].map((name) => [name, { status: status(name) }])),
+          statuses: Object.fromEntries([...known].map(([name, serves]) => [name, { status: status(serves) }])),
         }),
       },
       watch: {
         async *handle({ service }: HealthCheckRequest, { signal }: ControlCall) {
-          if (!known.has(service)) {
+          const serves = known.get(service);
+          if (!serves) {
             yield { status: Status.SERVICE_UNKNOWN };
             await ended(signal, closing);
             return;
@@ -178,8 +180,8 @@ export const healthEndpoints = (
           let sent: Status | undefined;
           while (!signal.aborted && !closing.aborted) {
             const { changed } = readiness;
-            if (status(service) !== sent) {
-              sent = status(service);
+            if (status(serves) !== sent) {
+              sent = status(serves);
               yield { status: sent };
             } else {
               await Promise.race([changed, ended(signal, closing)]);

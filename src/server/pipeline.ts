@@ -92,11 +92,14 @@ export const INEXACT = 'inexact-values';
 export const CONSISTENCY_TOKEN = 'consistency-token';
 
 /** What an answer or a stream ends with beside its status. */
-export const trailersOf = ({ notes: { text, mark, trailers } }: Inbound): Said => [
-  ...(text === undefined ? [] : [[INEXACT, text] as const]),
-  ...(mark === undefined ? [] : [[CONSISTENCY_TOKEN, mark] as const]),
-  ...trailers,
-];
+export const trailersOf = ({ notes: { text, mark, trailers } }: Inbound): Said =>
+  text === undefined && mark === undefined
+    ? trailers
+    : [
+        ...(text === undefined ? [] : [[INEXACT, text] as const]),
+        ...(mark === undefined ? [] : [[CONSISTENCY_TOKEN, mark] as const]),
+        ...trailers,
+      ];
 
 /** What a write is told that says nothing of a transaction. */
 const REQUIRED = 'a write needs a `transaction` header: the id of an open transaction, or `single-use`';

@@ -1,4 +1,4 @@
-import { create, toBinary } from '@bufbuild/protobuf';
+import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { anyPack, durationFromMs } from '@bufbuild/protobuf/wkt';
 import type { Detail, RpcError } from '../contract/errors.ts';
 import {
@@ -15,31 +15,29 @@ const ERROR_DOMAIN = 'policies.hoc';
 /** The text as every encoding carries it: half of a surrogate pair, which a caller's own key may hold, has none. */
 export const wellFormed = (text: string): string => text.toWellFormed();
 
+const detail = <D extends DescMessage>(desc: D, value: MessageInitShape<D>): Detail<D> => ({ desc, value });
+
 /** The details of an error: its own, or ErrorInfo always and the others where they say something. */
 export const errorDetails = (error: RpcError): readonly Detail[] => {
   if (error.details) return error.details;
   const details: Detail[] = [
-    {
-      desc: ErrorInfoSchema,
-      value: { reason: error.reason, domain: ERROR_DOMAIN, metadata: { ...error.metadata } },
-    } as Detail,
+    detail(ErrorInfoSchema, { reason: error.reason, domain: ERROR_DOMAIN, metadata: { ...error.metadata } }),
   ];
   if (error.retryAfterMs !== undefined) {
-    details.push({ desc: RetryInfoSchema, value: { retryDelay: durationFromMs(error.retryAfterMs) } } as Detail);
+    details.push(detail(RetryInfoSchema, { retryDelay: durationFromMs(error.retryAfterMs) }));
   }
   if (error.fields.length > 0) {
-    details.push({
-      desc: BadRequestSchema,
-      value: {
+    details.push(
+      detail(BadRequestSchema, {
         fieldViolations: error.fields.map(({ field, description }) => ({
           field: wellFormed(field),
           description: wellFormed(description),
         })),
-      },
-    } as Detail);
+      }),
+    );
   }
   if (error.preconditions.length > 0) {
-    details.push({ desc: PreconditionFailureSchema, value: { violations: [...error.preconditions] } } as Detail);
+    details.push(detail(PreconditionFailureSchema, { violations: [...error.preconditions] }));
   }
   return details;
 };

@@ -67,7 +67,7 @@ export class Recorder implements DatabaseObserver {
     const ended = (failure: RpcError | undefined): void => {
       const code = codeName(failure?.code ?? 0);
       this.#durations.calls.record(since(startedAt), this.#attributes(arrived.system, method, code));
-      if (span) traces!.end(span, code);
+      if (span) traces?.end(span, code);
     };
     const traceId = span?.span.spanContext().traceId;
     // What is not kept has no use for knowing its statements.

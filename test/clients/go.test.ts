@@ -1,13 +1,13 @@
 /** The Go client: its own tests against the program as it ships, and its stubs against the contract. */
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { beforeAll, expect, inject, test } from 'vitest';
 import { goBuild, run, whyNoGo } from '../support/go.ts';
 import { SCENARIOS, scenarioFiles } from '../support/scenarios.ts';
+import { useFolder } from '../support/use.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
-const folder = mkdtempSync(join(tmpdir(), 'client-go-'));
+const folder = useFolder();
 let missing: string | undefined;
 
 const command = (): Record<string, string> => ({
@@ -20,7 +20,6 @@ beforeAll(async () => {
   missing = await whyNoGo(folder);
   if (missing === undefined) await goBuild(folder, './...');
 }, 600_000);
-afterAll(() => rmSync(folder, { recursive: true }));
 
 test('the Go client does what it promises, told by its own tests', { timeout: 600_000 }, async ({ skip }) => {
   if (missing) {

@@ -3,13 +3,13 @@
  * ships, its types.
  */
 import { execFile } from 'node:child_process';
-import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, expect, inject, test } from 'vitest';
+import { expect, inject, test } from 'vitest';
 import { SCENARIOS, scenarioFiles } from '../support/scenarios.ts';
 import { succeeds } from '../support/toolchain.ts';
+import { useFolder } from '../support/use.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 /** What has been fetched; the client itself is installed anew beside it. */
@@ -17,8 +17,7 @@ const VENV = join(ROOT, 'node_modules', '.cache', 'client-python');
 /** The longest that a command may take, for it may have to fetch what it needs. */
 const FETCH_MS = 240_000;
 
-const folder = mkdtempSync(join(tmpdir(), 'client-python-'));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const folder = useFolder();
 
 const shell = async (line: string): Promise<string> => {
   const env = {

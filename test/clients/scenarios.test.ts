@@ -2,19 +2,15 @@
  * The scenarios of the contract over grpc-js and by grpcurl. The command `contract` puts them to a sidecar over connect-node, as
  * gRPC and as Connect; the clients for Go, Java and Python have runners of their own.
  */
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import type { Channel } from '../../src/scenarios/channel.ts';
 import { runScenario } from '../../src/scenarios/runner.ts';
 import { shipped } from '../../src/scenarios/shipped.ts';
 import { buildJudges } from '../conformance/judges.ts';
 import { grpcJsChannel, grpcurlChannel } from '../support/scenario-channels.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar.stop());
+const sidecar = useSidecar();
 
 /** How many passed, and those that did not, with the reason. */
 const run = async (channel: Channel) => {

@@ -3,13 +3,12 @@
  * health and error details that Python has. The clients for Go, Java and TypeScript make their own, and their tests build them.
  */
 import { execFile } from 'node:child_process';
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync, existsSync, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { beforeAll, expect, test } from 'vitest';
 import { succeeds } from '../support/toolchain.ts';
+import { useFolder, useSidecar } from '../support/use.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 /** What has been fetched. */
@@ -18,17 +17,12 @@ const BIN = join(VENV, 'bin');
 /** The longest that a command may take, for it may have to fetch what it needs. */
 const FETCH_MS = 240_000;
 
-let sidecar: TestSidecar;
-const folder = mkdtempSync(join(tmpdir(), 'stubs-python-'));
+const sidecar = useSidecar();
+const folder = useFolder();
 
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
+beforeAll(() => {
   cpSync(join(ROOT, 'proto'), join(folder, 'proto'), { recursive: true });
   cpSync(join(import.meta.dirname, 'python'), folder, { recursive: true });
-});
-afterAll(async () => {
-  await sidecar?.stop();
-  rmSync(folder, { recursive: true });
 });
 
 /** Runs lines of a shell; their standard output. */

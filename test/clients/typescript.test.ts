@@ -1,21 +1,20 @@
 /** The client for TypeScript as a user has it: packed, installed elsewhere, and put to its own tests there. */
 import { execFile } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest';
+import { beforeAll, expect, inject, test, vi } from 'vitest';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { browserAvailable, startBrowser } from '../support/browser.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { succeeds } from '../support/toolchain.ts';
+import { useFolder } from '../support/use.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const CLIENT = join('clients', 'typescript');
 
-const scratch = mkdtempSync(join(tmpdir(), 'client-typescript-'));
+const scratch = useFolder();
 if (!browserAvailable) console.log('no Chromium here: the client for TypeScript is not tried in a web page');
-afterAll(() => rmSync(scratch, { recursive: true }));
 
 const run = async (cwd: string, program: string, args: readonly string[]): Promise<string> => {
   const env = { ...process.env, NO_COLOR: '1', POLICY_SIDECAR_COMMAND: `${process.execPath} ${inject('program')}` };

@@ -1,21 +1,20 @@
 /** Tools that operators and developers have, as they use them, against the program as it ships. */
 import { createHash } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { hasOpenssl, makeAuthority, makeCertificate } from '../support/certificates.ts';
 import { type Command, endAll, startCommand } from '../support/command.ts';
 import { run } from '../support/go.ts';
-import { createDatabase } from '../support/postgres.ts';
+import { useDatabase, useFolder } from '../support/use.ts';
 import { buildJudges, type Judges } from './judges.ts';
 
 const SERVICE = 'hoc.cus.policies.v1.PolicyEngineService';
 const TOKEN = 'a-token-of-this-test';
 
 let judges: Judges;
-let folder: string;
-let database: Awaited<ReturnType<typeof createDatabase>>;
+const folder = useFolder();
+const database = useDatabase();
 let open: { grpc: string; http: string };
 let secured: { grpc: string; http: string } | undefined;
 
@@ -23,8 +22,6 @@ const serve = (env: Record<string, string>): Command => startCommand(['serve'], 
 
 beforeAll(async () => {
   judges = await buildJudges('grpc-health-probe', 'ghz');
-  folder = await mkdtemp(join(tmpdir(), 'tools-'));
-  database = await createDatabase();
   const tokens = join(folder, 'tokens');
   await writeFile(tokens, `engine: ${createHash('sha256').update(TOKEN).digest('hex')}\n`);
   open = await serve({}).serving();
@@ -36,9 +33,7 @@ beforeAll(async () => {
 }, 600_000);
 afterAll(async () => {
   await endAll();
-  await database?.drop();
   await judges?.remove();
-  if (folder) await rm(folder, { recursive: true });
 });
 
 const skipped = (what: string): boolean => {

@@ -1,5 +1,5 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import {
   ActionType,
   ConflictResolverService,
@@ -8,17 +8,13 @@ import {
   PolicyCategory,
 } from '../../src/gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
 import { refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 type Function = MessageInitShape<typeof IrFunctionSchema>;
 
 const rpc = ConflictResolverService.method;
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 
 const load = { operation: { case: 'loadVar' as const, value: { name: 'x' } } };
 const act = (action: ActionType, target?: string) => ({

@@ -1,6 +1,6 @@
 import type { DescMethodServerStreaming, DescMethodUnary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { ProposalsReadService } from '../../src/gen/hoc/cus/policies/v1/proposals_read_pb.ts';
@@ -8,14 +8,12 @@ import { CallError, collect } from '../support/client.ts';
 import { extreme, fillTables } from '../support/extremes.ts';
 import { KEYS, request } from '../support/requests.ts';
 import { noServices } from '../support/services.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
-let sidecar: TestSidecar;
+const sidecar = useSidecar();
 beforeAll(async () => {
-  sidecar = await startTestSidecar();
   await fillTables(sidecar, extreme);
 }, 60_000);
-afterAll(() => sidecar?.stop());
 
 const reads = driversFor(noServices).flatMap(({ service, rpcs }) =>
   service.methods
@@ -71,11 +69,7 @@ test('an infinite instant is pending for as many days as can be told', async () 
 });
 
 describe('sums of doubles', () => {
-  let metrics: TestSidecar;
-  beforeAll(async () => {
-    metrics = await startTestSidecar();
-  });
-  afterAll(() => metrics?.stop());
+  const metrics = useSidecar();
 
   test.each([
     [[1.7e308, 1.7e308], Number.POSITIVE_INFINITY],

@@ -1,17 +1,13 @@
 import { create, type DescMethodUnary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 import { CallError } from '../support/client.ts';
 import { request } from '../support/requests.ts';
 import { noServices } from '../support/services.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 
 const methods = driversFor(noServices).flatMap(({ service, rpcs }) =>
   service.methods

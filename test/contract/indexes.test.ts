@@ -1,5 +1,4 @@
 import type { DescMethodUnary, MessageInitShape } from '@bufbuild/protobuf';
-import pg from 'pg';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { Wire } from '../../src/database/wire.ts';
 import { drivers } from '../../src/drivers/drivers.ts';
@@ -21,7 +20,7 @@ import { CandidateStatus, RecoveryMatcherService } from '../../src/gen/hoc/cus/p
 import { RecoveryWriteService } from '../../src/gen/hoc/cus/policies/v1/recovery_write_pb.ts';
 import { ScopeResolverService } from '../../src/gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import { noServices } from '../support/services.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useClient, useSidecar } from '../support/use.ts';
 
 const ROWS = 20_000;
 
@@ -236,8 +235,8 @@ const FILLS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
 /** Tables that rows of others refer to. */
 const PARENTS = ['public.policy_rules', 'public.policy_proposals'];
 
-let sidecar: TestSidecar;
-let planner: pg.Client;
+const sidecar = useSidecar();
+const planner = useClient(() => sidecar.url);
 const fill = (table: string) => {
   const columns = FILLS[table]!;
   return sidecar.sql(`insert into ${table} (${Object.keys(columns).join(', ')})
@@ -247,7 +246,6 @@ const fill = (table: string) => {
 /** Names of the indexes that hold the rows of one condition only. */
 let partial: ReadonlySet<string>;
 beforeAll(async () => {
-  sidecar = await startTestSidecar();
   for (const table of PARENTS) await fill(table);
   await Promise.all(
     Object.keys(FILLS)
@@ -260,14 +258,8 @@ beforeAll(async () => {
     'select relname as name from pg_index join pg_class c on c.oid = indexrelid where indpred is not null',
   );
   partial = new Set(indexes.map(({ name }) => name));
-  planner = new pg.Client({ connectionString: sidecar.url });
-  await planner.connect();
   await planner.query('set plan_cache_mode = force_generic_plan');
 }, 180_000);
-afterAll(async () => {
-  await planner?.end();
-  await sidecar?.stop();
-});
 
 const runs = vi.spyOn(Wire.prototype, 'run');
 afterAll(() => runs.mockRestore());

@@ -1,5 +1,5 @@
 import { type DescField, type DescMethodUnary, ScalarType } from '@bufbuild/protobuf';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { PolicyArbitratorService } from '../../src/gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { PolicyRulesService } from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
@@ -7,13 +7,9 @@ import { RecoveryWriteService } from '../../src/gen/hoc/cus/policies/v1/recovery
 import { ScopeResolverService } from '../../src/gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 
 const ID = '00000000-0000-4000-8000-000000000001';
 

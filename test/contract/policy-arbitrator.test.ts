@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import {
   BindAt,
   ConflictStrategy,
@@ -6,16 +6,12 @@ import {
   PolicyArbitratorService,
 } from '../../src/gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
 import { refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyArbitratorService.method;
 const single = { transaction: 'single-use' };
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(() => sidecar.sql('truncate public.policy_precedence restart identity'));
 
 const limits = (...pairs: readonly (readonly [policyId: string, value: number])[]) =>

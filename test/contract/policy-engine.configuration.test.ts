@@ -1,19 +1,15 @@
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { IntegrityTable, PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { collect, refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const single = { transaction: 'single-use' };
 const CEILING = '0011cafe-00ab-4bcd-8ef0-000000000001';
 const RULE = '0012cafe-00ab-4bcd-8ef0-000000000001';
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(async () => {
   await sidecar.sql(`truncate policy.ethical_constraints, policy.risk_ceilings, policy.safety_rules,
     policy.business_rules, policy.policies, policy.temporal_policies, policy.policy_versions,

@@ -1,22 +1,18 @@
 import { randomUUID } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs, type Value, ValueSchema } from '@bufbuild/protobuf/wkt';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { jsonToValue, valueToJson } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { collect, refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const single = { transaction: 'single-use' };
 const json = (text: string) => ({ kind: { case: 'stringValue' as const, value: text } });
 const at = (ms: number) => timestampFromMs(1_750_000_000_000 + ms);
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(() => sidecar.sql('truncate policy.evaluations, policy.violations, policy.policy_provenance'));
 
 describe.each(['grpc', 'connect'] as const)('evaluations, violations and provenance over %s', (listener) => {

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { collect, refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const single = { transaction: 'single-use' };
@@ -13,11 +13,7 @@ const policyId = '0026cafe-00ab-4bcd-8ef0-000000000001';
 /** The start of the hour that many hours ago, plus so many milliseconds. */
 const hourAgo = (hours: number, ms = 0) => timestampFromMs((Math.floor(Date.now() / HOUR) - hours) * HOUR + ms);
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(() =>
   sidecar.sql('truncate policy.temporal_policies, policy.temporal_metric_events, policy.temporal_metric_windows'),
 );

@@ -1,18 +1,14 @@
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { IsolationLevel, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const single = { transaction: 'single-use' };
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(() => sidecar.sql('truncate policy.policy_versions'));
 
 describe.each(['grpc', 'connect'] as const)('versions over %s', (listener) => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { LimitScope, LimitStatus, PolicyGraphService } from '../../src/gen/hoc/cus/policies/v1/policy_graph_pb.ts';
 import {
   EnforcementMode,
@@ -7,15 +7,11 @@ import {
   RuleStatus,
 } from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { collect, refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyGraphService.method;
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(() => sidecar.sql('truncate policy_rules, limits, policy.policy_conflicts cascade'));
 
 const rule = (id: string, fields: Record<string, unknown> = {}) => {

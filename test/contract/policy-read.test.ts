@@ -1,17 +1,13 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { PolicyReadService } from '../../src/gen/hoc/cus/policies/v1/policy_read_pb.ts';
 import { collect, refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyReadService.method;
 const since = timestampFromDate(new Date('2025-06-01T00:00:00Z'));
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(() => sidecar.sql('truncate tenants, proxy_calls'));
 
 const spend = (cents: string, at: string, tenant = 't') =>

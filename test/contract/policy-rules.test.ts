@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { PolicyProposalWriteService } from '../../src/gen/hoc/cus/policies/v1/policy_proposal_write_pb.ts';
 import {
   EnforcementMode,
@@ -12,17 +12,13 @@ import {
 import { PolicyRulesReadService } from '../../src/gen/hoc/cus/policies/v1/policy_rules_read_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyRulesService.method;
 const single = { transaction: 'single-use' };
 const text = (value: string) => ({ kind: { case: 'stringValue' as const, value } });
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(() => sidecar.sql('truncate policy_rules cascade'));
 
 describe.each(['grpc', 'connect'] as const)('rules and verdicts over %s', (listener) => {

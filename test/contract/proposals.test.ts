@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import fc from 'fast-check';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { jsonToValue, valueToJson } from '../../src/database/values.ts';
 import { PolicyProposalReadService } from '../../src/gen/hoc/cus/policies/v1/policy_proposal_read_pb.ts';
 import { PolicyProposalWriteService } from '../../src/gen/hoc/cus/policies/v1/policy_proposal_write_pb.ts';
 import { ProposalsReadService } from '../../src/gen/hoc/cus/policies/v1/proposals_read_pb.ts';
 import { collect, refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const read = PolicyProposalReadService.method;
 const write = PolicyProposalWriteService.method;
@@ -14,11 +14,7 @@ const review = ProposalsReadService.method;
 const single = { transaction: 'single-use' };
 const NOBODY = '00000000-0000-0000-0000-000000000000';
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(() => sidecar.sql('truncate policy_proposals, policy_versions, policy_rules, pattern_feedback cascade'));
 
 interface Row {

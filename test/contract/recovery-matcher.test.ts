@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { toJson } from '@bufbuild/protobuf';
 import { type Value, ValueSchema } from '@bufbuild/protobuf/wkt';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import {
   CandidateDecision,
   CandidateStatus,
@@ -10,8 +10,9 @@ import {
 import { RecoveryWriteService } from '../../src/gen/hoc/cus/policies/v1/recovery_write_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type CallError, collect, refusal } from '../support/client.ts';
-import { startProvider, type TestProvider } from '../support/provider.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startProvider } from '../support/provider.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useSidecar, useStarted } from '../support/use.ts';
 
 const rpc = RecoveryMatcherService.method;
 const transactions = TransactionService.method;
@@ -22,11 +23,7 @@ const json = (value: Value | undefined) => value && toJson(ValueSchema, value);
 const TABLES = `public.failure_matches, public.failure_catalog, public.recovery_candidates,
   public.recovery_candidates_audit, m10_recovery.suggestion_provenance, m10_recovery.suggestion_input`;
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(() => sidecar.sql(`truncate ${TABLES} restart identity`));
 
 interface Past {
@@ -450,24 +447,16 @@ describe('many at once', () => {
 });
 
 describe('layers of the hybrid', () => {
-  let llm: TestProvider;
-  let embedder: TestProvider;
-  let layered: TestSidecar;
-  beforeAll(async () => {
-    llm = await startProvider();
-    embedder = await startProvider();
-    layered = await startTestSidecar({
+  const llm = useStarted(startProvider, ({ close }) => close());
+  const embedder = useStarted(startProvider, ({ close }) => close());
+  const layered = useSidecar(() =>
+    startTestSidecar({
       anthropicApiKey: 'llm-key',
       llmUrl: llm.url,
       embeddingUrl: `${embedder.url}/v1`,
       embeddingKey: 'embedding-key',
-    });
-  });
-  afterAll(async () => {
-    await layered?.stop();
-    await llm?.close();
-    await embedder?.close();
-  });
+    }),
+  );
   beforeEach(async () => {
     await layered.sql(`truncate ${TABLES} restart identity`);
     for (const provider of [llm, embedder]) provider.requests.length = 0;

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Value } from '@bufbuild/protobuf/wkt';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { jsonToValue } from '../../src/database/values.ts';
 import { CandidateDecision } from '../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
 import {
@@ -10,17 +10,13 @@ import {
 } from '../../src/gen/hoc/cus/policies/v1/recovery_write_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = RecoveryWriteService.method;
 const transactions = TransactionService.method;
 const single = { transaction: 'single-use' };
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(async () => {
   await sidecar.sql(`truncate public.failure_matches, public.failure_catalog, public.recovery_candidates,
     public.recovery_candidates_audit, m10_recovery.suggestion_provenance, m10_recovery.suggestion_input,

@@ -1,18 +1,14 @@
 import { toJson } from '@bufbuild/protobuf';
 import { ValueSchema } from '@bufbuild/protobuf/wkt';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { ScopeResolverService, ScopeType } from '../../src/gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import { refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = ScopeResolverService.method;
 const single = { transaction: 'single-use' };
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 beforeEach(() => sidecar.sql('truncate public.policy_scopes restart identity'));
 
 const RUN = { tenantId: 't1', agentId: 'agent-1', apiKeyId: 'key-1', humanActorId: 'u-1', runId: 'run-9' };

@@ -1,18 +1,14 @@
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyCategory } from '../../src/gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
 import { SymbolTableService, SymbolType } from '../../src/gen/hoc/cus/policies/v1/symbol_table_pb.ts';
 import { type CallError, refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = SymbolTableService.method;
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar({ maxMessageBytes: 33_554_432 });
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar({ maxMessageBytes: 33_554_432 });
 
 const names = ({ symbols }: { symbols: { name: string }[] }): string[] => symbols.map(({ name }) => name);
 

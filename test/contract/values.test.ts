@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { Code, type RpcError } from '../../src/contract/errors.ts';
 import { CallNotes } from '../../src/database/notes.ts';
 import { jsonToValue, valueToJson } from '../../src/database/values.ts';
@@ -14,16 +14,12 @@ import { PolicyRulesService, RetireRuleRequestSchema } from '../../src/gen/hoc/c
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { projection } from '../../src/statements/projection.ts';
 import { type CallInit, collect, refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const single = { transaction: 'single-use' };
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar({ maxMessageBytes: 33_554_432, maxResponseBytes: 33_554_432 });
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar({ maxMessageBytes: 33_554_432, maxResponseBytes: 33_554_432 });
 
 const evaluation = (fields: object) => ({
   evaluationId: randomUUID(),

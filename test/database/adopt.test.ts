@@ -1,6 +1,8 @@
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
+import { migrations } from '../../migrations/index.ts';
 import { migrateUp } from '../../src/database/migrate/migrate.ts';
-import { createDatabase, createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
+import { createEmptyDatabase } from '../support/postgres.ts';
+import { useDatabase } from '../support/use.ts';
 import { columns, connected, objects } from './catalog.ts';
 import { ORIGINAL } from './original-shape.ts';
 import { allRows, expectKept, makePlatform, ROWS } from './platform.ts';
@@ -10,8 +12,7 @@ vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 type Row = Readonly<Record<string, unknown>>;
 
-/** Names of migrations are known elsewhere; here it counts how many there are. */
-const MIGRATIONS = 8;
+const MIGRATIONS = Object.keys(migrations).length;
 
 /** Names that adoption takes away, each for a reason that DIFFERENCES.md gives. */
 const GONE = [
@@ -66,19 +67,14 @@ const WAYS = [
 ] as const;
 
 describe.each(WAYS)('adopting the platform’s database: %s', (_, tuning) => {
-  let fresh: TestDatabase;
-  let old: TestDatabase;
+  const fresh = useDatabase();
+  const old = useDatabase(createEmptyDatabase);
   let before: Record<string, string[]>;
 
   beforeAll(async () => {
-    [fresh, old] = [await createDatabase(), await createEmptyDatabase()];
     await makePlatform(old.url);
     before = await allRows(old.url);
     expect(await migrateUp(old.url, { tuning })).toHaveLength(MIGRATIONS);
-  });
-
-  afterAll(async () => {
-    await Promise.all([fresh.drop(), old.drop()]);
   });
 
   const ask = (query: string): Promise<Row[]> => connected(old.url, async (client) => (await client.query(query)).rows);

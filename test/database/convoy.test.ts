@@ -1,5 +1,4 @@
 import fc from 'fast-check';
-import pg from 'pg';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { CallNotes } from '../../src/database/notes.ts';
 import { type Database, openDatabase } from '../../src/database/pool.ts';
@@ -7,21 +6,19 @@ import { AutoCommitSession } from '../../src/database/session.ts';
 import { Ending } from '../../src/database/signal.ts';
 import { firstText, statement } from '../../src/database/statement.ts';
 import { readTarget } from '../../src/database/target.ts';
-import { createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
+import { createEmptyDatabase } from '../support/postgres.ts';
+import { useClient, useDatabase } from '../support/use.ts';
 
 /** Reads that may go together, as the lane has it. */
 const TOGETHER = 8;
 const CONNECTIONS = 4;
 
-let database: TestDatabase;
+const database = useDatabase(createEmptyDatabase);
 let open: Database;
 /** A person at the database, who holds locks. */
-let person: pg.Client;
+const person = useClient(() => database.url);
 const again: string[] = [];
-beforeAll(async () => {
-  database = await createEmptyDatabase();
-  person = new pg.Client({ connectionString: database.url });
-  await person.connect();
+beforeAll(() => {
   const lane = { max: CONNECTIONS, queue: 1_000, waitMs: 20_000 };
   open = openDatabase(readTarget(database.url), {
     calls: lane,
@@ -32,11 +29,7 @@ beforeAll(async () => {
     observer: { sent: () => () => {}, waiting: () => () => {}, again: (why) => again.push(why) },
   });
 });
-afterAll(async () => {
-  await open?.end(1_000);
-  await person?.end();
-  await database?.drop();
-});
+afterAll(() => open?.end(1_000));
 // Nothing is left lent, whatever has happened.
 afterEach(async () => {
   await vi.waitFor(() => expect(open.calls.state).toMatchObject({ used: 0, pending: 0 }));

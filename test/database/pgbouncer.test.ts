@@ -1,23 +1,18 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type PgBouncer, pgBouncerAvailable, startPgBouncer } from '../support/pgbouncer.ts';
-import { createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
+import { describe, expect, test } from 'vitest';
+import { pgBouncerAvailable, startPgBouncer } from '../support/pgbouncer.ts';
+import { createEmptyDatabase } from '../support/postgres.ts';
+import { useDatabase, useStarted } from '../support/use.ts';
 
 if (!pgBouncerAvailable) console.log('pgbouncer is not installed: the suite of the pooler is skipped');
 
 describe.skipIf(!pgBouncerAvailable).each(['session', 'transaction'] as const)('a PgBouncer in %s mode', (mode) => {
-  let database: TestDatabase;
-  let pooler: PgBouncer;
-
-  beforeAll(async () => {
-    database = await createEmptyDatabase();
-    pooler = await startPgBouncer({ url: database.url, mode, settings: { default_pool_size: 1 } });
-  });
-  afterAll(async () => {
-    await pooler?.stop();
-    await database?.drop();
-  });
+  const database = useDatabase(createEmptyDatabase);
+  const pooler = useStarted(
+    () => startPgBouncer({ url: database.url, mode, settings: { default_pool_size: 1 } }),
+    ({ stop }) => stop(),
+  );
 
   const connect = async (url = pooler.url): Promise<pg.Client> => {
     const client = new pg.Client({ connectionString: url });

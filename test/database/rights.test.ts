@@ -12,10 +12,11 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { prune } from '../../src/transactions/outcomes.ts';
 import { CallError } from '../support/client.ts';
-import { createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
+import { createEmptyDatabase } from '../support/postgres.ts';
 import { request } from '../support/requests.ts';
 import { noServices } from '../support/services.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useDatabase, useSidecar } from '../support/use.ts';
 import { violation } from '../support/violation.ts';
 import { connected } from './catalog.ts';
 import { allRows, expectKept, makePlatform } from './platform.ts';
@@ -30,8 +31,12 @@ const run = randomUUID().slice(0, 8);
 const ROLES = ['platform_owner', 'policy_migrator', 'policy_runner'];
 const role = (name: string): string => `${name}_${run}`;
 
-let database: TestDatabase;
-let sidecar: TestSidecar;
+afterAll(() =>
+  connected(inject('postgresUrl'), async (client) => {
+    for (const each of ROLES) await client.query(`drop role if exists ${role(each)}`);
+  }),
+);
+const database = useDatabase(createEmptyDatabase);
 let before: Record<string, string[]>;
 
 const urlAs = (name: string): string => {
@@ -51,7 +56,6 @@ const written = (sql: string): string =>
 const asAdministrator = (sql: string): Promise<unknown> => connected(database.url, (client) => client.query(sql));
 
 beforeAll(async () => {
-  database = await createEmptyDatabase();
   const name = new URL(database.url).pathname.slice(1);
   await asAdministrator(`
     ${ROLES.map((each) => `create role ${role(each)} login password 'secret';`).join('\n')}
@@ -61,14 +65,6 @@ beforeAll(async () => {
   await makePlatform(urlAs('platform_owner'));
   before = await allRows(database.url);
   await asAdministrator(written(toMigrate!));
-});
-
-afterAll(async () => {
-  await sidecar?.stop();
-  await database?.drop();
-  await connected(inject('postgresUrl'), async (client) => {
-    for (const each of ROLES) await client.query(`drop role if exists ${role(each)}`);
-  });
 });
 
 test('a stranger is told of each right that it lacks', async () => {
@@ -113,9 +109,7 @@ describe('the role that serves', () => {
       .map((method) => [`${service.name}.${method.name}`, method, rpcs[method.localName]!.kind] as const),
   );
 
-  beforeAll(async () => {
-    sidecar = await startTestSidecar({}, urlAs('policy_runner'));
-  });
+  const sidecar = useSidecar(() => startTestSidecar({}, urlAs('policy_runner')));
 
   test.each(methods)('%s answers on the adopted database', async (_name, method, kind) => {
     await fc.assert(

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { TimestampSchema } from '@bufbuild/protobuf/wkt';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
 import { migrateUp } from '../../src/database/migrate/migrate.ts';
 import { openDatabase } from '../../src/database/pool.ts';
@@ -14,6 +14,7 @@ import { PolicyRulesReadService } from '../../src/gen/hoc/cus/policies/v1/policy
 import { RecoveryMatcherService } from '../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
 import { refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const PAGE = readFileSync(join(import.meta.dirname, '../../docs/scale.md'), 'utf8');
 const single = { transaction: 'single-use' };
@@ -49,10 +50,9 @@ const sqlFor = (sql: string, { table, column, besides }: (typeof GROWING)[number
     .filter((statement) => statement !== '');
 };
 
-let plain: TestSidecar;
-let parted: TestSidecar;
+const plain = useSidecar();
+const parted = useSidecar();
 beforeAll(async () => {
-  [plain, parted] = await Promise.all([startTestSidecar(), startTestSidecar()]);
   for (const { sql } of [plain, parted]) {
     await sql(`insert into public.policy_rules (id, tenant_id, name) values ('r', 't', 'n')`);
     await sql(`insert into public.policy_rule_integrity (id, rule_id, integrity_status, integrity_score, hash_root)
@@ -63,7 +63,6 @@ beforeAll(async () => {
       values (1, gen_random_uuid(), 's', 0.5)`);
   }
 });
-afterAll(() => Promise.all([plain?.stop(), parted?.stop()]));
 
 const uuid = (number: number): string => `00000000-0000-4000-8000-${String(number).padStart(12, '0')}`;
 

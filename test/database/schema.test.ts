@@ -1,10 +1,11 @@
 import { MikroORM } from '@mikro-orm/postgresql';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import config from '../../mikro-orm.config.ts';
 import { migrateUp } from '../../src/database/migrate/migrate.ts';
 import { entities } from '../../src/entities/all.ts';
 import { defineTable, int, timestamptz } from '../../src/entities/columns.ts';
-import { createDatabase, createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
+import { createEmptyDatabase } from '../support/postgres.ts';
+import { useDatabase } from '../support/use.ts';
 import { type CatalogObject, type Column, columns, connected, objects, tables } from './catalog.ts';
 
 interface Shape {
@@ -59,22 +60,17 @@ const MISREAD = [
 ];
 
 describe('entities and migrations describe the same tables', () => {
-  const databases: TestDatabase[] = [];
+  const migrated = useDatabase();
+  const shadow = useDatabase(createEmptyDatabase);
   let live: Shape;
   let described: Shape;
 
   beforeAll(async () => {
-    databases.push(await createDatabase(), await createEmptyDatabase());
-    const [migrated, shadow] = databases as [TestDatabase, TestDatabase];
     // Tables made from the entities alone, so that PostgreSQL itself spells everything for both sides.
     const sql = await withOrm(shadow.url, (orm) => orm.schema.getCreateSchemaSQL({ wrap: false }));
     await connected(shadow.url, (client) => client.query(sql));
     live = await shapeOf(migrated.url);
     described = await shapeOf(shadow.url);
-  });
-
-  afterAll(async () => {
-    for (const database of databases) await database.drop();
   });
 
   test('every table has an entity, every entity a table', () => {
@@ -107,8 +103,8 @@ describe('entities and migrations describe the same tables', () => {
   });
 
   test('MikroORM’s generators, started here, refuse all that changes a database', async () => {
-    const before = await shapeOf(databases[0]!.url);
-    await withOrm(databases[0]!.url, async (orm) => {
+    const before = await shapeOf(migrated.url);
+    await withOrm(migrated.url, async (orm) => {
       const { schema, migrator } = orm as MikroORM & { migrator: { create(): Promise<unknown> } };
       for (const attempt of [
         () => schema.create(),
@@ -125,11 +121,11 @@ describe('entities and migrations describe the same tables', () => {
         await expect(attempt(), String(attempt)).rejects.toThrow('written by hand');
       }
     });
-    expect(await shapeOf(databases[0]!.url)).toEqual(before);
+    expect(await shapeOf(migrated.url)).toEqual(before);
   });
 
   test('MikroORM’s comparator, asked all the same, finds nothing but checks that it cannot read', async () => {
-    const sql = await withOrm(databases[0]!.url, (orm) => orm.schema.getUpdateSchemaSQL({ wrap: false }), {
+    const sql = await withOrm(migrated.url, (orm) => orm.schema.getUpdateSchemaSQL({ wrap: false }), {
       extensions: [],
       schemaGenerator: { ignoreTriggers: true, ignoreRoutines: true },
     });
@@ -160,14 +156,8 @@ test('a constraint or index on a column that the table has not does not compile'
 });
 
 describe('every way leads to the same schema', () => {
-  let fresh: TestDatabase;
-  let other: TestDatabase;
-
-  beforeAll(async () => {
-    [fresh, other] = [await createDatabase(), await createEmptyDatabase()];
-  });
-
-  afterAll(() => Promise.all([fresh.drop(), other.drop()]));
+  const fresh = useDatabase();
+  const other = useDatabase(createEmptyDatabase);
 
   const shape = (url: string): Promise<unknown> =>
     connected(url, async (client) => ({

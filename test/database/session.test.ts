@@ -4,20 +4,17 @@ import { type Database, openDatabase } from '../../src/database/pool.ts';
 import { AutoCommitSession } from '../../src/database/session.ts';
 import { firstText, statement } from '../../src/database/statement.ts';
 import { readTarget } from '../../src/database/target.ts';
-import { createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
+import { createEmptyDatabase } from '../support/postgres.ts';
+import { useDatabase } from '../support/use.ts';
 
-let database: TestDatabase;
+const database = useDatabase(createEmptyDatabase);
 let open: Database;
-beforeAll(async () => {
-  database = await createEmptyDatabase();
+beforeAll(() => {
   const lane = { max: 1, queue: 1, waitMs: 10_000 };
   const clocks = { statementMs: 60_000, lockMs: 5_000 };
   open = openDatabase(readTarget(database.url), { calls: lane, transactions: lane, ...clocks, pooler: 'auto' });
 });
-afterAll(async () => {
-  await open?.end(1_000);
-  await database?.drop();
-});
+afterAll(() => open?.end(1_000));
 
 const two = statement('session_test.two', `select * from (values ('a'), ('b')) as r order by 1`, firstText);
 const none = statement('session_test.none', `select 'a' where false`, firstText);

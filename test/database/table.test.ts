@@ -1,9 +1,8 @@
-import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { column, columnList, columnNamed, quoted, table, tableName } from '../../src/database/table.ts';
 import { defineTable, int, text } from '../../src/entities/columns.ts';
 import { Violation } from '../../src/entities/violation.ts';
-import { createDatabase } from '../support/postgres.ts';
+import { useClient, useDatabase } from '../support/use.ts';
 
 describe('names of an entity', () => {
   test('a column that does not exist does not compile, and is refused when the module loads', () => {
@@ -26,17 +25,8 @@ describe('names of an entity', () => {
 });
 
 describe('words of PostgreSQL', () => {
-  let database: Awaited<ReturnType<typeof createDatabase>>;
-  let client: pg.Client;
-  beforeAll(async () => {
-    database = await createDatabase();
-    client = new pg.Client({ connectionString: database.url });
-    await client.connect();
-  });
-  afterAll(async () => {
-    await client?.end();
-    await database?.drop();
-  });
+  const database = useDatabase();
+  const client = useClient(() => database.url);
 
   test('any of them may name a table and a column', async () => {
     const { rows } = await client.query<{ word: string }>('select word from pg_get_keywords()');

@@ -1,7 +1,6 @@
 import { execFile } from 'node:child_process';
 import { randomUUID, X509Certificate } from 'node:crypto';
-import { chmod, chown, copyFile, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { chmod, chown, copyFile, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
@@ -13,9 +12,10 @@ import { type Embedded, startEmbedded } from '../../src/embedded/embedded.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { createDatabase } from '../support/postgres.ts';
 import { copyDataFolder } from '../support/program.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useDatabase, useFolder } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -55,11 +55,9 @@ const CERTIFICATES = {
 type Certificate = keyof typeof CERTIFICATES;
 
 describe.runIf(hasOpenssl)('TLS', () => {
-  let folder: string;
+  const folder = useFolder();
   let server: Embedded;
   beforeAll(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-tls-'));
-    await chmod(folder, 0o755);
     for (const authority of ['root', 'other']) {
       const subject = ['-subj', `/CN=${authority} authority`];
       const files = ['-keyout', `${authority}.key`, '-out', `${authority}.crt`];
@@ -84,7 +82,6 @@ describe.runIf(hasOpenssl)('TLS', () => {
   }, 120_000);
   afterAll(async () => {
     await server?.stop();
-    await rm(folder, { recursive: true, force: true });
   });
 
   const inUse = (kind: 'crt' | 'key') => join(folder, `in-use.${kind}`);
@@ -307,9 +304,8 @@ describe.runIf(hasOpenssl)('TLS', () => {
 });
 
 describe('settings', () => {
-  let database: TestDatabase;
+  const database = useDatabase();
   beforeAll(async () => {
-    database = await createDatabase();
     await onDatabase(database.url, (client) =>
       client.query(`create table public.seen (work_mem text, note text);
         create function public.see() returns trigger language plpgsql as $$ begin
@@ -319,7 +315,6 @@ describe('settings', () => {
         create trigger see after insert on policy.violations for each statement execute function public.see()`),
     );
   });
-  afterAll(() => database?.drop());
 
   const HOSTILE: Readonly<Record<string, string>> = {
     TimeZone: 'America/New_York',

@@ -1,6 +1,5 @@
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { chmod, writeFile } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest';
@@ -13,8 +12,8 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
 import { freePort } from '../support/port.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useDatabase, useFolder, useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -23,11 +22,7 @@ const WAIT_MS = 1_000;
 /** What a busy machine may take besides. */
 const SLACK_MS = 1_500;
 
-let folder: string;
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-unreachable-'));
-});
-afterAll(() => rm(folder, { recursive: true, force: true }));
+const folder = useFolder();
 
 const listen = async (onConnection: (socket: Socket) => void): Promise<{ server: Server; port: number }> => {
   const server = createServer((socket) => {
@@ -162,13 +157,12 @@ describe('a database that cannot be reached is UNAVAILABLE, and its cause is kno
 // Story: health said that all was well, calls were INTERNAL, and the log gave no cause, when the way to the database was
 // cut in a manner that nobody had thought of.
 describe('a sidecar whose database goes away', () => {
-  let database: TestDatabase;
-  let sidecar: TestSidecar;
+  const database = useDatabase();
   let relay: Server;
+  let through: string;
   let way: 'open' | 'closes' | 'silent' | 'garbage' = 'open';
   const sockets = new Set<Socket>();
   beforeAll(async () => {
-    database = await createDatabase();
     const to = new URL(database.url);
     const [host, upstreamPort] = [to.hostname, Number(to.port)];
     const { server, port } = await listen((client) => {
@@ -189,14 +183,13 @@ describe('a sidecar whose database goes away', () => {
     });
     relay = server;
     to.port = String(port);
-    sidecar = await startTestSidecar({ poolWaitMs: WAIT_MS }, to.href);
+    through = to.href;
   });
-  afterAll(async () => {
-    await sidecar?.stop();
+  afterAll(() => {
     for (const socket of sockets) socket.destroy();
     relay?.close();
-    await database?.drop();
   });
+  const sidecar = useSidecar(() => startTestSidecar({ poolWaitMs: WAIT_MS }, through));
 
   const read = () => sidecar.grpc.unary(rpc.fetchRiskCeilings, {});
   const health = async () => (await sidecar.grpc.unary(Health.method.check, {})).status;

@@ -14,22 +14,19 @@ import { EncodedRows } from '../../src/statements/encoded-rows.ts';
 import { rowsOf } from '../../src/statements/projection.ts';
 import { startNetwork } from '../support/network.ts';
 import { createEmptyDatabase } from '../support/postgres.ts';
+import { useDatabase } from '../support/use.ts';
 
-let database: Awaited<ReturnType<typeof createEmptyDatabase>>;
+const database = useDatabase(createEmptyDatabase);
 let open: Database;
 const openAt = (url: string): Database => {
   const lane = { max: 1, queue: 10, waitMs: 10_000 };
   const clocks = { statementMs: 60_000, lockMs: 5_000 };
   return openDatabase(readTarget(url), { calls: lane, transactions: lane, ...clocks, pooler: 'auto' });
 };
-beforeAll(async () => {
-  database = await createEmptyDatabase();
+beforeAll(() => {
   open = openAt(database.url);
 });
-afterAll(async () => {
-  await open?.end(1_000);
-  await database?.drop();
-});
+afterAll(() => open?.end(1_000));
 
 const notes = new CallNotes();
 const session = () => new AutoCommitSession(open, { signal: undefined, notes });

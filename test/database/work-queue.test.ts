@@ -1,18 +1,15 @@
 import { randomUUID } from 'node:crypto';
 import type pg from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { createDatabase, openPool, type TestDatabase } from '../support/postgres.ts';
+import { openPool } from '../support/postgres.ts';
+import { useDatabase } from '../support/use.ts';
 
-let database: TestDatabase;
+const database = useDatabase();
 let pool: pg.Pool;
-beforeAll(async () => {
-  database = await createDatabase();
+beforeAll(() => {
   pool = openPool(database.url, 12);
 });
-afterAll(async () => {
-  await pool.end();
-  await database.drop();
-});
+afterAll(() => pool?.end());
 
 const rows = async (sql: string, values: readonly unknown[] = []) => (await pool.query(sql, [...values])).rows;
 

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError } from '../support/client.ts';
-import { type Cluster, startCluster } from '../support/cluster.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startCluster } from '../support/cluster.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useSidecar, useStarted } from '../support/use.ts';
 import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
@@ -17,16 +18,8 @@ const CALLERS = 8;
 /** Transactions that have written before a crash comes. */
 const WORK = 12;
 
-let cluster: Cluster;
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  cluster = await startCluster();
-  sidecar = await startTestSidecar({ poolWaitMs: 2_000, callTimeoutMs: 10_000 }, cluster.url);
-});
-afterAll(async () => {
-  await sidecar?.stop();
-  await cluster?.stop();
-});
+const cluster = useStarted(startCluster, ({ stop }) => stop());
+const sidecar = useSidecar(() => startTestSidecar({ poolWaitMs: 2_000, callTimeoutMs: 10_000 }, cluster.url));
 
 interface Attempt {
   readonly id: string;

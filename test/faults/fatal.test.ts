@@ -1,27 +1,20 @@
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError } from '../support/client.ts';
-import { type Network, startNetwork } from '../support/network.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startNetwork } from '../support/network.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useDatabase, useSidecar, useStarted } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 
-let database: TestDatabase;
-let network: Network;
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  database = await createDatabase();
-  network = await startNetwork(database.url);
-  sidecar = await startTestSidecar({ poolWaitMs: 1_000, callTimeoutMs: 5_000 }, network.url);
-});
-afterAll(async () => {
-  await sidecar?.stop();
-  await network?.close();
-  await database?.drop();
-});
+const database = useDatabase();
+const network = useStarted(
+  () => startNetwork(database.url),
+  ({ close }) => close(),
+);
+const sidecar = useSidecar(() => startTestSidecar({ poolWaitMs: 1_000, callTimeoutMs: 5_000 }, network.url));
 
 /** Until when a connection is made, authenticated and set up. */
 const START_BYTES = 700;

@@ -3,11 +3,11 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import pg from 'pg';
-import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { expect, inject, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError, grpcCaller } from '../support/client.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { useDatabase } from '../support/use.ts';
 import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
@@ -16,11 +16,7 @@ const tx = TransactionService.method;
 const ROUNDS = 3;
 const WRITERS = 8;
 
-let database: TestDatabase;
-beforeAll(async () => {
-  database = await createDatabase();
-});
-afterAll(() => database?.drop());
+const database = useDatabase();
 
 interface Running {
   readonly child: ChildProcess;

@@ -5,11 +5,10 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { gzipSync } from 'node:zlib';
 import { create, toBinary } from '@bufbuild/protobuf';
-import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { useClient, useDatabase } from '../support/use.ts';
 import { answerOf, envelope, framed, openCall, openH2, openTcp, pathOf, rawCall } from '../support/wire.ts';
 
 const READ = PolicyEngineService.method.fetchRiskCeilings;
@@ -18,16 +17,13 @@ const INSERT = PolicyEngineService.method.insertViolation;
 const TOKEN = 'secret';
 const MIB = 1024 * 1024;
 
-let database: TestDatabase;
-let client: pg.Client;
+const database = useDatabase();
+const client = useClient(() => database.url);
 let child: ChildProcess;
 const address: Record<'grpc' | 'http', string> = { grpc: '', http: '' };
 
 // A process of its own, so that its memory can be told.
 beforeAll(async () => {
-  database = await createDatabase();
-  client = new pg.Client({ connectionString: database.url });
-  await client.connect();
   const tokens = join(import.meta.dirname, '..', 'support', 'tokens');
   child = spawn(
     process.execPath,
@@ -58,8 +54,6 @@ afterAll(async () => {
     child.kill('SIGTERM');
     await once(child, 'exit');
   }
-  await client?.end();
-  await database?.drop();
 });
 
 const bearer = { authorization: `Bearer ${TOKEN}` };

@@ -1,11 +1,12 @@
 import { once } from 'node:events';
 import { connect as connectTcp, createServer, type Socket } from 'node:net';
 import { create, toBinary } from '@bufbuild/protobuf';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CONNECTION_LIMITS } from '../../src/server/connections.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 import { exchange, framed, http1Request, openCall, openH2, openTcp, pathOf, rawCall } from '../support/wire.ts';
 
 const HOLD = TransactionService.method.hold;
@@ -16,12 +17,8 @@ const FAST = Object.fromEntries(
   Object.entries(CONNECTION_LIMITS).map(([name, ms]) => [name, ms / 100]),
 ) as unknown as typeof CONNECTION_LIMITS;
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  // Beside the limits of connections, the lease that bounds a transaction held over HTTP/1.1.
-  sidecar = await startTestSidecar({ transactionIdleLeaseMaxMs: 400 }, undefined, FAST);
-});
-afterAll(() => sidecar?.stop());
+// Beside the limits of connections, the lease that bounds a transaction held over HTTP/1.1.
+const sidecar = useSidecar(() => startTestSidecar({ transactionIdleLeaseMaxMs: 400 }, undefined, FAST));
 
 /** Passes bytes on until it is told to swallow them: no end of a connection is told either. */
 const blackHole = async (address: string) => {

@@ -1,18 +1,16 @@
 import type { ClientHttp2Session } from 'node:http2';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 import { framed, http1Request, openCall, openH2, openTcp, pathOf } from '../support/wire.ts';
 
 const STREAM = PolicyEngineService.method.streamConflicts;
 
-let sidecar: TestSidecar;
+const sidecar = useSidecar();
 beforeAll(async () => {
-  sidecar = await startTestSidecar();
   await sidecar.sql(`insert into policy.policy_conflicts (policy_a, policy_b, conflict_type, description)
     select 'a', 'b', 'x', repeat(n::text, 40) from generate_series(1, 20000) n`);
 });
-afterAll(() => sidecar?.stop());
 
 const busy = async (): Promise<number> => {
   const rows = await sidecar.sql(`select from pg_stat_activity where datname = current_database()

@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
-import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Health, HealthCheckResponse_ServingStatus as Status } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
@@ -8,26 +7,20 @@ import { PolicyReadService } from '../../src/gen/hoc/cus/policies/v1/policy_read
 import { ProposalsReadService } from '../../src/gen/hoc/cus/policies/v1/proposals_read_pb.ts';
 import { Outcome, TransactionService, TransactionState } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type CallError, refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useClient, useSidecar } from '../support/use.ts';
 import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 
-let sidecar: TestSidecar;
+const sidecar = useSidecar();
 /** A person at the database, whose session keeps its own settings. */
-let person: pg.Client;
+const person = useClient(() => sidecar.url);
 let ceilingId: string;
 beforeAll(async () => {
-  sidecar = await startTestSidecar();
-  person = new pg.Client({ connectionString: sidecar.url });
-  await person.connect();
   const { rows } = await person.query('select id from policy.risk_ceilings limit 1');
   ceilingId = rows[0].id;
-});
-afterAll(async () => {
-  await person?.end();
-  await sidecar?.stop();
 });
 
 /** Runs SQL with %I standing for the database. */

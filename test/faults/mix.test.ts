@@ -1,13 +1,13 @@
 import { create, type DescMethodUnary, type MessageInitShape } from '@bufbuild/protobuf';
 import fc from 'fast-check';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 import { OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
 import { type IsolationLevel, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError, type Caller } from '../support/client.ts';
 import { request } from '../support/requests.ts';
 import { noServices } from '../support/services.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const tx = TransactionService.method;
 const WORKERS = 12;
@@ -15,12 +15,8 @@ const WORKERS = 12;
 const PIECES = Number(process.env['PIECES'] ?? 1_500);
 const SEED = Number(process.env['SEED'] ?? Date.now() % 2 ** 31);
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  // A busy machine may take its time to connect; that is not what is looked for here.
-  sidecar = await startTestSidecar({ poolWaitMs: 20_000 });
-});
-afterAll(() => sidecar?.stop());
+// A busy machine may take its time to connect; that is not what is looked for here.
+const sidecar = useSidecar({ poolWaitMs: 20_000 });
 
 interface Call {
   readonly method: DescMethodUnary;

@@ -2,13 +2,14 @@ import { randomUUID } from 'node:crypto';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { jsonToValue } from '../../src/database/values.ts';
 import type { OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { IsolationLevel, Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import type { TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -27,11 +28,7 @@ const generator = (start: number) => {
   };
 };
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar({ transactionsMax: 12, poolWaitMs: 10_000, poolQueue: 1000 });
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar({ transactionsMax: 12, poolWaitMs: 10_000, poolQueue: 1000 });
 
 /** Ends a transaction may be found to have come to behind its client's back. */
 const ENDED = ['TRANSACTION_EXPIRED', 'TRANSACTION_LOST', 'TRANSACTION_OUTCOME_UNKNOWN'];

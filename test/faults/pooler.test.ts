@@ -1,13 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { collect, refusal } from '../support/client.ts';
-import { type PgBouncer, pgBouncerAvailable, startPgBouncer } from '../support/pgbouncer.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { pgBouncerAvailable, startPgBouncer } from '../support/pgbouncer.ts';
+import { createDatabase } from '../support/postgres.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useClient, useDatabase, useSidecar, useStarted } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -28,26 +29,18 @@ const violation = (violationId: string = randomUUID(), severity = 0.1 + 0.2) => 
 describe.skipIf(!pgBouncerAvailable).each(['session', 'transaction'] as const)(
   'behind a PgBouncer in %s mode',
   (mode) => {
-    let database: TestDatabase;
-    let pooler: PgBouncer;
-    let sidecar: TestSidecar;
-    let beside: pg.Client;
+    const database = useDatabase();
+    // In transaction mode fewer backends than the sidecar has connections, so that they really are shared.
+    const size = mode === 'transaction' ? 6 : 60;
+    const pooler = useStarted(
+      () => startPgBouncer({ url: database.url, mode, settings: { default_pool_size: size } }),
+      ({ stop }) => stop(),
+    );
+    const beside = useClient(() => database.url);
+    const sidecar = useSidecar(() => startTestSidecar({}, pooler.url));
     let ceilingId: string;
     beforeAll(async () => {
-      database = await createDatabase();
-      // In transaction mode fewer backends than the sidecar has connections, so that they really are shared.
-      const size = mode === 'transaction' ? 6 : 60;
-      pooler = await startPgBouncer({ url: database.url, mode, settings: { default_pool_size: size } });
-      sidecar = await startTestSidecar({}, pooler.url);
-      beside = new pg.Client({ connectionString: database.url });
-      await beside.connect();
       ceilingId = (await beside.query('select id from policy.risk_ceilings limit 1')).rows[0].id;
-    });
-    afterAll(async () => {
-      await sidecar?.stop();
-      await beside?.end();
-      await pooler?.stop();
-      await database?.drop();
     });
 
     const stored = async (id: string): Promise<number> =>

@@ -1,6 +1,3 @@
-import { chmod, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { type Embedded, startEmbedded } from '../../src/embedded/embedded.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
@@ -8,22 +5,20 @@ import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/t
 import { refusal } from '../support/client.ts';
 import { copyDataFolder } from '../support/program.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
+import { useFolder } from '../support/use.ts';
 import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 
-let folder: string;
+const folder = useFolder();
 let postgres: Embedded;
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-restart-'));
-  await chmod(folder, 0o755);
   await copyDataFolder(folder);
   postgres = await startEmbedded({ dataDir: folder });
 });
 afterAll(async () => {
   await postgres?.stop();
-  await rm(folder, { recursive: true, force: true });
 });
 
 test('PostgreSQL restarts: nothing acknowledged is lost, nothing half-done is there, and the sidecar goes on', async () => {

@@ -1,18 +1,14 @@
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 
-let sidecar: TestSidecar;
 let length = 4_000;
-beforeAll(async () => {
-  sidecar = await startTestSidecar({ poolMax: 4, transactionsMax: 4 });
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar({ poolMax: 4, transactionsMax: 4 });
 
 const read = (init = {}) => sidecar.grpc.unary(rpc.fetchPolicyVersions, {}, init);
 const begin = async () => (await sidecar.grpc.unary(tx.begin, {})).transaction!.id!;

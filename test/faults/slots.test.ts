@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { durationFromMs, durationMs, timestampMs } from '@bufbuild/protobuf/wkt';
-import pg from 'pg';
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService, TransactionState } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useClient, useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -16,21 +16,18 @@ const SLOTS = 4;
 const QUEUE = 2;
 const IDLE_LEASE_MS = 1_500;
 
-let sidecar: TestSidecar;
+const sidecar = useSidecar({
+  transactionsMax: SLOTS,
+  transactionQueue: QUEUE,
+  transactionIdleLeaseMs: IDLE_LEASE_MS,
+  poolMax: 4,
+  poolWaitMs: 5_000,
+  lockTimeoutMs: 20_000,
+});
 /** A person at the database, who holds locks. */
-let person: pg.Client;
+const person = useClient(() => sidecar.url);
 let ceilingId: string;
 beforeAll(async () => {
-  sidecar = await startTestSidecar({
-    transactionsMax: SLOTS,
-    transactionQueue: QUEUE,
-    transactionIdleLeaseMs: IDLE_LEASE_MS,
-    poolMax: 4,
-    poolWaitMs: 5_000,
-    lockTimeoutMs: 20_000,
-  });
-  person = new pg.Client({ connectionString: sidecar.url });
-  await person.connect();
   const { rows } = await person.query('select id from policy.risk_ceilings limit 1');
   ceilingId = rows[0].id;
   // More than lies between a server and a reader who does not read.
@@ -38,10 +35,6 @@ beforeAll(async () => {
     `insert into policy.policy_conflicts (policy_a, policy_b, conflict_type, description)
      select 'a', 'b', 'x', repeat(n::text, 1000) from generate_series(1000, 7000) n`,
   );
-});
-afterAll(async () => {
-  await person?.end();
-  await sidecar?.stop();
 });
 
 const list = async () => (await sidecar.grpc.unary(tx.list, {})).transactions;

@@ -1,12 +1,13 @@
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
-import { type Cluster, startCluster } from '../support/cluster.ts';
+import { startCluster } from '../support/cluster.ts';
 import { watchLag } from '../support/lag.ts';
-import { type Network, startNetwork } from '../support/network.ts';
+import { startNetwork } from '../support/network.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useStarted } from '../support/use.ts';
 import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
@@ -19,16 +20,11 @@ const DRAIN_MS = 1_000;
 /** What an answer may take beyond its deadline, and beyond what this process has been kept from doing anything at all. */
 const GRACE_MS = 250;
 
-let cluster: Cluster;
-let network: Network;
-beforeAll(async () => {
-  cluster = await startCluster();
-  network = await startNetwork(cluster.url);
-});
-afterAll(async () => {
-  await network?.close();
-  await cluster?.stop();
-});
+const cluster = useStarted(startCluster, ({ stop }) => stop());
+const network = useStarted(
+  () => startNetwork(cluster.url),
+  ({ close }) => close(),
+);
 
 const kinds = [
   { name: 'PostgreSQL stands still', break: () => cluster.freeze(), mend: () => cluster.thaw() },

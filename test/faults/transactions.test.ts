@@ -1,21 +1,18 @@
 import { randomUUID } from 'node:crypto';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
-import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
+import { beforeEach, expect, test, vi } from 'vitest';
 import { jsonToValue } from '../../src/database/values.ts';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar({ transactionsMax: 10, poolWaitMs: 5_000 });
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar({ transactionsMax: 10, poolWaitMs: 5_000 });
 beforeEach(() => sidecar.sql('truncate policy.violations'));
 
 const violation = (description: string) => ({

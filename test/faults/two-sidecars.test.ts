@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest';
+import { describe, expect, inject, test, vi } from 'vitest';
 import { openDatabase } from '../../src/database/pool.ts';
 import { readTarget } from '../../src/database/target.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
@@ -9,22 +9,15 @@ import { prune } from '../../src/transactions/outcomes.ts';
 import { refusal } from '../support/client.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 
-let a: TestSidecar;
-let b: TestSidecar;
-beforeAll(async () => {
-  a = await startTestSidecar();
-  // Of the same host name and process number, as two containers may be.
-  b = await startTestSidecar({}, a.url);
-});
-afterAll(async () => {
-  await b?.stop();
-  await a?.stop();
-});
+const a = useSidecar();
+// Of the same host name and process number, as two containers may be.
+const b = useSidecar(() => startTestSidecar({}, a.url));
 
 const begin = async (on: TestSidecar, request: object = {}) =>
   (await on.grpc.unary(tx.begin, request)).transaction!.id!;

@@ -1,6 +1,6 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { CallError } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar, useStarted } from '../support/use.ts';
 import { mismatches } from './compare.ts';
 import { arbitration } from './computed/arbitration.ts';
 import { conflicts } from './computed/conflicts.ts';
@@ -31,19 +31,17 @@ const COMPUTATIONS: Readonly<Record<string, Computation>> = {
 /** Rules that keep out what some cases have stored: ours must read it as the original does. */
 const CHECKS = { policy_precedence: 'ck_policy_precedence_strategy', policy_scopes: 'ck_policy_scopes_scope_type' };
 
-let sidecar: TestSidecar;
+const sidecar = useSidecar();
+const tables = useStarted(
+  () => Tables.open(sidecar.url),
+  (opened) => opened.close(),
+);
 let subject: Subject;
 beforeAll(async () => {
-  sidecar = await startTestSidecar();
-  const tables = await Tables.open(sidecar.url);
   subject = { sidecar, tables, storedTexts: tables.storedTexts, reader: new Reader(await tables.now()) };
   for (const [table, check] of Object.entries(CHECKS)) {
     await sidecar.sql(`alter table ${table} drop constraint ${check}`);
   }
-});
-afterAll(async () => {
-  await subject?.tables.close();
-  await sidecar?.stop();
 });
 
 const ANY_TIME = { from: new Instant(0n), to: new Instant(0n) };

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { useSidecar, useStarted } from '../support/use.ts';
 import { COMPUTED_DIFFERENCES } from './computed/differences.ts';
 import { SEQUENCE_DIFFERENCES } from './computed/sequence.ts';
 import { DIFFERENCES } from './differences.ts';
@@ -11,17 +11,14 @@ import { Reader } from './values.ts';
 
 const { fixture, cases } = databaseFile();
 
-let sidecar: TestSidecar;
-let tables: Tables;
+const sidecar = useSidecar();
+const tables = useStarted(
+  () => Tables.open(sidecar.url),
+  (opened) => opened.close(),
+);
 beforeAll(async () => {
-  sidecar = await startTestSidecar();
-  tables = await Tables.open(sidecar.url);
   await tables.restore(fixture, new Reader(await tables.now()));
   await tables.advanceKeys();
-});
-afterAll(async () => {
-  await tables?.close();
-  await sidecar?.stop();
 });
 
 test('every deliberate difference has its line in DIFFERENCES.md', () => {

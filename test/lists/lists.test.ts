@@ -1,10 +1,10 @@
 import type { DescMethodServerStreaming, DescMethodUnary, MessageInitShape } from '@bufbuild/protobuf';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { drivers } from '../../src/drivers/drivers.ts';
 import { collect } from '../support/client.ts';
 import { noServices } from '../support/services.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 import type { ListModel, StoredRow, World } from './model.ts';
 import { policyEngineLists } from './policy-engine.ts';
 import { policyGraphLists } from './policy-graph.ts';
@@ -18,9 +18,8 @@ const MODELS = [...policyEngineLists, ...policyGraphLists, ...proposalLists, ...
 const WORLDS = 12;
 const REQUESTS = 10;
 
-let sidecar: TestSidecar;
+const sidecar = useSidecar();
 beforeAll(async () => {
-  sidecar = await startTestSidecar();
   // An index brings rows in an order that the statement has not asked for, and would hide that it has not.
   await sidecar.sql(`do $$ declare name text; begin
     for name in select indexrelid::regclass::text from pg_index
@@ -30,7 +29,6 @@ beforeAll(async () => {
     loop execute 'drop index ' || name; end loop;
   end $$`);
 });
-afterAll(() => sidecar?.stop());
 
 const fill = async (world: World): Promise<void> => {
   await sidecar.sql(`truncate ${Object.keys(world).join(', ')} cascade`);

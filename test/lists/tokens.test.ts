@@ -7,7 +7,8 @@ import { PolicyReadService } from '../../src/gen/hoc/cus/policies/v1/policy_read
 import { PolicyRulesReadService } from '../../src/gen/hoc/cus/policies/v1/policy_rules_read_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type Caller, collect, connectCaller, refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const engine = PolicyEngineService.method;
 const graph = PolicyGraphService.method;
@@ -15,17 +16,13 @@ const graph = PolicyGraphService.method;
 /** Rows of a stream from one token to the next. */
 const BETWEEN = 500;
 
-let sidecar: TestSidecar;
+const sidecar = useSidecar();
 /** Rows as bytes and rows as messages. */
 let callers: readonly Caller[];
 beforeAll(async () => {
-  sidecar = await startTestSidecar();
   callers = [sidecar.grpc, connectCaller(sidecar.server.httpAddress!, false)];
 });
-afterAll(async () => {
-  callers?.[1]?.close();
-  await sidecar?.stop();
-});
+afterAll(() => callers?.[1]?.close());
 
 interface Row {
   /** Place of its first column among the values that it may have, in the order of the list. */

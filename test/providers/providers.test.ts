@@ -1,17 +1,14 @@
 import { createServer } from 'node:net';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { ProviderError } from '../../src/drivers/recovery-matcher/services.ts';
 import { anthropicModel } from '../../src/providers/anthropic.ts';
 import { openAiEmbeddings } from '../../src/providers/embeddings.ts';
 import { memoryCache } from '../../src/providers/memory-cache.ts';
 import { createProviders } from '../../src/providers/providers.ts';
-import { startProvider, type TestProvider } from '../support/provider.ts';
+import { startProvider } from '../support/provider.ts';
+import { useStarted } from '../support/use.ts';
 
-let provider: TestProvider;
-beforeAll(async () => {
-  provider = await startProvider();
-});
-afterAll(() => provider?.close());
+const provider = useStarted(startProvider, ({ close }) => close());
 beforeEach(() => {
   provider.requests.length = 0;
 });

@@ -1,9 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { toJson } from '@bufbuild/protobuf';
 import { ValueSchema } from '@bufbuild/protobuf/wkt';
@@ -12,6 +9,7 @@ import { RecoveryMatcherService } from '../../src/gen/hoc/cus/policies/v1/recove
 import { redisCache } from '../../src/providers/redis-cache.ts';
 import { freePort } from '../support/port.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
+import { useFolder } from '../support/use.ts';
 
 const isInstalled = (): boolean => {
   try {
@@ -67,18 +65,16 @@ const eventually = async (what: () => Promise<boolean>): Promise<void> => {
 
 describe.skipIf(!installed)('Redis', () => {
   let port: number;
-  let folder: string;
+  const folder = useFolder();
   let redis: ChildProcess;
   let url: string;
   beforeAll(async () => {
     port = await freePort();
-    folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-redis-'));
     redis = await startRedis(port, folder);
     url = `redis://:${PASSWORD}@127.0.0.1:${port}`;
   });
   afterAll(async () => {
     if (redis) await stopRedis(redis);
-    if (folder) await rm(folder, { recursive: true, force: true });
   });
 
   test('keeps a value for its time, for every process', async () => {

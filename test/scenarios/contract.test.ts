@@ -1,27 +1,19 @@
 /** `policy-sidecar contract` against real sidecars: what holds, what does not, what is left out, and what it leaves behind. */
 import { createHash } from 'node:crypto';
 import { readdirSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterEach, expect, test } from 'vitest';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { loadFolder } from '../../src/scenarios/load.ts';
 import { shipped } from '../../src/scenarios/shipped.ts';
 import { hasOpenssl, makeAuthority, makeCertificate } from '../support/certificates.ts';
 import { endAll, startCommand } from '../support/command.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useFolder, useSidecar } from '../support/use.ts';
 
-let sidecar: TestSidecar;
-let folder: string;
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'contract-scenarios-'));
-  sidecar = await startTestSidecar();
-});
-afterAll(async () => {
-  await sidecar.stop();
-  await rm(folder, { recursive: true });
-});
+const sidecar = useSidecar();
+const folder = useFolder();
 afterEach(() => endAll());
 
 const put = async (args: readonly string[], target = sidecar.server.grpcAddress) => {

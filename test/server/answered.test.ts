@@ -1,17 +1,13 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { ServerReflection } from '../../src/gen/grpc/reflection/v1/reflection_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 import { answerOf, envelope, exchange, http1Request, openCall, openH2, pathOf, rawCall } from '../support/wire.ts';
 
 const READ = PolicyEngineService.method.fetchRiskCeilings;
 const REFLECT = ServerReflection.method.serverReflectionInfo;
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 
 describe.each(['grpcAddress', 'httpAddress'] as const)('%s', (port) => {
   // Over HTTP it was INTERNAL.

@@ -1,11 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
-import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import type { OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { PolicyProposalWriteService } from '../../src/gen/hoc/cus/policies/v1/policy_proposal_write_pb.ts';
@@ -13,7 +12,8 @@ import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transactio
 import { refusal } from '../support/client.ts';
 import { startNetwork } from '../support/network.ts';
 import { createDatabase } from '../support/postgres.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useFolder, useSidecar } from '../support/use.ts';
 
 const { fetchRiskCeilings, resetRiskCeiling } = PolicyEngineService.method;
 const { begin, commit, rollback, savepoint, rollbackToSavepoint, releaseSavepoint, execute } =
@@ -21,19 +21,12 @@ const { begin, commit, rollback, savepoint, rollbackToSavepoint, releaseSavepoin
 
 type Line = Readonly<Record<string, unknown>>;
 
-let folder: string;
-let file: string;
-let sidecar: TestSidecar;
+const folder = useFolder();
+const file = join(folder, 'audit.jsonl');
+const sidecar = useSidecar({ audit: { file } });
 let ceilingId: string;
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'audit-'));
-  file = join(folder, 'audit.jsonl');
-  sidecar = await startTestSidecar({ audit: { file } });
   ceilingId = (await sidecar.grpc.unary(fetchRiskCeilings, {})).riskCeilings[0]!.id;
-});
-afterAll(async () => {
-  await sidecar?.stop();
-  await rm(folder, { recursive: true, force: true });
 });
 
 const linesOf = (path: string): Line[] =>

@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { drivers } from '../../src/drivers/drivers.ts';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
@@ -14,7 +13,8 @@ import { driverEndpoints } from '../../src/server/endpoint.ts';
 import { readOnce } from '../../src/server/watched.ts';
 import { PageTokens } from '../../src/statements/page-tokens.ts';
 import { collect, refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useFolder, useSidecar } from '../support/use.ts';
 
 const { fetchRiskCeilings, streamRiskCeilings, resetRiskCeiling, deactivateAllVersions } = PolicyEngineService.method;
 const { begin, commit, execute, list } = TransactionService.method;
@@ -33,21 +33,14 @@ const POLICY = {
   },
 };
 
-let folder: string;
-let authorizationFile: string;
-let sidecar: TestSidecar;
+const folder = useFolder();
+const authorizationFile = join(folder, 'authorization.json');
+const tokensFile = join(folder, 'tokens');
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'authorization-'));
-  authorizationFile = join(folder, 'authorization.json');
-  const tokensFile = join(folder, 'tokens');
   await writeFile(tokensFile, ['reader', 'writer', 'nobody', 'absent'].map((n) => `${n}: ${hash(n)}\n`).join(''));
   await writeFile(authorizationFile, JSON.stringify(POLICY));
-  sidecar = await startTestSidecar({ tokensFile, authorizationFile, audit: 'log' });
 });
-afterAll(async () => {
-  await sidecar?.stop();
-  await rm(folder, { recursive: true, force: true });
-});
+const sidecar = useSidecar({ tokensFile, authorizationFile, audit: 'log' });
 
 describe.each(['grpc', 'connect'] as const)('the authorization file over %s', (listener) => {
   const caller = () => sidecar[listener];

@@ -1,19 +1,14 @@
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, statSync, writeFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { bind } from '../../src/server/bind.ts';
 import { ConfigError } from '../../src/setting-forms.ts';
+import { useFolder } from '../support/use.ts';
 
-let folder: string;
-beforeEach(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'bind-'));
-});
-afterEach(() => rm(folder, { recursive: true, force: true }));
+const folder = useFolder(beforeEach, afterEach);
 
 const open = (listen: string, socketMode = 0o660) =>
   bind({ listen, socketMode, keepAliveMs: 1_000 }, (socket) => socket.on('error', () => {}).end('here'));

@@ -1,24 +1,15 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Browser, browserAvailable, startBrowser } from '../support/browser.ts';
+import { describe, expect, test } from 'vitest';
+import { browserAvailable, startBrowser } from '../support/browser.ts';
 import { startNetwork } from '../support/network.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useSidecar, useStarted } from '../support/use.ts';
 
 if (!browserAvailable) console.log('no Chromium here: calls from web pages are not tested');
 
 describe.skipIf(!browserAvailable)('a web page in a real browser', () => {
-  let invited: Browser;
-  let stranger: Browser;
-  let sidecar: TestSidecar;
-  beforeAll(async () => {
-    invited = await startBrowser();
-    stranger = await startBrowser();
-    sidecar = await startTestSidecar({ httpOrigins: [invited.origin] });
-  });
-  afterAll(async () => {
-    await sidecar?.stop();
-    await invited?.close();
-    await stranger?.close();
-  });
+  const invited = useStarted(startBrowser, ({ close }) => close());
+  const stranger = useStarted(startBrowser, ({ close }) => close());
+  const sidecar = useSidecar(() => startTestSidecar({ httpOrigins: [invited.origin] }));
 
   /** A script with `client` of the policy engine, over one of the protocols that pages speak. */
   const withClient = (transport: 'Connect' | 'GrpcWeb', options: object, body: string, at?: string): string => `

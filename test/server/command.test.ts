@@ -1,9 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, constants, existsSync, openSync, readFileSync, readSync } from 'node:fs';
-import { chmod, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
@@ -17,18 +16,10 @@ import { watchLag } from '../support/lag.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, createEmptyDatabase } from '../support/postgres.ts';
 import { copyDataFolder } from '../support/program.ts';
+import { useFolder } from '../support/use.ts';
 
-let folder: string;
-
-beforeEach(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-command-'));
-  await chmod(folder, 0o755);
-});
-
-afterEach(async () => {
-  await endAll();
-  await rm(folder, { recursive: true, force: true });
-});
+const folder = useFolder(beforeEach, afterEach);
+afterEach(endAll);
 
 const command = (
   args: readonly string[],

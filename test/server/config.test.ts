@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { loadConfig, settingsHelp } from '../../src/config.ts';
 import { ConfigError } from '../../src/setting-forms.ts';
@@ -94,6 +96,21 @@ test('help names every setting, its variable and its default', () => {
     expect(help).toContain(`(${variable}; default ${fallback || 'none'})`);
     expect(help).toContain(meaning);
   }
+});
+
+test('the README lists every setting with its default, and nothing else', () => {
+  const text = readFileSync(join(import.meta.dirname, '..', '..', 'README.md'), 'utf8');
+  const listed = [...text.matchAll(/^\| (`[A-Z_]+`(?:, `[A-Z_]+`)*) \| (.+?) \| .+ \|$/gm)].flatMap(
+    ([, names = '', defaults = '']) => {
+      const all = defaults.split(', ').map((each) => (each.startsWith('none') ? '' : each.replaceAll('`', '')));
+      return names.split(', ').map((name, at) => [name.replaceAll('`', ''), all[at] ?? all[0]]);
+    },
+  );
+  expect(listed.sort()).toEqual(
+    Object.values(SETTINGS)
+      .map(({ variable, fallback }) => [variable, fallback])
+      .sort(),
+  );
 });
 
 test.each([

@@ -1,26 +1,18 @@
-import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useClient, useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const single = { transaction: 'single-use' };
 
-let sidecar: TestSidecar;
-let holder: pg.Client;
+// One connection: what a call leaves behind on it, the next call meets.
+const sidecar = useSidecar({ poolMax: 1, poolQueue: 2, poolWaitMs: 2_000 });
+const holder = useClient(() => sidecar.url);
 let ceilingId: string;
 beforeAll(async () => {
-  // One connection: what a call leaves behind on it, the next call meets.
-  sidecar = await startTestSidecar({ poolMax: 1, poolQueue: 2, poolWaitMs: 2_000 });
   const [row] = await sidecar.sql<{ id: string }>(`select id from policy.risk_ceilings limit 1`);
   ceilingId = row!.id;
-  holder = new pg.Client({ connectionString: sidecar.url });
-  await holder.connect();
-});
-afterAll(async () => {
-  await holder?.end();
-  await sidecar?.stop();
 });
 
 const locked = async (work: () => Promise<void>): Promise<void> => {

@@ -1,19 +1,15 @@
 import { create, type DescMessage, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { ExecuteRequestSchema, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { digest } from '../../src/server/headers.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 import { answerOf, envelope, openCall, openH2, pathOf } from '../support/wire.ts';
 
 const INSERT = PolicyEngineService.method.insertViolation;
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 
 const text = (value: string) => ({ kind: { case: 'stringValue' as const, value } });
 

@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
-import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import puppeteer, { type Browser, type Page } from 'puppeteer-core';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
@@ -10,23 +9,20 @@ import { readContract } from '../../reference/contract.ts';
 import { openApiOf } from '../../reference/openapi.ts';
 import { browserAvailable, PROGRAM } from '../support/browser.ts';
 import { endAll, startCommand } from '../support/command.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { useDatabase, useFolder } from '../support/use.ts';
 
 if (!browserAvailable) console.log('no Chromium here: the explorer is not tested');
 
 const FOLDER = join(dirname(inject('program')), 'docs');
 const TOKEN = 'secret-a';
 
-let database: TestDatabase;
-let folder: string;
+const database = useDatabase();
+const tokensFile = join(useFolder(), 'tokens');
 /** `http://host:port` of a server that lets everybody in, of one that wants a token, and of one without pages. */
 let origin: string;
 let locked: string;
 let bare: string;
 beforeAll(async () => {
-  database = await createDatabase();
-  folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-docs-'));
-  const tokensFile = join(folder, 'tokens');
   await writeFile(tokensFile, `ann: ${createHash('sha256').update(TOKEN).digest('hex')}\n`);
   const start = async (env: Readonly<Record<string, string>>): Promise<string> =>
     `http://${(await startCommand(['serve'], { DATABASE_URL: database.url, ...env }).serving()).http}`;
@@ -36,11 +32,7 @@ beforeAll(async () => {
     start({ SIDECAR_DOCS: 'off' }),
   ]);
 });
-afterAll(async () => {
-  await endAll();
-  await database?.drop();
-  await rm(folder, { recursive: true, force: true });
-});
+afterAll(endAll);
 
 /** A GET as it is written, which `fetch` would tidy up. */
 const get = (path: string, headers: Readonly<Record<string, string>> = {}) =>

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
@@ -7,8 +7,8 @@ import { CONNECTION_LIMITS } from '../../src/server/connections.ts';
 import { type CallError, type Caller, connectCaller, grpcCaller } from '../support/client.ts';
 import { type Command, endAll, startCommand } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
+import { useDatabase } from '../support/use.ts';
 import { openH2, rawCall } from '../support/wire.ts';
 
 const READ = PolicyEngineService.method.fetchRiskCeilings;
@@ -23,12 +23,8 @@ const callerOf = (kind: Kind, address: { readonly grpc: string; readonly http: s
     ? grpcCaller(address.grpc)
     : connectCaller(address.http, true, undefined, { httpVersion: kind === 'Connect over HTTP/2' ? '2' : '1.1' });
 
-let database: TestDatabase;
-beforeAll(async () => {
-  database = await createDatabase();
-});
+const database = useDatabase();
 afterEach(endAll);
-afterAll(() => database?.drop());
 
 /** A piece of an application's work: a read, a write, a transaction of its own. */
 const work = async (caller: Caller): Promise<void> => {

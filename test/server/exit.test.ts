@@ -1,15 +1,10 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { useFolder } from '../support/use.ts';
 
-let folder: string;
-beforeEach(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'policy-sidecar-exit-'));
-});
-afterEach(() => rm(folder, { recursive: true, force: true }));
+const folder = useFolder(beforeEach, afterEach);
 
 /** Holds the end of a process: a read that never ends keeps one of libuv's threads, as the look-up of a name can. */
 const HELD = `import fs from 'node:fs';

@@ -1,22 +1,20 @@
 import { create, toBinary } from '@bufbuild/protobuf';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 import { exchange, http1Request, openH2, pathOf, rawCall } from '../support/wire.ts';
 
 const READ = PolicyEngineService.method.fetchRiskCeilings;
 const WRITE = PolicyEngineService.method.resetRiskCeiling;
 const UUID = '5b0c2b1e-0000-4000-8000-000000000001';
 
-let sidecar: TestSidecar;
 let ceilingId: string;
+const sidecar = useSidecar();
 beforeAll(async () => {
-  sidecar = await startTestSidecar();
   const [row] = await sidecar.sql<{ id: string }>('select id from policy.risk_ceilings limit 1');
   ceilingId = row!.id;
 });
-afterAll(() => sidecar?.stop());
 
 /** A value or, where it was sent more than once, several. */
 type Sent = Readonly<Record<string, string | readonly string[]>>;

@@ -1,34 +1,27 @@
 import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { SymbolTableService } from '../../src/gen/hoc/cus/policies/v1/symbol_table_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { parseTokens, tokenIdentity } from '../../src/server/identity.ts';
 import { refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useFolder, useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const hash = (token: string): string => createHash('sha256').update(token).digest('hex');
 const bearer = (token: string) => ({ headers: { authorization: `Bearer ${token}` } });
 
-let folder: string;
-let tokensFile: string;
-let sidecar: TestSidecar;
+const folder = useFolder();
+const tokensFile = join(folder, 'tokens');
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'tokens-'));
-  tokensFile = join(folder, 'tokens');
   await writeFile(tokensFile, `# engines\n\nann: ${hash('secret-a')}\nbob: ${hash('secret-b').toUpperCase()}\n`);
-  sidecar = await startTestSidecar({ tokensFile });
 });
-afterAll(async () => {
-  await sidecar?.stop();
-  await rm(folder, { recursive: true, force: true });
-});
+const sidecar = useSidecar({ tokensFile });
 
 describe.each(['grpc', 'connect'] as const)('bearer tokens over %s', (listener) => {
   const caller = () => sidecar[listener];

@@ -1,9 +1,9 @@
 import type { DescMessage } from '@bufbuild/protobuf';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { ExecuteRequestSchema, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { decodeJson } from '../../src/server/decode.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 import { answerOf, envelope, openCall, openH2, pathOf } from '../support/wire.ts';
 
 const FETCH = PolicyEngineService.method.fetchViolations;
@@ -208,11 +208,7 @@ test.each([
 });
 
 describe('over every protocol that carries JSON', () => {
-  let sidecar: TestSidecar;
-  beforeAll(async () => {
-    sidecar = await startTestSidecar();
-  });
-  afterAll(() => sidecar?.stop());
+  const sidecar = useSidecar();
 
   const BAD = '{"since":"2026-02-30T00:00:00Z"}';
 

@@ -1,29 +1,25 @@
 import { createHash } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { SymbolTableService } from '../../src/gen/hoc/cus/policies/v1/symbol_table_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError, refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useFolder } from '../support/use.ts';
 
 const { fetchRiskCeilings } = PolicyEngineService.method;
 const { begin, commit, rollback, hold } = TransactionService.method;
 const hash = (token: string): string => createHash('sha256').update(token).digest('hex');
 const as = (name: string) => ({ headers: { authorization: `Bearer ${name}` } });
 
-let folder: string;
-let tokensFile: string;
+const tokensFile = join(useFolder(), 'tokens');
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'limits-'));
-  tokensFile = join(folder, 'tokens');
   await writeFile(tokensFile, `ann: ${hash('ann')}\nbob: ${hash('bob')}\n`);
 });
-afterAll(() => rm(folder, { recursive: true, force: true }));
 
 describe.each(['grpc', 'connect'] as const)('calls of one caller over %s', (listener) => {
   const outcome = (call: Promise<unknown>): Promise<unknown> =>

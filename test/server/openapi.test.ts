@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import { type DescMessage, type DescMethod, fromJson, type JsonValue, toJson } from '@bufbuild/protobuf';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { Ajv2020 } from 'ajv/dist/2020.js';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { accessOf, isGet, nameOf, pathOf, readContract } from '../../reference/contract.ts';
 import { openApiOf } from '../../reference/openapi.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 interface Operation {
   readonly requestBody: { readonly content: Readonly<Record<string, { readonly example: JsonValue }>> };
@@ -46,11 +46,7 @@ const problemsOf = (name: string, value: unknown): string => {
   return validate(value) ? '' : `${name}: ${ajv.errorsText(validate.errors)} in ${JSON.stringify(value)}`;
 };
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar();
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar();
 
 test('it is an OpenAPI 3.1 document', async () => {
   expect(await new Validator().validate(structuredClone(document) as unknown as Record<string, unknown>)).toEqual({

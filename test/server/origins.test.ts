@@ -5,18 +5,15 @@ import { connect as connectSocket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const PATH = `/${PolicyEngineService.typeName}/FetchRiskCeilings`;
 const CONSOLE = 'https://console.example';
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar({ httpHosts: ['localhost', 'sidecar.agents.svc'], httpOrigins: [CONSOLE] });
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar({ httpHosts: ['localhost', 'sidecar.agents.svc'], httpOrigins: [CONSOLE] });
 
 interface Answer {
   readonly status: number | undefined;

@@ -7,9 +7,9 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { SymbolTableService } from '../../src/gen/hoc/cus/policies/v1/symbol_table_pb.ts';
 import { connectCaller, grpcCaller, refusal } from '../support/client.ts';
 import { type Command, endAll, startCommand } from '../support/command.ts';
-import { type Network, startNetwork } from '../support/network.ts';
+import { startNetwork } from '../support/network.ts';
 import { freePort } from '../support/port.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { useDatabase, useStarted } from '../support/use.ts';
 
 const SERVING = { status: 1 };
 const NOT_SERVING = { status: 2 };
@@ -27,14 +27,15 @@ const notReady = (why: string) => ({ status: 503, text: `not ready: ${why}\n` })
 afterAll(endAll);
 
 describe('while it serves', () => {
-  let database: TestDatabase;
-  let network: Network;
+  const database = useDatabase();
+  const network = useStarted(
+    () => startNetwork(database.url),
+    ({ close }) => close(),
+  );
   let sidecar: Command;
   let probes: string;
   let address: { grpc: string; http: string };
   beforeAll(async () => {
-    database = await createDatabase();
-    network = await startNetwork(database.url);
     probes = `127.0.0.1:${await freePort()}`;
     sidecar = startCommand(['--probe-listen', probes], { DATABASE_URL: network.url });
     address = await sidecar.serving();
@@ -42,8 +43,6 @@ describe('while it serves', () => {
   afterAll(async () => {
     sidecar?.child.kill('SIGTERM');
     await sidecar?.ended;
-    await network?.close();
-    await database?.drop();
   });
 
   test('the start says where it is asked', () => {

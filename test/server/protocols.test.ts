@@ -2,7 +2,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { createClient } from '@connectrpc/connect';
 import { createGrpcTransport, createGrpcWebTransport } from '@connectrpc/connect-node';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { Health, HealthCheckResponse_ServingStatus as Status } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import {
   ExtensionRequestSchema,
@@ -16,18 +16,15 @@ import {
   PolicyEngineService,
 } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 import { envelope, exchange, http1Request, pathOf } from '../support/wire.ts';
 
 const SERVICE = PolicyEngineService.typeName;
 const RECORD = PolicyEngineService.method.recordTemporalMetricEvents;
 const KEY = '5b0c2b1e-0000-4000-8000-000000000001';
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar({ maxMessageBytes: 16 * 1024 * 1024 });
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar({ maxMessageBytes: 16 * 1024 * 1024 });
 
 const MALFORMED = { type: 'google.rpc.ErrorInfo', debug: { reason: 'MALFORMED_REQUEST', domain: 'policies.hoc' } };
 

@@ -1,5 +1,5 @@
 import { toBinary } from '@bufbuild/protobuf';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { streamingTwin } from '../../src/contract/response-size.ts';
 import { drivers } from '../../src/drivers/drivers.ts';
 import {
@@ -14,16 +14,13 @@ import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transactio
 import { refusal } from '../support/client.ts';
 import { noServices } from '../support/services.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 import { violation } from '../support/violation.ts';
 
 const LIMIT = 20_000;
 const rpc = PolicyEngineService.method;
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar({ maxResponseBytes: LIMIT });
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar({ maxResponseBytes: LIMIT });
 
 /** Rows of an agent with a description of so many bytes each. */
 const store = (agent: string, rows: number, bytes: number, on: TestSidecar = sidecar) =>

@@ -1,25 +1,21 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
-import pg from 'pg';
 import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { type Caller, grpcCaller } from '../support/client.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
+import { useClient, useDatabase } from '../support/use.ts';
 
 const ROWS = 300_000;
 /** Heap of the server, megabytes: the bytes of the rows alone would need twice as much. */
 const HEAP = 96;
 const LENGTH = 600;
 
-let database: TestDatabase;
-let client: pg.Client;
+const database = useDatabase();
+const client = useClient(() => database.url);
 let child: ChildProcess;
 let caller: Caller;
 beforeAll(async () => {
-  database = await createDatabase();
-  client = new pg.Client({ connectionString: database.url });
-  await client.connect();
   await client.query(`insert into policy.policy_conflicts (policy_a, policy_b, conflict_type, description)
     select 'a', 'b', 'x', rpad(n::text, ${LENGTH}) from generate_series(1, ${ROWS}) n`);
   child = spawn(
@@ -48,8 +44,6 @@ afterAll(async () => {
     child.kill('SIGTERM');
     await once(child, 'exit');
   }
-  await client?.end();
-  await database?.drop();
 });
 
 const streams = async (): Promise<number> => {

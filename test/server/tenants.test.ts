@@ -1,13 +1,11 @@
 import { createHash } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { create, type DescMethodServerStreaming, type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { migrateTenants, OWNERSHIP, tables, tenantsStatus } from '../../src/database/migrate/tenant-policies.ts';
 import { drivers as driversFor } from '../../src/drivers/drivers.ts';
-
 import { OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
@@ -15,7 +13,8 @@ import { CallError, type CallInit } from '../support/client.ts';
 import { pgBouncerAvailable, startPgBouncer } from '../support/pgbouncer.ts';
 import { KEYS, request } from '../support/requests.ts';
 import { noServices } from '../support/services.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useFolder, useSidecar } from '../support/use.ts';
 
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
@@ -37,9 +36,8 @@ interface Column {
   readonly allowed: string | null;
 }
 
-let folder: string;
-let sidecar: TestSidecar;
-let guards: { readonly tokensFile: string; readonly authorizationFile: string };
+const folder = useFolder();
+const guards = { tokensFile: join(folder, 'tokens'), authorizationFile: join(folder, 'authorization.json') };
 
 /** A value of a column in a row of one of the two: keys are theirs, and free text says whose it is. */
 const cellOf = ({ name, type, most, allowed }: Column, place: number, mark: string): string => {
@@ -111,24 +109,16 @@ const theirs = async (): Promise<Record<string, string[]>> => {
 };
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'tenants-'));
-  const authorizationFile = join(folder, 'authorization.json');
-  const tokensFile = join(folder, 'tokens');
-  await writeFile(tokensFile, ['bound', 'free', 'none'].map((name) => `${name}: ${hash(name)}\n`).join(''));
+  await writeFile(guards.tokensFile, ['bound', 'free', 'none'].map((name) => `${name}: ${hash(name)}\n`).join(''));
   const all = { read: ['*'], write: ['*'] };
   const identities = {
     bound: { ...all, tenants: [OURS] },
     none: { ...all, tenants: [] },
     free: { ...all, tenants: 'all' },
   };
-  await writeFile(authorizationFile, JSON.stringify({ identities }));
-  guards = { tokensFile, authorizationFile };
-  sidecar = await startTestSidecar({ ...guards, maxMessageBytes: 64 * 1024 * 1024 });
+  await writeFile(guards.authorizationFile, JSON.stringify({ identities }));
 });
-afterAll(async () => {
-  await sidecar?.stop();
-  await rm(folder, { recursive: true, force: true });
-});
+const sidecar = useSidecar({ ...guards, maxMessageBytes: 64 * 1024 * 1024 });
 
 const { begin, commit, commitPrepared, execute, prepare, rollback } = TransactionService.method;
 const methods = driversFor(noServices).flatMap(({ service, rpcs }) =>

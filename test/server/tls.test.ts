@@ -1,19 +1,18 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync } from 'node:fs';
-import { mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
+import { mkdir, rename, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ConnectionOptions, connect } from 'node:tls';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { hasOpenssl, type KeyPair, makeAuthority, makeCertificate } from '../support/certificates.ts';
 import { type Caller, type CallerTls, connectCaller, grpcCaller, refusal } from '../support/client.ts';
 import { startCommand } from '../support/command.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { useDatabase, useFolder, useSidecar } from '../support/use.ts';
 import { exchange } from '../support/wire.ts';
 
 const READ = PolicyEngineService.method.fetchRiskCeilings;
@@ -22,10 +21,9 @@ const tx = TransactionService.method;
 if (!hasOpenssl) console.log('skipped: TLS, for there is no openssl');
 
 describe.runIf(hasOpenssl)('TLS', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'policy-sidecar-tls-'));
+  const folder = useFolder();
   const pairs = new Map<string, KeyPair>();
-  let database: TestDatabase;
-  const running: TestSidecar[] = [];
+  const database = useDatabase();
   const callers: Caller[] = [];
 
   /** Alternative names of what the authority of callers signs. */
@@ -49,22 +47,16 @@ describe.runIf(hasOpenssl)('TLS', () => {
       make('stranger', strangers!, ENGINES.spiffe),
       ...Object.entries(ENGINES).map(([name, names]) => make(name, engines!, names)),
     ]);
-    database = await createDatabase();
   });
-  afterAll(async () => {
+  afterAll(() => {
     for (const caller of callers) caller.close();
-    for (const sidecar of running) await sidecar.stop();
-    await database?.drop();
-    await rm(folder, { recursive: true, force: true });
   });
 
   const file = (name: string): string => join(folder, name);
   const bytes = (name: string): Buffer => readFileSync(file(name));
-  const start = async (overrides: Parameters<typeof startTestSidecar>[0]): Promise<TestSidecar> => {
+  const start = (overrides: Parameters<typeof startTestSidecar>[0]): Promise<TestSidecar> => {
     const { cert, key } = pairs.get('server')!;
-    const sidecar = await startTestSidecar({ tlsCert: cert, tlsKey: key, ...overrides }, database.url);
-    running.push(sidecar);
-    return sidecar;
+    return startTestSidecar({ tlsCert: cert, tlsKey: key, ...overrides }, database.url);
   };
   const as = (name?: string): CallerTls => {
     const pair = name === undefined ? undefined : pairs.get(name)!;
@@ -98,10 +90,7 @@ describe.runIf(hasOpenssl)('TLS', () => {
   };
 
   describe('of the server alone', () => {
-    let sidecar: TestSidecar;
-    beforeAll(async () => {
-      sidecar = await start({});
-    });
+    const sidecar = useSidecar(() => start({}));
 
     test.each(KINDS)('%s', async (kind) => {
       const caller = callerOf(sidecar, kind, as());
@@ -153,6 +142,7 @@ describe.runIf(hasOpenssl)('TLS', () => {
     test('a socket file stays without', async () => {
       const path = file('grpc.sock');
       const own = await start({ grpcListen: `unix:${path}` });
+      onTestFinished(own.stop);
       const caller = grpcCaller(`unix:${path}`);
       expect((await caller.unary(READ, {})).riskCeilings).not.toHaveLength(0);
       caller.close();
@@ -161,10 +151,7 @@ describe.runIf(hasOpenssl)('TLS', () => {
   });
 
   describe('of both sides', () => {
-    let sidecar: TestSidecar;
-    beforeAll(async () => {
-      sidecar = await start({ tlsClientCa: file('engines.crt') });
-    });
+    const sidecar = useSidecar(() => start({ tlsClientCa: file('engines.crt') }));
 
     test.each(KINDS)('%s: without a certificate of the authority there is no connection', async (kind) => {
       for (const tls of [as(), as('stranger'), as('server')]) {
@@ -207,6 +194,7 @@ describe.runIf(hasOpenssl)('TLS', () => {
       const tokensFile = file(`tokens-${kind.replaceAll(/\W/g, '')}`);
       await writeFile(tokensFile, `bob: ${createHash('sha256').update('secret').digest('hex')}\n`);
       const own = await start({ tlsClientCa: file('engines.crt'), tokensFile });
+      onTestFinished(own.stop);
       const headers = { authorization: 'Bearer secret' };
       const certified = callerOf(own, kind, as('spiffe'));
       expect(await refusal(certified.unary(READ, {}))).toMatchObject({ reason: 'UNAUTHENTICATED' });
@@ -244,6 +232,7 @@ describe.runIf(hasOpenssl)('TLS', () => {
       await secret.put({ ...secretOf('server'), 'ca.crt': bytes('engines.crt') });
       const [tlsCert, tlsKey, tlsClientCa] = await Promise.all(['tls.crt', 'tls.key', 'ca.crt'].map(secret.link));
       const sidecar = await start({ tlsCert, tlsKey, tlsClientCa });
+      onTestFinished(sidecar.stop);
       const { grpcAddress, httpAddress } = sidecar.server;
       const client = pairs.get('dns')!;
       const own = { cert: readFileSync(client.cert), key: readFileSync(client.key) };

@@ -7,13 +7,14 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 import fc from 'fast-check';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 import { CallError, collect } from '../support/client.ts';
 import { extreme, fillTables } from '../support/extremes.ts';
 import { request } from '../support/requests.ts';
 import { noServices } from '../support/services.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import type { TestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const SEED = Number(process.env['SEED'] ?? Date.now() % 1_000_000);
 
@@ -90,12 +91,10 @@ const cellOf = (name: string, type: string): string => {
   return next.value;
 };
 
-let sidecar: TestSidecar;
+const sidecar = useSidecar();
 beforeAll(async () => {
-  sidecar = await startTestSidecar();
   await fillTables(sidecar, cellOf);
 }, 120_000);
-afterAll(() => sidecar?.stop());
 
 /** Those that are one statement; what others compute may depend on the time of day. */
 const reads = driversFor(noServices).flatMap(({ service, rpcs }) =>

@@ -15,19 +15,16 @@ import { Paging } from '../../src/statements/places.ts';
 import { rowsOf } from '../../src/statements/projection.ts';
 import { createEmptyDatabase } from '../support/postgres.ts';
 import { noServices } from '../support/services.ts';
+import { useDatabase } from '../support/use.ts';
 
-let database: Awaited<ReturnType<typeof createEmptyDatabase>>;
+const database = useDatabase(createEmptyDatabase);
 let open: Database;
-beforeAll(async () => {
-  database = await createEmptyDatabase();
+beforeAll(() => {
   const lane = { max: 2, queue: 10, waitMs: 10_000 };
   const clocks = { statementMs: 60_000, lockMs: 5_000 };
   open = openDatabase(readTarget(database.url), { calls: lane, transactions: lane, ...clocks, pooler: 'auto' });
 });
-afterAll(async () => {
-  await open?.end(1_000);
-  await database?.drop();
-});
+afterAll(() => open?.end(1_000));
 
 const session = (notes = new CallNotes()) =>
   new AutoCommitSession(open, { signal: undefined, notes, bound: undefined });

@@ -32,7 +32,8 @@ export const startTestSidecar = async (
   url?: string,
   limits?: ConnectionLimits,
 ): Promise<TestSidecar> => {
-  const database = url === undefined ? await createDatabase() : { url, drop: async () => {} };
+  await using behind = new AsyncDisposableStack();
+  const database = url === undefined ? behind.adopt(await createDatabase(), ({ drop }) => drop()) : { url };
   const config: Config = {
     ...loadConfig([], {}),
     grpcListen: '127.0.0.1:0',
@@ -44,27 +45,22 @@ export const startTestSidecar = async (
   const log = createLog(config.logLevel, { write: (line) => lines.push(line) });
   const pooler =
     POOLER &&
-    (await startPgBouncer({
-      url: database.url,
-      mode: POOLER,
-      settings: { default_pool_size: 60, server_login_retry: 0.1 },
-    }));
+    behind.adopt(
+      await startPgBouncer({
+        url: database.url,
+        mode: POOLER,
+        settings: { default_pool_size: 60, server_login_retry: 0.1 },
+      }),
+      ({ stop }) => stop(),
+    );
   const options = { url: pooler?.url ?? database.url, log, ...(limits ? { limits } : {}) };
-  const server = await startServer(config, options).catch(async (error: unknown) => {
-    await pooler?.stop();
-    throw error;
-  });
+  const server = await startServer(config, options);
   const logged = (errorId: string): string | undefined => lines.find((line) => line.includes(errorId))?.trimEnd();
-  const grpc = grpcCaller(server.grpcAddress, logged);
-  const connect = connectCaller(server.httpAddress!, true, logged);
-  const pool = openPool(database.url, 4);
-  const discard = async (): Promise<void> => {
-    grpc.close();
-    connect.close();
-    await pool.end();
-    await pooler?.stop();
-    await database.drop();
-  };
+  const pool = behind.adopt(openPool(database.url, 4), (opened) => opened.end());
+  const connect = behind.adopt(connectCaller(server.httpAddress!, true, logged), ({ close }) => close());
+  const grpc = behind.adopt(grpcCaller(server.grpcAddress, logged), ({ close }) => close());
+  const left = behind.move();
+  const discard = (): Promise<void> => left.disposeAsync();
   return {
     grpc,
     connect,

@@ -9,8 +9,9 @@ import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transactio
 import { type Caller, grpcCaller, refusal } from '../support/client.ts';
 import { type Command, endAll, startCommand } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
-import { createDatabase, openPool, type TestDatabase } from '../support/postgres.ts';
+import { createDatabase, openPool } from '../support/postgres.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
+import { useDatabase } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -37,13 +38,12 @@ const LABELS = [
 afterAll(endAll);
 
 describe('with nothing but the port of the probes', () => {
-  let database: TestDatabase;
+  const database = useDatabase();
   let pool: pg.Pool;
   let sidecar: Command;
   let caller: Caller;
   let probes: string;
   beforeAll(async () => {
-    database = await createDatabase();
     pool = openPool(database.url, 4);
     probes = `127.0.0.1:${await freePort()}`;
     sidecar = startCommand(['serve', '--probe-listen', probes, '--pool-max', '1'], {
@@ -58,7 +58,6 @@ describe('with nothing but the port of the probes', () => {
     sidecar?.child.kill('SIGTERM');
     await sidecar?.ended;
     await pool?.end();
-    await database?.drop();
   });
 
   const metrics = async () => (await fetch(`http://${probes}/metrics`)).text();

@@ -7,8 +7,9 @@ import { VERSION } from '../../src/version.ts';
 import { type Caller, connectCaller, grpcCaller, refusal } from '../support/client.ts';
 import { type Command, endAll, startCommand } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
-import { createDatabase, type TestDatabase } from '../support/postgres.ts';
-import { type Collector, type ReceivedSpan, startCollector } from './collector.ts';
+import type { TestDatabase } from '../support/postgres.ts';
+import { useDatabase, useStarted } from '../support/use.ts';
+import { type ReceivedSpan, startCollector } from './collector.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -49,14 +50,12 @@ const start = async (database: TestDatabase, env: Readonly<Record<string, string
 afterAll(endAll);
 
 describe('with a collector', () => {
-  let database: TestDatabase;
-  let collector: Collector;
+  const database = useDatabase();
+  const collector = useStarted(startCollector, ({ close }) => close());
   let sidecar: Command;
   let callers: Readonly<Record<'grpc' | 'connect', Caller>>;
   let metrics: () => Promise<string>;
   beforeAll(async () => {
-    database = await createDatabase();
-    collector = await startCollector();
     ({ sidecar, callers, metrics } = await start(database, {
       OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
       OTEL_SERVICE_NAME: 'engines-sidecar',
@@ -67,8 +66,6 @@ describe('with a collector', () => {
     for (const caller of Object.values(callers ?? {})) caller.close();
     sidecar?.child.kill('SIGTERM');
     await sidecar?.ended;
-    await collector?.close();
-    await database?.drop();
   });
 
   /** The spans of a trace once it has one of that kind and name for each. */

@@ -1,22 +1,19 @@
 import { randomUUID } from 'node:crypto';
 import { durationFromMs, durationMs, timestampMs } from '@bufbuild/protobuf/wkt';
-import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService, TransactionState } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type Caller, refusal } from '../support/client.ts';
 import { startCluster } from '../support/cluster.ts';
 import { openPool } from '../support/postgres.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar({ transactionTotalLeaseMs: 60_000, transactionTotalLeaseMaxMs: 120_000 });
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar({ transactionTotalLeaseMs: 60_000, transactionTotalLeaseMaxMs: 120_000 });
 beforeEach(async () => {
   // What a failed test has left would hold the table.
   const left = await sidecar.sql<{ gid: string }>(

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { durationFromMs, durationMs } from '@bufbuild/protobuf/wkt';
-import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import {
@@ -11,16 +11,13 @@ import {
   TransactionState,
 } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { collect, refusal } from '../support/client.ts';
-import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
+import { useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 
-let sidecar: TestSidecar;
-beforeAll(async () => {
-  sidecar = await startTestSidecar({ transactionsMax: 4, poolWaitMs: 5_000, transactionQueue: 5 });
-});
-afterAll(() => sidecar?.stop());
+const sidecar = useSidecar({ transactionsMax: 4, poolWaitMs: 5_000, transactionQueue: 5 });
 beforeEach(() => sidecar.sql('truncate policy.violations, policy_sidecar.requests'));
 
 const violation = (description: string, fields: object = {}) => ({

@@ -90,8 +90,9 @@ export const conflictResolver = driver(ConflictResolverService, {
       const description = 'must fit an int64 when equal priorities have been spread';
       throw invalidArgument([{ field: 'module.functions.governance.priority', description }]);
     }
-    for (const [name, { governance }] of policies) {
-      if (governance) functions.get(name)!.governance!.priority = governance.priority;
+    for (const [name, { governance }] of functions) {
+      const spread = policies.get(name)?.governance;
+      if (governance && spread) governance.priority = spread.priority;
     }
     return {
       conflicts: conflicts.map(({ kind, policies: names, winner, resolution, ...conflict }) => ({

@@ -90,20 +90,21 @@ export const matchesScope = (scope: StoredScope, run: Run): boolean => {
  * @throws UnreadableScope from the first scope that cannot be tested, with `cause` set to it.
  */
 export const resolveScopes = (scopes: readonly StoredScope[], run: Run): Resolution => {
-  const policies: Record<string, string[]> = { all_runs: [], agent: [], api_key: [], human_actor: [] };
-  for (const scope of scopes) {
+  const matching = scopes.filter((scope) => {
     try {
-      if (matchesScope(scope, run)) policies[scope.scopeType]!.push(scope.policyId);
+      return matchesScope(scope, run);
     } catch (error) {
       throw new UnreadableScope((error as Error).message, { cause: scope });
     }
-  }
+  });
+  const policiesOf = (type: string): string[] =>
+    matching.filter(({ scopeType }) => scopeType === type).map(({ policyId }) => policyId);
   return {
-    matchingPolicyIds: [...new Set(Object.values(policies).flat())].sort(byCodePoint),
-    allRunsPolicies: policies['all_runs']!,
-    agentPolicies: policies['agent']!,
-    apiKeyPolicies: policies['api_key']!,
-    humanActorPolicies: policies['human_actor']!,
+    matchingPolicyIds: [...new Set(matching.map(({ policyId }) => policyId))].sort(byCodePoint),
+    allRunsPolicies: policiesOf('all_runs'),
+    agentPolicies: policiesOf('agent'),
+    apiKeyPolicies: policiesOf('api_key'),
+    humanActorPolicies: policiesOf('human_actor'),
     scopesEvaluated: scopes.length,
   };
 };

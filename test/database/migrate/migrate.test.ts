@@ -3,30 +3,29 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { migrations } from '../../../migrations/index.ts';
 import { BlockedError, migrateCheck, migrateUp, ObstacleError } from '../../../src/database/migrate/migrate.ts';
 import { pgBouncerAvailable, startPgBouncer } from '../../support/pgbouncer.ts';
 import { copyDatabase, createEmptyDatabase, type TestDatabase } from '../../support/postgres.ts';
+import { useDatabase } from '../../support/use.ts';
 import { connected, tables } from '../catalog.ts';
 import { allRows, expectKept, makePlatform, setZone } from '../platform.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
-const MIGRATIONS = 8;
+const MIGRATIONS = Object.keys(migrations).length;
 /** Every table is one that is converted beside its readers and writers. */
 const BESIDE = { smallBytes: -1 };
 
 // Several whole migrations in a test, on a machine that does other things, too.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
-let platform: TestDatabase;
+const platform = useDatabase(createEmptyDatabase);
 let database: TestDatabase;
 
 beforeAll(async () => {
-  platform = await createEmptyDatabase();
   await makePlatform(platform.url);
 });
-
-afterAll(() => platform?.drop());
 
 beforeEach(async () => {
   database = await copyDatabase(platform);

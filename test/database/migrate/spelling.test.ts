@@ -1,17 +1,16 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { spellColumns, spellConstraint, spellIndex } from '../../../src/database/migrate/catalog.ts';
 import { type Tx, withLook } from '../../../src/database/migrate/look.ts';
-import { createEmptyDatabase, type TestDatabase } from '../../support/postgres.ts';
+import { createEmptyDatabase } from '../../support/postgres.ts';
+import { useDatabase } from '../../support/use.ts';
 import { connected } from '../catalog.ts';
 
-let database: TestDatabase;
+const database = useDatabase(createEmptyDatabase);
 beforeAll(async () => {
-  database = await createEmptyDatabase();
   await connected(database.url, async (client) => {
     await client.query('create table short (word varchar(7) not null); create table long (word text not null)');
   });
 });
-afterAll(() => database?.drop());
 
 /** What a look at the catalog brings, and how many tables it has made for that. */
 const looked = <T>(ask: (tx: Tx) => Promise<T>): Promise<{ found: T; made: number }> =>
