@@ -83,8 +83,10 @@ await rm(OUT, { recursive: true, force: true });
 const { output } = await bundle.write({
   dir: OUT,
   format: 'esm',
-  // Those of others' licences are in a file of their own.
+  // What others' licences ask for is in a file of its own.
   comments: false,
+  // The text of the program stays in memory. What a trace names keeps its name, and its line.
+  minify: { compress: true, mangle: { toplevel: false, keepNames: true }, codegen: { removeWhitespace: false } },
   entryFileNames: '[name].js',
   chunkFileNames: '[name].js',
   codeSplitting: { groups: [{ name: 'migrations', test: /\/migrations\/[A-Z]\w+\.ts$/ }] },

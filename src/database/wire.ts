@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import pg from 'pg';
 import { Bytes } from './bytes.ts';
+import { Incoming } from './incoming.ts';
 import { bind, closePortal, describePortal, describeStatement, execute, formatCodes, query, SYNC } from './messages.ts';
 import { columnsOf, errorOf, readTag } from './replies.ts';
 import { firstOf, type Portal, type Prepared, type Sink, type Step, type Types } from './step.ts';
@@ -61,19 +62,6 @@ const NOTHING: Outcome = { count: 0, tag: '' };
 
 const isSame = (a: Types, b: Types): boolean => a.length === b.length && a.every((type, index) => type === b[index]);
 
-/** What every message begins with: its type, and how long the rest is. */
-const HEAD = 5;
-/** The largest message that PostgreSQL makes, bytes. */
-const MOST = 2 ** 30 + 64;
-/** Bytes that a connection keeps for messages that arrive in pieces. */
-const KEPT = 2_048;
-
-const lengthAt = (bytes: Buffer, at: number): number => {
-  const length = 1 + bytes.readUInt32BE(at + 1);
-  if (length < HEAD || length > MOST) throw new Error('the database sent what is no message');
-  return length;
-};
-
 /**
  * Statements over a connection that `pg` has opened and authenticated. A group of messages goes out in one piece; rows
  * are handed on where they lie; what a statement's rows are is asked whenever it is prepared. Several groups may be
@@ -84,8 +72,7 @@ export class Wire {
   readonly #prepared = new Set<Prepared>();
   /** Sent and not answered, oldest first. */
   readonly #queue: Exchange[] = [];
-  /** What is here of a message that has not arrived whole; of none, while it is empty. */
-  #begun = new Bytes(KEPT);
+  readonly #incoming = new Incoming((type, bytes, start, end) => this.#message(type, bytes, start, end));
   #corked = false;
 
   /** As the server said last. */
@@ -198,37 +185,7 @@ export class Wire {
 
   /** Takes what the server has sent; the bytes are only lent. */
   take(bytes: Buffer): void {
-    const end = bytes.length;
-    let at = this.#begun.at === 0 ? 0 : this.#complete(bytes);
-    while (at + HEAD <= end) {
-      const next = at + lengthAt(bytes, at);
-      if (next > end) break;
-      this.#message(bytes[at]!, bytes, at + HEAD, next);
-      at = next;
-    }
-    this.#begun.copy(bytes, at, end - at);
-  }
-
-  /**
-   * Takes what is left of the message that has begun.
-   *
-   * @returns where the next one begins.
-   */
-  #complete(bytes: Buffer): number {
-    const begun = this.#begun;
-    let at = 0;
-    const fill = (size: number): boolean => {
-      const here = Math.min(Math.max(0, size - begun.at), bytes.length - at);
-      begun.copy(bytes, at, here);
-      at += here;
-      return begun.at === size;
-    };
-    if (!(begun.at >= HEAD || fill(HEAD)) || !fill(lengthAt(begun.buffer, 0))) return at;
-    const { buffer, at: length } = begun;
-    if (length > KEPT) this.#begun = new Bytes(KEPT);
-    else begun.at = 0;
-    this.#message(buffer[0]!, buffer, HEAD, length);
-    return at;
+    this.#incoming.take(bytes);
   }
 
   #message(type: number, bytes: Buffer, start: number, end: number): void {
