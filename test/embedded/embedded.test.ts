@@ -349,7 +349,7 @@ test('a server that ends while it serves is started again, with every committed 
     for (let time = 1; time <= 2; time += 1) {
       process.kill(serverPid(folder), 'SIGKILL');
       await expect
-        .poll(() => events.filter((each) => each.endsWith('started again')).length, { timeout: 20_000 })
+        .poll(() => events.filter((each) => each.endsWith('started again')).length, { timeout: 60_000 })
         .toBe(time);
       expect(await query(embedded.url, 'select a from kept')).toEqual([{ a: 1 }]);
     }

@@ -51,7 +51,7 @@ test('a database that is not there yet is waited for: alive and NOT_SERVING, the
     SIDECAR_MIGRATE: 'up',
   };
   const sidecar = command([], env);
-  await expect.poll(sidecar.err, { timeout: 20_000 }).toMatch(/ECONNREFUSED.*is waited for/);
+  await expect.poll(sidecar.err, { timeout: 60_000 }).toMatch(/ECONNREFUSED.*is waited for/);
   const caller = grpcCaller(grpc);
   const check = (service: string) => caller.unary(Health.method.check, { service });
   expect((await check('liveness')).status).toBe(Status.SERVING);
@@ -81,7 +81,7 @@ test('a database that is not there yet is waited for: alive and NOT_SERVING, the
 test('a start that waits for its database ends with 0 at a signal, and with 3 when it has waited long enough', async () => {
   const env = { DATABASE_URL: `postgresql://u@127.0.0.1:${await freePort()}/d`, SIDECAR_DATABASE_WAIT: '5m' };
   const patient = command([], env);
-  await expect.poll(patient.err, { timeout: 20_000 }).toContain('is waited for');
+  await expect.poll(patient.err, { timeout: 60_000 }).toContain('is waited for');
   patient.child.kill('SIGTERM');
   expect(await patient.ended).toBe(0);
   const { code, err } = await finish([], { ...env, SIDECAR_DATABASE_WAIT: '300ms' });
@@ -178,7 +178,7 @@ test.each(['standard input ends', 'the parent is killed'])(
     caller.close();
     if (killed) shell.kill('SIGKILL');
     else shell.stdin.end();
-    await expect.poll(() => existsSync(`/proc/${pid}`), { timeout: 20_000 }).toBe(false);
+    await expect.poll(() => existsSync(`/proc/${pid}`), { timeout: 60_000 }).toBe(false);
     expect(readdirSync(folder).filter((name) => name.startsWith('policy-sidecar-'))).toEqual([]);
   },
 );

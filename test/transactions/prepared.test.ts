@@ -216,7 +216,7 @@ test('a commit that the database does not get done is told at the deadline, and 
         const line = { method: 'TransactionService/CommitPrepared', reason: 'COMMIT_OUTCOME_UNKNOWN' };
         expect(other.log()).toContainEqual(expect.objectContaining(line));
       },
-      { timeout: 20_000 },
+      { timeout: 60_000 },
     );
     await waitFor('');
     await other.grpc.unary(tx.commitPrepared, { transactionId });

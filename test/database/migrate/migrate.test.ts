@@ -61,7 +61,7 @@ describe('a migration that is cut off', () => {
       ]);
       const ended = once(child, 'exit');
       await expect
-        .poll(async () => (await backends()).length + (child.exitCode ?? 0), { timeout: 20_000, interval: 5 })
+        .poll(async () => (await backends()).length + (child.exitCode ?? 0), { timeout: 60_000, interval: 5 })
         .toBeGreaterThan(0);
       await Promise.race([ended, sleep(400 * point)]);
       child.kill('SIGKILL');
@@ -80,9 +80,9 @@ describe('a migration that is cut off', () => {
     child.stdout.on('data', (chunk) => {
       out += chunk;
     });
-    await expect.poll(() => out, { timeout: 20_000 }).toContain('applied Migration20261123000100');
+    await expect.poll(() => out, { timeout: 60_000 }).toContain('applied Migration20261123000100');
     await expect
-      .poll(async () => (await holder.query('select from pg_locks where not granted')).rowCount, { timeout: 20_000 })
+      .poll(async () => (await holder.query('select from pg_locks where not granted')).rowCount, { timeout: 60_000 })
       .toBeGreaterThan(0);
     child.kill('SIGKILL');
     await once(child, 'exit');
