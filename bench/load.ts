@@ -37,12 +37,12 @@ export const drive = async (address: string, { calls, bytes, callers, ms, rate }
   const began = performance.now();
   const ends = began + ms;
   let made = 0;
-  const once = (channel: Channel, then: (error?: Error) => void): void => {
+  /** @param dueAt when it was to be made: it may have waited for one of the callers. */
+  const once = (channel: Channel, then: (error?: Error) => void, dueAt = performance.now()): void => {
     const call = calls[made % calls.length]!;
     made += 1;
-    const started = performance.now();
     channel.start(call, (error, answer) => {
-      latencies.push(performance.now() - started);
+      latencies.push(performance.now() - dueAt);
       if (error) then(new Error(`${call.path}: ${error.message}`));
       else if (answer.bytes !== bytes) then(new Error(`${call.path}: ${answer.bytes} bytes, and not ${bytes}`));
       else then();
@@ -57,7 +57,7 @@ export const drive = async (address: string, { calls, bytes, callers, ms, rate }
       };
       next();
     });
-  // What is late is sent at once, so that a slow server meets a queue and not a slower load.
+  // What is late is sent as soon as a caller is free, so that a slow server meets a queue and not a slower load.
   const paced = async (perSecond: number): Promise<void> => {
     let open = 0;
     let failed: Error | undefined;
@@ -67,9 +67,9 @@ export const drive = async (address: string, { calls, bytes, callers, ms, rate }
     };
     for (let sent = 0; !failed && performance.now() < ends; await sleep(1)) {
       const due = ((performance.now() - began) / 1_000) * perSecond;
-      for (; sent < due; sent += 1) {
+      for (; sent < due && open < callers; sent += 1) {
         open += 1;
-        once(channels[sent % channels.length]!, done);
+        once(channels[sent % channels.length]!, done, began + (sent / perSecond) * 1_000);
       }
     }
     while (!failed && open > 0) await sleep(1);
