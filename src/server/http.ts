@@ -103,9 +103,11 @@ export const listenHttp = async (
   const adapters = new Map<Endpoint | undefined, Adapter>();
   const adapterOf = (request: Request): Adapter => {
     const endpoint = byPath.get(pathOf(request));
-    const adapter = adapters.get(endpoint) ?? adapterFor(endpoint);
-    adapters.set(endpoint, adapter);
-    return adapter;
+    const known = adapters.get(endpoint);
+    if (known) return known;
+    const made = adapterFor(endpoint);
+    adapters.set(endpoint, made);
+    return made;
   };
 
   /** Counts the bytes of a body as the library reads them. */

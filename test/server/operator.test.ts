@@ -5,7 +5,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { afterEach, beforeEach, expect, inject, test } from 'vitest';
+import { afterEach, beforeEach, expect, inject, test, vi } from 'vitest';
 import { migrations } from '../../migrations/index.ts';
 import manifest from '../../package.json' with { type: 'json' };
 import { Health, HealthCheckResponse_ServingStatus as Status } from '../../src/gen/grpc/health/v1/health_pb.ts';
@@ -51,7 +51,7 @@ test('a database that is not there yet is waited for: alive and NOT_SERVING, the
     SIDECAR_MIGRATE: 'up',
   };
   const sidecar = command([], env);
-  await expect.poll(sidecar.err, { timeout: 60_000 }).toMatch(/ECONNREFUSED.*is waited for/);
+  await vi.waitFor(() => expect(sidecar.err()).toMatch(/ECONNREFUSED.*is waited for/));
   const caller = grpcCaller(grpc);
   const check = (service: string) => caller.unary(Health.method.check, { service });
   expect((await check('liveness')).status).toBe(Status.SERVING);
@@ -81,7 +81,7 @@ test('a database that is not there yet is waited for: alive and NOT_SERVING, the
 test('a start that waits for its database ends with 0 at a signal, and with 3 when it has waited long enough', async () => {
   const env = { DATABASE_URL: `postgresql://u@127.0.0.1:${await freePort()}/d`, SIDECAR_DATABASE_WAIT: '5m' };
   const patient = command([], env);
-  await expect.poll(patient.err, { timeout: 60_000 }).toContain('is waited for');
+  await vi.waitFor(() => expect(patient.err()).toContain('is waited for'));
   patient.child.kill('SIGTERM');
   expect(await patient.ended).toBe(0);
   const { code, err } = await finish([], { ...env, SIDECAR_DATABASE_WAIT: '300ms' });
@@ -178,7 +178,7 @@ test.each(['standard input ends', 'the parent is killed'])(
     caller.close();
     if (killed) shell.kill('SIGKILL');
     else shell.stdin.end();
-    await expect.poll(() => existsSync(`/proc/${pid}`), { timeout: 60_000 }).toBe(false);
+    await vi.waitFor(() => expect(existsSync(`/proc/${pid}`)).toBe(false));
     expect(readdirSync(folder).filter((name) => name.startsWith('policy-sidecar-'))).toEqual([]);
   },
 );

@@ -110,7 +110,7 @@ test('before the database is up it is alive, and not ready', async () => {
   const dataDir = join(folder, 'data-dir');
   // Making an embedded database takes a second or more.
   const sidecar = startCommand(['--probe-listen', probes], { SIDECAR_DATA_DIR: dataDir });
-  await vi.waitFor(async () => expect(await page(probes, '/live')).toEqual(LIVE), { timeout: 60_000, interval: 5 });
+  await vi.waitFor(async () => expect(await page(probes, '/live')).toEqual(LIVE), { interval: 5 });
   expect(await page(probes, '/ready')).toEqual(notReady('it is being started'));
   await sidecar.serving();
   expect(await page(probes, '/ready')).toEqual(READY);

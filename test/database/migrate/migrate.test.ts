@@ -60,9 +60,9 @@ describe('a migration that is cut off', () => {
         JSON.stringify(BESIDE),
       ]);
       const ended = once(child, 'exit');
-      await expect
-        .poll(async () => (await backends()).length + (child.exitCode ?? 0), { timeout: 60_000, interval: 5 })
-        .toBeGreaterThan(0);
+      await vi.waitFor(async () => expect((await backends()).length + (child.exitCode ?? 0)).toBeGreaterThan(0), {
+        interval: 5,
+      });
       await Promise.race([ended, sleep(400 * point)]);
       child.kill('SIGKILL');
       await ended;
@@ -80,10 +80,10 @@ describe('a migration that is cut off', () => {
     child.stdout.on('data', (chunk) => {
       out += chunk;
     });
-    await expect.poll(() => out, { timeout: 60_000 }).toContain('applied Migration20261123000100');
-    await expect
-      .poll(async () => (await holder.query('select from pg_locks where not granted')).rowCount, { timeout: 60_000 })
-      .toBeGreaterThan(0);
+    await vi.waitFor(() => expect(out).toContain('applied Migration20261123000100'));
+    const waiting = async (): Promise<number | null> =>
+      (await holder.query('select from pg_locks where not granted')).rowCount;
+    await vi.waitFor(async () => expect(await waiting()).toBeGreaterThan(0));
     child.kill('SIGKILL');
     await once(child, 'exit');
     await expect.poll(backends, { timeout: 10_000 }).toEqual([]);
