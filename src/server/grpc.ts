@@ -1,99 +1,33 @@
 import type { EventEmitter } from 'node:events';
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
-import type { Message } from '@bufbuild/protobuf';
 import {
+  type Responder,
   Server,
   ServerCredentials,
-  type ServerDuplexStream,
-  type ServerWritableStream,
-  type ServiceDefinition,
+  ServerInterceptingCall,
+  type ServerInterceptor,
 } from '@grpc/grpc-js';
 import { type RpcError, refuse } from '../contract/errors.ts';
-import { CallNotes } from '../database/notes.ts';
 import { Overdue } from '../database/overdue.ts';
 import { toRpcError } from '../database/sqlstate.ts';
-import { Arrivals, otherSide } from './arrivals.ts';
 import { bind } from './bind.ts';
 import { CONNECTION_LIMITS, Connections } from './connections.ts';
-import { CallEnd } from './deadline.ts';
-import { decodeBinary } from './decode.ts';
+import { deadlineExceeded } from './deadline.ts';
 import type { Endpoint } from './endpoint.ts';
-import { answer, pump } from './grpc-answers.ts';
+import { GrpcCall } from './grpc-call.ts';
 import { compressionProblem, PADDING, refusedBefore, settleAnswer, unannounced } from './grpc-wire.ts';
-import { readHeaders, settleHeaders, takesTexts } from './headers.ts';
+import { readHeaders } from './headers.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
-import type { Admitted, Arrival, Inbound, Pipeline, Reply } from './pipeline.ts';
+import { otherSide } from './other-side.ts';
+import type { Arrival, Pipeline } from './pipeline.ts';
 import { statusBytes, wellFormed } from './status.ts';
 import { securing } from './tls.ts';
 
-type AnyCall = ServerWritableStream<Buffer, Reply> | ServerDuplexStream<Buffer, Reply>;
+const identity = (bytes: Buffer): Buffer => bytes;
 
-const remainingMs = (deadline: Date | number): number =>
-  (typeof deadline === 'number' ? deadline : deadline.getTime()) - Date.now();
-
-/** The call as the pipeline sees it; `end` stops listening to its deadline. */
-const receive = (pipeline: Pipeline, admitted: Admitted, call: AnyCall): { inbound: Inbound; end: CallEnd } => {
-  const end = new CallEnd(remainingMs(call.getDeadline()), pipeline.longest(admitted.endpoint));
-  (call as EventEmitter).on('cancelled', () => end.leave());
-  const size = pipeline.sizeOf(admitted.endpoint);
-  return {
-    inbound: {
-      ...admitted,
-      watched: true,
-      signal: end,
-      notes: new CallNotes(takesTexts(admitted)),
-      size,
-      encoded: true,
-    },
-    end,
-  };
-};
-
-const unaryHandler =
-  (pipeline: Pipeline, arrivals: Arrivals) =>
-  (call: ServerWritableStream<Buffer, Reply>): void => {
-    const arrived = arrivals.of(call);
-    if (!arrived) return;
-    const { admitted, stream } = arrived;
-    const { inbound, end } = receive(pipeline, admitted, call);
-    const response = pipeline.unary(inbound, () => decodeBinary(admitted.endpoint.method.input, call.request));
-    void answer(response, call, stream, inbound, end);
-  };
-
-const streamHandler =
-  (pipeline: Pipeline, arrivals: Arrivals) =>
-  (call: ServerWritableStream<Buffer, Reply>): void => {
-    const arrived = arrivals.of(call);
-    if (!arrived) return;
-    const { admitted, stream } = arrived;
-    const { inbound, end } = receive(pipeline, admitted, call);
-    const responses = pipeline.stream(inbound, () => decodeBinary(admitted.endpoint.method.input, call.request));
-    void pump(responses, call, stream, inbound, end);
-  };
-
-const duplexHandler =
-  (pipeline: Pipeline, arrivals: Arrivals) =>
-  (call: ServerDuplexStream<Buffer, Reply>): void => {
-    const arrived = arrivals.of(call);
-    if (!arrived) return;
-    const { admitted, stream } = arrived;
-    const { inbound, end } = receive(pipeline, admitted, call);
-    const requests = (async function* (): AsyncGenerator<Message> {
-      // The default would destroy the call, and with it the answers, as soon as the caller has sent everything.
-      const received = call.iterator({ destroyOnReturn: false });
-      for await (const bytes of received) yield decodeBinary(admitted.endpoint.method.input, bytes as Buffer);
-    })();
-    void pump(pipeline.duplex(inbound, requests), call, stream, inbound, end);
-  };
-
-const handlers = {
-  unary: unaryHandler,
-  server_streaming: streamHandler,
-  client_streaming: undefined,
-  bidi_streaming: duplexHandler,
-} as const;
-
-const identityBuffer = (bytes: Buffer): Buffer => bytes;
+/** The library's own way to answer a call, which none takes. */
+const unused = (): void => {};
+const NEVER_STARTED: Responder = { start: () => {} };
 
 /** Answers a call whose body is not wanted. */
 const turnAway = (stream: ServerHttp2Stream, error: RpcError): void => {
@@ -132,15 +66,11 @@ const LOOK_MS = 100;
 const requestTimeout = (ms: number): RpcError =>
   refuse('REQUEST_TIMEOUT', `the request was not complete after ${ms} ms`);
 
-/** Of a call's headers, those that the library itself looks at: it makes metadata of whatever it is given. */
-const HANDED = ['content-type', 'grpc-timeout', 'grpc-encoding'] as const;
-
-const handedOver = ({ path }: Endpoint, headers: IncomingHttpHeaders): IncomingHttpHeaders => {
-  const handed: Record<string, string | string[]> = { ':path': path };
-  for (const name of HANDED) {
-    const value = headers[name];
-    if (value !== undefined) handed[name] = value;
-  }
+/** Of a call's headers, those that the library is to look at: it makes metadata of whatever it is given. */
+const handedOver = (headers: IncomingHttpHeaders): IncomingHttpHeaders => {
+  const handed: IncomingHttpHeaders = { ':path': headers[':path'], 'content-type': headers['content-type'] };
+  const encoding = headers['grpc-encoding'];
+  if (encoding !== undefined) handed['grpc-encoding'] = encoding;
   return handed;
 };
 
@@ -150,31 +80,21 @@ export const listenGrpc = async (
   endpoints: readonly Endpoint[],
   { listen, socketMode, maxMessageBytes, budget, certificates, streams, limits = CONNECTION_LIMITS }: ListenerOptions,
 ): Promise<Listener> => {
+  /** The call that the library is about to be handed. */
+  let arriving: GrpcCall | undefined;
+  const takeOver: ServerInterceptor = (_method, call) => {
+    arriving!.start(call);
+    return new ServerInterceptingCall(call, NEVER_STARTED);
+  };
   const server = new Server({
+    interceptors: [takeOver],
     'grpc.max_receive_message_length': maxMessageBytes,
     'grpc.max_send_message_length': -1,
     'grpc.enable_channelz': 0,
   });
-  const arrivals = new Arrivals();
-  const byPath = new Map<string | undefined, Endpoint>();
-  for (const endpoint of endpoints) {
-    const { method } = endpoint;
-    byPath.set(endpoint.path, endpoint);
-    const definition: ServiceDefinition = {
-      [method.localName]: {
-        path: endpoint.path,
-        requestStream: method.methodKind === 'bidi_streaming',
-        // One answer is written as many are: the library would wait for it to have gone before it sends the status.
-        responseStream: true,
-        // Decoded in the pipeline, where a malformed request becomes INVALID_ARGUMENT.
-        requestSerialize: identityBuffer,
-        requestDeserialize: identityBuffer,
-        responseSerialize: identityBuffer,
-        responseDeserialize: identityBuffer,
-      },
-    };
-    server.addService(definition, { [method.localName]: handlers[method.methodKind]!(pipeline, arrivals) as never });
-  }
+  const byPath = new Map<string | undefined, Endpoint>(endpoints.map((endpoint) => [endpoint.path, endpoint]));
+  // How many messages a call may have is seen to where they are read and written.
+  for (const { path } of endpoints) server.register(path, unused, identity, identity, 'bidi');
   const inner = streamHandlerOf(server);
   /** Calls whose request is still on its way. */
   const incomplete = new Overdue(LOOK_MS);
@@ -185,18 +105,16 @@ export const listenGrpc = async (
     stream: ServerHttp2Stream,
     headers: IncomingHttpHeaders,
     raw: readonly string[],
-  ): IncomingHttpHeaders => {
+  ): GrpcCall => {
     const read = readHeaders(raw);
     const arrival: Arrival = { ...read, endpoint, system: 'grpc', ...otherSide(stream.session) };
     const admitted = pipeline.admit(arrival);
     const encoding = headers['grpc-encoding'] as string | undefined;
     const problem = compressionProblem(encoding);
     if (problem) throw pipeline.refuse(admitted, problem);
-    const handed = handedOver(endpoint, headers);
-    settleHeaders(handed, read);
-    const forget = arrivals.add(admitted, handed, stream);
+    const call = new GrpcCall(pipeline, admitted, stream);
     const giveUp = (error: unknown): void => {
-      forget();
+      call.drop();
       turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
     };
     const reservation = budget.open(encoding);
@@ -212,34 +130,36 @@ export const listenGrpc = async (
         giveUp(error);
       }
     });
-    const onLate = (): void => giveUp(requestTimeout(limits.requestMs));
+    const { timeoutMs = Number.POSITIVE_INFINITY } = call;
+    const onLate = (): void =>
+      giveUp(timeoutMs < limits.requestMs ? deadlineExceeded() : requestTimeout(limits.requestMs));
     if (endpoint.method.methodKind !== 'bidi_streaming') {
-      incomplete.set(onLate, performance.now() + limits.requestMs);
+      incomplete.set(onLate, performance.now() + Math.min(timeoutMs, limits.requestMs));
       stream.once('end', () => incomplete.delete(onLate));
     }
     stream.once('close', () => {
-      forget();
+      call.drop();
       reservation.release();
       incomplete.delete(onLate);
     });
-    return handed;
+    return call;
   };
 
   connections.http2.on('stream', (stream: ServerHttp2Stream, headers, flags, raw: unknown) => {
     stream.on('error', () => {});
     if (refusedBefore(stream, headers)) return;
     const endpoint = byPath.get(headers[':path']);
-    let handed = headers;
     if (endpoint) {
       try {
-        handed = arrive(endpoint, stream, headers, raw as string[]);
+        arriving = arrive(endpoint, stream, headers, raw as string[]);
       } catch (error) {
         turnAway(stream, toRpcError(error));
         return;
       }
     }
     settleAnswer(stream);
-    inner.emit('stream', stream, handed, flags);
+    // Before this returns, the library has made its call of it.
+    inner.emit('stream', stream, handedOver(headers), flags);
   });
   const secure = securing(certificates, listen, ['h2'], limits);
   const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {

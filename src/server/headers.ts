@@ -120,6 +120,12 @@ export const readHeaders = (raw: readonly string[]): ReadHeaders => {
 
 const UNIT_MS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };
 
+/** How long the caller of a gRPC call waits for its answer, milliseconds; undefined: until it comes. */
+export const grpcTimeoutMs = ({ header }: Headers): number | undefined => {
+  const timeout = header('grpc-timeout');
+  return timeout === undefined ? undefined : Number(timeout.slice(0, -1)) * UNIT_MS[timeout.slice(-1)]!;
+};
+
 /** The longest delay that a Node timer keeps, in whole seconds: a deadline beyond it is as good as this one. */
 const LONGEST_S = 2_147_483;
 
@@ -128,16 +134,15 @@ const LONGEST_S = 2_147_483;
  *
  * @param headers as Node has parsed them; changed in place.
  */
-export const settleHeaders = (headers: Record<string, unknown>, { header }: Headers): void => {
+export const settleHeaders = (headers: Record<string, unknown>, read: Headers): void => {
+  const { header } = read;
   if (header === NONE) return;
   for (const name of DECISIVE) {
     const value = header(name);
     if (value !== undefined && name in headers) headers[name] = value;
   }
-  const grpc = header('grpc-timeout');
-  if (grpc && Number(grpc.slice(0, -1)) * UNIT_MS[grpc.slice(-1)]! > LONGEST_S * 1_000) {
-    headers['grpc-timeout'] = `${LONGEST_S}S`;
-  }
+  const grpc = grpcTimeoutMs(read);
+  if (grpc !== undefined && grpc > LONGEST_S * 1_000) headers['grpc-timeout'] = `${LONGEST_S}S`;
   const connect = header('connect-timeout-ms');
   if (connect && Number(connect) > LONGEST_S * 1_000) headers['connect-timeout-ms'] = `${LONGEST_S}000`;
 };

@@ -1,0 +1,129 @@
+import type { ServerHttp2Stream } from 'node:http2';
+import type { Message } from '@bufbuild/protobuf';
+import type { ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import { type RpcError, refuse } from '../contract/errors.ts';
+import { CallNotes } from '../database/notes.ts';
+import { CallEnd } from './deadline.ts';
+import { decodeBinary } from './decode.ts';
+import { GrpcAnswer } from './grpc-answer.ts';
+import { grpcTimeoutMs, takesTexts } from './headers.ts';
+import type { Admitted, Inbound, Pipeline } from './pipeline.ts';
+
+/** What the library tells of a call. */
+type Reader = Parameters<ServerInterceptingCallInterface['start']>[0];
+
+const miscounted = (number: string): RpcError =>
+  refuse('UNSUPPORTED_REQUEST', `a call of this method has one request message, and this one has ${number}`);
+
+/** A call that was let in: the library reads its request, the pipeline runs it, and {@link GrpcAnswer} answers it. */
+export class GrpcCall implements Reader {
+  readonly #pipeline: Pipeline;
+  readonly #admitted: Admitted;
+  readonly #stream: ServerHttp2Stream;
+  readonly #arrivedAt = performance.now();
+  /** How long its caller waits, milliseconds, from when it arrived. */
+  readonly timeoutMs: number | undefined;
+  /** The call as the library has it; from when that has taken it over. */
+  #call!: ServerInterceptingCallInterface;
+  #request: Buffer | undefined;
+  #problem: RpcError | undefined;
+  #end: CallEnd | undefined;
+  #answer: GrpcAnswer | undefined;
+  /** Waits for the next of several requests; it is undefined when there is none. */
+  #take: ((request: Buffer | undefined) => void) | undefined;
+  #dropped = false;
+
+  constructor(pipeline: Pipeline, admitted: Admitted, stream: ServerHttp2Stream) {
+    this.#pipeline = pipeline;
+    this.#admitted = admitted;
+    this.#stream = stream;
+    this.timeoutMs = grpcTimeoutMs(admitted);
+  }
+
+  /** Takes the call over from the library's own handler. */
+  start(call: ServerInterceptingCallInterface): void {
+    this.#call = call;
+    call.start(this);
+  }
+
+  /** It has been answered already: nothing of it is run any more. */
+  drop(): void {
+    this.#dropped = true;
+    this.#answer?.drop();
+  }
+
+  onReceiveMetadata(): void {
+    if (this.#admitted.endpoint.method.methodKind === 'bidi_streaming') this.#runMany();
+    else this.#call.startRead();
+  }
+
+  onReceiveMessage(request: Buffer): void {
+    if (this.#take) {
+      this.#take(request);
+      return;
+    }
+    if (this.#request) this.#problem = miscounted('several');
+    this.#request = request;
+    this.#call.startRead();
+  }
+
+  onReceiveHalfClose(): void {
+    if (this.#take) this.#take(undefined);
+    else if (!this.#dropped) this.#runOne();
+  }
+
+  onCancel(): void {
+    this.#end?.leave();
+    this.#take?.(undefined);
+  }
+
+  #runOne(): void {
+    const { inbound, answer } = this.#receive();
+    const decode = (): Message => {
+      if (this.#problem) throw this.#problem;
+      if (!this.#request) throw miscounted('none');
+      return decodeBinary(inbound.endpoint.method.input, this.#request);
+    };
+    if (inbound.endpoint.method.methodKind === 'unary') void answer.one(this.#pipeline.unary(inbound, decode));
+    else void answer.many(this.#pipeline.stream(inbound, decode));
+  }
+
+  #runMany(): void {
+    const { inbound, answer } = this.#receive();
+    void answer.many(this.#pipeline.duplex(inbound, this.#requests()));
+  }
+
+  /** Read one at a time, as they are asked for. */
+  async *#requests(): AsyncGenerator<Message> {
+    for (;;) {
+      const request = await new Promise<Buffer | undefined>((resolve) => {
+        this.#take = resolve;
+        this.#call.startRead();
+      });
+      if (!request) return;
+      yield decodeBinary(this.#admitted.endpoint.method.input, request);
+    }
+  }
+
+  /** The call as the pipeline sees it, and the way back. */
+  #receive(): { inbound: Inbound; answer: GrpcAnswer } {
+    const { endpoint } = this.#admitted;
+    const elapsedMs = performance.now() - this.#arrivedAt;
+    const remainingMs = this.timeoutMs === undefined ? undefined : this.timeoutMs - elapsedMs;
+    const signal = new CallEnd(remainingMs, this.#pipeline.longest(endpoint));
+    this.#end = signal;
+    const inbound: Inbound = {
+      ...this.#admitted,
+      watched: true,
+      signal,
+      notes: new CallNotes(takesTexts(this.#admitted)),
+      size: this.#pipeline.sizeOf(endpoint),
+      encoded: true,
+    };
+    const answer = new GrpcAnswer(this.#call, this.#stream, inbound, signal);
+    this.#answer = answer;
+    // Whatever it is that goes on: its caller waits no longer.
+    if (remainingMs !== undefined) signal.addEventListener('abort', () => answer.fail(signal.reason));
+    return { inbound, answer };
+  }
+}
