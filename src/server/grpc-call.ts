@@ -20,6 +20,7 @@ export class GrpcCall implements Reader {
   readonly #pipeline: Pipeline;
   readonly #admitted: Admitted;
   readonly #stream: ServerHttp2Stream;
+  readonly #onWhole: () => void;
   readonly #arrivedAt = performance.now();
   /** How long its caller waits, milliseconds, from when it arrived. */
   readonly timeoutMs: number | undefined;
@@ -33,7 +34,9 @@ export class GrpcCall implements Reader {
   #take: ((request: Buffer | undefined) => void) | undefined;
   #dropped = false;
 
-  constructor(pipeline: Pipeline, admitted: Admitted, stream: ServerHttp2Stream) {
+  /** @param onWhole tells that its request has arrived. */
+  constructor(pipeline: Pipeline, admitted: Admitted, stream: ServerHttp2Stream, onWhole: () => void) {
+    this.#onWhole = onWhole;
     this.#pipeline = pipeline;
     this.#admitted = admitted;
     this.#stream = stream;
@@ -68,6 +71,7 @@ export class GrpcCall implements Reader {
   }
 
   onReceiveHalfClose(): void {
+    this.#onWhole();
     if (this.#take) this.#take(undefined);
     else if (!this.#dropped) this.#runOne();
   }

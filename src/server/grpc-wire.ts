@@ -5,25 +5,38 @@ import { malformed } from './decode.ts';
 /** What stands at the end of base64 that is padded; gRPC's has none. */
 export const PADDING = /=+$/;
 
-/** What the library says and the specification does not: padding, and a text where all went well. */
+/** Said by the library with every answer, and meant where nothing is said. */
+const UNSAID: ReadonlySet<string> = new Set(['grpc-encoding', 'grpc-accept-encoding']);
+
+const unpadded = (value: unknown): string | string[] =>
+  Array.isArray(value) ? value.map((each) => String(each).replace(PADDING, '')) : String(value).replace(PADDING, '');
+
+/** What the library says, as the specification has it: without padding, and without a text where all went well. */
 const specified = (headers: OutgoingHttpHeaders): OutgoingHttpHeaders => {
-  if (headers['grpc-status'] === 0) delete headers['grpc-message'];
+  const settled: OutgoingHttpHeaders = {};
   for (const name in headers) {
-    if (!name.endsWith('-bin')) continue;
-    const value = headers[name];
-    headers[name] = Array.isArray(value)
-      ? value.map((each) => each.replace(PADDING, ''))
-      : String(value).replace(PADDING, '');
+    if (UNSAID.has(name) || (name === 'grpc-message' && headers['grpc-status'] === 0)) continue;
+    settled[name] = name.endsWith('-bin') ? unpadded(headers[name]) : headers[name];
   }
-  return headers;
+  return settled;
+};
+
+type Prototype = Pick<ServerHttp2Stream, 'respond' | 'sendTrailers'>;
+
+const respond: Prototype['respond'] = function (this: ServerHttp2Stream, headers, options) {
+  const { respond: asNode } = Object.getPrototypeOf(this) as Prototype;
+  asNode.call(this, headers && specified(headers as OutgoingHttpHeaders), options);
+};
+
+const sendTrailers: Prototype['sendTrailers'] = function (this: ServerHttp2Stream, headers) {
+  const { sendTrailers: asNode } = Object.getPrototypeOf(this) as Prototype;
+  asNode.call(this, specified(headers));
 };
 
 /** Makes a stream send what the library hands to it as gRPC's specification has it. */
 export const settleAnswer = (stream: ServerHttp2Stream): void => {
-  const { respond, sendTrailers } = stream;
-  stream.respond = (headers, options) =>
-    respond.call(stream, headers && specified(headers as OutgoingHttpHeaders), options);
-  stream.sendTrailers = (headers) => sendTrailers.call(stream, specified(headers));
+  stream.respond = respond;
+  stream.sendTrailers = sendTrailers;
 };
 
 /** Messages in protobuf; what else there may be is not read on this port. */

@@ -41,6 +41,7 @@ const turnAway = (stream: ServerHttp2Stream, error: RpcError): void => {
       ':status': 200,
       'content-type': 'application/grpc+proto',
       'grpc-status': error.code,
+      'grpc-accept-encoding': 'identity,deflate,gzip',
       // As the library does it, and undoes it: it leaves `%2F` as it is.
       'grpc-message': encodeURI(wellFormed(error.message)),
       'grpc-status-details-bin': Buffer.from(statusBytes(error)).toString('base64').replace(PADDING, ''),
@@ -112,7 +113,7 @@ export const listenGrpc = async (
     const encoding = headers['grpc-encoding'] as string | undefined;
     const problem = compressionProblem(encoding);
     if (problem) throw pipeline.refuse(admitted, problem);
-    const call = new GrpcCall(pipeline, admitted, stream);
+    const call = new GrpcCall(pipeline, admitted, stream, () => incomplete.delete(onLate));
     const giveUp = (error: unknown): void => {
       call.drop();
       turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
@@ -135,7 +136,6 @@ export const listenGrpc = async (
       giveUp(timeoutMs < limits.requestMs ? deadlineExceeded() : requestTimeout(limits.requestMs));
     if (endpoint.method.methodKind !== 'bidi_streaming') {
       incomplete.set(onLate, performance.now() + Math.min(timeoutMs, limits.requestMs));
-      stream.once('end', () => incomplete.delete(onLate));
     }
     stream.once('close', () => {
       call.drop();
