@@ -3,6 +3,7 @@ import { RpcError } from '../contract/errors.ts';
 import { CANCEL_MS, type Client } from './client.ts';
 import type { Shared } from './connection.ts';
 import type { Ended } from './observer.ts';
+import type { Due } from './overdue.ts';
 import type { Signal } from './signal.ts';
 import { databaseUnavailable, statementTimeout } from './sqlstate.ts';
 import type { Statement } from './statement.ts';
@@ -31,6 +32,7 @@ export class Question {
   readonly #asked: Asked;
   readonly #began = performance.now();
   #told: Ended | undefined;
+  #due: Due | undefined;
   #resolve!: (outcomes: readonly Outcome[]) => void;
   #reject!: (error: unknown) => void;
   #cancels = 0;
@@ -61,8 +63,9 @@ export class Question {
       const { overdue, observer } = this.#shared;
       this.#told = observer?.sent(what);
       this.#cancels = this.#client.cancels;
-      if (isShared) overdue.set(this.#onWaiting, this.#began + PATIENCE_MS);
-      else overdue.set(this.#onOverdue, this.#began + limitMs);
+      this.#due = isShared
+        ? overdue.watch(this.#onWaiting, this.#began + PATIENCE_MS)
+        : overdue.watch(this.#onOverdue, this.#began + limitMs);
       signal?.addEventListener('abort', this.#stop);
       send(this.#done);
     });
@@ -133,7 +136,7 @@ export class Question {
         return;
       }
       if (typeof what === 'object') this.#shared.slow.set(what, performance.now() + ALONE_MS);
-      this.#shared.overdue.set(this.#onOverdue, this.#began + limitMs);
+      this.#due = this.#shared.overdue.watch(this.#onOverdue, this.#began + limitMs);
     });
   };
 
@@ -151,8 +154,7 @@ export class Question {
   }
 
   #listenNoMore(): void {
-    this.#shared.overdue.delete(this.#onOverdue);
-    if (this.#asked.isShared) this.#shared.overdue.delete(this.#onWaiting);
+    this.#due?.cancel();
     this.#asked.signal?.removeEventListener('abort', this.#stop);
   }
 

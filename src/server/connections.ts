@@ -1,4 +1,4 @@
-import { createServer, type Http2Server, type ServerHttp2Session } from 'node:http2';
+import { createServer, type Http2Server, type Http2Stream, type ServerHttp2Session } from 'node:http2';
 import type { Socket } from 'node:net';
 
 /** What the connections of a listener may take and how long they may be silent. Times are milliseconds. */
@@ -53,6 +53,17 @@ const RESETS_A_SECOND = 1_000;
 /** A tenth more or less, so that connections that began together do not end together. */
 export const aboutMs = (ms: number): number => ms * (0.9 + 0.2 * Math.random());
 
+const ignore = (): void => {};
+
+/**
+ * Lets go of what a stream that has closed leads to. Node keeps each in memory until the heap is cleared as a whole, and
+ * what it led to grew old with it: a call left three times as much behind as it does now.
+ */
+const forget = (stream: Http2Stream): void => {
+  stream.removeAllListeners();
+  stream.on('error', ignore);
+};
+
 /** Closes a session that does not begin, does not answer, is not used, or is old. */
 const attend = (session: ServerHttp2Session, limits: ConnectionLimits): void => {
   const drop = (): void => session.destroy();
@@ -81,6 +92,7 @@ const attend = (session: ServerHttp2Session, limits: ConnectionLimits): void => 
     stream.once('close', () => {
       streams -= 1;
       idle.refresh();
+      forget(stream);
     });
   });
 

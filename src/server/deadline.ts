@@ -1,5 +1,5 @@
 import { type RpcError, refuse } from '../contract/errors.ts';
-import { Overdue } from '../database/overdue.ts';
+import { type Due, Overdue } from '../database/overdue.ts';
 import { Ending } from '../database/signal.ts';
 
 /** Why a call ended early. */
@@ -23,6 +23,7 @@ const undated = new Overdue(LOOK_MS);
 /** Ends a call at its deadline or when its caller leaves; its reason is the error to answer with. */
 export class CallEnd extends Ending {
   readonly #timer: NodeJS.Timeout | undefined;
+  readonly #due: Due | undefined;
   readonly #endsAt: number;
   readonly #onDeadline = (): void => this.abort(deadlineExceeded());
   #over = false;
@@ -36,7 +37,7 @@ export class CallEnd extends Ending {
     const isDated = deadlineMs !== undefined && Number.isFinite(deadlineMs);
     const remainingMs = isDated ? deadlineMs : longestMs;
     this.#endsAt = performance.now() + remainingMs;
-    if (!isDated) undated.set(this.#onDeadline, this.#endsAt);
+    if (!isDated) this.#due = undated.watch(this.#onDeadline, this.#endsAt);
     else if (remainingMs <= MAX_TIMER_MS) {
       this.#timer = setTimeout(this.#onDeadline, Math.max(0, remainingMs));
     }
@@ -53,7 +54,7 @@ export class CallEnd extends Ending {
   /** The call is over; nothing fires any more. */
   done(): void {
     this.#over = true;
-    if (this.#timer) clearTimeout(this.#timer);
-    else undated.delete(this.#onDeadline);
+    clearTimeout(this.#timer);
+    this.#due?.cancel();
   }
 }

@@ -3,6 +3,7 @@ import type { Message } from '@bufbuild/protobuf';
 import type { ServerInterceptingCallInterface } from '@grpc/grpc-js';
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
+import type { Due } from '../database/overdue.ts';
 import { CallEnd } from './deadline.ts';
 import { decodeBinary } from './decode.ts';
 import { GrpcAnswer } from './grpc-answer.ts';
@@ -20,10 +21,11 @@ export class GrpcCall implements Reader {
   readonly #pipeline: Pipeline;
   readonly #admitted: Admitted;
   readonly #stream: ServerHttp2Stream;
-  readonly #onWhole: () => void;
   readonly #arrivedAt = performance.now();
   /** How long its caller waits, milliseconds, from when it arrived. */
   readonly timeoutMs: number | undefined;
+  /** Its request is not to take too long. */
+  arriving: Due | undefined;
   /** The call as the library has it; from when that has taken it over. */
   #call!: ServerInterceptingCallInterface;
   #request: Buffer | undefined;
@@ -34,9 +36,7 @@ export class GrpcCall implements Reader {
   #take: ((request: Buffer | undefined) => void) | undefined;
   #dropped = false;
 
-  /** @param onWhole tells that its request has arrived. */
-  constructor(pipeline: Pipeline, admitted: Admitted, stream: ServerHttp2Stream, onWhole: () => void) {
-    this.#onWhole = onWhole;
+  constructor(pipeline: Pipeline, admitted: Admitted, stream: ServerHttp2Stream) {
     this.#pipeline = pipeline;
     this.#admitted = admitted;
     this.#stream = stream;
@@ -49,9 +49,10 @@ export class GrpcCall implements Reader {
     call.start(this);
   }
 
-  /** It has been answered already: nothing of it is run any more. */
+  /** It has been answered, or its stream has closed: nothing of it is run any more. */
   drop(): void {
     this.#dropped = true;
+    this.arriving?.cancel();
     this.#answer?.drop();
   }
 
@@ -71,7 +72,7 @@ export class GrpcCall implements Reader {
   }
 
   onReceiveHalfClose(): void {
-    this.#onWhole();
+    this.arriving?.cancel();
     if (this.#take) this.#take(undefined);
     else if (!this.#dropped) this.#runOne();
   }

@@ -113,7 +113,7 @@ export const listenGrpc = async (
     const encoding = headers['grpc-encoding'] as string | undefined;
     const problem = compressionProblem(encoding);
     if (problem) throw pipeline.refuse(admitted, problem);
-    const call = new GrpcCall(pipeline, admitted, stream, () => incomplete.delete(onLate));
+    const call = new GrpcCall(pipeline, admitted, stream);
     const giveUp = (error: unknown): void => {
       call.drop();
       turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
@@ -135,12 +135,11 @@ export const listenGrpc = async (
     const onLate = (): void =>
       giveUp(timeoutMs < limits.requestMs ? deadlineExceeded() : requestTimeout(limits.requestMs));
     if (endpoint.method.methodKind !== 'bidi_streaming') {
-      incomplete.set(onLate, performance.now() + Math.min(timeoutMs, limits.requestMs));
+      call.arriving = incomplete.watch(onLate, performance.now() + Math.min(timeoutMs, limits.requestMs));
     }
     stream.once('close', () => {
       call.drop();
       reservation.release();
-      incomplete.delete(onLate);
     });
     return call;
   };
