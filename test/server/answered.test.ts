@@ -2,7 +2,17 @@ import { describe, expect, test } from 'vitest';
 import { ServerReflection } from '../../src/gen/grpc/reflection/v1/reflection_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { useSidecar } from '../support/use.ts';
-import { answerOf, envelope, exchange, http1Request, openCall, openH2, pathOf, rawCall } from '../support/wire.ts';
+import {
+  answerOf,
+  envelope,
+  exchange,
+  framed,
+  http1Request,
+  openCall,
+  openH2,
+  pathOf,
+  rawCall,
+} from '../support/wire.ts';
 
 const READ = PolicyEngineService.method.fetchRiskCeilings;
 const REFLECT = ServerReflection.method.serverReflectionInfo;
@@ -20,6 +30,19 @@ describe.each(['grpcAddress', 'httpAddress'] as const)('%s', (port) => {
     const answer = answerOf(stream);
     stream.end(envelope(bytes));
     expect(await answer).toMatchObject({ status, reason: 'MALFORMED_REQUEST' });
+    session.close();
+  });
+
+  test.each([
+    ['none', []],
+    ['several', [{}, {}]],
+  ])('a call of one request that has %s is refused', async (_number, requests) => {
+    const session = openH2(sidecar.server[port]!);
+    const stream = openCall(session, pathOf(READ));
+    const answer = answerOf(stream);
+    stream.end(Buffer.concat(requests.map((request) => framed(READ, request))));
+    expect(await answer).toMatchObject({ status: 12 });
+    expect(await rawCall(session, READ, {})).toMatchObject({ status: 0 });
     session.close();
   });
 
@@ -42,4 +65,18 @@ test.each(['2147483647', '2147483648', '9999999999'])('a deadline of %s ms is fa
     Buffer.from('{}'),
   );
   expect(await exchange(sidecar.server.httpAddress!, request)).toMatch(/^HTTP\/1.1 200/);
+});
+
+describe('what arrives in pieces', () => {
+  test('a deadline that passes before the request is complete is told, and the call has its line in the log', async () => {
+    const session = openH2(sidecar.server.grpcAddress);
+    const stream = openCall(session, pathOf(READ), { 'grpc-timeout': '150m' });
+    const answer = answerOf(stream);
+    stream.write(framed(READ, {}).subarray(0, 3));
+    expect(await answer).toMatchObject({ status: 4, reason: 'DEADLINE_EXCEEDED' });
+    expect(sidecar.log()).toContainEqual(
+      expect.objectContaining({ method: 'PolicyEngineService/FetchRiskCeilings', reason: 'DEADLINE_EXCEEDED' }),
+    );
+    session.close();
+  });
 });
