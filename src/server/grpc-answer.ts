@@ -55,6 +55,7 @@ export class GrpcAnswer {
     const end = this.#end;
     try {
       for await (const batch of responses) {
+        if (!this.#isOpen) return;
         this.#begin();
         for (const piece of framed(batch.map((response) => replyBytes(output, response)))) {
           end.throwIfAborted();

@@ -68,6 +68,20 @@ test.each(['2147483647', '2147483648', '9999999999'])('a deadline of %s ms is fa
 });
 
 describe('what arrives in pieces', () => {
+  const tight = useSidecar({ maxMessageBytes: 4_096, maxRequestBytes: 8_192 });
+
+  // A stream whose requests go on after it has been turned away is answered once.
+  test('requests of a stream that have no room are refused, and the server goes on', async () => {
+    const session = openH2(tight.server.grpcAddress);
+    const stream = openCall(session, pathOf(REFLECT));
+    const answer = answerOf(stream);
+    const request = framed(REFLECT, { messageRequest: { case: 'listServices', value: 'x'.repeat(3_000) } });
+    stream.end(Buffer.concat([request, request, request]));
+    expect(await answer).toMatchObject({ status: 8, reason: 'REQUEST_BYTES_EXHAUSTED' });
+    expect(await rawCall(session, READ, {})).toMatchObject({ status: 0 });
+    session.close();
+  });
+
   test('a deadline that passes before the request is complete is told, and the call has its line in the log', async () => {
     const session = openH2(sidecar.server.grpcAddress);
     const stream = openCall(session, pathOf(READ), { 'grpc-timeout': '150m' });

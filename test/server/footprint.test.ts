@@ -62,7 +62,7 @@ test('what a call leaves in memory is gone by the next time the young heap is cl
   const young = collections.filter(({ gc }) => gc === 's');
   expect(young.length).toBeGreaterThan(3);
   const grownOld = young.reduce((bytes, { promoted }) => bytes + promoted, 0) / 8_000;
-  expect(grownOld).toBeLessThan(2_000);
+  expect(grownOld).toBeLessThan(1_500);
 }, 60_000);
 
 test('the compiled program is ASCII, of which a character takes one byte', async () => {
