@@ -26,7 +26,7 @@ export const sidecar = (url: string, compileCache: string): Command => ({
   program: process.execPath,
   // As it is shipped.
   args: [
-    '--max-semi-space-size=4',
+    '--max-semi-space-size=8',
     join(root, 'dist', 'start.js'),
     'serve',
     '--grpc-listen',

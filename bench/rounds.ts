@@ -28,6 +28,9 @@ export const median = (values: readonly number[]): number => {
   return sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
 };
 
+/** How long each side is warmed up: compilers that learn from what runs have learned most of it by then; milliseconds. */
+const WARM_MS = 10_000;
+
 export class Rounds {
   readonly #found: ReadonlyMap<string, readonly Measured[]>;
 
@@ -35,10 +38,14 @@ export class Rounds {
     this.#found = found;
   }
 
-  /** Runs every side twice to warm it up and then `rounds` times, every other round backwards. */
+  /** Warms every side up, and then runs it `rounds` times, every other round backwards. */
   static async of(sides: ReadonlyMap<string, Side>, rounds: number): Promise<Rounds> {
     const found = new Map<string, Measured[]>([...sides.keys()].map((name) => [name, []]));
-    for (let warm = 0; warm < 2; warm += 1) for (const side of sides.values()) await side();
+    for (const side of sides.values()) {
+      const warm = performance.now() + WARM_MS;
+      do await side();
+      while (performance.now() < warm);
+    }
     const order = [...sides];
     for (let round = 0; round < rounds; round += 1) {
       for (const [name, side] of order) found.get(name)!.push(await side());
