@@ -91,9 +91,11 @@ export class GrpcAnswer {
 
   #succeed(): void {
     if (this.#ended) return;
-    this.#ended = true;
+    // What cannot be said is an error, and an answer that has ended could no longer be one.
+    const metadata = metadataOrNothing(trailersOf(this.#inbound));
     this.#beginAlone();
-    this.#call.sendStatus({ code: status.OK, details: '', metadata: metadataOrNothing(trailersOf(this.#inbound)) });
+    this.#ended = true;
+    this.#call.sendStatus({ code: status.OK, details: '', metadata });
   }
 
   /** Whether it can be written to: its deadline, its caller or the library may have ended it. */

@@ -1,6 +1,12 @@
-import { describe, expect, test } from 'vitest';
+import { create, createFileRegistry } from '@bufbuild/protobuf';
+import { FileDescriptorProtoSchema, file_google_protobuf_empty } from '@bufbuild/protobuf/wkt';
+import { describe, expect, test, vi } from 'vitest';
+import { loadConfig } from '../../src/config.ts';
 import { ServerReflection } from '../../src/gen/grpc/reflection/v1/reflection_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { createLog } from '../../src/log.ts';
+import { controlEndpoints } from '../../src/server/endpoint.ts';
+import { startServer } from '../../src/server/sidecar.ts';
 import { useSidecar } from '../support/use.ts';
 import {
   answerOf,
@@ -92,5 +98,50 @@ describe('what arrives in pieces', () => {
       expect.objectContaining({ method: 'PolicyEngineService/FetchRiskCeilings', reason: 'DEADLINE_EXCEEDED' }),
     );
     session.close();
+  });
+});
+
+describe('work that goes on after its deadline', () => {
+  const emptyFile = file_google_protobuf_empty.proto;
+  const file = create(FileDescriptorProtoSchema, {
+    name: 'late.proto',
+    package: 'late',
+    syntax: 'proto3',
+    dependency: [emptyFile.name],
+    service: [
+      {
+        name: 'Worker',
+        method: [{ name: 'Work', inputType: '.google.protobuf.Empty', outputType: '.google.protobuf.Empty' }],
+      },
+    ],
+  });
+  const worker = createFileRegistry(file, () => emptyFile).getService('late.Worker')!;
+  const work = worker.methods[0]!;
+  const finish: (() => void)[] = [];
+  const handle = () => new Promise<object>((resolve) => finish.push(() => resolve({})));
+
+  test('its caller is told at the deadline, and what comes after that is nobody’s', async () => {
+    const server = await startServer(
+      { ...loadConfig([], {}), grpcListen: '127.0.0.1:0', httpListen: undefined, drainTimeoutMs: 0 },
+      {
+        url: sidecar.url,
+        log: createLog('error', { write: () => {} }),
+        services: [{ service: worker, writes: false, endpoints: controlEndpoints(worker, { work: { handle } }) }],
+      },
+    );
+    const session = openH2(server.grpcAddress);
+    const call = (headers = {}) => {
+      const stream = openCall(session, pathOf(work), headers);
+      stream.end(envelope(Buffer.alloc(0)));
+      return answerOf(stream);
+    };
+    expect(await call({ 'grpc-timeout': '100m' })).toMatchObject({ status: 4, reason: 'DEADLINE_EXCEEDED' });
+    finish.shift()!();
+    const next = call();
+    await vi.waitFor(() => expect(finish).toHaveLength(1));
+    finish.shift()!();
+    expect(await next).toMatchObject({ status: 0 });
+    session.close();
+    await server.stop();
   });
 });
