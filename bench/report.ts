@@ -79,7 +79,7 @@ export class Report {
     const text = `# What the sidecar costs beside its peers
 
 Written by \`npm run bench\`. Generator, servers and database share one machine, so read the ratios: medians of rounds that
-take turns. A figure of one run says nothing about one of another run.
+take turns, after ten seconds for each side to warm up. A figure of one run says nothing about one of another run.
 
 ${about.join('\n')}
 
