@@ -116,7 +116,8 @@ test.each(['grpc', 'connect'] as const)(
     const before = sidecar.log().length;
     const late = { transaction: 'single-use', timeoutMs: 300 };
     const calling = refusal(sidecar[listener].unary(rpc.activateVersionExclusively, { versionId: '1.0.0' }, late));
-    for (const began = performance.now(); performance.now() - began < 60; );
+    // A quarter of what is allowed for: a machine under load adds the rest by itself.
+    for (const began = performance.now(); performance.now() - began < 25; );
     await calling;
     expect(await lineAfter(before)).toMatchObject({ code: 'DEADLINE_EXCEEDED', reason: 'DEADLINE_EXCEEDED' });
     await sidecar.grpc.unary(TransactionService.method.rollback, { transactionId: transaction!.id! });
