@@ -2,9 +2,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Database } from './database.ts';
 import type { Report } from './report.ts';
+import type { Pace } from './rounds.ts';
 import { type Command, type Served, serve } from './server.ts';
 
-export interface Bench {
+export interface Bench extends Pace {
   readonly database: Database;
   readonly report: Report;
   /** How the sidecar and the peers are started. */
@@ -14,7 +15,6 @@ export interface Bench {
   fleet(): Promise<readonly Served[]>;
   /** Id of the violation that point reads ask for. */
   readonly id: string;
-  readonly rounds: number;
   /** How long a round is for each side, ms. */
   readonly roundMs: number;
   readonly quick: boolean;

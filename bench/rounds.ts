@@ -28,8 +28,11 @@ export const median = (values: readonly number[]): number => {
   return sorted.length % 2 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
 };
 
-/** How long each side is warmed up: compilers that learn from what runs have learned most of it by then; milliseconds. */
-const WARM_MS = 10_000;
+/** How often sides are measured, and how long each is warmed up before that, milliseconds. */
+export interface Pace {
+  readonly rounds: number;
+  readonly warmMs: number;
+}
 
 export class Rounds {
   readonly #found: ReadonlyMap<string, readonly Measured[]>;
@@ -38,11 +41,11 @@ export class Rounds {
     this.#found = found;
   }
 
-  /** Warms every side up, and then runs it `rounds` times, every other round backwards. */
-  static async of(sides: ReadonlyMap<string, Side>, rounds: number): Promise<Rounds> {
+  /** Warms every side up, and then runs it so many times, every other round backwards. */
+  static async of(sides: ReadonlyMap<string, Side>, { rounds, warmMs }: Pace): Promise<Rounds> {
     const found = new Map<string, Measured[]>([...sides.keys()].map((name) => [name, []]));
     for (const side of sides.values()) {
-      const warm = performance.now() + WARM_MS;
+      const warm = performance.now() + warmMs;
       do await side();
       while (performance.now() < warm);
     }

@@ -97,6 +97,8 @@ try {
     },
     id: rows[0]!.id,
     rounds: flags.quick ? 3 : 5,
+    // Compilers that learn from what runs have learned most of it after ten seconds.
+    warmMs: flags.quick ? 1_000 : 10_000,
     roundMs: flags.quick ? 700 : 2_000,
     quick: flags.quick,
     largest: flags.quick ? 100_000 : flags.large ? 10_000_000 : 1_000_000,

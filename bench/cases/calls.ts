@@ -13,7 +13,7 @@ const compare = async (
   statement: Statement,
   beside: ReadonlyMap<string, Call> = new Map(),
 ): Promise<Rounds> => {
-  const { database, roundMs: ms, rounds } = bench;
+  const { database, roundMs: ms } = bench;
   const fleet = await bench.fleet();
   const sides = new Map<string, Side>();
   for (const served of fleet) {
@@ -28,7 +28,7 @@ const compare = async (
   }
   const direct = benched(database.url, statement, CALLERS, ms);
   if (direct) sides.set('pgbench', direct);
-  return Rounds.of(sides, rounds);
+  return Rounds.of(sides, bench);
 };
 
 export const pointRead: Case = {

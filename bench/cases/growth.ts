@@ -30,7 +30,7 @@ const someIds = async ({ client }: Bench['database'], size: number): Promise<str
 export const growth: Case = {
   name: 'growth',
   run: async (bench) => {
-    const { database, report, rounds, roundMs: ms, largest } = bench;
+    const { database, report, roundMs: ms, largest } = bench;
     const [ours] = await bench.fleet();
     await dropIndexes(database);
     const load = async (callers: number, ids: readonly string[]) => {
@@ -51,7 +51,7 @@ export const growth: Case = {
       ]);
       const direct = benched(database.url, statements.point(ids[0]!), CALLERS, ms);
       if (direct) sides.set('pgbench', direct);
-      const found = await Rounds.of(sides, rounds);
+      const found = await Rounds.of(sides, bench);
       shares.push(found.ratio(OURS, NOOP)!);
       const rate = (name: string): string => found.summary(name)?.rps.toFixed(0) ?? '';
       table.push([
@@ -77,7 +77,7 @@ export const growth: Case = {
       [few, loaded(ours!, await load(64, ids))],
       [many, loaded(ours!, await load(256, ids))],
     ]);
-    const found = await Rounds.of(sides, rounds);
+    const found = await Rounds.of(sides, bench);
     report.rates('Point reads of many callers', found);
     report.target('point reads of 256 callers together, of 64', found.ratio(many, few), '>=', 0.95);
   },

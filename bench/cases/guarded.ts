@@ -23,7 +23,7 @@ const tokenLine = (name: string): string => `${name}: ${createHash('sha256').upd
 /** What it costs to keep callers to the rows of their tenants, and to tell writers where the log of the database stood. */
 export const guarded: Case = {
   name: 'guarded',
-  run: async ({ database, sidecar, report, rounds, roundMs: ms }) => {
+  run: async ({ database, sidecar, report, roundMs: ms, ...pace }) => {
     await migrateTenants(database.adminUrl);
     const admin = new pg.Client({ connectionString: database.adminUrl });
     await admin.connect();
@@ -61,7 +61,7 @@ export const guarded: Case = {
             loaded(served, { calls: [call], bytes: await answerBytes(served, call), callers: CALLERS, ms }),
           );
         }
-        const found = await Rounds.of(sides, rounds);
+        const found = await Rounds.of(sides, pace);
         report.rates(`Point read by id, by tenant, ${CALLERS} callers`, found);
         report.target(
           'point read of a caller bound to a tenant, of one who is not',
@@ -88,7 +88,7 @@ export const guarded: Case = {
           loaded(served, { calls: [write], bytes: await answerBytes(served, write), callers: CALLERS, ms }),
         );
       }
-      const found = await Rounds.of(sides, rounds);
+      const found = await Rounds.of(sides, pace);
       report.rates(`Single-use write, with consistency tokens, ${CALLERS} callers`, found);
       report.target('single-use write with a consistency token, of one without', found.ratio(MARKED, PLAIN), '>=', 0.8);
     } finally {

@@ -6,7 +6,7 @@ import { answerBytes, loaded, prepared, repeated } from '../sides.ts';
 /** What a call adds for one caller to the same statement from `pg`. */
 export const latency: Case = {
   name: 'latency',
-  run: async ({ database, fleet, report, id, rounds, roundMs: ms }) => {
+  run: async ({ database, fleet, report, id, roundMs: ms, ...pace }) => {
     const sides = new Map<string, Side>();
     for (const served of await fleet()) {
       const call = point(id);
@@ -18,7 +18,7 @@ export const latency: Case = {
       'pg',
       repeated(() => database.client.query(statement), ms),
     );
-    const found = await Rounds.of(sides, rounds);
+    const found = await Rounds.of(sides, pace);
     report.rates('Point read by id, 1 caller', found);
     report.target('latency added for 1 caller, p50', found.added('sidecar', 'pg'), '<=', 0.3, 'ms');
   },

@@ -14,7 +14,7 @@ const TRACED = 'metrics, every trace';
 /** What it costs to be watched. */
 export const telemetry: Case = {
   name: 'telemetry',
-  run: async ({ sidecar, report, id, rounds, roundMs: ms }) => {
+  run: async ({ sidecar, report, id, roundMs: ms, ...pace }) => {
     const collector = await sink();
     const pushed = { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url, OTEL_METRIC_EXPORT_INTERVAL: '1000' };
     const traced = (ratio: string) => ({
@@ -40,7 +40,7 @@ export const telemetry: Case = {
           loaded(served, { calls: [call], bytes: await answerBytes(served, call), callers: CALLERS, ms }),
         );
       }
-      const found = await Rounds.of(sides, rounds);
+      const found = await Rounds.of(sides, pace);
       report.rates(`Point read by id, watched, ${CALLERS} callers`, found);
       report.target('point read with metrics, of one without', found.ratio(METRICS, OFF), '>=', 0.9);
       report.target('point read with 1 % of the traces, of one without', found.ratio(SAMPLED, OFF), '>=', 0.9);

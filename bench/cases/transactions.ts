@@ -13,7 +13,7 @@ const WRITE = prepared('write', statements.write);
 /** One caller that does in transactions over RPC what `pg` does on a connection. */
 export const transactions: Case = {
   name: 'transactions',
-  run: async ({ database, fleet, report, rounds, roundMs: ms }) => {
+  run: async ({ database, fleet, report, roundMs: ms, ...pace }) => {
     const [ours] = await fleet();
     const channel = await Channel.open(ours!.address);
     const client = new pg.Client({ connectionString: database.url });
@@ -53,7 +53,7 @@ export const transactions: Case = {
 
     const compare = async (title: string, work: Record<string, () => Promise<unknown>>): Promise<Rounds> => {
       const sides = Object.entries(work).map(([name, each]) => [name, repeated(each, ms)] as const);
-      const found = await Rounds.of(new Map(sides), rounds);
+      const found = await Rounds.of(new Map(sides), pace);
       report.rates(title, found);
       return found;
     };

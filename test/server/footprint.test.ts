@@ -38,7 +38,7 @@ const COLLECTIONS = `--import=data:text/javascript,${encodeURIComponent(
 )}`;
 
 // Story: Node keeps a stream that has closed until the heap is cleared as a whole. Whatever it led to grew old with it, the
-// request, the answer and all that was made for them: 4,000 bytes a call, whose clearing took a seventh of all time.
+// request, the answer and all that was made for them: three times as much as does now.
 test('what a call leaves in memory is gone by the next time the young heap is cleared', async () => {
   const sidecar = startCommand(['serve'], { DATABASE_URL: database.url, NODE_OPTIONS: COLLECTIONS });
   const session = openH2((await sidecar.serving()).grpc);
