@@ -1,4 +1,5 @@
 import { type RpcError, refuse } from '../contract/errors.ts';
+import { Link, Ring } from './ring.ts';
 import type { Signal } from './signal.ts';
 
 /** How many may be inside at once, how many may wait, and for how long (milliseconds). */
@@ -10,12 +11,29 @@ export interface GateOptions {
   readonly late?: () => RpcError | undefined;
 }
 
+/** A place in the queue. */
+class Turn extends Link {
+  /** By the clock of `performance.now()`. */
+  readonly until: number;
+  /** The wait is over: with a place, or for a reason. */
+  readonly end: (problem?: unknown) => void;
+
+  constructor(until: number, end: (problem?: unknown) => void) {
+    super();
+    this.until = until;
+    this.end = end;
+  }
+}
+
 /** Lets a bounded number of calls do something at once; the others wait in order, not for ever. */
 export class Gate {
   readonly #name: string;
   readonly #options: GateOptions;
-  readonly #waiting = new Set<() => void>();
+  readonly #waiting = new Ring<Turn>();
+  #pending = 0;
   #inside = 0;
+  /** Runs while somebody waits, and a while longer. */
+  #clock: NodeJS.Timeout | undefined;
 
   constructor(name: string, options: GateOptions) {
     this.#name = name;
@@ -24,7 +42,7 @@ export class Gate {
 
   /** How many wait now. */
   get pending(): number {
-    return this.#waiting.size;
+    return this.#pending;
   }
 
   /**
@@ -59,34 +77,44 @@ export class Gate {
 
   /** The place of one who leaves goes to the first who waits. */
   #leave(): void {
-    const [next] = this.#waiting;
-    if (next) next();
+    const next = this.#waiting.first;
+    if (next) next.end();
     else this.#inside -= 1;
   }
 
   #turn(signal: Signal | undefined): Promise<void> {
-    const { queue, waitMs, late } = this.#options;
-    if (this.#waiting.size >= queue) {
+    const { queue, waitMs } = this.#options;
+    if (this.#pending >= queue) {
       throw refuse('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
     }
     return new Promise((resolve, reject) => {
-      const settle = (outcome: () => void): void => {
-        this.#waiting.delete(enter);
-        clearTimeout(timer);
+      const turn = new Turn(performance.now() + waitMs, (problem) => {
+        turn.leave();
+        this.#pending -= 1;
         signal?.removeEventListener('abort', onAbort);
-        outcome();
-      };
-      const enter = (): void => settle(resolve);
-      const onAbort = (): void => settle(() => reject(signal!.reason));
-      const timer = setTimeout(
-        () =>
-          settle(() =>
-            reject(late?.() ?? refuse('CONNECTION_WAIT_TIMEOUT', `no ${this.#name} connection came free in time`)),
-          ),
-        waitMs,
-      );
+        if (problem === undefined) resolve();
+        else reject(problem);
+      });
+      const onAbort = (): void => turn.end(signal!.reason);
       signal?.addEventListener('abort', onAbort);
-      this.#waiting.add(enter);
+      this.#waiting.add(turn);
+      this.#pending += 1;
+      this.#clock ??= setTimeout(this.#look, waitMs).unref();
     });
   }
+
+  /** All may wait equally long: those whose time is up stand first. */
+  readonly #look = (): void => {
+    this.#clock = undefined;
+    const now = performance.now();
+    for (let turn = this.#waiting.first; turn; turn = this.#waiting.first) {
+      if (turn.until > now) {
+        this.#clock = setTimeout(this.#look, turn.until - now).unref();
+        return;
+      }
+      turn.end(
+        this.#options.late?.() ?? refuse('CONNECTION_WAIT_TIMEOUT', `no ${this.#name} connection came free in time`),
+      );
+    }
+  };
 }

@@ -154,7 +154,7 @@ export class Question {
   }
 
   #listenNoMore(): void {
-    this.#due?.cancel();
+    this.#due?.leave();
     this.#asked.signal?.removeEventListener('abort', this.#stop);
   }
 

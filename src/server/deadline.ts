@@ -55,6 +55,6 @@ export class CallEnd extends Ending {
   done(): void {
     this.#over = true;
     clearTimeout(this.#timer);
-    this.#due?.cancel();
+    this.#due?.leave();
   }
 }

@@ -52,7 +52,7 @@ export class GrpcCall implements Reader {
   /** It has been answered, or its stream has closed: nothing of it is run any more. */
   drop(): void {
     this.#dropped = true;
-    this.arriving?.cancel();
+    this.arriving?.leave();
     this.#answer?.drop();
   }
 
@@ -72,7 +72,7 @@ export class GrpcCall implements Reader {
   }
 
   onReceiveHalfClose(): void {
-    this.arriving?.cancel();
+    this.arriving?.leave();
     if (this.#take) this.#take(undefined);
     else if (!this.#dropped) this.#runOne();
   }
