@@ -180,7 +180,7 @@ export class Pipeline {
   /** Runs a call with one response. */
   unary(inbound: Inbound, decode: () => Message): Promise<Reply> {
     const entry = this.#entry(inbound);
-    return entry.seen ? entry.seen.run(() => this.#unary(entry, decode)) : this.#unary(entry, decode);
+    return entry.seen?.run ? entry.seen.run(() => this.#unary(entry, decode)) : this.#unary(entry, decode);
   }
 
   async #unary(entry: Entry, decode: () => Message): Promise<Reply> {
@@ -229,7 +229,7 @@ export class Pipeline {
 
   #responses(entry: Entry, source: () => AsyncIterable<readonly Reply[]>): AsyncGenerator<readonly Reply[]> {
     const responses = this.#batches(entry, source);
-    return entry.seen ? entry.seen.each(responses) : responses;
+    return entry.seen?.each?.(responses) ?? responses;
   }
 
   async *#batches(entry: Entry, source: () => AsyncIterable<readonly Reply[]>): AsyncGenerator<readonly Reply[]> {

@@ -3,6 +3,7 @@ import { codeName, RpcError } from '../contract/errors.ts';
 import type { Again, DatabaseObserver, Ended } from '../database/observer.ts';
 import { isServerError } from '../database/sqlstate.ts';
 import type { Statement } from '../database/statement.ts';
+import type { Durations } from './histograms.ts';
 import {
   type AllDurations,
   createInstruments,
@@ -12,18 +13,16 @@ import {
   POOL,
 } from './instruments.ts';
 import { causeOf } from './lease-ends.ts';
+import type { KeptSpan } from './span.ts';
 import { attributesOf, namedOf } from './statements.ts';
 import type { Arrived, Look, SeenCall } from './telemetry.ts';
-import { type CallSpan, endStatement, type Traces } from './traces.ts';
+import type { Traces } from './traces.ts';
 
 /** A class of errors: the SQLSTATE, the reason of a refusal, or that the connection failed. */
 const errorType = (error: unknown): string => {
   if (isServerError(error)) return error.code ?? '_OTHER';
   return error instanceof RpcError ? (error.reason ?? codeName(error.code)) : 'connection';
 };
-
-const straight = <T>(work: () => T): T => work();
-const straightEach = <T>(pieces: AsyncGenerator<T>): AsyncGenerator<T> => pieces;
 
 const lanes = new Map<string, Attributes>();
 
@@ -37,13 +36,98 @@ const laneAttributes = (lane: string): Attributes => {
 /** Time since, seconds. */
 const since = (startedAt: number): number => (performance.now() - startedAt) / 1_000;
 
+/** A method as it is called in one way. */
+class Method {
+  readonly name: string;
+  readonly #system: string;
+  readonly #outcomes = new Map<string, Attributes>();
+
+  constructor(name: string, system: string) {
+    this.name = name;
+    this.#system = system;
+  }
+
+  /** What is told of its calls that end with that code: one object for each. */
+  ended(code: string): Attributes {
+    const known = this.#outcomes.get(code);
+    if (known) return known;
+    const made = {
+      'rpc.system.name': this.#system,
+      'rpc.method': this.name,
+      'rpc.response.status_code': code,
+      ...(code === 'OK' ? {} : { 'error.type': code }),
+    };
+    this.#outcomes.set(code, made);
+    return made;
+  }
+}
+
+/** A call that is counted. */
+class CountedCall implements SeenCall {
+  readonly traceId: string | undefined;
+  readonly #durations: Durations;
+  readonly #method: Method;
+  readonly #startedAt = performance.now();
+
+  constructor(durations: Durations, method: Method, traceId: string | undefined) {
+    this.#durations = durations;
+    this.#method = method;
+    this.traceId = traceId;
+  }
+
+  ended(failure: RpcError | undefined): void {
+    this.told(codeName(failure?.code ?? 0));
+  }
+
+  /** @returns what is told of it. */
+  protected told(code: string): Attributes {
+    const attributes = this.#method.ended(code);
+    this.#durations.record(since(this.#startedAt), attributes);
+    return attributes;
+  }
+}
+
+/** A call whose trace is kept. */
+class TracedCall extends CountedCall {
+  readonly #traces: Traces;
+  readonly #span: KeptSpan;
+
+  constructor(durations: Durations, method: Method, traceId: string, traces: Traces, span: KeptSpan) {
+    super(durations, method, traceId);
+    this.#traces = traces;
+    this.#span = span;
+  }
+
+  run<T>(work: () => T): T {
+    return this.#traces.within(this.#span, work);
+  }
+
+  async *each<T>(pieces: AsyncGenerator<T>): AsyncGenerator<T> {
+    try {
+      for (;;) {
+        const next = await this.run(() => pieces.next());
+        if (next.done) return;
+        yield next.value;
+      }
+    } finally {
+      await this.run(() => pieces.return(undefined));
+    }
+  }
+
+  protected override told(code: string): Attributes {
+    const attributes = super.told(code);
+    this.#traces.end(this.#span, code, attributes);
+    return attributes;
+  }
+}
+
 /** Notes everything in instruments and, where calls are traced, in spans. */
 export class Recorder implements DatabaseObserver {
   readonly #meter: Meter;
   readonly #durations: AllDurations;
   readonly #instruments: Instruments;
   readonly #traces: Traces | undefined;
-  readonly #calls = new Map<string, Attributes>();
+  readonly #methods = { grpc: new Map<string, Method>(), connectrpc: new Map<string, Method>() };
   /** Ends the measuring of the process. */
   readonly stop: () => void;
 
@@ -59,39 +143,23 @@ export class Recorder implements DatabaseObserver {
     observeDatabase(this.#meter, looking);
   }
 
-  call(arrived: Arrived): SeenCall {
+  call({ endpoint, system, trace }: Arrived): SeenCall {
+    const method = this.#method(endpoint.path, system);
     const traces = this.#traces;
-    const startedAt = performance.now();
-    const method = arrived.endpoint.path.slice(1);
-    const span = traces?.begin(arrived, method);
-    const ended = (failure: RpcError | undefined): void => {
-      const code = codeName(failure?.code ?? 0);
-      this.#durations.calls.record(since(startedAt), this.#attributes(arrived.system, method, code));
-      if (span) traces?.end(span, code);
-    };
-    const traceId = span?.span.spanContext().traceId;
+    if (!traces) return new CountedCall(this.#durations.calls, method, undefined);
+    const { traceId, span } = traces.begin(trace, method.name);
     // What is not kept has no use for knowing its statements.
-    if (!traces || !span?.span.isRecording()) return { traceId, run: straight, each: straightEach, ended };
-    return {
-      traceId,
-      run: (work) => traces.within(span, work),
-      each: (pieces) => each(traces, span, pieces),
-      ended,
-    };
+    if (!span) return new CountedCall(this.#durations.calls, method, traceId);
+    return new TracedCall(this.#durations.calls, method, traceId, traces, span);
   }
 
   /** The same object each time. */
-  #attributes(system: string, method: string, code: string): Attributes {
-    const key = `${system} ${method} ${code}`;
-    const known = this.#calls.get(key);
+  #method(path: string, system: Arrived['system']): Method {
+    const methods = this.#methods[system];
+    const known = methods.get(path);
     if (known) return known;
-    const made = {
-      'rpc.system.name': system,
-      'rpc.method': method,
-      'rpc.response.status_code': code,
-      ...(code === 'OK' ? {} : { 'error.type': code }),
-    };
-    this.#calls.set(key, made);
+    const made = new Method(path.slice(1), system);
+    methods.set(path, made);
     return made;
   }
 
@@ -102,7 +170,7 @@ export class Recorder implements DatabaseObserver {
     return (error) => {
       const failed = error === undefined ? undefined : errorType(error);
       this.#durations.statements.record(since(startedAt), attributesOf(named, failed));
-      if (span) endStatement(span, failed);
+      if (span) this.#traces?.endStatement(span, named, failed);
     };
   }
 
@@ -131,18 +199,5 @@ export class Recorder implements DatabaseObserver {
     const cause = causeOf(state, how);
     this.#instruments.leaseEnds.add(1, { cause });
     this.#traces?.event('transaction ended', { cause });
-  }
-}
-
-/** Pieces, each made as a part of the call. */
-async function* each<T>(traces: Traces, span: CallSpan, pieces: AsyncGenerator<T>): AsyncGenerator<T> {
-  try {
-    for (;;) {
-      const next = await traces.within(span, () => pieces.next());
-      if (next.done) return;
-      yield next.value;
-    }
-  } finally {
-    await traces.within(span, () => pieces.return(undefined));
   }
 }

@@ -18,7 +18,6 @@ import {
   ParentBasedSampler,
   type Sampler,
   TraceIdRatioBasedSampler,
-  TracerProvider,
 } from '@opentelemetry/sdk-trace';
 import type { Logger } from '../log.ts';
 import { SERVICE } from '../log.ts';
@@ -87,25 +86,20 @@ export const openTelemetry = ({ traces, push, pull }: Wanted, log: Logger): Tele
   const resource = defaultResource()
     .merge(resourceFromAttributes({ 'service.name': SERVICE, 'service.version': VERSION }))
     .merge(detectResources({ detectors: [envDetector] }));
+  const scope = { name: SCOPE, version: VERSION, ...SCHEMA };
   const durations = createDurations();
-  const producers = [producerOf({ name: SCOPE, version: VERSION, ...SCHEMA }, Object.values(durations))];
+  const producers = [producerOf(scope, Object.values(durations))];
   const prometheus = pull
     ? new PrometheusExporter({ preventServerStart: true, withoutScopeInfo: true, metricProducers: producers })
     : undefined;
   const readers: IMetricReader[] = prometheus ? [prometheus] : [];
   if (push) readers.push(pushed(producers));
   const meters = new MeterProvider({ resource, readers });
-  const spans =
-    traces &&
-    new TracerProvider({
-      resource,
-      sampler: samplerOf(traces),
-      spanProcessors: [batched()],
-    });
+  const spans = traces && batched();
   const recorder = new Recorder(
     meters.getMeter(SCOPE, VERSION, SCHEMA),
     durations,
-    spans && new Traces(spans.getTracer(SCOPE, VERSION, SCHEMA)),
+    spans && new Traces(samplerOf(traces), spans, { resource, instrumentationScope: scope }),
     VERSION,
   );
   const serializer = new PrometheusSerializer(undefined, false, undefined, false, true);

@@ -12,10 +12,10 @@ export interface Arrived {
 export interface SeenCall {
   /** Undefined where calls are not traced. */
   readonly traceId: string | undefined;
-  /** Does a piece of the call; statements that it sends belong to it. */
-  run<T>(work: () => T): T;
+  /** Does a piece of the call; statements that it sends belong to it. Absent where its trace is not kept, and nobody asks. */
+  run?<T>(work: () => T): T;
   /** As {@link SeenCall.run}, for what comes in pieces. */
-  each<T>(pieces: AsyncGenerator<T>): AsyncGenerator<T>;
+  each?<T>(pieces: AsyncGenerator<T>): AsyncGenerator<T>;
   /** The call is over. */
   ended(failure: RpcError | undefined): void;
 }

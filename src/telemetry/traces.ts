@@ -1,15 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import {
-  type Context,
-  ROOT_CONTEXT,
-  type Span,
-  SpanKind,
-  SpanStatusCode,
-  type Tracer,
-  trace,
-} from '@opentelemetry/api';
+import { type Attributes, ROOT_CONTEXT, type SpanContext, SpanKind, TraceFlags, trace } from '@opentelemetry/api';
 import { W3CTraceContextPropagator } from '@opentelemetry/core';
-import type { Named } from './statements.ts';
+import { type Sampler, SamplingDecision, type SpanProcessor } from '@opentelemetry/sdk-trace';
+import { clockOffset, KeptSpan, newSpanId, newTraceId, type Teller } from './span.ts';
+import { attributesOf, type Named } from './statements.ts';
 import type { Arrived } from './telemetry.ts';
 
 /** Codes that are the server's fault, by the conventions; the others leave the status of a span unset. */
@@ -22,69 +16,96 @@ const SERVER_FAULTS: ReadonlySet<string> = new Set([
   'DATA_LOSS',
 ]);
 
+const SQLSTATE = /^[\dA-Z]{5}$/;
+
 const propagator = new W3CTraceContextPropagator();
 const getter = {
   keys: (carrier: object) => Object.keys(carrier),
   get: (carrier: object, key: string) => (carrier as Readonly<Record<string, string>>)[key],
 };
 
-/** The span of a call, and what its statements' spans hang on. */
-export interface CallSpan {
-  readonly span: Span;
-  readonly context: Context;
+/** The trace of a call. */
+export interface Traced {
+  readonly traceId: string;
+  /** The span of the call; undefined: the trace is not kept. */
+  readonly span: KeptSpan | undefined;
 }
 
-/** Spans: one a call, one below it for each statement. */
+/** Spans of the traces that are kept: one a call, one below it for each statement. */
 export class Traces {
-  readonly #tracer: Tracer;
-  readonly #current = new AsyncLocalStorage<CallSpan>();
+  readonly #sampler: Sampler;
+  readonly #processor: SpanProcessor;
+  readonly #teller: Teller;
+  readonly #current = new AsyncLocalStorage<KeptSpan>();
 
-  constructor(tracer: Tracer) {
-    this.#tracer = tracer;
+  /** @param processor takes every span at its end. */
+  constructor(sampler: Sampler, processor: SpanProcessor, teller: Teller) {
+    this.#sampler = sampler;
+    this.#processor = processor;
+    this.#teller = teller;
   }
 
-  /** Begins the span of a call, below its caller's. */
-  begin({ system, trace: sent }: Arrived, method: string): CallSpan {
-    const parent = sent ? propagator.extract(ROOT_CONTEXT, sent, getter) : ROOT_CONTEXT;
-    const attributes = { 'rpc.system.name': system, 'rpc.method': method };
-    const span = this.#tracer.startSpan(method, { kind: SpanKind.SERVER, attributes }, parent);
-    return { span, context: span.isRecording() ? trace.setSpan(parent, span) : parent };
+  /** Begins the span of a call, below its caller's, unless the trace is not kept. */
+  begin(sent: Arrived['trace'], method: string): Traced {
+    const context = sent ? propagator.extract(ROOT_CONTEXT, sent, getter) : ROOT_CONTEXT;
+    const parent = sent && trace.getSpanContext(context);
+    const traceId = parent?.traceId ?? newTraceId();
+    const kind = SpanKind.SERVER;
+    const { decision, traceState = parent?.traceState } = this.#sampler.shouldSample(
+      context,
+      traceId,
+      method,
+      kind,
+      {},
+      [],
+    );
+    if (decision !== SamplingDecision.RECORD_AND_SAMPLED) return { traceId, span: undefined };
+    const own = contextOf(traceId, traceState);
+    return {
+      traceId,
+      span: new KeptSpan(this.#teller, { name: method, kind, context: own, parent, offset: clockOffset() }),
+    };
   }
 
   /** Ends the span of a call. */
-  end({ span }: CallSpan, code: string): void {
-    if (!span.isRecording()) return;
-    span.setAttribute('rpc.response.status_code', code);
-    if (code !== 'OK') span.setAttribute('error.type', code);
-    if (SERVER_FAULTS.has(code)) span.setStatus({ code: SpanStatusCode.ERROR });
-    span.end();
+  end(span: KeptSpan, code: string, attributes: Attributes): void {
+    span.end(attributes, SERVER_FAULTS.has(code));
+    this.#processor.onEnd(span);
   }
 
   /** Does something as a part of a call. */
-  within<T>(call: CallSpan, work: () => T): T {
-    return this.#current.run(call, work);
+  within<T>(span: KeptSpan, work: () => T): T {
+    return this.#current.run(span, work);
   }
 
   /** Begins the span of a statement; undefined where no trace of a call is kept. */
-  statement({ summary, attributes }: Named): Span | undefined {
+  statement({ summary }: Named): KeptSpan | undefined {
     const call = this.#current.getStore();
-    if (!call?.span.isRecording()) return undefined;
-    return this.#tracer.startSpan(summary, { kind: SpanKind.CLIENT, attributes }, call.context);
+    if (!call || call.ended) return undefined;
+    const parent = call.spanContext();
+    const context = contextOf(parent.traceId, parent.traceState);
+    const { offset } = call;
+    return new KeptSpan(this.#teller, { name: summary, kind: SpanKind.CLIENT, context, parent, offset });
+  }
+
+  /** Ends the span of a statement. */
+  endStatement(span: KeptSpan, named: Named, failed: string | undefined): void {
+    const attributes = attributesOf(named, failed);
+    const hasCode = failed !== undefined && SQLSTATE.test(failed);
+    span.end(hasCode ? { ...attributes, 'db.response.status_code': failed } : attributes, failed !== undefined);
+    this.#processor.onEnd(span);
   }
 
   /** Notes something that happened to the call that is under way, if its trace is kept. */
   event(name: string, attributes: Readonly<Record<string, string | number>>): void {
-    const span = this.#current.getStore()?.span;
-    if (span?.isRecording()) span.addEvent(name, attributes);
+    const call = this.#current.getStore();
+    if (call && !call.ended) call.event(name, attributes);
   }
 }
 
-/** Ends the span of a statement. */
-export const endStatement = (span: Span, failed: string | undefined): void => {
-  if (failed !== undefined) {
-    span.setAttribute('error.type', failed);
-    if (/^[\dA-Z]{5}$/.test(failed)) span.setAttribute('db.response.status_code', failed);
-    span.setStatus({ code: SpanStatusCode.ERROR });
-  }
-  span.end();
-};
+const contextOf = (traceId: string, traceState: SpanContext['traceState']): SpanContext => ({
+  traceId,
+  spanId: newSpanId(),
+  traceFlags: TraceFlags.SAMPLED,
+  ...(traceState && { traceState }),
+});

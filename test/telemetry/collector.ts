@@ -10,6 +10,9 @@ export interface ReceivedSpan {
   readonly traceId: string;
   readonly spanId: string;
   readonly parentSpanId?: string;
+  readonly traceState?: string;
+  readonly startTimeUnixNano: string;
+  readonly endTimeUnixNano: string;
   readonly attributes: Values;
   readonly events: readonly { readonly name: string; readonly attributes: Values }[];
   readonly status: { readonly code?: number };

@@ -107,6 +107,27 @@ describe('with a collector', () => {
     });
   });
 
+  test('a statement lies within its call, and that within what its caller waited', async () => {
+    const traceId = newTrace();
+    const headers = { traceparent: `00-${traceId}-${callerSpan()}-01`, tracestate: 'vendor=what it likes' };
+    const began = Date.now();
+    await callers.grpc.unary(rpc.fetchRiskCeilings, {}, { headers });
+    const ended = Date.now();
+    const spans = await spansOf(traceId, FETCH, 'policy_engine.risk_ceilings');
+    const at = (kind: number) => {
+      const { startTimeUnixNano: from, endTimeUnixNano: to } = spans.find(({ kind: is }) => is === kind)!;
+      return { from: BigInt(from), to: BigInt(to) };
+    };
+    const [call, statement] = [at(SERVER), at(CLIENT)];
+    const times = [call.from, statement.from, statement.to, call.to];
+    expect(times.toSorted((a, b) => Number(a - b))).toEqual(times);
+    expect(statement.to).toBeGreaterThan(statement.from);
+    // Both clocks are read in whole milliseconds at one place or the other.
+    expect(Number(call.from / 1_000_000n)).toBeGreaterThanOrEqual(began - 2);
+    expect(Number(call.to / 1_000_000n)).toBeLessThanOrEqual(ended + 2);
+    for (const { traceState } of spans) expect(traceState).toBe('vendor=what it likes');
+  });
+
   test('a caller that keeps no trace has none kept', async () => {
     const [left, kept] = [newTrace(), newTrace()];
     const { grpc } = callers;
@@ -210,5 +231,29 @@ describe('with a collector', () => {
     expect(told).toContain('policy_engine.insert_violation');
     for (const secret of [SECRET, 'insert into', 'select ', '"local"', database.url])
       expect(told).not.toContain(secret);
+  });
+});
+
+describe('where a share of the traces is kept', () => {
+  const database = useDatabase();
+  const collector = useStarted(startCollector, ({ close }) => close());
+
+  test('it goes by their ids, whatever their callers do: every call of a trace, or none', async () => {
+    const { sidecar, callers } = await start(database, {
+      OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+      OTEL_TRACES_SAMPLER: 'traceidratio',
+      OTEL_TRACES_SAMPLER_ARG: '0.5',
+    });
+    const traces = Array.from({ length: 40 }, newTrace);
+    for (const traceId of [...traces, ...traces.toReversed()]) {
+      const headers = { traceparent: `00-${traceId}-${callerSpan()}-00` };
+      await callers.grpc.unary(rpc.fetchRiskCeilings, {}, { headers });
+    }
+    for (const caller of Object.values(callers)) caller.close();
+    sidecar.child.kill('SIGTERM');
+    await sidecar.ended;
+    const calls = collector.spans.filter(({ kind }) => kind === SERVER).map(({ traceId }) => traceId);
+    const counts = traces.map((traceId) => calls.filter((each) => each === traceId).length);
+    expect(new Set(counts)).toEqual(new Set([0, 2]));
   });
 });
