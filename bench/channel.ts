@@ -48,8 +48,12 @@ const END_STREAM = 1;
 const ACK = 1;
 const END_HEADERS = 4;
 const PADDED = 8;
+const HEAD_BYTES = 9;
+/** What is read at once, at most. */
+const READ_BYTES = 256 * 1_024;
+
 const head = (length: number, type: number, flags: number, stream: number): Buffer => {
-  const bytes = Buffer.allocUnsafe(9);
+  const bytes = Buffer.allocUnsafe(HEAD_BYTES);
   bytes.writeUIntBE(length, 0, 3);
   bytes[3] = type;
   bytes[4] = flags;
@@ -81,6 +85,8 @@ export class Channel {
   readonly #blocked = new Set<number>();
   #next = 1;
   #rest: Buffer | undefined;
+  /** Of the frame of data that has begun: whose, whether it is the last of its stream, and how much is to come. */
+  #body: { readonly id: number; readonly isLast: boolean; left: number } | undefined;
   #out: Buffer[] = [];
   #reading = false;
   #sendWindow = 65_535;
@@ -98,7 +104,6 @@ export class Channel {
     settings.writeUInt32BE(window, 8);
     this.#send(PREFACE, head(12, SETTINGS, 0, 0), settings);
     if (window > 65_535) this.#send(windowUpdate(0, window - 65_535));
-    socket.on('data', (chunk: Buffer) => this.#read(chunk));
     socket.on('error', (error) => this.#fail(error));
     socket.on('close', () => this.#fail(new Error('the server closed the connection')));
   }
@@ -106,9 +111,17 @@ export class Channel {
   /** Connects to `host:port`; `window` is what a stream, and all together, may send before they are read, in bytes. */
   static async open(address: string, window = MAX_WINDOW): Promise<Channel> {
     const [, host, port] = /^(.*):(\d+)$/.exec(address)!;
-    const socket = connect({ host: host!, port: Number(port), noDelay: true });
+    // One buffer for all that is read: a new one each time would cost the bench more than what is in it.
+    const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+    let channel: Channel | undefined;
+    const callback = (length: number): boolean => {
+      if (channel) channel.#read(buffer.subarray(0, length));
+      return true;
+    };
+    const socket = connect({ host: host!, port: Number(port), noDelay: true, onread: { buffer, callback } });
     await once(socket, 'connect');
-    return new Channel(socket, address, window);
+    channel = new Channel(socket, address, window);
+    return channel;
   }
 
   close(): void {
@@ -116,7 +129,7 @@ export class Channel {
     this.#socket.destroy();
   }
 
-  /** Starts a call. `done` has the count of bytes, and the message if `keep`; `onData` sees every piece of the body. */
+  /** Starts a call. `done` has the count of bytes, and the message if `keep`; `onData` is lent every piece of the body. */
   start(call: Call, done: Stream['done'], keep = false, onData?: (payload: Buffer) => void): void {
     if (this.#closed) {
       done(this.#closed, { bytes: 0, message: undefined });
@@ -195,30 +208,49 @@ export class Channel {
 
   #read(chunk: Buffer): void {
     const bytes = this.#rest ? Buffer.concat([this.#rest, chunk]) : chunk;
-    let at = 0;
     this.#reading = true;
-    while (bytes.length - at >= 9) {
-      const length = bytes.readUIntBE(at, 3);
-      if (bytes.length - at - 9 < length) break;
-      this.#frame(bytes, at, length);
-      at += 9 + length;
-    }
+    const rest = bytes.subarray(this.#frames(bytes));
     this.#reading = false;
-    this.#rest = at < bytes.length ? bytes.subarray(at) : undefined;
+    // What was read is only lent; of a frame that has not come as a whole there is little.
+    this.#rest = rest.length > 0 ? Buffer.from(rest) : undefined;
     this.#flush();
+  }
+
+  /** Takes the frames that are there, and returns where they end. */
+  #frames(bytes: Buffer): number {
+    for (let at = 0; ; ) {
+      if (this.#body) {
+        const here = Math.min(this.#body.left, bytes.length - at);
+        this.#data(this.#body.id, bytes, at, here);
+        at += here;
+        this.#body.left -= here;
+        if (this.#body.left > 0) return at;
+        const { id, isLast } = this.#body;
+        this.#body = undefined;
+        if (isLast) this.#end(id);
+      }
+      if (bytes.length - at < HEAD_BYTES) return at;
+      const length = bytes.readUIntBE(at, 3);
+      const flags = bytes[at + 4]!;
+      if (bytes[at + 3] === DATA) {
+        if (flags & PADDED) this.#fail(new Error('a padded frame, which no server here sends'));
+        const id = bytes.readUInt32BE(at + 5) & MAX_WINDOW;
+        this.#body = { id, isLast: (flags & END_STREAM) !== 0, left: length };
+        at += HEAD_BYTES;
+      } else {
+        if (bytes.length - at - HEAD_BYTES < length) return at;
+        this.#frame(bytes, at, length);
+        at += HEAD_BYTES + length;
+      }
+    }
   }
 
   #frame(bytes: Buffer, at: number, length: number): void {
     const type = bytes[at + 3]!;
     const flags = bytes[at + 4]!;
     const id = bytes.readUInt32BE(at + 5) & MAX_WINDOW;
-    const payload = at + 9;
-    if (type === DATA && flags & PADDED) {
-      this.#fail(new Error('a padded frame, which no server here sends'));
-    } else if (type === DATA) {
-      this.#data(id, bytes, payload, length);
-      if (flags & END_STREAM) this.#end(id);
-    } else if (type === HEADERS) {
+    const payload = at + HEAD_BYTES;
+    if (type === HEADERS) {
       if (flags & END_STREAM) this.#end(id);
     } else if (type === RST_STREAM) {
       this.#finish(id, new Error(`the stream was reset: ${bytes.readUInt32BE(payload)}`));
