@@ -103,27 +103,46 @@ export class Bytes {
   }
 
   /**
-   * Begins something whose length is not known yet; there is room for one byte.
+   * Begins something whose length is not known yet; there is room for that.
    *
+   * @param width bytes that its length will take, if that can be guessed.
    * @returns what {@link Bytes.close} takes.
    */
-  open(): number {
-    return this.at++;
+  open(width = 1): number {
+    const start = this.at;
+    this.at += width;
+    return start;
   }
 
-  /** Ends what was begun at that place, and writes its length there. */
-  close(start: number): void {
-    const length = this.at - start - 1;
-    if (length < 128) {
-      this.buffer[start] = length;
-      return;
+  /**
+   * Ends what was begun at that place, and writes its length there.
+   *
+   * @param width as it was guessed.
+   * @returns bytes that the length has taken.
+   */
+  close(start: number, width = 1): number {
+    const { buffer } = this;
+    const length = this.at - start - width;
+    if (length < 128 && width === 1) {
+      buffer[start] = length;
+      return 1;
     }
-    const more = length < 16_384 ? 1 : length < 2_097_152 ? 2 : length < 268_435_456 ? 3 : 4;
-    this.reserve(more);
-    this.buffer.copyWithin(start + 1 + more, start + 1, this.at);
-    const end = this.at + more;
+    const taken = widthOf(length);
+    if (taken !== width) {
+      this.reserve(taken);
+      this.buffer.copyWithin(start + taken, start + width, this.at);
+    }
     this.at = start;
     this.varint(length);
-    this.at = end;
+    this.at = start + taken + length;
+    return taken;
   }
 }
+
+/** Bytes of a length as protobuf writes it. */
+const widthOf = (length: number): number => {
+  if (length < 128) return 1;
+  if (length < 16_384) return 2;
+  if (length < 2_097_152) return 3;
+  return length < 268_435_456 ? 4 : 5;
+};

@@ -6,6 +6,8 @@ import type { Sink } from '../database/step.ts';
 /** Bytes below which growing is not worth its while, and above which nothing is set aside beforehand. */
 const SMALLEST = 256;
 const LARGEST = 64 * 1024;
+/** What the length of a row takes at most. */
+const LONGEST = 5;
 
 /** How many bytes the last rows of an encoder were: those of the next call are likely to be as many. */
 const sizes = new WeakMap<RowEncoder, number>();
@@ -19,6 +21,8 @@ export class EncodedRows implements Sink {
   readonly #out: Bytes;
   readonly #ends: number[] = [];
   #write: RowWriter | undefined;
+  /** Of the last row's length: the next is likely to be as long, and need not be moved when its length is known. */
+  #width = 1;
 
   /**
    * @param tag of the field that a row fills; undefined where it is the response.
@@ -44,11 +48,11 @@ export class EncodedRows implements Sink {
     const out = this.#out;
     const tag = this.#tag;
     if (tag) {
-      out.reserve(tag.length + 1);
+      out.reserve(tag.length + LONGEST);
       out.all(tag);
-      const message = out.open();
+      const message = out.open(this.#width);
       this.#write!(out, bytes, at, this.#notes);
-      out.close(message);
+      this.#width = out.close(message, this.#width);
     } else this.#write!(out, bytes, at, this.#notes);
     this.#ends.push(out.at);
     this.#size?.hold(out.at);

@@ -1,4 +1,5 @@
-import { createCipheriv, createDecipheriv, createHmac, hkdfSync, timingSafeEqual } from 'node:crypto';
+import { createCipheriv, createDecipheriv, hkdfSync, timingSafeEqual } from 'node:crypto';
+import { Hmac } from '../hmac.ts';
 
 const CIPHER = 'aes-256-ctr';
 const KEY_BYTES = 32;
@@ -11,13 +12,13 @@ const LENGTH_BYTES = 4;
  * the hiding begins with (as in SIV, RFC 5297), so the same place of the same list has the same token.
  */
 export class PageTokens {
-  #sealing: Uint8Array | undefined;
+  #sealing: Hmac | undefined;
   #hiding: Uint8Array | undefined;
 
   /** Gives the key of the database; without it no token is made or read. */
   open(key: Uint8Array): void {
     const keys = new Uint8Array(hkdfSync('sha256', key, '', 'page tokens', 2 * KEY_BYTES));
-    this.#sealing = keys.subarray(0, KEY_BYTES);
+    this.#sealing = new Hmac(keys.subarray(0, KEY_BYTES));
     this.#hiding = keys.subarray(KEY_BYTES);
   }
 
@@ -40,7 +41,6 @@ export class PageTokens {
   #seal(bytes: Uint8Array, bound: Uint8Array): Buffer {
     const length = Buffer.alloc(LENGTH_BYTES);
     length.writeUInt32BE(bound.length);
-    const sealed = Buffer.concat([length, bound, bytes]);
-    return createHmac('sha256', this.#sealing!).update(sealed).digest().subarray(0, SEAL_BYTES);
+    return this.#sealing!.of(length, bound, bytes).subarray(0, SEAL_BYTES);
   }
 }

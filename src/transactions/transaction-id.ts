@@ -1,4 +1,5 @@
-import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { Hmac } from '../hmac.ts';
 import type { OutcomeKey } from './outcomes.ts';
 
 const RANDOM_BYTES = 16;
@@ -32,7 +33,7 @@ export interface TransactionIdDraft {
  * transaction, which a crash, a failover or a restore may hand out again.
  */
 export class TransactionIds {
-  #key: Uint8Array | undefined;
+  #key: Hmac | undefined;
   /** Name of this sidecar, and a mark of this very run: of containers, several are process 1 of one host name. */
   readonly holder: string;
 
@@ -47,11 +48,11 @@ export class TransactionIds {
 
   /** Gives the key that ids are sealed with; without it none is issued or read. */
   open(key: Uint8Array): void {
-    this.#key = key;
+    this.#key = new Hmac(key);
   }
 
   #seal(body: Uint8Array, caller: string): Buffer {
-    return createHmac('sha256', this.#key!).update(body).update(caller).digest().subarray(0, MAC_BYTES);
+    return this.#key!.of(body, Buffer.from(caller)).subarray(0, MAC_BYTES);
   }
 
   /** The random part of a new id. */
