@@ -136,7 +136,8 @@ const applyTrigger = async (
 ): Promise<void> => {
   const create = `create trigger ${name} ${event} on ${table} for each row execute function ${call}`;
   const there = await migrating.look((tx) => triggersOf(tx, table, { name, mention: replaces }));
-  if (there.length === 1 && there[0]!.definition.toLowerCase() === create) return;
+  const [only, ...more] = there;
+  if (only?.definition.toLowerCase() === create && more.length === 0) return;
   await migrating.short(table, async (tx) => {
     for (const each of there) await tx.run(`drop trigger ${quote(each.name)} on ${table}`);
     await tx.run(create);
@@ -206,7 +207,7 @@ const present = async ({ rows }: Tx, steps: readonly Step[]): Promise<Set<string
       where nspname || '.' || relname = any ($1) union all select nspname from pg_namespace where nspname = any ($1)`,
     [names],
   );
-  return new Set(found.map(({ name }) => name!));
+  return new Set(found.map((row) => row.text('name')));
 };
 
 /**

@@ -38,11 +38,11 @@ export const findTable = async ({ rows }: Tx, name: string): Promise<LiveTable |
   );
   return (
     found && {
-      oid: found['oid']!,
-      name: found['name']!,
-      schema: found['schema']!,
-      kind: found['kind']!,
-      bytes: Number(found['bytes']),
+      oid: found.text('oid'),
+      name: found.text('name'),
+      schema: found.text('schema'),
+      kind: found.text('kind'),
+      bytes: found.number('bytes'),
     }
   );
 };
@@ -82,13 +82,13 @@ export const columnsOf = async ({ rows }: Tx, oid: string): Promise<LiveColumn[]
     [oid],
   );
   return found.map((row) => ({
-    name: row['name']!,
-    type: row['type']!,
-    required: row['required'] === 't',
-    generated: row['generated'] === 't',
-    fallback: row['fallback']!,
-    key: row['key'] === 't',
-    number: row['number']!,
+    name: row.text('name'),
+    type: row.text('type'),
+    required: row.flag('required'),
+    generated: row.flag('generated'),
+    fallback: row.maybe('fallback'),
+    key: row.flag('key'),
+    number: row.text('number'),
   }));
 };
 
@@ -118,23 +118,23 @@ const once = <T>(basis: readonly unknown[], ask: () => Promise<T>): Promise<T> =
 };
 
 /** Which PostgreSQL this is and, of a table, what its columns are. */
-const shapeOf = async ({ rows }: Tx, table?: string): Promise<unknown> => {
-  const [found] = await rows(
+const shapeOf = async ({ row }: Tx, table?: string): Promise<unknown> => {
+  const found = await row(
     `select current_setting('server_version_num') as version,
        (select jsonb_agg(jsonb_build_array(attname, format_type(atttypid, atttypmod), attnotnull, collname) order by attnum)
         from pg_attribute left join pg_collation k on k.oid = attcollation
         where attrelid = to_regclass($1) and attnum > 0 and not attisdropped)::text as columns`,
     [table ?? null],
   );
-  return found;
+  return [found.text('version'), found.maybe('columns')];
 };
 
 /** Columns as PostgreSQL spells them when they are made from these definitions. */
 export const spellColumns = async (tx: Tx, definitions: string): Promise<LiveColumn[]> =>
   once([await shapeOf(tx), definitions], () =>
     shadowed(tx, `(${definitions})`, async () => {
-      const [row] = await tx.rows(`select '${SHADOW}'::regclass::oid as oid`);
-      return columnsOf(tx, row!['oid']!);
+      const row = await tx.row(`select '${SHADOW}'::regclass::oid as oid`);
+      return columnsOf(tx, row.text('oid'));
     }),
   );
 
@@ -143,11 +143,11 @@ export const spellConstraint = async (tx: Tx, table: string, definition: string)
   once([await shapeOf(tx, table), 'constraint', definition], () =>
     shadowed(tx, `(like ${table})`, async () => {
       await tx.run(`alter table ${SHADOW} add constraint canonical_constraint ${definition}`);
-      const [row] = await tx.rows(
+      const row = await tx.row(
         `select pg_get_constraintdef(oid) as text from pg_constraint
          where conrelid = '${SHADOW}'::regclass and conname = 'canonical_constraint'`,
       );
-      return row!['text']!;
+      return row.text('text');
     }),
   );
 
@@ -163,10 +163,10 @@ export const spellIndex = async (tx: Tx, table: string, tail: string): Promise<s
   once([await shapeOf(tx, table), 'index', tail], () =>
     shadowed(tx, `(like ${table})`, async () => {
       await tx.run(`create index canonical_index on ${SHADOW} ${tail}`);
-      const [row] = await tx.rows(
+      const row = await tx.row(
         `select pg_get_indexdef(indexrelid) as text from pg_index where indrelid = '${SHADOW}'::regclass`,
       );
-      return indexBody(row!['text']!);
+      return indexBody(row.text('text'));
     }),
   );
 
@@ -191,13 +191,13 @@ export const indexesOf = async ({ rows }: Tx, table: string): Promise<LiveIndex[
     [table],
   );
   return found.map((row) => ({
-    oid: row['oid']!,
-    name: row['name']!,
-    definition: row['definition']!,
-    body: indexBody(row['definition']!),
-    unique: row['unique'] === 't',
-    valid: row['valid'] === 't',
-    constraint: row['constraint']!,
+    oid: row.text('oid'),
+    name: row.text('name'),
+    definition: row.text('definition'),
+    body: indexBody(row.text('definition')),
+    unique: row.flag('unique'),
+    valid: row.flag('valid'),
+    constraint: row.maybe('constraint'),
   }));
 };
 
@@ -217,10 +217,10 @@ export const constraintsOf = async ({ rows }: Tx, table: string): Promise<LiveCo
     [table],
   );
   return found.map((row) => ({
-    name: row['name']!,
-    type: row['type']!,
-    definition: row['definition']!,
-    valid: row['valid'] === 't',
+    name: row.text('name'),
+    type: row.text('type'),
+    definition: row.text('definition'),
+    valid: row.flag('valid'),
   }));
 };
 

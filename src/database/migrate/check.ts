@@ -159,11 +159,11 @@ const duplicates = async (tx: Tx, table: LiveTable, name: string, tail: string):
   const body = await spellIndex(tx, table.name, tail);
   if (servingIndex(await indexesOf(tx, table.oid), body, true)) return [];
   const [, columns, condition] = /^\((.*?)\)(?: where (.*))?$/.exec(tail)!;
-  const [found] = await tx.rows(
+  const found = await tx.row(
     `select coalesce(sum(count), 0) as count from (select count(*) as count from ${table.name}
       where ${condition ?? 'true'} and (${columns}) is not null group by ${columns} having count(*) > 1) as repeated`,
   );
-  const rows = Number(found!['count']);
+  const rows = found.number('count');
   if (rows === 0) return [];
   return [
     {
@@ -182,9 +182,11 @@ const platform = async (tx: Tx, steps: readonly Step[]): Promise<Finding[]> => {
     `select format('%I.%I', nspname, relname) as name from pg_class c join pg_namespace n on n.oid = relnamespace
      where relname = 'alembic_version' and relkind = 'r' and has_table_privilege(c.oid, 'select') order by 1`,
   );
-  for (const { name } of chains) {
-    const [row] = await tx.rows(`select string_agg(version_num, ', ') as revision from ${name}`);
-    if (!row!['revision']) continue;
+  for (const chain of chains) {
+    const name = chain.text('name');
+    const row = await tx.row(`select string_agg(version_num, ', ') as revision from ${name}`);
+    const revision = row.maybe('revision');
+    if (!revision) continue;
     const missing: string[] = [];
     for (const step of of(steps, 'table')) {
       const { table, additions } = await planOf(tx, step);
@@ -196,8 +198,8 @@ const platform = async (tx: Tx, steps: readonly Step[]): Promise<Finding[]> => {
     return [
       {
         level: 'stop',
-        where: name!,
-        what: `the platform's own migrations stand at ${row!['revision']}, before those that make ${missing.join(', ')}: they could not follow`,
+        where: name,
+        what: `the platform's own migrations stand at ${revision}, before those that make ${missing.join(', ')}: they could not follow`,
         remedy: 'bring them to their newest revision first',
       },
     ];

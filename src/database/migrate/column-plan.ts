@@ -82,7 +82,7 @@ export const indexesOn = async ({ rows }: Tx, table: string, number: string): Pr
      where d.refclassid = 'pg_class'::regclass and d.refobjid = $1::oid and d.refobjsubid = $2::int and i.relkind = 'i'`,
     [table, number],
   );
-  return found.map(({ name }) => name!);
+  return found.map((row) => row.text('name'));
 };
 
 const retype = async (
@@ -166,11 +166,9 @@ export const obstaclesOf = async ({ rows }: Tx, table: LiveTable, { number }: Re
      order by 1`,
     [table.oid, number],
   );
-  return found.map(({ text }) => text!);
+  return found.map((row) => row.text('text'));
 };
 
 /** A count of the rows for which a condition holds. */
-export const countRows = async ({ rows }: Tx, table: LiveTable, condition: string): Promise<number> => {
-  const [found] = await rows(`select count(*) as count from ${table.name} where ${condition}`);
-  return Number(found!['count']);
-};
+export const countRows = async ({ row }: Tx, table: LiveTable, condition: string): Promise<number> =>
+  (await row(`select count(*) as count from ${table.name} where ${condition}`)).number('count');

@@ -24,7 +24,7 @@ export const triggersOf = async (
      where tgrelid = ${oidOf('$1')} and not tgisinternal and (tgname = $2 or position($3 in prosrc) > 0) order by 1`,
     [table, name ?? null, mention ?? null],
   );
-  return found.map((row) => ({ name: row['name']!, definition: row['definition']! }));
+  return found.map((row) => ({ name: row.text('name'), definition: row.text('definition') }));
 };
 
 /** An index that no constraint stands on, and the size of its table. */
@@ -37,7 +37,7 @@ export const droppable = async (
        and not exists (select from pg_constraint where conindid = indexrelid)`,
     [name],
   );
-  return found && { table: found['table']!, bytes: Number(found['bytes']) };
+  return found && { table: found.text('table'), bytes: found.number('bytes') };
 };
 
 /** CHECKs on any of these columns. */
@@ -47,5 +47,5 @@ export const checksOn = async ({ rows }: Tx, { table, columns }: Of<'dropChecks'
      where contype = 'c' and conrelid = ${oidOf('$1')} and attname = any ($2) order by 1`,
     [table, columns],
   );
-  return found.map(({ name }) => name!);
+  return found.map((row) => row.text('name'));
 };

@@ -15,9 +15,42 @@ export class UnreachableError extends Error {
 const MAY_PASS =
   /^(?:E(?:CONN(?:REFUSED|RESET)|NOENT|NOTFOUND|AI_AGAIN|TIMEDOUT|PIPE|(?:HOST|NET)UNREACH)|57P0[123]|53300|08\w{3})$/;
 
-/** One open transaction; rows are PostgreSQL's text. */
+/** A row of what was looked up: its cells by name. To ask for one that is not there, or is NULL where none may be, is a bug. */
+export class Found {
+  readonly #cells: Readonly<Record<string, string | null>>;
+
+  constructor(cells: Readonly<Record<string, string | null>>) {
+    this.#cells = cells;
+  }
+
+  /** A text that may be NULL. */
+  maybe(name: string): string | null {
+    const cell = this.#cells[name];
+    if (cell === undefined) throw new Error(`a look has no column ${name}`);
+    return cell;
+  }
+
+  text(name: string): string {
+    const cell = this.maybe(name);
+    if (cell === null) throw new Error(`a look found NULL for ${name}`);
+    return cell;
+  }
+
+  number(name: string): number {
+    return Number(this.text(name));
+  }
+
+  /** NULL is false. */
+  flag(name: string): boolean {
+    return this.maybe(name) === 't';
+  }
+}
+
+/** One open transaction. */
 export interface Tx {
-  rows(text: string, values?: readonly unknown[]): Promise<Record<string, string | null>[]>;
+  rows(text: string, values?: readonly unknown[]): Promise<Found[]>;
+  /** The first row, which there must be. */
+  row(text: string, values?: readonly unknown[]): Promise<Found>;
   run(text: string): Promise<void>;
 }
 
@@ -47,12 +80,21 @@ export const withClient = async <T>(url: string, work: (client: pg.Client) => Pr
   }
 };
 
-export const txOf = (client: pg.Client): Tx => ({
-  rows: async (text, values) => (await client.query(text, values as unknown[])).rows,
-  run: async (text) => {
-    await client.query(text);
-  },
-});
+export const txOf = (client: pg.Client): Tx => {
+  const rows: Tx['rows'] = async (text, values) =>
+    (await client.query(text, values as unknown[])).rows.map((cells) => new Found(cells));
+  return {
+    rows,
+    row: async (text, values) => {
+      const [found] = await rows(text, values);
+      if (!found) throw new Error(`a look found nothing: ${text}`);
+      return found;
+    },
+    run: async (text) => {
+      await client.query(text);
+    },
+  };
+};
 
 /** As {@link withTurn}, for who only looks: nothing is waited for. */
 export const withLook = <T>(url: string, work: (look: <R>(task: (tx: Tx) => Promise<R>) => Promise<R>) => Promise<T>) =>

@@ -1,10 +1,9 @@
-import type pg from 'pg';
 import type { CanonicalMigration, Step } from '../../../migrations/canonical.ts';
 import { migrations } from '../../../migrations/index.ts';
 import { applySteps } from './apply.ts';
 import { obstacles } from './check.ts';
 import { type Finding, findingText } from './findings.ts';
-import { withClient, withLook } from './look.ts';
+import { type Tx, txOf, withClient, withLook } from './look.ts';
 import { outlook } from './outlook.ts';
 import { type Migrating, type Say, TUNING, type Tuning, withTurn } from './turn.ts';
 
@@ -56,22 +55,27 @@ const stepsOf = async (name: string): Promise<readonly Step[]> => {
   return migration.steps;
 };
 
-const statusOf = async (client: Pick<pg.Client, 'query'>): Promise<MigrationStatus> => {
-  const { rows: found } = await client.query(`select to_regclass('${SCHEMA}.${TABLE}') as there`);
-  const { rows } = found[0].there
-    ? await client.query(`select name, executed_at::text as at from ${SCHEMA}.${TABLE} order by id`)
-    : { rows: [] };
-  const names = new Set(rows.map(({ name }) => name));
+/** Whether there is a list of what has been applied. */
+const isThere = async ({ row }: Tx): Promise<boolean> =>
+  (await row(`select to_regclass('${SCHEMA}.${TABLE}') is not null as there`)).flag('there');
+
+const statusOf = async (tx: Tx): Promise<MigrationStatus> => {
+  const rows = (await isThere(tx))
+    ? await tx.rows(`select name, executed_at::text as at from ${SCHEMA}.${TABLE} order by id`)
+    : [];
+  const executed = rows.map((row) => ({ name: row.text('name'), at: row.text('at') }));
+  const names = new Set(executed.map(({ name }) => name));
   const all = known();
   return {
-    executed: rows,
+    executed,
     pending: all.filter((name) => !names.has(name)),
     unknown: [...names].filter((name) => !all.includes(name)),
   };
 };
 
 /** Compares a database with the migrations of this program. */
-export const migrationStatus = (url: string): Promise<MigrationStatus> => withClient(url, statusOf);
+export const migrationStatus = (url: string): Promise<MigrationStatus> =>
+  withClient(url, (client) => statusOf(txOf(client)));
 
 /** Whom a migration tells what. */
 export interface MigrateOptions {
@@ -86,8 +90,7 @@ export interface MigrateOptions {
 const prepare = async (migrating: Migrating): Promise<void> => {
   await applySteps(migrating, [{ kind: 'schema', name: SCHEMA }], new Set());
   await migrating.short('the list of migrations', async (tx) => {
-    const [there] = await tx.rows(`select to_regclass('${SCHEMA}.${TABLE}') as there`);
-    if (there!['there']) return;
+    if (await isThere(tx)) return;
     await tx.run(`create table ${SCHEMA}.${TABLE}
       (id serial primary key, name varchar(255), executed_at timestamptz default current_timestamp)`);
   });
@@ -107,9 +110,7 @@ export const migrateUp = async (
   const applied: string[] = [];
   if ((await migrationStatus(url)).pending.length === 0) return applied;
   await withTurn(url, { say, tuning: { ...TUNING, ...tuning } }, async (migrating) => {
-    const { pending } = await migrating.look((tx) =>
-      statusOf({ query: async (text: string) => ({ rows: await tx.rows(text) }) } as never),
-    );
+    const { pending } = await migrating.look(statusOf);
     const migrations = await Promise.all(pending.map(async (name) => ({ name, steps: await stepsOf(name) })));
     const found = await obstacles(
       (task) => migrating.look(task),

@@ -3,8 +3,8 @@ import { findTable, type LiveTable } from './catalog.ts';
 import { type Finding, type Look, of, unique } from './findings.ts';
 import type { Tx } from './look.ts';
 
-const owned = async ({ rows }: Tx, table: LiveTable): Promise<Finding[]> => {
-  const [row] = await rows(
+const owned = async ({ row: look }: Tx, table: LiveTable): Promise<Finding[]> => {
+  const row = await look(
     `select pg_has_role(relowner, 'usage') as mine, pg_get_userbyid(relowner) as owner, current_user as me,
        relrowsecurity and not (select rolsuper or rolbypassrls from pg_roles where rolname = current_user)
          and (relforcerowsecurity or not pg_has_role(relowner, 'usage')) as hidden
@@ -12,15 +12,15 @@ const owned = async ({ rows }: Tx, table: LiveTable): Promise<Finding[]> => {
     [table.oid],
   );
   const found: Finding[] = [];
-  if (row!['mine'] !== 't') {
+  if (!row.flag('mine')) {
     found.push({
       level: 'stop',
       where: table.name,
-      what: `belongs to ${row!['owner']}, and only its owner can change it`,
-      remedy: `migrate as a member of ${row!['owner']}: grant ${row!['owner']} to ${row!['me']}`,
+      what: `belongs to ${row.text('owner')}, and only its owner can change it`,
+      remedy: `migrate as a member of ${row.text('owner')}: grant ${row.text('owner')} to ${row.text('me')}`,
     });
   }
-  if (row!['hidden'] === 't') {
+  if (row.flag('hidden')) {
     found.push({
       level: 'stop',
       where: table.name,
@@ -42,16 +42,24 @@ const rights = async ({ rows }: Tx, steps: readonly Step[]): Promise<Finding[]> 
     [schemas],
   );
   return found
-    .filter(({ refused }) => refused === 't')
-    .map(({ name, me, database, missing }) => ({
-      level: 'stop' as const,
-      where: `schema ${name}`,
-      what: missing === 't' ? `is missing, and ${me} may not make it` : `${me} may make nothing in it`,
-      remedy:
-        missing === 't'
-          ? `grant create on database ${database} to ${me}`
-          : `grant usage, create on schema ${name} to ${me}`,
-    }));
+    .filter((row) => row.flag('refused'))
+    .map((row): Finding => {
+      const [name, me] = [row.text('name'), row.text('me')];
+      const [where, level] = [`schema ${name}`, 'stop' as const];
+      return row.flag('missing')
+        ? {
+            level,
+            where,
+            what: `is missing, and ${me} may not make it`,
+            remedy: `grant create on database ${row.text('database')} to ${me}`,
+          }
+        : {
+            level,
+            where,
+            what: `${me} may make nothing in it`,
+            remedy: `grant usage, create on schema ${name} to ${me}`,
+          };
+    });
 };
 
 /** Rights that the role lacks; without them there is nothing more to see. */

@@ -22,14 +22,14 @@ const retypeOutlook = async (tx: Tx, table: LiveTable, retype: Retype): Promise<
         : 'at once';
   const found: Finding[] = [{ level: 'change', where, rows, what: `${from} becomes ${to}, ${how}` }];
   if (from === 'timestamp without time zone') {
-    const [zone] = await tx.rows(`select reset_val as name from pg_settings where name = 'TimeZone'`);
-    if (!UTC.test(zone!['name']!) && rows > 0) {
+    const zone = (await tx.row(`select reset_val as name from pg_settings where name = 'TimeZone'`)).text('name');
+    if (!UTC.test(zone) && rows > 0) {
       found.push({
         level: 'change',
         where,
         rows,
-        what: `are read as UTC, and this database's TimeZone is ${zone!['name']}`,
-        remedy: `if they were written in that zone, first: update ${table.name} set ${name} = ${name} at time zone '${zone!['name']}' at time zone 'UTC'`,
+        what: `are read as UTC, and this database's TimeZone is ${zone}`,
+        remedy: `if they were written in that zone, first: update ${table.name} set ${name} = ${name} at time zone '${zone}' at time zone 'UTC'`,
       });
     }
   }
@@ -66,8 +66,8 @@ const tableOutlook = async (tx: Tx, step: Of<'table'>, smallBytes: number): Prom
   }
   for (const each of retypes) found.push(...(await retypeOutlook(tx, table, each)));
   for (const change of changes) {
-    const [, name, what] = /^alter column "(.*?)" (.*)$/.exec(change)!;
-    found.push({ level: 'change', where: `${table.name}.${name}`, what: what! });
+    const [, name, what = change] = /^alter column "(.*?)" (.*)$/.exec(change) ?? [];
+    found.push({ level: 'change', where: `${table.name}.${name}`, what });
   }
   const numbers = retypes.map(({ number }) => number);
   for (const view of numbers.length > 0 ? await viewsOn(tx, table.oid, numbers) : []) {

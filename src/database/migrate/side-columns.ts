@@ -56,7 +56,7 @@ const unfilled = (retypes: readonly Retype[]): string =>
 export const fill = async (migrating: Migrating, table: LiveTable, retypes: readonly Retype[]): Promise<void> => {
   const assignments = retypes.map((each) => `${quote(side(each.name))} = ${converted(each, quote(each.name))}`);
   const { blocks, triggers } = await migrating.look(async (tx) => {
-    const [size] = await tx.rows(`select pg_relation_size($1::oid) / current_setting('block_size')::int as blocks`, [
+    const size = await tx.row(`select pg_relation_size($1::oid) / current_setting('block_size')::int as blocks`, [
       table.oid,
     ]);
     // Moving a value is no update that the platform has asked for: its own triggers neither fire nor refuse.
@@ -65,12 +65,11 @@ export const fill = async (migrating: Migrating, table: LiveTable, retypes: read
        where tgrelid = $1::oid and not tgisinternal and tgenabled in ('O', 'A') and tgtype & 16 <> 0 and tgname <> $2`,
       [table.oid, TRIGGER],
     );
-    return { blocks: Number(size!['blocks']), triggers: found };
+    const triggers = found.map((row) => ({ name: quote(row.text('name')), mode: row.text('mode') }));
+    return { blocks: size.number('blocks'), triggers };
   });
-  const off = triggers.map(({ name }) => `disable trigger ${quote(name!)}`).join(', ');
-  const on = triggers
-    .map(({ name, mode }) => `enable ${mode === 'A' ? 'always ' : ''}trigger ${quote(name!)}`)
-    .join(', ');
+  const off = triggers.map(({ name }) => `disable trigger ${name}`).join(', ');
+  const on = triggers.map(({ name, mode }) => `enable ${mode === 'A' ? 'always ' : ''}trigger ${name}`).join(', ');
   let said = Date.now();
   let width = 64;
   for (let from = 0; from <= blocks; ) {
@@ -90,11 +89,13 @@ export const fill = async (migrating: Migrating, table: LiveTable, retypes: read
       said = Date.now();
     }
   }
-  const [left] = await migrating.long(table.name, (tx) =>
-    tx.rows(`select count(*) as count from ${table.name} where ${unfilled(retypes)}`),
+  const left = await migrating.long(table.name, (tx) =>
+    tx.row(`select count(*) as count from ${table.name} where ${unfilled(retypes)}`),
   );
-  if (left!['count'] !== '0') {
-    throw new Error(`${table.name}: ${left!['count']} row(s) cannot be converted; migrate check says which column`);
+  if (left.number('count') > 0) {
+    throw new Error(
+      `${table.name}: ${left.number('count')} row(s) cannot be converted; migrate check says which column`,
+    );
   }
 };
 
@@ -126,7 +127,7 @@ const affectedChecks = async (tx: Tx, table: LiveTable, retypes: readonly Retype
     `select conname as name from pg_constraint where conrelid = $1::oid and contype = 'c' and conkey && $2::int2[]`,
     [table.oid, `{${retypes.map(({ number }) => number).join()}}`],
   );
-  return found.map(({ name }) => name!);
+  return found.map((row) => row.text('name'));
 };
 
 /** Names of the checks that the old columns have and the new ones have got. */

@@ -28,7 +28,7 @@ const columnExtras = async ({ rows }: Tx, table: LiveTable, { number, name }: Re
        from pg_attribute, aclexplode(attacl) where attrelid = $1::oid and attnum = $4::int2 and attacl is not null`,
     [table.oid, table.name, side(name), number],
   );
-  return found.map(({ statement }) => statement!);
+  return found.map((row) => row.text('statement'));
 };
 
 export const swap = async (
@@ -73,8 +73,9 @@ export const swap = async (
       `select conname as name from pg_constraint where conrelid = $1::oid and contype = 'n' and position('${SIDE}_not_null' in conname) > 0`,
       [table.oid],
     );
-    for (const { name } of named) {
-      await alter(tx, `rename constraint ${quote(name!)} to ${quote(name!.replace(`${SIDE}_not_null`, '_not_null'))}`);
+    for (const row of named) {
+      const name = row.text('name');
+      await alter(tx, `rename constraint ${quote(name)} to ${quote(name.replace(`${SIDE}_not_null`, '_not_null'))}`);
     }
     for (const { name } of indexes) await tx.run(`alter index ${indexName(side(name))} rename to ${quote(name)}`);
     await putBack(tx, down);
@@ -95,12 +96,12 @@ const splitViews = async (tx: Tx, views: readonly View[]): Promise<{ down: View[
     (view) =>
       view.materialized &&
       view.direct &&
-      !views.some((other) => !other.materialized && readers.get(other.oid)!.has(view.oid)),
+      !views.some((other) => !other.materialized && readers.get(other.oid)?.has(view.oid)),
   );
   const down: View[] = [];
   for (const view of [...views].reverse()) {
     if (later.includes(view)) continue;
-    if (view.direct || down.some(({ oid }) => readers.get(oid)!.has(view.oid))) down.push(view);
+    if (view.direct || down.some(({ oid }) => readers.get(oid)?.has(view.oid))) down.push(view);
   }
   return { down: down.reverse(), later };
 };
@@ -112,7 +113,7 @@ export const replaceMaterialized = async (migrating: Migrating, table: LiveTable
       'select objsubid from pg_description where classoid = $1::regclass and objoid = $2::oid and description = $3',
       ['pg_class', table.oid, REPLACED],
     );
-    const numbers = new Set(marked.map(({ objsubid }) => objsubid));
+    const numbers = new Set(marked.map((row) => row.text('objsubid')));
     return (await columnsOf(tx, table.oid)).filter(({ name, number }) => name.endsWith(BEFORE) && numbers.has(number));
   });
   if (old.length === 0) return;

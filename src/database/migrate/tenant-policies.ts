@@ -1,6 +1,6 @@
 import { entities } from '../../entities/all.ts';
 import { TENANTS_ROLE, TENANTS_SETTING } from '../tenants.ts';
-import { withClient } from './look.ts';
+import { txOf, withClient } from './look.ts';
 
 /** Whose the rows of a table are. */
 export type Ownership =
@@ -65,6 +65,13 @@ export const OWNERSHIP: Readonly<Record<string, Ownership>> = {
   'public.tenants': { of: 'tenant', column: 'id' },
 };
 
+/** Whose the rows of a table are. */
+const ownershipOf = (table: string): Ownership => {
+  const found = OWNERSHIP[table];
+  if (!found) throw new Error(`nothing is said of whose the rows of ${table} are`);
+  return found;
+};
+
 /** Names of all tables of the program. */
 export const tables = (): string[] => entities.map(({ meta }) => `${meta.schema ?? 'public'}.${meta.tableName}`);
 
@@ -73,7 +80,7 @@ const BOUND = `(select current_setting('${TENANTS_SETTING}', true)::text[])::tex
 
 /** SQL that a row of the table must meet. */
 const condition = (table: string, to: 'read' | 'write'): string => {
-  const ownership = OWNERSHIP[table]!;
+  const ownership = ownershipOf(table);
   switch (ownership.of) {
     case 'tenant': {
       const own = `${table}.${ownership.column} = any (${BOUND})`;
@@ -99,7 +106,7 @@ const OURS = ['select', 'insert', 'update', 'delete'].map((command) => `policy_s
 
 /** SQL that lets bound callers at their rows of a table alone, and everybody else at all of them. */
 const policiesOf = (table: string, others: readonly string[]): string[] => {
-  const { of } = OWNERSHIP[table]!;
+  const { of } = ownershipOf(table);
   const read = condition(table, 'read');
   const write = condition(table, 'write');
   const to = `to ${TENANTS_ROLE}`;
@@ -133,49 +140,52 @@ export class TenantsError extends Error {}
 /** Makes the role of bound callers, its rights and the policies, all or nothing; may be run again. */
 export const migrateTenants = (url: string): Promise<void> =>
   withClient(url, async (client) => {
-    await client.query('begin');
-    const { rows: found } = await client.query(
+    const { rows, run } = txOf(client);
+    await run('begin');
+    const found = await rows(
       `select array_to_json(others) as others, array_to_json(foreign_policies) as foreign_policies, name
        from (${FOUND}) as found`,
       [tables(), [...OURS, OTHERS]],
     );
-    const { rows: roles } = await client.query(`select from pg_roles where rolname = '${TENANTS_ROLE}'`);
-    if (roles.length === 0) await client.query(`create role ${TENANTS_ROLE} nologin noinherit`);
+    const [role] = await rows(`select from pg_roles where rolname = '${TENANTS_ROLE}'`);
+    if (!role) await run(`create role ${TENANTS_ROLE} nologin noinherit`);
     const schemas = [...new Set(tables().map((table) => table.slice(0, table.indexOf('.'))))];
     const sql = [`grant usage on schema ${schemas.join(', ')} to ${TENANTS_ROLE}`];
-    for (const { name, others, foreign_policies: foreign } of found) {
-      const ownership = OWNERSHIP[name]!;
-      const [policy] = JSON.parse(foreign) as string[];
+    for (const row of found) {
+      const name = row.text('name');
+      const ownership = ownershipOf(name);
+      const [policy] = JSON.parse(row.text('foreign_policies')) as string[];
       if (policy !== undefined) throw new TenantsError(`${name} has a policy of its own, ${policy}: drop it first`);
-      const who = JSON.parse(others) as string[];
+      const who = JSON.parse(row.text('others')) as string[];
       if (who.includes('public'))
         throw new TenantsError(`everybody has rights on ${name}: revoke them from public first`);
       if (ownership.of === 'sidecar') sql.push(`grant ${ownership.rights} on ${name} to ${TENANTS_ROLE}`);
       else sql.push(...policiesOf(name, who));
     }
-    const { rows: sequences } = await client.query(
+    const sequences = await rows(
       `select d.objid::regclass::text as name from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S'
          join pg_class c on c.oid = d.refobjid join pg_namespace n on n.oid = c.relnamespace
        where d.classid = 'pg_class'::regclass and d.deptype in ('a', 'i') and nspname || '.' || c.relname = any ($1::text[])`,
       [tables()],
     );
-    for (const { name } of sequences) sql.push(`grant usage on sequence ${name} to ${TENANTS_ROLE}`);
-    await client.query(sql.join(';\n'));
-    await client.query('commit');
+    for (const row of sequences) sql.push(`grant usage on sequence ${row.text('name')} to ${TENANTS_ROLE}`);
+    await run(sql.join(';\n'));
+    await run('commit');
   });
 
 /** Tables on which the policies are not in place, and whether the role can be taken. */
 export const tenantsStatus = (url: string): Promise<{ readonly role: boolean; readonly lacking: readonly string[] }> =>
   withClient(url, async (client) => {
-    const guarded = tables().filter((table) => OWNERSHIP[table]!.of !== 'sidecar');
-    const { rows } = await client.query(
+    const guarded = tables().filter((table) => ownershipOf(table).of !== 'sidecar');
+    const { rows } = txOf(client);
+    const lacking = await rows(
       `select nspname || '.' || relname as name from pg_class c join pg_namespace n on n.oid = relnamespace
        where nspname || '.' || relname = any ($1::text[]) and not (relrowsecurity and
          4 = (select count(*) from pg_policy where polrelid = c.oid and polname = any ($2::text[])))`,
       [guarded, OURS],
     );
-    const { rows: roles } = await client.query(
+    const [role] = await rows(
       `select pg_has_role(oid, case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end) as member from pg_roles where rolname = '${TENANTS_ROLE}'`,
     );
-    return { role: roles[0]?.member === 't', lacking: rows.map(({ name }) => name) };
+    return { role: role?.flag('member') ?? false, lacking: lacking.map((row) => row.text('name')) };
   });

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
-import { type Tx, txOf, UnreachableError, withClient } from './look.ts';
+import { type Found, type Tx, txOf, UnreachableError, withClient } from './look.ts';
 
 /** A table that somebody else holds, for longer than a migration waits; the message is one line for the user. */
 export class BlockedError extends Error {}
@@ -41,9 +41,10 @@ const age = (seconds: string | null): string => (seconds === null ? '' : `, ${Ma
 const BLOCKER = `pid, coalesce(nullif(application_name, ''), backend_type, '') as application, coalesce(state, '') as state,
   extract(epoch from clock_timestamp() - coalesce(xact_start, query_start)) as age`;
 
-const blocker = (row: Record<string, string | null>): Blocker => {
-  const what = [row['application'], row['state']].filter(Boolean).join(', ');
-  return { pid: row['pid']!, text: `pid ${row['pid']} (${what}${age(row['age']!)})` };
+const blocker = (row: Found): Blocker => {
+  const what = [row.text('application'), row.text('state')].filter(Boolean).join(', ');
+  const pid = row.text('pid');
+  return { pid, text: `pid ${pid} (${what}${age(row.maybe('age'))})` };
 };
 
 /**
@@ -88,7 +89,6 @@ export class Migrating {
       'set local search_path = pg_catalog',
       // A killed migration leaves no backend that goes on and blocks.
       ...(watched ? [`set local ${WATCHED}`] : []),
-      'select pg_backend_pid() as pid',
     ].join('; ');
   }
 
@@ -99,15 +99,15 @@ export class Migrating {
 
   async #transaction<T>(end: 'commit' | 'rollback', work: (tx: Tx) => Promise<T>): Promise<T> {
     if (this.#lost) throw new UnreachableError('the connection that holds the turn to migrate is gone');
-    const client = this.#worker;
-    const begun = (await client.query(`begin; ${this.#settings}`)) as unknown as pg.QueryResult[];
-    this.#pid = begun.at(-1)!.rows[0].pid;
+    const tx = txOf(this.#worker);
+    await tx.run(`begin; ${this.#settings}`);
     try {
-      const result = await work(txOf(client));
-      await client.query(end);
+      this.#pid = (await tx.row('select pg_backend_pid() as pid')).text('pid');
+      const result = await work(tx);
+      await tx.run(end);
       return result;
     } catch (error) {
-      await client.query('rollback').catch(() => {});
+      await tx.run('rollback').catch(() => {});
       throw error;
     } finally {
       this.#pid = undefined;
@@ -183,11 +183,11 @@ export class Migrating {
   }
 
   async #blockersOf(pid: string): Promise<readonly Blocker[]> {
-    const { rows } = await this.#watcher.query(
+    const found = await txOf(this.#watcher).rows(
       `select ${BLOCKER} from pg_stat_activity where pid = any(pg_blocking_pids($1)) order by xact_start limit 3`,
       [pid],
     );
-    return rows.map(blocker);
+    return found.map(blocker);
   }
 
   /** Says what goes on while something takes long. */
@@ -197,13 +197,13 @@ export class Migrating {
     const timer = setInterval(() => {
       news = news.then(
         async () => {
-          const { rows } = await this.#watcher.query(`select phase,
+          const [row] = await txOf(this.#watcher).rows(`select phase,
             round(100.0 * coalesce(nullif(blocks_done, 0), tuples_done)
               / nullif(case when blocks_done > 0 then blocks_total else tuples_total end, 0)) as percent,
             (select format('pid %s (%s, %s)', a.pid, a.application_name, a.state) from pg_stat_activity a
               where a.pid = nullif(current_locker_pid, 0)) as locker
           from pg_stat_progress_create_index where datname = current_database() limit 1`);
-          const { phase, percent, locker } = rows[0] ?? {};
+          const [phase, percent, locker] = ['phase', 'percent', 'locker'].map((name) => row?.maybe(name));
           const how = phase ? `: ${phase}${percent ? ` ${percent} %` : ''}${locker ? `, for ${locker}` : ''}` : '';
           this.#say(`${what}${how} (${Math.round((Date.now() - began) / 1_000)} s)`);
         },
@@ -225,14 +225,14 @@ const HOLDER = `select ${BLOCKER} from pg_stat_activity where pid = (select pid 
 
 /** Waits for the turn; says who has it. It ends with the guard's transaction. */
 const takeTurn = async (guard: pg.Client, say: Say): Promise<void> => {
+  const { rows, row } = txOf(guard);
   for (;;) {
     await guard.query(
       `begin; set local idle_in_transaction_session_timeout = 0; set local statement_timeout = 0; set local lock_timeout = ${NEWS_MS}`,
     );
-    const { rows } = await guard.query(`select pg_try_advisory_xact_lock(${LOCK}) as mine`);
-    if (rows[0].mine === 't') return;
-    const { rows: holders } = await guard.query(HOLDER);
-    say(`waiting: ${holders[0] ? blocker(holders[0]).text : 'another process'} migrates this database`);
+    if ((await row(`select pg_try_advisory_xact_lock(${LOCK}) as mine`)).flag('mine')) return;
+    const [holder] = await rows(HOLDER);
+    say(`waiting: ${holder ? blocker(holder).text : 'another process'} migrates this database`);
     try {
       await guard.query(`select pg_advisory_xact_lock(${LOCK})`);
       return;

@@ -72,19 +72,19 @@ export const viewsOn = async ({ rows }: Tx, relation: string, columns?: readonly
     [relation, columns ? `{${columns.join()}}` : null],
   );
   return found.map((row) => ({
-    oid: row['oid']!,
-    name: row['name']!,
-    schema: row['schema']!,
-    bare: row['bare']!,
-    materialized: row['materialized'] === 't',
-    populated: row['populated'] === 't',
-    definition: row['definition']!,
-    options: row['options']!,
-    owner: row['owner']!,
-    ownable: row['ownable'] === 't',
-    direct: row['direct'] === 't',
-    indexes: JSON.parse(row['indexes']!),
-    extras: JSON.parse(row['extras']!),
+    oid: row.text('oid'),
+    name: row.text('name'),
+    schema: row.text('schema'),
+    bare: row.text('bare'),
+    materialized: row.flag('materialized'),
+    populated: row.flag('populated'),
+    definition: row.text('definition'),
+    options: row.maybe('options'),
+    owner: row.text('owner'),
+    ownable: row.flag('ownable'),
+    direct: row.flag('direct'),
+    indexes: JSON.parse(row.text('indexes')),
+    extras: JSON.parse(row.text('extras')),
   }));
 };
 
@@ -105,8 +105,8 @@ export const makeView = async (tx: Tx, view: View, name: string, definition = vi
 /** Gives a view what hung on it, its owner last. */
 export const dressView = async (tx: Tx, view: View): Promise<void> => {
   for (const statement of view.extras) await tx.run(statement);
-  const [row] = await tx.rows(`select ${literal(view.owner)} = current_user as mine`);
-  if (row!['mine'] !== 't')
+  const row = await tx.row(`select ${literal(view.owner)} = current_user as mine`);
+  if (!row.flag('mine'))
     await tx.run(`alter ${kindOf(view)} ${view.name} owner to "${view.owner.replaceAll('"', '""')}"`);
 };
 
