@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import type { IncomingHttpHeaders, OutgoingHttpHeaders } from 'node:http2';
 import { create, createFileRegistry } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema, file_google_protobuf_empty } from '@bufbuild/protobuf/wkt';
 import { describe, expect, test, vi } from 'vitest';
@@ -62,6 +64,33 @@ describe.each(['grpcAddress', 'httpAddress'] as const)('%s', (port) => {
       session.close();
     },
   );
+});
+
+/** Headers and trailers of a call, without those of HTTP itself. */
+const headersOf = async (headers: OutgoingHttpHeaders): Promise<Readonly<Record<string, unknown>>[]> => {
+  const session = openH2(sidecar.server.grpcAddress);
+  const stream = openCall(session, pathOf(READ), headers);
+  const found: Readonly<Record<string, unknown>>[] = [];
+  const keep = (of: IncomingHttpHeaders) =>
+    found.push(Object.fromEntries(Object.entries(of).filter(([name]) => name !== 'date')));
+  stream.on('response', keep).on('trailers', keep).resume();
+  stream.end(framed(READ, {}));
+  await once(stream, 'close');
+  session.close();
+  return found;
+};
+
+test('an answer over gRPC says what it must, and not what is meant where nothing is said', async () => {
+  expect(await headersOf({})).toEqual([
+    { ':status': 200, 'content-type': 'application/grpc+proto' },
+    { 'grpc-status': '0' },
+  ]);
+});
+
+test('a caller that compresses in a way that nobody here knows is told which are known', async () => {
+  expect(await headersOf({ 'grpc-encoding': 'br' })).toMatchObject([
+    { 'grpc-status': '12', 'grpc-accept-encoding': 'identity,deflate,gzip' },
+  ]);
 });
 
 test.each(['2147483647', '2147483648', '9999999999'])('a deadline of %s ms is far away', async (ms) => {
