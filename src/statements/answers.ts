@@ -4,7 +4,7 @@ import { expected, type Session, type StreamingSession } from '../database/sessi
 import type { Query } from '../database/statement.ts';
 import type { TextRows } from '../database/text-rows.ts';
 import { EncodedRows } from './encoded-rows.ts';
-import { DELIMITED, tagOf, textField } from './encoder.ts';
+import { DELIMITED, tagOf } from './encoder.ts';
 import { MessageRows } from './message-rows.ts';
 import { batchPages, collectPage, type Paging, type Walk } from './places.ts';
 
@@ -111,7 +111,6 @@ export const answering = (
   { ask, into, always, reply: made }: Answer,
   paging: Paging,
 ): Answering => {
-  const { next } = paging;
   const field = typeof into === 'object' ? output.fields.find(({ localName }) => localName === into.field) : undefined;
   const tag = field && tagOf(field, DELIMITED);
   const message: Answering['message'] = async (db, request, size) => {
@@ -126,7 +125,7 @@ export const answering = (
     const { sink, count, token } = await collectPage(db, query, walk, taking);
     if (always) expected(statement, sink.rows);
     const response = create(output, made(sink.rows, count, request));
-    if (token !== undefined) Object.assign(response, { [next!.localName]: token });
+    if (token !== undefined) paging.put(response, token);
     return { response, count };
   };
   const messages: Answering['messages'] = async function* (db, request) {
@@ -134,7 +133,8 @@ export const answering = (
     const query = ask(request, walk)!;
     for await (const { sink, token } of batchPages(db, query, walk, () => db.texts(query.statement))) {
       const batch = sink.rows.map((value) => create(output, { [field!.localName]: value } as Init<DescMethod>));
-      if (token !== undefined) Object.assign(batch.at(-1)!, { [next!.localName]: token });
+      const last = batch.at(-1);
+      if (last && token !== undefined) paging.put(last, token);
       yield batch;
     }
   };
@@ -149,7 +149,7 @@ export const answering = (
       const taking = (): EncodedRows => new EncodedRows(encoder, tag, db.notes, size);
       const { sink, count, token } = await collectPage(db, query, walk, taking);
       if (always && sink.count === 0) expected(query.statement, []);
-      if (token !== undefined) sink.add(textField(next!, token));
+      if (token !== undefined) sink.add(paging.bytes(token));
       return { response: into !== 'response' && into.all ? sink.bytes() : sink.first(), count };
     },
     encoded: async function* (db, request) {
@@ -162,7 +162,7 @@ export const answering = (
       }
       const taking = (): EncodedRows => new EncodedRows(encoder, tag, db.notes);
       for await (const { sink, token } of batchPages(db, query, walk, taking)) {
-        if (token !== undefined) sink.add(textField(next!, token));
+        if (token !== undefined) sink.add(paging.bytes(token));
         yield sink.each();
       }
     },

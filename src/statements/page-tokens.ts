@@ -12,21 +12,24 @@ const LENGTH_BYTES = 4;
  * the hiding begins with (as in SIV, RFC 5297), so the same place of the same list has the same token.
  */
 export class PageTokens {
-  #sealing: Hmac | undefined;
-  #hiding: Uint8Array | undefined;
+  #opened: { readonly sealing: Hmac; readonly hiding: Uint8Array } | undefined;
 
   /** Gives the key of the database; without it no token is made or read. */
   open(key: Uint8Array): void {
     const keys = new Uint8Array(hkdfSync('sha256', key, '', 'page tokens', 2 * KEY_BYTES));
-    this.#sealing = new Hmac(keys.subarray(0, KEY_BYTES));
-    this.#hiding = keys.subarray(KEY_BYTES);
+    this.#opened = { sealing: new Hmac(keys.subarray(0, KEY_BYTES)), hiding: keys.subarray(KEY_BYTES) };
+  }
+
+  get #keys() {
+    if (!this.#opened) throw new Error('the key of the database is not known yet');
+    return this.#opened;
   }
 
   /** @param bound what the token is for; it is sealed with the text and not in the token. */
   make(text: string, bound: Uint8Array): string {
     const bytes = Buffer.from(text);
     const seal = this.#seal(bytes, bound);
-    return Buffer.concat([seal, createCipheriv(CIPHER, this.#hiding!, seal).update(bytes)]).toString('base64url');
+    return Buffer.concat([seal, createCipheriv(CIPHER, this.#keys.hiding, seal).update(bytes)]).toString('base64url');
   }
 
   /** The text of a token that was made for that; undefined of anything else. */
@@ -34,13 +37,13 @@ export class PageTokens {
     const sealed = Buffer.from(token, 'base64url');
     if (sealed.length < SEAL_BYTES || sealed.toString('base64url') !== token) return undefined;
     const seal = sealed.subarray(0, SEAL_BYTES);
-    const bytes = createDecipheriv(CIPHER, this.#hiding!, seal).update(sealed.subarray(SEAL_BYTES));
+    const bytes = createDecipheriv(CIPHER, this.#keys.hiding, seal).update(sealed.subarray(SEAL_BYTES));
     return timingSafeEqual(this.#seal(bytes, bound), seal) ? bytes.toString() : undefined;
   }
 
   #seal(bytes: Uint8Array, bound: Uint8Array): Buffer {
     const length = Buffer.alloc(LENGTH_BYTES);
     length.writeUInt32BE(bound.length);
-    return this.#sealing!.of(length, bound, bytes).subarray(0, SEAL_BYTES);
+    return this.#keys.sealing.of(length, bound, bytes).subarray(0, SEAL_BYTES);
   }
 }

@@ -5,6 +5,7 @@ import type { Cell, Query, Row } from '../database/statement.ts';
 import type { Sink } from '../database/step.ts';
 import { cellsOf } from '../database/text-rows.ts';
 import { textOf } from './cell-text.ts';
+import { textField } from './encoder.ts';
 import type { PageTokens } from './page-tokens.ts';
 
 /** Where in a list rows begin. */
@@ -70,7 +71,7 @@ export class Paging {
   readonly #offset: DescField | undefined;
   readonly #unset: Readonly<Record<string, undefined>>;
   /** The field of a response with the token that leads on; undefined where there is none. */
-  readonly next: DescField | undefined;
+  readonly #next: DescField | undefined;
 
   constructor(method: DescMethod, tokens: PageTokens) {
     const { input, output } = method;
@@ -80,19 +81,20 @@ export class Paging {
     this.#offset = input.fields.find(({ name }) => name === 'offset');
     const fields = input.fields.filter(({ name }) => PAGING.has(name));
     this.#unset = Object.fromEntries(fields.map(({ localName }) => [localName, undefined]));
-    this.next = output.fields.find(({ name }) => name === 'next_page_token' || name === 'resume_token');
+    this.#next = output.fields.find(({ name }) => name === 'next_page_token' || name === 'resume_token');
   }
 
   /** What is wrong with a request that says twice where it begins. */
   check(request: Message): FieldViolation[] {
-    if (!this.#offset || !this.#tokenOf(request)) return [];
+    if (!this.#offset || !this.#given || !tokenIn(request, this.#given)) return [];
     const { [this.#offset.localName]: offset } = request as Message & Record<string, unknown>;
-    return offset ? [{ field: 'offset', description: `must be 0 beside \`${this.#given!.name}\`` }] : [];
+    return offset ? [{ field: 'offset', description: `must be 0 beside \`${this.#given.name}\`` }] : [];
   }
 
   /** The way of a call. */
   walk(request: Message): Walk {
-    if (!this.#given) return WHOLE;
+    const given = this.#given;
+    if (!given) return WHOLE;
     let bound: Uint8Array | undefined;
     const boundBy = (order: string): Uint8Array => {
       bound ??= this.#boundBy(request, order);
@@ -100,18 +102,14 @@ export class Paging {
     };
     return {
       at: (order) => {
-        const token = this.#tokenOf(request);
+        const token = tokenIn(request, given);
         if (!token) return FIRST;
         const text = this.#tokens.read(token, boundBy(order));
-        if (text === undefined) throw this.#refusal();
+        if (text === undefined) throw refusalOf(given);
         return placeOf(text);
       },
       token: (order, place) => this.#tokens.make(place, boundBy(order)),
     };
-  }
-
-  #tokenOf(request: Message): string | undefined {
-    return this.#given && (request as Message & Record<string, string | undefined>)[this.#given.localName];
   }
 
   /** What a token is for: a later release may order the same list otherwise. */
@@ -121,12 +119,26 @@ export class Paging {
     return Buffer.concat([Buffer.from(`${parent.typeName}/${name}\0${order}\0`), fields]);
   }
 
-  #refusal(): RpcError {
-    const field = this.#given!.name;
-    const description = 'must be one that this list has given for a request with the same other fields';
-    return refuse('PAGE_TOKEN_INVALID', `\`${field}\` ${description}`, { fields: [{ field, description }] });
+  /** Puts the token that leads on into a response. */
+  put(response: Message, token: string): void {
+    if (this.#next) Object.assign(response, { [this.#next.localName]: token });
+  }
+
+  /** The token that leads on, as the bytes of a response have it. */
+  bytes(token: string): Uint8Array {
+    return this.#next ? textField(this.#next, token) : NO_BYTES;
   }
 }
+
+const NO_BYTES = new Uint8Array();
+
+const tokenIn = (request: Message, { localName }: DescField): string | undefined =>
+  (request as Message & Record<string, string | undefined>)[localName];
+
+const refusalOf = ({ name: field }: DescField): RpcError => {
+  const description = 'must be one that this list has given for a request with the same other fields';
+  return refuse('PAGE_TOKEN_INVALID', `\`${field}\` ${description}`, { fields: [{ field, description }] });
+};
 
 const formats = new WeakMap<Buffer, readonly number[]>();
 

@@ -52,7 +52,8 @@ export class TransactionIds {
   }
 
   #seal(body: Uint8Array, caller: string): Buffer {
-    return this.#key!.of(body, Buffer.from(caller)).subarray(0, MAC_BYTES);
+    if (!this.#key) throw new Error('the key of the database is not known yet');
+    return this.#key.of(body, Buffer.from(caller)).subarray(0, MAC_BYTES);
   }
 
   /** The random part of a new id. */
