@@ -106,14 +106,16 @@ describe.skipIf(!pgBouncerAvailable).each(['session', 'transaction'] as const)(
 
     // Story: `pg_cancel_backend` got the pooler's number, answered false, and nobody looked: a deadline of 500 ms was
     // answered OK after 5.6 s, and twelve such callers starved the others.
-    test('deadlines stop their statements in the database, and starve nobody', async () => {
+    test('deadlines stop their statements in the database, and starve nobody', async ({ skip }) => {
+      const own = await startPgBouncer({ url: database.url, mode, settings: { default_pool_size: size } });
+      const { grpc, stop } = await startTestSidecar({}, own.url);
       await beside.query('begin');
       await beside.query('select from policy.risk_ceilings for update');
       try {
         const late = Array.from({ length: 12 }, () =>
-          refusal(sidecar.grpc.unary(rpc.resetRiskCeiling, { ceilingId }, { ...single, timeoutMs: 500 })),
+          refusal(grpc.unary(rpc.resetRiskCeiling, { ceilingId }, { ...single, timeoutMs: 500 })),
         );
-        await sidecar.grpc.unary(rpc.fetchRiskCeilings, {});
+        await grpc.unary(rpc.fetchRiskCeilings, {});
         for (const error of await Promise.all(late)) expect(error.code).toBe('DEADLINE_EXCEEDED');
         await vi.waitFor(async () => {
           const { rows } = await beside.query(
@@ -121,11 +123,19 @@ describe.skipIf(!pgBouncerAvailable).each(['session', 'transaction'] as const)(
           );
           expect(rows).toEqual([]);
         });
-        await Promise.all(Array.from({ length: 20 }, () => sidecar.grpc.unary(rpc.fetchRiskCeilings, {})));
+        await Promise.all(Array.from({ length: 20 }, () => grpc.unary(rpc.fetchRiskCeilings, {})));
+        await beside.query('rollback');
+        expect((await grpc.unary(rpc.resetRiskCeiling, { ceilingId }, single)).rowsAffected).toBe(1n);
+      } catch (error) {
+        const last = own.log().trimEnd().split('\n').slice(-5).join('\n');
+        // pgbouncer#822: 1.18 may die of a statement that is cancelled under load.
+        skip(own.version === '1.18.0' && /FATAL .*bad .*state/.test(last), `PgBouncer died:\n${last}`);
+        throw new Error(`PgBouncer said last:\n${last}`, { cause: error });
       } finally {
         await beside.query('rollback');
+        await stop();
+        await own.stop();
       }
-      expect((await sidecar.grpc.unary(rpc.resetRiskCeiling, { ceilingId }, single)).rowsAffected).toBe(1n);
     });
 
     test('a lock is not waited for without limit', async () => {
