@@ -121,10 +121,9 @@ export class Bytes {
    * @returns bytes that the length has taken.
    */
   close(start: number, width = 1): number {
-    const { buffer } = this;
     const length = this.at - start - width;
     if (length < 128 && width === 1) {
-      buffer[start] = length;
+      this.buffer[start] = length;
       return 1;
     }
     const taken = widthOf(length);

@@ -169,8 +169,9 @@ export class Recorder implements DatabaseObserver {
     const startedAt = performance.now();
     return (error) => {
       const failed = error === undefined ? undefined : errorType(error);
-      this.#durations.statements.record(since(startedAt), attributesOf(named, failed));
-      if (span) this.#traces?.endStatement(span, named, failed);
+      const attributes = attributesOf(named, failed);
+      this.#durations.statements.record(since(startedAt), attributes);
+      if (span) this.#traces?.endStatement(span, attributes, failed);
     };
   }
 

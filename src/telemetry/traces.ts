@@ -3,7 +3,7 @@ import { type Attributes, ROOT_CONTEXT, type SpanContext, SpanKind, TraceFlags, 
 import { W3CTraceContextPropagator } from '@opentelemetry/core';
 import { type Sampler, SamplingDecision, type SpanProcessor } from '@opentelemetry/sdk-trace';
 import { clockOffset, KeptSpan, newSpanId, newTraceId, type Teller } from './span.ts';
-import { attributesOf, type Named } from './statements.ts';
+import type { Named } from './statements.ts';
 import type { Arrived } from './telemetry.ts';
 
 /** Codes that are the server's fault, by the conventions; the others leave the status of a span unset. */
@@ -89,8 +89,7 @@ export class Traces {
   }
 
   /** Ends the span of a statement. */
-  endStatement(span: KeptSpan, named: Named, failed: string | undefined): void {
-    const attributes = attributesOf(named, failed);
+  endStatement(span: KeptSpan, attributes: Attributes, failed: string | undefined): void {
     const hasCode = failed !== undefined && SQLSTATE.test(failed);
     span.end(hasCode ? { ...attributes, 'db.response.status_code': failed } : attributes, failed !== undefined);
     this.#processor.onEnd(span);

@@ -136,8 +136,7 @@ const applyTrigger = async (
 ): Promise<void> => {
   const create = `create trigger ${name} ${event} on ${table} for each row execute function ${call}`;
   const there = await migrating.look((tx) => triggersOf(tx, table, { name, mention: replaces }));
-  const [only, ...more] = there;
-  if (only?.definition.toLowerCase() === create && more.length === 0) return;
+  if (there.length === 1 && there[0]?.definition.toLowerCase() === create) return;
   await migrating.short(table, async (tx) => {
     for (const each of there) await tx.run(`drop trigger ${quote(each.name)} on ${table}`);
     await tx.run(create);
