@@ -1,7 +1,7 @@
 import { expect, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
-import { CallError } from '../support/client.ts';
+import { CallError, refusal } from '../support/client.ts';
 import { startNetwork } from '../support/network.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { useDatabase, useSidecar, useStarted } from '../support/use.ts';
@@ -111,3 +111,26 @@ test('every backend ended again and again while calls come in', async () => {
     expect(await attempt(() => sidecar.grpc.unary(rpc.fetchPolicyVersions, {}))).toBe('OK');
   });
 }, 60_000);
+
+// A savepoint is let go without waiting: an error of that which nobody takes would end the process.
+test('a backend that dies while a savepoint is let go is the news of whoever goes on', async () => {
+  network.meddle((chunk, _at, client) => {
+    if (!chunk.includes('RELEASE\0')) return chunk;
+    client.destroy();
+    return Buffer.alloc(0);
+  });
+  try {
+    const { transaction } = await sidecar.grpc.unary(tx.begin, {});
+    const id = transaction!.id!;
+    const operations = [{ request: { case: 'fetchPolicyVersions' as const, value: {} } }];
+    const { results } = await sidecar.grpc.unary(tx.execute, { operations }, { transaction: id });
+    expect(results).toHaveLength(1);
+    await vi.waitFor(async () => expect((await sidecar.grpc.unary(tx.list, {})).transactions).toEqual([]));
+    expect(await refusal(sidecar.grpc.unary(tx.commit, { transactionId: id }))).toMatchObject({
+      code: 'FAILED_PRECONDITION',
+      reason: 'TRANSACTION_LOST',
+    });
+  } finally {
+    network.meddle(undefined);
+  }
+});
