@@ -1,4 +1,3 @@
-import type { Config } from './config.ts';
 import { readTarget } from './database/target.ts';
 
 /** A setting that is no good; the message is one line for the user. */
@@ -44,10 +43,10 @@ export const wholeNumber =
   };
 
 export const oneOf =
-  <T>(choices: Readonly<Record<string, T>>): Parse<T> =>
+  <const C extends Readonly<Record<string, unknown>>>(choices: C): Parse<C[keyof C]> =>
   (text) => {
     if (!Object.hasOwn(choices, text)) throw new ConfigError(`must be one of ${Object.keys(choices).join(', ')}`);
-    return choices[text] as T;
+    return choices[text as keyof C];
   };
 
 /** A part of the whole, 0 to 1. */
@@ -96,9 +95,16 @@ export const origin: Parse<string> = (text) => {
   return text;
 };
 
-export const numberOrOff: Parse<number | undefined> = (text) => (text === 'off' ? undefined : wholeNumber(1)(text));
+/** What may be switched off. */
+export const orOff =
+  <T>(parse: Parse<T>): Parse<T | undefined> =>
+  (text) =>
+    text === 'off' ? undefined : parse(text);
 
-export const auditPlace: Parse<Config['audit']> = (text) => {
+/** The log, or a file. */
+export type AuditPlace = 'log' | { readonly file: string };
+
+export const auditPlace: Parse<AuditPlace | undefined> = (text) => {
   if (text === 'off') return undefined;
   if (text === 'log') return 'log';
   const [, file] = /^file:(.+)$/.exec(text) ?? [];

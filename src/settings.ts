@@ -1,4 +1,3 @@
-import type { Config } from './config.ts';
 import { LOG_LEVELS } from './log.ts';
 import { GRPC_LISTEN } from './probe.ts';
 import {
@@ -16,11 +15,11 @@ import {
   listOf,
   type Mode,
   type Ms,
-  numberOrOff,
   oneOf,
   onOff,
   optional,
   origin,
+  orOff,
   type Parse,
   redisUrl,
   share,
@@ -28,36 +27,27 @@ import {
   wholeNumber,
 } from './setting-forms.ts';
 
-/** What the parser of a setting must make. */
-type Parsed<K extends keyof Config> = Config[K] extends number
-  ? K extends `${string}Ms`
-    ? Ms
-    : K extends `${string}Mode`
-      ? Mode
-      : Count
-  : Config[K];
-
 export interface Setting<T> {
   readonly variable: string;
   readonly fallback: string;
   readonly form: string;
   readonly meaning: string;
   readonly parse: Parse<T>;
+  /** True where its text may hold a password or a key: no message repeats it. */
+  readonly isSecret?: boolean;
 }
 
-/** A setting for every key, each with a parser for that key. */
-export type Settings = { readonly [K in keyof Config]: Setting<Parsed<K>> };
+/** What a key says of the unit of its number, its parser must make. */
+type Counted<K> = K extends `${string}Ms` ? Ms : K extends `${string}Mode` ? Mode : Count;
+type Fitting<S extends Readonly<Record<string, Setting<unknown>>>> = {
+  readonly [K in keyof S]: Extract<ReturnType<S[K]['parse']>, number> extends Counted<K>
+    ? unknown
+    : Setting<Counted<K>>;
+};
 
-/** Settings whose text may hold a password or a key: no message repeats it. */
-export const SECRET: ReadonlySet<keyof Config> = new Set([
-  'databaseUrl',
-  'replicaUrls',
-  'redisUrl',
-  'anthropicApiKey',
-  'llmUrl',
-  'embeddingUrl',
-  'embeddingKey',
-] as const);
+/** Settings by the keys that code has for them, each with a parser of the unit that its key ends with. */
+export const settingsOf = <S extends Readonly<Record<string, Setting<unknown>>>>(all: S & Fitting<S>): Readonly<S> =>
+  all;
 
 const setting = <T>(
   variable: string,
@@ -67,15 +57,21 @@ const setting = <T>(
   parse: Parse<T>,
 ): Setting<T> => ({ variable, fallback, form, meaning, parse });
 
+const secret = <T>(each: Setting<T>): Setting<T> => ({ ...each, isSecret: true });
+
 /** All settings, in the order of `--help`. */
-export const SETTINGS: Settings = {
-  databaseUrl: setting('DATABASE_URL', '', 'postgresql://…', 'PostgreSQL to use; empty: an embedded one', databaseUrl),
-  replicaUrls: setting(
-    'SIDECAR_REPLICA_URLS',
-    '',
-    'postgresql://…,…',
-    'standbys that reads may run at where their caller allows it; empty: none',
-    listOf((text) => databaseUrl(text)!),
+export const SETTINGS = settingsOf({
+  databaseUrl: secret(
+    setting('DATABASE_URL', '', 'postgresql://…', 'PostgreSQL to use; empty: an embedded one', databaseUrl),
+  ),
+  replicaUrls: secret(
+    setting(
+      'SIDECAR_REPLICA_URLS',
+      '',
+      'postgresql://…,…',
+      'standbys that reads may run at where their caller allows it; empty: none',
+      listOf((text) => databaseUrl(text)!),
+    ),
   ),
   replicaWaitMs: setting(
     'SIDECAR_REPLICA_WAIT',
@@ -111,7 +107,7 @@ export const SETTINGS: Settings = {
     '127.0.0.1:50052',
     'host:port | unix:/path | off',
     'where Connect, gRPC-Web and JSON listen',
-    (text) => (text === 'off' ? undefined : socketOrPort(text)),
+    orOff(socketOrPort),
   ),
   httpHosts: setting(
     'SIDECAR_HTTP_HOSTS',
@@ -132,7 +128,7 @@ export const SETTINGS: Settings = {
     'off',
     'host:port | off',
     'where /live and /ready are answered in plain HTTP',
-    (text) => (text === 'off' ? undefined : hostPort(text)),
+    orOff(hostPort),
   ),
   socketMode: setting('SIDECAR_SOCKET_MODE', '0660', 'octal', 'who may use socket files', fileMode),
   poolMax: setting(
@@ -206,7 +202,7 @@ export const SETTINGS: Settings = {
     'auto',
     'auto | none | session | transaction',
     'what stands before PostgreSQL; auto looks, and takes any pooler for one that shares sessions',
-    oneOf<Config['pooler']>({ auto: 'auto', none: 'none', session: 'session', transaction: 'transaction' }),
+    oneOf({ auto: 'auto', none: 'none', session: 'session', transaction: 'transaction' }),
   ),
   requestRetentionMs: setting(
     'SIDECAR_REQUEST_RETENTION',
@@ -227,7 +223,7 @@ export const SETTINGS: Settings = {
     'finish',
     'finish | linger',
     'what is served meanwhile: what is open, or all calls until there is no connection left',
-    oneOf<Config['drain']>({ finish: 'finish', linger: 'linger' }),
+    oneOf({ finish: 'finish', linger: 'linger' }),
   ),
   connectionStreams: setting(
     'SIDECAR_CONNECTION_STREAMS',
@@ -241,7 +237,7 @@ export const SETTINGS: Settings = {
     'off',
     'duration | off',
     'how long a connection takes new calls, give or take a tenth; calls under way end by themselves',
-    (text) => (text === 'off' ? undefined : duration(text)),
+    orOff(duration),
   ),
   connectionIdleMs: setting(
     'SIDECAR_CONNECTION_IDLE',
@@ -307,14 +303,14 @@ export const SETTINGS: Settings = {
     'off',
     'number | off',
     'calls that one caller may make in a second',
-    numberOrOff,
+    orOff(wholeNumber(1)),
   ),
   callsAtOnce: setting(
     'SIDECAR_CALLS_AT_ONCE',
     'off',
     'number | off',
     'calls that one caller may have under way',
-    numberOrOff,
+    orOff(wholeNumber(1)),
   ),
   audit: setting('SIDECAR_AUDIT', 'off', 'log | file:/path | off', 'where writes are audited', auditPlace),
   auditPayloads: setting(
@@ -346,23 +342,31 @@ export const SETTINGS: Settings = {
     'bring an older schema up to date at the start',
     oneOf({ up: true, off: false }),
   ),
-  redisUrl: setting('REDIS_URL', '', 'redis://…', 'where suggestions are shared; empty: kept per process', redisUrl),
-  anthropicApiKey: setting(
-    'ANTHROPIC_API_KEY',
-    '',
-    'key',
-    'key of the language model that advises on failures; empty: none does',
-    optional,
+  redisUrl: secret(
+    setting('REDIS_URL', '', 'redis://…', 'where suggestions are shared; empty: kept per process', redisUrl),
   ),
-  llmUrl: setting('SIDECAR_LLM_URL', 'https://api.anthropic.com', 'http://…', 'base URL of that model', httpUrl),
+  anthropicApiKey: secret(
+    setting(
+      'ANTHROPIC_API_KEY',
+      '',
+      'key',
+      'key of the language model that advises on failures; empty: none does',
+      optional,
+    ),
+  ),
+  llmUrl: secret(
+    setting('SIDECAR_LLM_URL', 'https://api.anthropic.com', 'http://…', 'base URL of that model', httpUrl),
+  ),
   llmModel: setting('SIDECAR_LLM_MODEL', 'claude-sonnet-4-20250514', 'name', 'its name', filled),
-  embeddingUrl: setting(
-    'SIDECAR_EMBEDDING_URL',
-    '',
-    'http://…',
-    'base URL of an OpenAI-compatible endpoint for embeddings, …/v1; empty: known failures are not compared',
-    (text) => (text === '' ? undefined : httpUrl(text)),
+  embeddingUrl: secret(
+    setting(
+      'SIDECAR_EMBEDDING_URL',
+      '',
+      'http://…',
+      'base URL of an OpenAI-compatible endpoint for embeddings, …/v1; empty: known failures are not compared',
+      (text) => (text === '' ? undefined : httpUrl(text)),
+    ),
   ),
-  embeddingKey: setting('SIDECAR_EMBEDDING_KEY', '', 'key', 'its key; empty: none is sent', optional),
+  embeddingKey: secret(setting('SIDECAR_EMBEDDING_KEY', '', 'key', 'its key; empty: none is sent', optional)),
   embeddingModel: setting('SIDECAR_EMBEDDING_MODEL', 'text-embedding-3-small', 'name', 'its model', filled),
-};
+});

@@ -7,6 +7,7 @@ import {
   type ExecuteResponse,
   TransactionService,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import type { AuditPlace } from '../setting-forms.ts';
 import type { Transaction, TransactionState } from '../transactions/transaction.ts';
 import { AuditFile } from './audit-file.ts';
 import { shownId } from './call-log.ts';
@@ -198,7 +199,7 @@ class Lines implements Audit {
   }
 }
 
-const sinkOf = async (place: NonNullable<Config['audit']>, log: Logger): Promise<Sink> => {
+const sinkOf = async (place: AuditPlace, log: Logger): Promise<Sink> => {
   if (place === 'log') {
     // However quiet the log is: the audit was asked for.
     const lines = log.child({}, { level: 'info' });

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { loadConfig, settingsHelp } from '../../src/config.ts';
 import { ConfigError } from '../../src/setting-forms.ts';
-import { SETTINGS, type Settings } from '../../src/settings.ts';
+import { SETTINGS, settingsOf } from '../../src/settings.ts';
 
 const problem = (argv: string[], env: Record<string, string> = {}): string => {
   try {
@@ -219,18 +219,27 @@ describe('refused in one line that names the setting', () => {
 });
 
 test('a setting that its parser does not fit is no program', () => {
-  const { poolMax, drainTimeoutMs, reflection, tokensFile, grpcListen } = SETTINGS;
+  const { poolMax, drainTimeoutMs, socketMode, tokensFile, reflection } = SETTINGS;
   // @ts-expect-error a duration is no number of connections
-  const counted: Settings['poolMax'] = drainTimeoutMs;
+  const counted = settingsOf({ poolMax: drainTimeoutMs });
   // @ts-expect-error a number is no duration
-  const timed: Settings['drainTimeoutMs'] = poolMax;
-  // @ts-expect-error a switch is no text
-  const text: Settings['grpcListen'] = reflection;
+  const timed = settingsOf({ drainTimeoutMs: poolMax });
+  // @ts-expect-error permissions are no number of connections
+  const permitted = settingsOf({ poolMax: socketMode });
+  const config = loadConfig([], {});
   // @ts-expect-error what may be absent is no text that is always there
-  const present: Settings['grpcListen'] = tokensFile;
+  const present: string = config.tokensFile;
+  // @ts-expect-error a switch is no text
+  const text: string = config.reflection;
   // @ts-expect-error a key without its setting
-  const lacking: Settings = { poolMax, drainTimeoutMs, reflection, tokensFile, grpcListen };
-  expect([counted, timed, text, present, lacking]).toHaveLength(5);
+  const lacking = config.poolMost;
+  expect([counted, timed, permitted]).toEqual([
+    { poolMax: drainTimeoutMs },
+    { drainTimeoutMs: poolMax },
+    { poolMax: socketMode },
+  ]);
+  expect([present, text, lacking]).toEqual([undefined, true, undefined]);
+  expect(settingsOf({ tokensFile, reflection })).toEqual({ tokensFile, reflection });
 });
 
 describe('a DATABASE_URL that means nothing is told by its reason, and never by its text', () => {
