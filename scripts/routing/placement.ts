@@ -10,18 +10,18 @@ export type Placement =
   /** At one node: what the sidecar keeps for itself. */
   | { readonly at: 'one node' }
   /** Nowhere yet: they are a tenant's, and no column says whose. */
-  | { readonly at: 'nowhere'; readonly parents: readonly string[] };
+  | { readonly at: 'nowhere'; readonly parent: string };
 
 /** Where the rows of a table would be, by whose they are. */
 export const placementOf = (table: string): Placement => {
-  const ownership = OWNERSHIP[table];
+  const ownership = OWNERSHIP.get(table);
   if (!ownership || table.startsWith('policy_sidecar.')) return { at: 'one node' };
   switch (ownership.of) {
     case 'tenant':
       // A row without a tenant is everybody's, and no node's.
       return ownership.null ? { at: 'everywhere' } : { at: 'tenant', column: ownership.column };
     case 'parent':
-      return { at: 'nowhere', parents: ownership.parents.map(([, table]) => table) };
+      return { at: 'nowhere', parent: ownership.parent };
     default:
       return { at: 'everywhere' };
   }

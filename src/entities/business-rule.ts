@@ -1,4 +1,5 @@
 import { bool, defineTable, int, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
+import { TENANT_OR_EVERYBODY } from './ownership.ts';
 
 /** A commercial condition and the constraint it brings. */
 export const BusinessRule = defineTable(
@@ -18,6 +19,7 @@ export const BusinessRule = defineTable(
     updated_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: TENANT_OR_EVERYBODY,
     uniques: { business_rules_name_key: ['name'] },
     indexes: {
       ix_business_rules_rule_type: ['rule_type'],

@@ -1,4 +1,5 @@
 import { defineEntity, type EntitySchema, p, ReferenceKind, Type } from '@mikro-orm/core';
+import type { Ownership } from './ownership.ts';
 
 /** A column type whose JavaScript form is PostgreSQL's own text, so that no digit is lost on the way. */
 class TextType extends Type<string, string> {
@@ -54,7 +55,7 @@ export const doubleArray = () => exact('double precision[]');
 type Columns = NonNullable<Parameters<typeof defineEntity>[0]['properties']> & object;
 
 /** An entity whose type knows its columns; the marker has no value. */
-type Described<C> = EntitySchema & { readonly '~columns'?: C };
+type Described<C> = EntitySchema & { readonly '~columns'?: C; readonly rows: Ownership };
 
 /** A column of an index, in PostgreSQL's words. */
 export type Key<N extends string> = `${N}${'' | ' collate "C"'}${'' | ' desc'}`;
@@ -73,6 +74,8 @@ interface ForeignKey<N extends string> {
 
 /** What a table holds its rows to, and what finds them, each by the name that it has in the database. */
 interface Rules<N extends string> {
+  /** Whose its rows are. */
+  readonly rows: Ownership<N>;
   readonly foreignKeys?: Readonly<Record<string, ForeignKey<N>>>;
   /** Columns of unique constraints. */
   readonly uniques?: Readonly<Record<string, readonly N[]>>;
@@ -114,12 +117,12 @@ const statements = (schema: string, table: string, indexes: Readonly<Record<stri
  *
  * @param qualified schema-qualified table name, `policy.risk_ceilings`; it also names the entity, since two schemas
  *   hold a table of the same name.
- * @param rules its constraints and indexes, besides the primary key.
+ * @param rules whose its rows are, and its constraints and indexes besides the primary key.
  */
 export const defineTable = <const C extends Columns>(
   qualified: `${string}.${string}`,
   columns: C,
-  { foreignKeys = {}, uniques = {}, checks = {}, uniqueIndexes = {}, indexes = {} }: Rules<keyof C & string> = {},
+  { rows, foreignKeys = {}, uniques = {}, checks = {}, uniqueIndexes = {}, indexes = {} }: Rules<keyof C & string>,
 ): Described<C> => {
   const [schema, tableName] = qualified.split('.') as [string, string];
   const entity = defineEntity({
@@ -136,5 +139,5 @@ export const defineTable = <const C extends Columns>(
   } as never) as EntitySchema;
   for (const [name, foreignKey] of Object.entries(foreignKeys)) refer(entity, name, foreignKey);
   tables.set(qualified, entity);
-  return entity as Described<C>;
+  return Object.assign(entity, { rows });
 };

@@ -1,4 +1,5 @@
 import { bool, defineTable, int, text, timestamptz, varchar } from './columns.ts';
+import { EVERYBODY } from './ownership.ts';
 
 /** A guardrail that every tenant starts with. */
 export const DefaultGuardrail = defineTable(
@@ -18,6 +19,7 @@ export const DefaultGuardrail = defineTable(
     created_at: timestamptz().nullable().defaultRaw('now()'),
   },
   {
+    rows: EVERYBODY,
     uniques: { default_guardrails_name_key: ['name'] },
     indexes: { ix_default_guardrails_priority: ['priority', 'id'] },
   },

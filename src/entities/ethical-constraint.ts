@@ -1,4 +1,5 @@
 import { bool, defineTable, double, int, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
+import { TENANT_OR_EVERYBODY } from './ownership.ts';
 
 /** What no agent may do, and how strictly that is enforced. */
 export const EthicalConstraint = defineTable(
@@ -21,6 +22,7 @@ export const EthicalConstraint = defineTable(
     tenant_id: varchar(128).nullable(),
   },
   {
+    rows: TENANT_OR_EVERYBODY,
     uniques: { ethical_constraints_name_key: ['name'] },
     indexes: {
       ix_ethical_constraints_type: ['constraint_type'],

@@ -1,4 +1,5 @@
 import { defineTable, double, int, jsonb, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** One decision of an engine about one action. */
 export const Evaluation = defineTable(
@@ -25,6 +26,7 @@ export const Evaluation = defineTable(
     conflicts_detected: int().nullable().defaultRaw('0'),
   },
   {
+    rows: TENANT,
     indexes: {
       ix_evaluations_decision: ['decision'],
       ix_evaluations_evaluated_at_id: ['evaluated_at desc', 'id desc'],

@@ -1,4 +1,5 @@
 import { defineTable, double, doubleArray, text, timestamptz } from './columns.ts';
+import { EVERYBODY } from './ownership.ts';
 
 /** A known failure, its recovery and its embedding. */
 export const FailureCatalogEntry = defineTable(
@@ -13,6 +14,7 @@ export const FailureCatalogEntry = defineTable(
     created_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: EVERYBODY,
     checks: { failure_catalog_success_rate_check: 'success_rate >= 0 and success_rate <= 1' },
     indexes: { idx_fc_error_code: ['error_code'] },
   },

@@ -1,4 +1,5 @@
 import { bool, defineTable, double, int, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** One failure of a run, and what recovered it. */
 export const FailureMatch = defineTable(
@@ -30,6 +31,7 @@ export const FailureMatch = defineTable(
     semantic_owner: varchar(100).nullable().defaultRaw("'recovery_rule_engine'"),
   },
   {
+    rows: TENANT,
     indexes: {
       idx_fm_run_id: ['run_id'],
       idx_fm_tenant_id: ['tenant_id'],

@@ -11,6 +11,7 @@ export const LimitIntegrity = defineTable(
     computed_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: { of: 'parent', column: 'limit_id', parent: 'public.limits' },
     foreignKeys: { limit_integrity_limit_id_fkey: { on: 'limit_id', to: 'public.limits', onDelete: 'cascade' } },
     uniques: { limit_integrity_limit_id_key: ['limit_id'] },
     checks: {

@@ -1,4 +1,5 @@
 import { defineTable, int, jsonb, numeric, text, timestamptz, varchar } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** A bound on spending, rate or another measure. */
 export const Limit = defineTable(
@@ -25,6 +26,7 @@ export const Limit = defineTable(
     params: jsonb().defaultRaw("'{}'"),
   },
   {
+    rows: TENANT,
     checks: {
       ck_limits_category: "limit_category in ('BUDGET', 'RATE', 'THRESHOLD')",
       ck_limits_scope: "scope in ('GLOBAL', 'TENANT', 'PROJECT', 'AGENT', 'PROVIDER')",

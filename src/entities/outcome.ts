@@ -8,6 +8,7 @@ export const Outcome = defineTable(
     committed_at: timestamptz().defaultRaw('clock_timestamp()'),
   },
   {
+    rows: { of: 'sidecar', rights: 'insert' },
     indexes: { ix_outcomes_committed_at: ['committed_at'] },
   },
 );

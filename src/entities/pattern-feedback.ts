@@ -1,4 +1,5 @@
 import { bool, defineTable, int, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** A pattern that was noticed and may lead to a proposal. */
 export const PatternFeedback = defineTable(
@@ -22,6 +23,7 @@ export const PatternFeedback = defineTable(
     acknowledged_by: varchar(255).nullable(),
   },
   {
+    rows: TENANT,
     indexes: {
       ix_pattern_feedback_tenant: ['tenant_id'],
       ix_pattern_feedback_type: ['pattern_type'],

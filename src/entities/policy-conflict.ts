@@ -1,4 +1,5 @@
 import { bool, defineTable, double, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
+import { NOBODY } from './ownership.ts';
 
 /** Two policies that contradict each other, and how that was settled. */
 export const PolicyConflict = defineTable(
@@ -18,6 +19,7 @@ export const PolicyConflict = defineTable(
     detected_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: NOBODY,
     indexes: {
       ix_conflicts_resolved: ['resolved'],
       ix_conflicts_severity: ['severity'],

@@ -1,4 +1,5 @@
 import { bool, defineTable, int, text, timestamptz, uuid, varchar } from './columns.ts';
+import { NOBODY } from './ownership.ts';
 
 /** An edge between two policies, by name. */
 export const PolicyDependency = defineTable(
@@ -15,6 +16,7 @@ export const PolicyDependency = defineTable(
     created_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: NOBODY,
     indexes: {
       ix_dependencies_source: ['source_policy'],
       ix_dependencies_target: ['target_policy'],

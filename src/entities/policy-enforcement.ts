@@ -1,4 +1,5 @@
 import { defineTable, jsonb, timestamptz, varchar } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** One time a rule was triggered. */
 export const PolicyEnforcement = defineTable(
@@ -14,6 +15,7 @@ export const PolicyEnforcement = defineTable(
     triggered_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: TENANT,
     foreignKeys: {
       policy_enforcements_rule_id_fkey: { on: 'rule_id', to: 'public.policy_rules', onDelete: 'cascade' },
     },

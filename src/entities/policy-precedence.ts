@@ -1,4 +1,5 @@
 import { defineTable, int, serial, timestamptz, varchar } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** How a tenant ranks one of its policies and settles its conflicts. */
 export const PolicyPrecedence = defineTable(
@@ -15,6 +16,7 @@ export const PolicyPrecedence = defineTable(
     updated_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: TENANT,
     checks: {
       ck_policy_precedence_strategy: "conflict_strategy in ('most_restrictive', 'explicit_priority', 'fail_closed')",
       ck_policy_precedence_bind_at: "bind_at in ('run_start', 'first_token', 'each_step')",

@@ -1,4 +1,5 @@
 import { bool, defineTable, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** A rule that somebody, or a learning loop, proposes. */
 export const PolicyProposal = defineTable(
@@ -21,6 +22,7 @@ export const PolicyProposal = defineTable(
     synthetic_scenario_id: varchar(64).nullable(),
   },
   {
+    rows: TENANT,
     indexes: {
       ix_policy_proposals_tenant: ['tenant_id'],
       ix_policy_proposals_type: ['proposal_type'],

@@ -1,4 +1,5 @@
 import { defineTable, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
+import { NOBODY } from './ownership.ts';
 
 /** Who changed which policy, when and why. */
 export const PolicyProvenance = defineTable(
@@ -16,6 +17,7 @@ export const PolicyProvenance = defineTable(
     reason: text().nullable(),
   },
   {
+    rows: NOBODY,
     indexes: {
       ix_provenance_policy_id: ['policy_id'],
       ix_provenance_changed_at: ['changed_at'],

@@ -13,6 +13,7 @@ export const PolicyRuleIntegrity = defineTable(
     computed_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: { of: 'parent', column: 'rule_id', parent: 'public.policy_rules' },
     foreignKeys: {
       policy_rule_integrity_rule_id_fkey: { on: 'rule_id', to: 'public.policy_rules', onDelete: 'cascade' },
     },

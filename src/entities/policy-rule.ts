@@ -1,4 +1,5 @@
 import { bool, defineTable, double, int, jsonb, text, timestamptz, varchar } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** A rule: how far it reaches, when it matches, what it then does. Holds the columns of both generations of rules. */
 export const PolicyRule = defineTable(
@@ -46,6 +47,7 @@ export const PolicyRule = defineTable(
     synthetic_scenario_id: varchar(64).nullable(),
   },
   {
+    rows: TENANT,
     foreignKeys: {
       fk_policy_rules_parent: { on: 'parent_rule_id', to: 'public.policy_rules', onDelete: 'set null' },
       fk_policy_rules_superseded_by: { on: 'superseded_by', to: 'public.policy_rules', onDelete: 'set null' },

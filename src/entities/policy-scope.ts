@@ -1,4 +1,5 @@
 import { defineTable, serial, text, timestamptz, varchar } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** To which runs of a tenant a policy applies. */
 export const PolicyScope = defineTable(
@@ -18,6 +19,7 @@ export const PolicyScope = defineTable(
     updated_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: TENANT,
     checks: { ck_policy_scopes_scope_type: "scope_type in ('all_runs', 'agent', 'api_key', 'human_actor')" },
     uniqueIndexes: { ix_policy_scopes_scope_id: ['scope_id'] },
     indexes: {

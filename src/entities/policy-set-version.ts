@@ -1,4 +1,5 @@
 import { bool, defineTable, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
+import { NOBODY } from './ownership.ts';
 
 /** A version of the whole policy set; not to be mistaken for a version of a proposal. */
 export const PolicySetVersion = defineTable(
@@ -23,6 +24,7 @@ export const PolicySetVersion = defineTable(
     rolled_back_by: varchar(128).nullable(),
   },
   {
+    rows: NOBODY,
     indexes: {
       ix_policy_versions_version: ['version'],
       ix_policy_versions_active: ['is_active'],

@@ -1,4 +1,5 @@
 import { bool, defineTable, int, jsonb, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
+import { TENANT_OR_EVERYBODY } from './ownership.ts';
 
 /** A policy in its general form. */
 export const Policy = defineTable(
@@ -25,6 +26,7 @@ export const Policy = defineTable(
     effective_until: timestamptz().nullable(),
   },
   {
+    rows: TENANT_OR_EVERYBODY,
     uniques: { policies_name_key: ['name'] },
     indexes: {
       ix_policies_category: ['category'],

@@ -14,6 +14,7 @@ export const ProposalVersion = defineTable(
     is_current: bool().defaultRaw('false'),
   },
   {
+    rows: { of: 'parent', column: 'proposal_id', parent: 'public.policy_proposals' },
     foreignKeys: { policy_versions_proposal_id_fkey: { on: 'proposal_id', to: 'public.policy_proposals' } },
     uniqueIndexes: { uq_policy_versions_current: { on: ['proposal_id'], where: 'is_current' } },
     indexes: {

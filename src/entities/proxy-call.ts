@@ -1,4 +1,5 @@
 import { bool, defineTable, int, numeric, text, timestamptz, varchar } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** One call to a model, and what it cost. */
 export const ProxyCall = defineTable(
@@ -29,6 +30,7 @@ export const ProxyCall = defineTable(
     created_at: timestamptz().nullable().defaultRaw('now()'),
   },
   {
+    rows: TENANT,
     indexes: {
       ix_proxy_calls_tenant: ['tenant_id'],
       ix_proxy_calls_api_key: ['api_key_id'],

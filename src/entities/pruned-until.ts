@@ -1,7 +1,12 @@
 import { defineTable, text, timestamptz } from './columns.ts';
+import { NOBODY } from './ownership.ts';
 
 /** Until when the rows of a table that is pruned may be missing. */
-export const PrunedUntil = defineTable('policy_sidecar.pruned_until', {
-  name: text().primary(),
-  until: timestamptz(),
-});
+export const PrunedUntil = defineTable(
+  'policy_sidecar.pruned_until',
+  {
+    name: text().primary(),
+    until: timestamptz(),
+  },
+  { rows: NOBODY },
+);

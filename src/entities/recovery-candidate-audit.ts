@@ -14,6 +14,7 @@ export const RecoveryCandidateAudit = defineTable(
     created_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: { of: 'parent', column: 'candidate_id', parent: 'public.recovery_candidates' },
     foreignKeys: {
       recovery_candidates_audit_candidate_id_fkey: {
         on: 'candidate_id',

@@ -36,6 +36,7 @@ export const RecoveryCandidate = defineTable(
     confirmations_received: int().nullable().defaultRaw('0'),
   },
   {
+    rows: { of: 'parent', column: 'failure_match_id', parent: 'public.failure_matches' },
     foreignKeys: {
       recovery_candidates_selected_action_id_fkey: { on: 'selected_action_id', to: 'm10_recovery.suggestion_action' },
     },

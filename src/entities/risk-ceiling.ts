@@ -1,4 +1,5 @@
 import { bool, defineTable, double, int, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
+import { TENANT_OR_EVERYBODY } from './ownership.ts';
 
 /** An upper bound on a metric over a window, and what a breach does. */
 export const RiskCeiling = defineTable(
@@ -21,6 +22,7 @@ export const RiskCeiling = defineTable(
     updated_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: TENANT_OR_EVERYBODY,
     uniques: { risk_ceilings_name_key: ['name'] },
     indexes: {
       ix_risk_ceilings_metric: ['metric'],

@@ -1,4 +1,5 @@
 import { bool, defineTable, int, jsonb, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
+import { TENANT_OR_EVERYBODY } from './ownership.ts';
 
 /** A condition under which an action is stopped, escalated or slowed down. */
 export const SafetyRule = defineTable(
@@ -21,6 +22,7 @@ export const SafetyRule = defineTable(
     updated_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: TENANT_OR_EVERYBODY,
     uniques: { safety_rules_name_key: ['name'] },
     indexes: {
       ix_safety_rules_rule_type: ['rule_type'],

@@ -1,7 +1,12 @@
 import { bytea, defineTable, text } from './columns.ts';
+import { NOBODY } from './ownership.ts';
 
 /** A key of the sidecar's own. */
-export const Secret = defineTable('policy_sidecar.secrets', {
-  name: text().primary(),
-  value: bytea(),
-});
+export const Secret = defineTable(
+  'policy_sidecar.secrets',
+  {
+    name: text().primary(),
+    value: bytea(),
+  },
+  { rows: NOBODY },
+);

@@ -1,4 +1,5 @@
 import { defineTable, int, jsonb, serial, text, timestamptz } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** A frozen copy of the policies and thresholds of a tenant. The id of a snapshot is not unique. */
 export const Snapshot = defineTable(
@@ -14,6 +15,7 @@ export const Snapshot = defineTable(
     created_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: TENANT,
     indexes: { ix_snapshots_snapshot_id: ['snapshot_id', 'created_at desc', 'id desc'] },
   },
 );

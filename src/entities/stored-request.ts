@@ -13,6 +13,7 @@ export const StoredRequest = defineTable(
     created_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: { of: 'sidecar', rights: 'select, insert' },
     indexes: { ix_requests_created_at: ['created_at'] },
   },
 );

@@ -1,4 +1,5 @@
 import { bool, defineTable, double, int, jsonb, serial, text, textArray, timestamptz } from './columns.ts';
+import { EVERYBODY } from './ownership.ts';
 
 /** An action that a recovery may take, and how often it helped. */
 export const SuggestionAction = defineTable(
@@ -26,6 +27,7 @@ export const SuggestionAction = defineTable(
     version: int().nullable().defaultRaw('1'),
   },
   {
+    rows: EVERYBODY,
     uniques: { suggestion_action_action_code_key: ['action_code'] },
     checks: {
       suggestion_action_action_type_check:

@@ -17,6 +17,7 @@ export const SuggestionInput = defineTable(
     recovery_candidate_id: int().nullable(),
   },
   {
+    rows: { of: 'parent', column: 'suggestion_id', parent: 'public.recovery_candidates' },
     foreignKeys: {
       suggestion_input_suggestion_id_fkey: {
         on: 'suggestion_id',

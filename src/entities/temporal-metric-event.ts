@@ -1,4 +1,5 @@
 import { defineTable, double, timestamptz, uuid, varchar } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** One measured value that counts towards a temporal policy. */
 export const TemporalMetricEvent = defineTable(
@@ -15,6 +16,7 @@ export const TemporalMetricEvent = defineTable(
     request_id: varchar(128).nullable(),
   },
   {
+    rows: TENANT,
     indexes: {
       ix_metric_events_policy: ['policy_id'],
       ix_metric_events_occurred: ['occurred_at'],

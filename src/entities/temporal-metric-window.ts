@@ -1,4 +1,5 @@
 import { defineTable, double, int, text, timestamptz, uuid, varchar } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** Events of one policy, tenant, agent and UTC hour, compacted to their sum, count and maximum. */
 export const TemporalMetricWindow = defineTable(
@@ -17,6 +18,7 @@ export const TemporalMetricWindow = defineTable(
     updated_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: TENANT,
     uniqueIndexes: { ix_metric_windows_key: ['window_key'] },
     indexes: { ix_metric_windows_policy: ['policy_id'], ix_metric_windows_policy_start: ['policy_id', 'window_start'] },
   },

@@ -1,4 +1,5 @@
 import { bool, defineTable, double, int, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
+import { TENANT_OR_EVERYBODY } from './ownership.ts';
 
 /** A bound on a metric over time. */
 export const TemporalPolicy = defineTable(
@@ -22,6 +23,7 @@ export const TemporalPolicy = defineTable(
     created_at: timestamptz().defaultRaw('now()'),
   },
   {
+    rows: TENANT_OR_EVERYBODY,
     uniques: { temporal_policies_name_key: ['name'] },
     indexes: {
       ix_temporal_metric: ['metric'],

@@ -34,6 +34,7 @@ export const Tenant = defineTable(
     budget_period: varchar(16).defaultRaw("'daily'"),
   },
   {
+    rows: { of: 'tenant', column: 'id' },
     uniques: { tenants_slug_key: ['slug'], tenants_clerk_org_id_key: ['clerk_org_id'] },
     indexes: {
       ix_tenants_plan: ['plan'],

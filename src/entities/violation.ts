@@ -1,4 +1,5 @@
 import { bool, defineTable, double, int, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
+import { TENANT } from './ownership.ts';
 
 /** One breach of a policy, found by an evaluation or beside one. */
 export const Violation = defineTable(
@@ -37,6 +38,7 @@ export const Violation = defineTable(
     violation_kind: varchar(16).defaultRaw("'STANDARD'"),
   },
   {
+    rows: TENANT,
     checks: { ck_violations_violation_kind: "violation_kind in ('STANDARD', 'ANOMALY', 'DIVERGENCE')" },
     indexes: {
       ix_violations_severity: ['severity'],

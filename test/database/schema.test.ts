@@ -4,6 +4,7 @@ import config from '../../mikro-orm.config.ts';
 import { migrateUp } from '../../src/database/migrate/migrate.ts';
 import { entities } from '../../src/entities/all.ts';
 import { defineTable, int, timestamptz } from '../../src/entities/columns.ts';
+import { NOBODY, TENANT } from '../../src/entities/ownership.ts';
 import { createEmptyDatabase } from '../support/postgres.ts';
 import { useDatabase } from '../support/use.ts';
 import { type CatalogObject, type Column, columns, connected, objects, tables } from './catalog.ts';
@@ -135,23 +136,29 @@ describe('entities and migrations describe the same tables', () => {
   });
 });
 
-test('a constraint or index on a column that the table has not does not compile', () => {
+test('a constraint, index or owner on a column that the table has not does not compile', () => {
   const columns = { id: int().primary(), at: timestamptz() };
+  const none = 'public.none';
   expect(() => {
-    defineTable('public.none', columns, {
+    defineTable(none, columns, {
+      rows: { of: 'tenant', column: 'id' },
       indexes: { right: ['at desc', 'id collate "C" desc'] },
       uniques: { r: ['at'] },
     });
     // @ts-expect-error: no such column
-    defineTable('public.none', columns, { indexes: { wrong: ['att'] } });
+    defineTable(none, columns, { rows: NOBODY, indexes: { wrong: ['att'] } });
     // @ts-expect-error: no such order
-    defineTable('public.none', columns, { indexes: { wrong: ['at down'] } });
+    defineTable(none, columns, { rows: NOBODY, indexes: { wrong: ['at down'] } });
     // @ts-expect-error: no such column
-    defineTable('public.none', columns, { uniqueIndexes: { wrong: { on: ['ids'], where: 'id > 0' } } });
+    defineTable(none, columns, { rows: NOBODY, uniqueIndexes: { wrong: { on: ['ids'], where: 'id > 0' } } });
     // @ts-expect-error: no such column
-    defineTable('public.none', columns, { uniques: { wrong: ['ids'] } });
+    defineTable(none, columns, { rows: NOBODY, uniques: { wrong: ['ids'] } });
     // @ts-expect-error: no such column
-    defineTable('public.none', columns, { foreignKeys: { wrong: { on: 'ids', to: 'public.limits' } } });
+    defineTable(none, columns, { rows: NOBODY, foreignKeys: { wrong: { on: 'ids', to: 'public.limits' } } });
+    // @ts-expect-error: no such column
+    defineTable(none, columns, { rows: TENANT });
+    // @ts-expect-error: nothing is said of whose the rows are
+    defineTable(none, columns, {});
   }).toThrow(TypeError);
 });
 

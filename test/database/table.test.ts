@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { column, columnList, columnNamed, quoted, table, tableName } from '../../src/database/table.ts';
 import { defineTable, int, text } from '../../src/entities/columns.ts';
+import { NOBODY } from '../../src/entities/ownership.ts';
 import { Violation } from '../../src/entities/violation.ts';
 import { useClient, useDatabase } from '../support/use.ts';
 
@@ -32,7 +33,7 @@ describe('words of PostgreSQL', () => {
     const { rows } = await client.query<{ word: string }>('select word from pg_get_keywords()');
     expect(rows.length).toBeGreaterThan(400);
     for (const { word } of rows) {
-      const entity = defineTable(`pg_temp.${word}`, { id: int().primary(), [word]: text() });
+      const entity = defineTable(`pg_temp.${word}`, { id: int().primary(), [word]: text() }, { rows: NOBODY });
       const name = columnNamed(entity, word, 'it');
       await client.query('begin');
       await client.query(`create temporary table ${quoted(word)} (id int, ${columnNamed(entity, word)} text)`);

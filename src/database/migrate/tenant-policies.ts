@@ -1,79 +1,20 @@
 import { entities } from '../../entities/all.ts';
+import type { Ownership } from '../../entities/ownership.ts';
 import { TENANTS_ROLE, TENANTS_SETTING } from '../tenants.ts';
 import { txOf, withClient } from './look.ts';
 
-/** Whose the rows of a table are. */
-export type Ownership =
-  /** Of the tenant that a column names. `null` is whose a row without one is: nobody's, or everybody's to read. */
-  | { readonly of: 'tenant'; readonly column: string; readonly null?: 'everybody' }
-  /** Of whose the rows are that it refers to, all of them: column, and table with key. */
-  | { readonly of: 'parent'; readonly parents: readonly (readonly [column: string, table: string, key: string])[] }
-  /** Of everybody to read, and of nobody to write. */
-  | { readonly of: 'everybody' }
-  /** Of no tenant. */
-  | { readonly of: 'nobody' }
-  /** The sidecar's own, reached by caller or id alone: with these rights. */
-  | { readonly of: 'sidecar'; readonly rights: string };
-
-const named = { of: 'tenant', column: 'tenant_id' } as const;
-const configured = { ...named, null: 'everybody' } as const;
-const parent = (column: string, table: string): Ownership => ({ of: 'parent', parents: [[column, table, 'id']] });
-const everybody = { of: 'everybody' } as const;
-const nobody = { of: 'nobody' } as const;
-
 /** Every table, and whose its rows are. */
-export const OWNERSHIP: Readonly<Record<string, Ownership>> = {
-  'm10_recovery.suggestion_action': everybody,
-  'm10_recovery.suggestion_input': parent('suggestion_id', 'public.recovery_candidates'),
-  'm10_recovery.suggestion_provenance': parent('suggestion_id', 'public.recovery_candidates'),
-  'm10_recovery.work_queue': parent('candidate_id', 'public.recovery_candidates'),
-  'policy.business_rules': configured,
-  'policy.ethical_constraints': configured,
-  'policy.evaluations': named,
-  'policy.policies': configured,
-  'policy.policy_conflicts': nobody,
-  'policy.policy_dependencies': nobody,
-  'policy.policy_provenance': nobody,
-  'policy.policy_versions': nobody,
-  'policy.risk_ceilings': configured,
-  'policy.safety_rules': configured,
-  'policy.snapshots': named,
-  'policy.temporal_metric_events': named,
-  'policy.temporal_metric_windows': named,
-  'policy.temporal_policies': configured,
-  'policy.violations': named,
-  'policy_sidecar.outcomes': { of: 'sidecar', rights: 'insert' },
-  'policy_sidecar.pruned_until': nobody,
-  'policy_sidecar.requests': { of: 'sidecar', rights: 'select, insert' },
-  'policy_sidecar.secrets': nobody,
-  'public.default_guardrails': everybody,
-  'public.failure_catalog': everybody,
-  'public.failure_matches': named,
-  'public.limit_integrity': parent('limit_id', 'public.limits'),
-  'public.limits': named,
-  'public.pattern_feedback': named,
-  'public.policy_enforcements': named,
-  'public.policy_precedence': named,
-  'public.policy_proposals': named,
-  'public.policy_rule_integrity': parent('rule_id', 'public.policy_rules'),
-  'public.policy_rules': named,
-  'public.policy_scopes': named,
-  'public.policy_versions': parent('proposal_id', 'public.policy_proposals'),
-  'public.proxy_calls': named,
-  'public.recovery_candidates': parent('failure_match_id', 'public.failure_matches'),
-  'public.recovery_candidates_audit': parent('candidate_id', 'public.recovery_candidates'),
-  'public.tenants': { of: 'tenant', column: 'id' },
-};
+export const OWNERSHIP: ReadonlyMap<string, Ownership> = new Map(entities.map(({ meta, rows }) => [meta.name!, rows]));
 
 /** Whose the rows of a table are. */
 const ownershipOf = (table: string): Ownership => {
-  const found = OWNERSHIP[table];
-  if (!found) throw new Error(`nothing is said of whose the rows of ${table} are`);
+  const found = OWNERSHIP.get(table);
+  if (!found) throw new Error(`there is no table ${table}`);
   return found;
 };
 
 /** Names of all tables of the program. */
-export const tables = (): string[] => entities.map(({ meta }) => `${meta.schema ?? 'public'}.${meta.tableName}`);
+export const tables = (): string[] => [...OWNERSHIP.keys()];
 
 /** The tenants of the call; read once in a statement. */
 const BOUND = `(select current_setting('${TENANTS_SETTING}', true)::text[])::text[]`;
@@ -86,13 +27,10 @@ const condition = (table: string, to: 'read' | 'write'): string => {
       const own = `${table}.${ownership.column} = any (${BOUND})`;
       return ownership.null && to === 'read' ? `(${own} or ${table}.${ownership.column} is null)` : own;
     }
-    case 'parent':
-      return ownership.parents
-        .map(
-          ([column, owner, key]) =>
-            `exists (select from ${owner} where ${owner}.${key} = ${table}.${column} and ${condition(owner, to)})`,
-        )
-        .join(' and ');
+    case 'parent': {
+      const { column, parent } = ownership;
+      return `exists (select from ${parent} where ${parent}.id = ${table}.${column} and ${condition(parent, to)})`;
+    }
     case 'everybody':
       return to === 'read' ? 'true' : 'false';
     default:
