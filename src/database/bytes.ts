@@ -53,6 +53,13 @@ export class Bytes {
     }
   }
 
+  /** Part of other bytes with their length before them, as protobuf writes them; there is room for both. */
+  delimited(source: Buffer, from: number, length: number): void {
+    this.varint(length);
+    if (length <= SMALL) this.#bytewise(source, from, length);
+    else this.at += source.copy(this.buffer, this.at, from, from + length);
+  }
+
   #bytewise(source: Uint8Array, from: number, length: number): void {
     const { buffer } = this;
     let { at } = this;

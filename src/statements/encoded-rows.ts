@@ -6,7 +6,7 @@ import type { Sink } from '../database/step.ts';
 /** Bytes below which growing is not worth its while, and above which nothing is set aside beforehand. */
 const SMALLEST = 256;
 const LARGEST = 64 * 1024;
-/** What the length of a row takes at most. */
+/** What the length of a row takes at most, and what stands before it. */
 const LONGEST = 5;
 
 /** How many bytes the last rows of an encoder were: those of the next call are likely to be as many. */
@@ -15,7 +15,7 @@ const sizes = new WeakMap<RowEncoder, number>();
 /** Collects rows as bytes of responses: each as the field of that tag, or as a response itself. */
 export class EncodedRows implements Sink {
   readonly #encoder: RowEncoder;
-  readonly #tag: Buffer | undefined;
+  readonly #tag: number | undefined;
   readonly #notes: Notes;
   readonly #size: ResponseSize | undefined;
   readonly #out: Bytes;
@@ -28,7 +28,7 @@ export class EncodedRows implements Sink {
    * @param tag of the field that a row fills; undefined where it is the response.
    * @param size of the response that all rows are; undefined where they are responses themselves.
    */
-  constructor(encoder: RowEncoder, tag: Buffer | undefined, notes: Notes, size?: ResponseSize) {
+  constructor(encoder: RowEncoder, tag: number | undefined, notes: Notes, size?: ResponseSize) {
     this.#encoder = encoder;
     this.#tag = tag;
     this.#notes = notes;
@@ -47,9 +47,9 @@ export class EncodedRows implements Sink {
   row(bytes: Buffer, at: number): void {
     const out = this.#out;
     const tag = this.#tag;
-    if (tag) {
-      out.reserve(tag.length + LONGEST);
-      out.all(tag);
+    if (tag !== undefined) {
+      out.reserve(LONGEST + LONGEST);
+      out.varint(tag);
       const message = out.open(this.#width);
       this.#write!(out, bytes, at, this.#notes);
       this.#width = out.close(message, this.#width);

@@ -25,19 +25,14 @@ const FIXED64 = 1;
 /** Wire type of what has its length before it. */
 export const DELIMITED = 2;
 
-/** The bytes that stand before a field. */
-export const tagOf = ({ number }: DescField, wireType: number): Buffer => {
-  const out = new Bytes(8);
-  out.varint((number << 3) | wireType);
-  return Buffer.from(out.written());
-};
+/** The number that stands before a field. */
+export const tagOf = ({ number }: DescField, wireType: number): number => (number << 3) | wireType;
 
 /** A field of text, as bytes. */
 export const textField = (field: DescField, text: string): Uint8Array => {
-  const out = new Bytes(16 + text.length * 3);
-  out.all(tagOf(field, DELIMITED));
-  out.varint(Buffer.byteLength(text));
-  out.all(Buffer.from(text));
+  const out = new Bytes(16 + text.length);
+  out.varint(tagOf(field, DELIMITED));
+  out.text(text);
   return out.written();
 };
 
@@ -45,57 +40,56 @@ export const textField = (field: DescField, text: string): Uint8Array => {
 type CellWriter = (out: Bytes, bytes: Buffer, at: number, length: number, notes: Notes) => boolean;
 
 const copied =
-  (tag: Buffer, skipsEmpty: boolean): CellWriter =>
+  (tag: number, skipsEmpty: boolean): CellWriter =>
   (out, bytes, at, length) => {
     if (skipsEmpty && length === 0) return true;
-    out.reserve(10);
-    out.all(tag);
-    out.varint(length);
-    out.copy(bytes, at, length);
+    out.reserve(length + 10);
+    out.varint(tag);
+    out.delimited(bytes, at, length);
     return true;
   };
 
 const bool =
-  (tag: Buffer, skipsZero: boolean): CellWriter =>
+  (tag: number, skipsZero: boolean): CellWriter =>
   (out, bytes, at) => {
     const value = bytes[at]!;
     if (skipsZero && value === 0) return true;
     out.reserve(10);
-    out.all(tag);
+    out.varint(tag);
     out.byte(value);
     return true;
   };
 
 /** @param width bytes of the cell. */
 const integer =
-  (tag: Buffer, skipsZero: boolean, width: number, fits32: boolean): CellWriter =>
+  (tag: number, skipsZero: boolean, width: number, fits32: boolean): CellWriter =>
   (out, bytes, at) => {
     const low = width === 2 ? bytes.readInt16BE(at) : int32At(bytes, at + width - 4);
     const high = width === 8 ? int32At(bytes, at) : low >> 31;
     if (fits32 && high !== low >> 31) return false;
     if (skipsZero && low === 0 && high === 0) return true;
     out.reserve(20);
-    out.all(tag);
+    out.varint(tag);
     out.varint64(high >>> 0, low >>> 0);
     return true;
   };
 
 const double =
-  (tag: Buffer, skipsZero: boolean): CellWriter =>
+  (tag: number, skipsZero: boolean): CellWriter =>
   (out, bytes, at) => {
     if (skipsZero && int32At(bytes, at) === 0 && int32At(bytes, at + 4) === 0) return true;
     out.reserve(20);
-    out.all(tag);
+    out.varint(tag);
     for (let index = at + 7; index >= at; index -= 1) out.byte(bytes[index]!);
     return true;
   };
 
 const timestamp =
-  (tag: Buffer): CellWriter =>
+  (tag: number): CellWriter =>
   (out, bytes, at) => {
     const { at: start } = out;
     out.reserve(40);
-    out.all(tag);
+    out.varint(tag);
     if (writeTimestamp(out, int32At(bytes, at), int32At(bytes, at + 4) >>> 0)) return true;
     out.at = start;
     return false;
@@ -105,17 +99,16 @@ const timestamp =
 const STRING_VALUE = 0x1a;
 
 const documentAsStored =
-  (tag: Buffer): CellWriter =>
+  (tag: number): CellWriter =>
   (out, bytes, at, length, notes) => {
     const { at: start } = out;
     out.reserve(16);
-    out.all(tag);
+    out.varint(tag);
     const value = out.open();
     if (notes.documentTexts) {
-      out.reserve(10);
+      out.reserve(length + 10);
       out.byte(STRING_VALUE);
-      out.varint(length);
-      out.copy(bytes, at, length);
+      out.delimited(bytes, at, length);
       out.close(value);
       return true;
     }
@@ -130,13 +123,13 @@ const documentAsStored =
   };
 
 const member =
-  (tag: Buffer, skipsZero: boolean, numbers: ReadonlyMap<string, number>): CellWriter =>
+  (tag: number, skipsZero: boolean, numbers: ReadonlyMap<string, number>): CellWriter =>
   (out, bytes, at, length) => {
     const number = numbers.get(bytes.toString('utf8', at, at + length));
     if (number === undefined) return false;
     if (skipsZero && number === 0) return true;
     out.reserve(20);
-    out.all(tag);
+    out.varint(tag);
     out.varint(number);
     return true;
   };
@@ -258,6 +251,11 @@ export class MessageEncoder implements RowEncoder {
       const binary = formats[index] === 1;
       return directWriter(reader, type, binary) ?? byValue(message, reader, type, binary);
     });
+    // Texts are most of the cells, and a call for each would cost as much as to copy it.
+    const textTags = readers.map(({ field }, index) => {
+      const isText = field.fieldKind === 'scalar' && field.scalar === ScalarType.STRING && formats[index] !== 1;
+      return isText ? tagOf(field, DELIMITED) : 0;
+    });
     const texts = (bytes: Buffer, start: number): Row => textsOf(types, formats, bytes, start);
     return (out, bytes, start, notes) => {
       let at = start + 2;
@@ -265,7 +263,12 @@ export class MessageEncoder implements RowEncoder {
         const length = int32At(bytes, at);
         at += 4;
         if (length === -1) continue;
-        if (!writers[index]!(out, bytes, at, length, notes)) {
+        const tag = textTags[index]!;
+        if (tag !== 0 && length > 0) {
+          out.reserve(length + 10);
+          out.varint(tag);
+          out.delimited(bytes, at, length);
+        } else if (!writers[index]!(out, bytes, at, length, notes)) {
           const cells = texts(bytes, start);
           const value = nearest(readers[index]!, cells[index]!, keyText(cells, keyAt), notes);
           out.all(asMessage(message, readers[index]!.field, value));
