@@ -1,5 +1,7 @@
 import { enableCompileCache } from 'node:module';
+import { prepareEngine } from './engine.ts';
 
+prepareEngine();
 // Stripping types from the generated code again at every start would cost more than the start itself.
 enableCompileCache();
 
