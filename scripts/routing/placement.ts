@@ -1,4 +1,4 @@
-import { OWNERSHIP } from '../../src/database/migrate/tenant-policies.ts';
+import { OWNERS } from '../../src/database/migrate/tenant-policies.ts';
 import { entities } from '../../src/entities/all.ts';
 
 /** Where the rows of a table would be on an engine that spreads them over nodes. */
@@ -14,14 +14,14 @@ export type Placement =
 
 /** Where the rows of a table would be, by whose they are. */
 export const placementOf = (table: string): Placement => {
-  const ownership = OWNERSHIP.get(table);
-  if (!ownership || table.startsWith('policy_sidecar.')) return { at: 'one node' };
-  switch (ownership.of) {
+  const owner = OWNERS.get(table);
+  if (!owner || table.startsWith('policy_sidecar.')) return { at: 'one node' };
+  switch (owner.of) {
     case 'tenant':
       // A row without a tenant is everybody's, and no node's.
-      return ownership.null ? { at: 'everywhere' } : { at: 'tenant', column: ownership.column };
+      return owner.null ? { at: 'everywhere' } : { at: 'tenant', column: owner.column };
     case 'parent':
-      return { at: 'nowhere', parent: ownership.parent };
+      return { at: 'nowhere', parent: owner.parent };
     default:
       return { at: 'everywhere' };
   }

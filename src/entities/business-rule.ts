@@ -1,5 +1,5 @@
 import { bool, defineTable, int, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
-import { TENANT_OR_EVERYBODY } from './ownership.ts';
+import { TENANT_OR_EVERYBODY } from './owner.ts';
 
 /** A commercial condition and the constraint it brings. */
 export const BusinessRule = defineTable(

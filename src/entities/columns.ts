@@ -1,5 +1,5 @@
 import { defineEntity, type EntitySchema, p, ReferenceKind, Type } from '@mikro-orm/core';
-import type { Ownership } from './ownership.ts';
+import type { Owner } from './owner.ts';
 
 /** A column type whose JavaScript form is PostgreSQL's own text, so that no digit is lost on the way. */
 class TextType extends Type<string, string> {
@@ -55,7 +55,7 @@ export const doubleArray = () => exact('double precision[]');
 type Columns = NonNullable<Parameters<typeof defineEntity>[0]['properties']> & object;
 
 /** An entity whose type knows its columns; the marker has no value. */
-type Described<C> = EntitySchema & { readonly '~columns'?: C; readonly rows: Ownership };
+type Described<C> = EntitySchema & { readonly '~columns'?: C; readonly rows: Owner };
 
 /** A column of an index, in PostgreSQL's words. */
 export type Key<N extends string> = `${N}${'' | ' collate "C"'}${'' | ' desc'}`;
@@ -75,7 +75,7 @@ interface ForeignKey<N extends string> {
 /** What a table holds its rows to, and what finds them, each by the name that it has in the database. */
 interface Rules<N extends string> {
   /** Whose its rows are. */
-  readonly rows: Ownership<N>;
+  readonly rows: Owner<N>;
   readonly foreignKeys?: Readonly<Record<string, ForeignKey<N>>>;
   /** Columns of unique constraints. */
   readonly uniques?: Readonly<Record<string, readonly N[]>>;

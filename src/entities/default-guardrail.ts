@@ -1,5 +1,5 @@
 import { bool, defineTable, int, text, timestamptz, varchar } from './columns.ts';
-import { EVERYBODY } from './ownership.ts';
+import { EVERYBODY } from './owner.ts';
 
 /** A guardrail that every tenant starts with. */
 export const DefaultGuardrail = defineTable(

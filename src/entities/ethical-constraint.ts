@@ -1,5 +1,5 @@
 import { bool, defineTable, double, int, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
-import { TENANT_OR_EVERYBODY } from './ownership.ts';
+import { TENANT_OR_EVERYBODY } from './owner.ts';
 
 /** What no agent may do, and how strictly that is enforced. */
 export const EthicalConstraint = defineTable(

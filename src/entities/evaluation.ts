@@ -1,5 +1,5 @@
 import { defineTable, double, int, jsonb, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** One decision of an engine about one action. */
 export const Evaluation = defineTable(

@@ -1,5 +1,5 @@
 import { defineTable, double, doubleArray, text, timestamptz } from './columns.ts';
-import { EVERYBODY } from './ownership.ts';
+import { EVERYBODY } from './owner.ts';
 
 /** A known failure, its recovery and its embedding. */
 export const FailureCatalogEntry = defineTable(

@@ -1,5 +1,5 @@
 import { bool, defineTable, double, int, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** One failure of a run, and what recovered it. */
 export const FailureMatch = defineTable(

@@ -1,5 +1,5 @@
 import { defineTable, int, jsonb, numeric, text, timestamptz, varchar } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** A bound on spending, rate or another measure. */
 export const Limit = defineTable(

@@ -1,5 +1,5 @@
 import { bool, defineTable, int, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** A pattern that was noticed and may lead to a proposal. */
 export const PatternFeedback = defineTable(

@@ -1,5 +1,5 @@
 import { bool, defineTable, double, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
-import { NOBODY } from './ownership.ts';
+import { NOBODY } from './owner.ts';
 
 /** Two policies that contradict each other, and how that was settled. */
 export const PolicyConflict = defineTable(

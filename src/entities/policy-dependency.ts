@@ -1,5 +1,5 @@
 import { bool, defineTable, int, text, timestamptz, uuid, varchar } from './columns.ts';
-import { NOBODY } from './ownership.ts';
+import { NOBODY } from './owner.ts';
 
 /** An edge between two policies, by name. */
 export const PolicyDependency = defineTable(

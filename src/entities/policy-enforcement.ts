@@ -1,5 +1,5 @@
 import { defineTable, jsonb, timestamptz, varchar } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** One time a rule was triggered. */
 export const PolicyEnforcement = defineTable(

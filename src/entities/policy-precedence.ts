@@ -1,5 +1,5 @@
 import { defineTable, int, serial, timestamptz, varchar } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** How a tenant ranks one of its policies and settles its conflicts. */
 export const PolicyPrecedence = defineTable(

@@ -1,5 +1,5 @@
 import { bool, defineTable, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** A rule that somebody, or a learning loop, proposes. */
 export const PolicyProposal = defineTable(

@@ -1,5 +1,5 @@
 import { defineTable, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
-import { NOBODY } from './ownership.ts';
+import { NOBODY } from './owner.ts';
 
 /** Who changed which policy, when and why. */
 export const PolicyProvenance = defineTable(

@@ -1,5 +1,5 @@
 import { bool, defineTable, double, int, jsonb, text, timestamptz, varchar } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** A rule: how far it reaches, when it matches, what it then does. Holds the columns of both generations of rules. */
 export const PolicyRule = defineTable(

@@ -1,5 +1,5 @@
 import { defineTable, serial, text, timestamptz, varchar } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** To which runs of a tenant a policy applies. */
 export const PolicyScope = defineTable(

@@ -1,5 +1,5 @@
 import { bool, defineTable, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
-import { NOBODY } from './ownership.ts';
+import { NOBODY } from './owner.ts';
 
 /** A version of the whole policy set; not to be mistaken for a version of a proposal. */
 export const PolicySetVersion = defineTable(

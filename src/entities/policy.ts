@@ -1,5 +1,5 @@
 import { bool, defineTable, int, jsonb, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
-import { TENANT_OR_EVERYBODY } from './ownership.ts';
+import { TENANT_OR_EVERYBODY } from './owner.ts';
 
 /** A policy in its general form. */
 export const Policy = defineTable(

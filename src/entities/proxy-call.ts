@@ -1,5 +1,5 @@
 import { bool, defineTable, int, numeric, text, timestamptz, varchar } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** One call to a model, and what it cost. */
 export const ProxyCall = defineTable(

@@ -1,5 +1,5 @@
 import { defineTable, text, timestamptz } from './columns.ts';
-import { NOBODY } from './ownership.ts';
+import { NOBODY } from './owner.ts';
 
 /** Until when the rows of a table that is pruned may be missing. */
 export const PrunedUntil = defineTable(

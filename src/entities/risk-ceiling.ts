@@ -1,5 +1,5 @@
 import { bool, defineTable, double, int, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
-import { TENANT_OR_EVERYBODY } from './ownership.ts';
+import { TENANT_OR_EVERYBODY } from './owner.ts';
 
 /** An upper bound on a metric over a window, and what a breach does. */
 export const RiskCeiling = defineTable(

@@ -1,5 +1,5 @@
 import { bytea, defineTable, text } from './columns.ts';
-import { NOBODY } from './ownership.ts';
+import { NOBODY } from './owner.ts';
 
 /** A key of the sidecar's own. */
 export const Secret = defineTable(

@@ -1,5 +1,5 @@
 import { defineTable, int, jsonb, serial, text, timestamptz } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** A frozen copy of the policies and thresholds of a tenant. The id of a snapshot is not unique. */
 export const Snapshot = defineTable(

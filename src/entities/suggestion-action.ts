@@ -1,5 +1,5 @@
 import { bool, defineTable, double, int, jsonb, serial, text, textArray, timestamptz } from './columns.ts';
-import { EVERYBODY } from './ownership.ts';
+import { EVERYBODY } from './owner.ts';
 
 /** An action that a recovery may take, and how often it helped. */
 export const SuggestionAction = defineTable(

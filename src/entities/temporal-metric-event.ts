@@ -1,5 +1,5 @@
 import { defineTable, double, timestamptz, uuid, varchar } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** One measured value that counts towards a temporal policy. */
 export const TemporalMetricEvent = defineTable(

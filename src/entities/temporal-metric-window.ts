@@ -1,5 +1,5 @@
 import { defineTable, double, int, text, timestamptz, uuid, varchar } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** Events of one policy, tenant, agent and UTC hour, compacted to their sum, count and maximum. */
 export const TemporalMetricWindow = defineTable(

@@ -1,5 +1,5 @@
 import { bool, defineTable, double, int, text, timestamptz, uuid, varchar, varcharArray } from './columns.ts';
-import { TENANT_OR_EVERYBODY } from './ownership.ts';
+import { TENANT_OR_EVERYBODY } from './owner.ts';
 
 /** A bound on a metric over time. */
 export const TemporalPolicy = defineTable(

@@ -1,5 +1,5 @@
 import { bool, defineTable, double, int, jsonb, text, timestamptz, uuid, varchar } from './columns.ts';
-import { TENANT } from './ownership.ts';
+import { TENANT } from './owner.ts';
 
 /** One breach of a policy, found by an evaluation or beside one. */
 export const Violation = defineTable(

@@ -4,7 +4,7 @@ import config from '../../mikro-orm.config.ts';
 import { migrateUp } from '../../src/database/migrate/migrate.ts';
 import { entities } from '../../src/entities/all.ts';
 import { defineTable, int, timestamptz } from '../../src/entities/columns.ts';
-import { NOBODY, TENANT } from '../../src/entities/ownership.ts';
+import { NOBODY, TENANT } from '../../src/entities/owner.ts';
 import { createEmptyDatabase } from '../support/postgres.ts';
 import { useDatabase } from '../support/use.ts';
 import { type CatalogObject, type Column, columns, connected, objects, tables } from './catalog.ts';

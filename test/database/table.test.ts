@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { column, columnList, columnNamed, quoted, table, tableName } from '../../src/database/table.ts';
 import { defineTable, int, text } from '../../src/entities/columns.ts';
-import { NOBODY } from '../../src/entities/ownership.ts';
+import { NOBODY } from '../../src/entities/owner.ts';
 import { Violation } from '../../src/entities/violation.ts';
 import { useClient, useDatabase } from '../support/use.ts';
 

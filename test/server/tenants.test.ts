@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { create, type DescMethodServerStreaming, type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
-import { migrateTenants, OWNERSHIP, tables, tenantsStatus } from '../../src/database/migrate/tenant-policies.ts';
+import { migrateTenants, OWNERS, tables, tenantsStatus } from '../../src/database/migrate/tenant-policies.ts';
 import { drivers as driversFor } from '../../src/drivers/drivers.ts';
 import { OperationSchema } from '../../src/gen/hoc/cus/policies/v1/operation_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
@@ -77,7 +77,7 @@ const seed = async (): Promise<void> => {
       [schema, name],
     );
     const names = columns.map((column) => `"${column.name}"`).join(', ');
-    const mark = OWNERSHIP.get(table)!.of === 'everybody' ? SHARED : MARK;
+    const mark = OWNERS.get(table)!.of === 'everybody' ? SHARED : MARK;
     const row = (place: number): string =>
       columns.map((column) => `'${cellOf(column, place, mark).replaceAll("'", "''")}'`).join(', ');
     const checks = await sidecar.sql<{ name: string }>(

@@ -1,34 +1,34 @@
 import { entities } from '../../entities/all.ts';
-import type { Ownership } from '../../entities/ownership.ts';
+import type { Owner } from '../../entities/owner.ts';
 import { TENANTS_ROLE, TENANTS_SETTING } from '../tenants.ts';
 import { txOf, withClient } from './look.ts';
 
 /** Every table, and whose its rows are. */
-export const OWNERSHIP: ReadonlyMap<string, Ownership> = new Map(entities.map(({ meta, rows }) => [meta.name!, rows]));
+export const OWNERS: ReadonlyMap<string, Owner> = new Map(entities.map(({ meta, rows }) => [meta.name!, rows]));
 
 /** Whose the rows of a table are. */
-const ownershipOf = (table: string): Ownership => {
-  const found = OWNERSHIP.get(table);
+const ownerOf = (table: string): Owner => {
+  const found = OWNERS.get(table);
   if (!found) throw new Error(`there is no table ${table}`);
   return found;
 };
 
 /** Names of all tables of the program. */
-export const tables = (): string[] => [...OWNERSHIP.keys()];
+export const tables = (): string[] => [...OWNERS.keys()];
 
 /** The tenants of the call; read once in a statement. */
 const BOUND = `(select current_setting('${TENANTS_SETTING}', true)::text[])::text[]`;
 
 /** SQL that a row of the table must meet. */
 const condition = (table: string, to: 'read' | 'write'): string => {
-  const ownership = ownershipOf(table);
-  switch (ownership.of) {
+  const owner = ownerOf(table);
+  switch (owner.of) {
     case 'tenant': {
-      const own = `${table}.${ownership.column} = any (${BOUND})`;
-      return ownership.null && to === 'read' ? `(${own} or ${table}.${ownership.column} is null)` : own;
+      const own = `${table}.${owner.column} = any (${BOUND})`;
+      return owner.null && to === 'read' ? `(${own} or ${table}.${owner.column} is null)` : own;
     }
     case 'parent': {
-      const { column, parent } = ownership;
+      const { column, parent } = owner;
       return `exists (select from ${parent} where ${parent}.id = ${table}.${column} and ${condition(parent, to)})`;
     }
     case 'everybody':
@@ -44,7 +44,7 @@ const OURS = ['select', 'insert', 'update', 'delete'].map((command) => `policy_s
 
 /** SQL that lets bound callers at their rows of a table alone, and everybody else at all of them. */
 const policiesOf = (table: string, others: readonly string[]): string[] => {
-  const { of } = ownershipOf(table);
+  const { of } = ownerOf(table);
   const read = condition(table, 'read');
   const write = condition(table, 'write');
   const to = `to ${TENANTS_ROLE}`;
@@ -91,13 +91,13 @@ export const migrateTenants = (url: string): Promise<void> =>
     const sql = [`grant usage on schema ${schemas.join(', ')} to ${TENANTS_ROLE}`];
     for (const row of found) {
       const name = row.text('name');
-      const ownership = ownershipOf(name);
+      const owner = ownerOf(name);
       const [policy] = JSON.parse(row.text('foreign_policies')) as string[];
       if (policy !== undefined) throw new TenantsError(`${name} has a policy of its own, ${policy}: drop it first`);
       const who = JSON.parse(row.text('others')) as string[];
       if (who.includes('public'))
         throw new TenantsError(`everybody has rights on ${name}: revoke them from public first`);
-      if (ownership.of === 'sidecar') sql.push(`grant ${ownership.rights} on ${name} to ${TENANTS_ROLE}`);
+      if (owner.of === 'sidecar') sql.push(`grant ${owner.rights} on ${name} to ${TENANTS_ROLE}`);
       else sql.push(...policiesOf(name, who));
     }
     const sequences = await rows(
@@ -114,7 +114,7 @@ export const migrateTenants = (url: string): Promise<void> =>
 /** Tables on which the policies are not in place, and whether the role can be taken. */
 export const tenantsStatus = (url: string): Promise<{ readonly role: boolean; readonly lacking: readonly string[] }> =>
   withClient(url, async (client) => {
-    const guarded = tables().filter((table) => ownershipOf(table).of !== 'sidecar');
+    const guarded = tables().filter((table) => ownerOf(table).of !== 'sidecar');
     const { rows } = txOf(client);
     const lacking = await rows(
       `select nspname || '.' || relname as name from pg_class c join pg_namespace n on n.oid = relnamespace

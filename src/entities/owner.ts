@@ -1,5 +1,5 @@
 /** Whose the rows of a table are: which of them a caller sees, and writes, who is bound to tenants. `N` are its columns. */
-export type Ownership<N extends string = string> =
+export type Owner<N extends string = string> =
   /** Of the tenant that a column names. `null` is whose a row without one is: nobody's, or everybody's to read. */
   | { readonly of: 'tenant'; readonly column: N; readonly null?: 'everybody' }
   /** Of whose the row is that a column refers to, by the `id` of another table. */
