@@ -1,5 +1,4 @@
 import { executionAsyncResource } from 'node:async_hooks';
-import { setFlagsFromString } from 'node:v8';
 
 /** What is never to be cleared away. */
 const kept: object[] = [];
@@ -11,11 +10,7 @@ const kept: object[] = [];
  * five times slower once it has seen another; a shape that no object has is cleared away, and then the next one is another. So
  * whenever the heap was cleared between two ticks all later ones were slow, and calls cost a tenth more until the process
  * ended. One tick is kept, and with it the shape.
- *
- * Clearing by itself, when little is done, the engine leaves: after what a start gives back (`commands/give-back.ts`) it would move what is left
- * together and forget more of what it has learned.
  */
 export const prepareEngine = (): void => {
   process.nextTick(() => kept.push(executionAsyncResource()));
-  setFlagsFromString('--no-memory-reducer');
 };

@@ -10,7 +10,6 @@ import type { Sidecar } from '../server/sidecar.ts';
 import type { Telemetry } from '../telemetry/telemetry.ts';
 import { readWanted } from '../telemetry/wanted.ts';
 import { VERSION } from '../version.ts';
-import { giveBackAfterStart } from './give-back.ts';
 import { complain, errors, exit, say } from './output.ts';
 import { openSource, type Source } from './source.ts';
 
@@ -131,7 +130,6 @@ export const serve = async (
     whyNot = () => server.whyNot;
     log.info({ version: VERSION, node: process.version }, 'started');
     announce(server, source, probes?.address);
-    giveBackAfterStart(() => server.whyNot === undefined);
     let problem: Error | undefined;
     void source.failed.then((error) => {
       problem = error;

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { afterAll, expect, inject, test, vi } from 'vitest';
+import { afterAll, expect, inject, test } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { grpcCaller } from '../support/client.ts';
@@ -63,35 +63,6 @@ test('what a call leaves in memory is gone by the next time the young heap is cl
   expect(young.length).toBeGreaterThan(3);
   const grownOld = young.reduce((bytes, { promoted }) => bytes + promoted, 0) / 8_000;
   expect(grownOld).toBeLessThan(1_500);
-}, 60_000);
-
-/** Clearings of the heap that give memory back to the system. */
-const givenBack = (out: string): { readonly new_space_capacity: number }[] =>
-  [...out.matchAll(/GC: (\{.*\})$/gm)]
-    .map(([, text]) => JSON.parse(text!))
-    .filter(({ reason }) => /low memory/.test(reason));
-
-test('a server that nobody asks anything gives back, once, what its start has used', async () => {
-  const sidecar = startCommand(['serve'], { DATABASE_URL: database.url, NODE_OPTIONS: COLLECTIONS });
-  await sidecar.serving();
-  const last = await vi.waitFor(() => givenBack(sidecar.out()).at(-1) ?? expect.unreachable(), { timeout: 20_000 });
-  expect(last.new_space_capacity).toBeLessThan(4 * 1024 * 1024);
-  sidecar.child.kill('SIGTERM');
-  expect(await sidecar.ended).toBe(0);
-}, 60_000);
-
-test('a server that is used from its start on is not held up for that', async ({ skip }) => {
-  const sidecar = startCommand(['serve'], { DATABASE_URL: database.url, NODE_OPTIONS: COLLECTIONS });
-  const session = openH2((await sidecar.serving()).grpc);
-  let longest = 0;
-  for (const ends = Date.now() + 4_000; Date.now() < ends; ) {
-    const began = Date.now();
-    await Promise.all(Array.from({ length: 16 }, () => rawCall(session, Health.method.check, {})));
-    longest = Math.max(longest, Date.now() - began);
-  }
-  session.close();
-  skip(longest > 500, `the machine has kept this test from calling for ${longest} ms`);
-  expect(givenBack(sidecar.out())).toEqual([]);
 }, 60_000);
 
 test('the compiled program is ASCII, of which a character takes one byte', async () => {
