@@ -38,8 +38,15 @@ export class Bytes {
   /** A copy of part of other bytes. Makes room itself. */
   copy(source: Buffer, from: number, length: number): void {
     this.reserve(length);
-    if (length <= SMALL) this.#bytewise(source, from, length);
-    else this.at += source.copy(this.buffer, this.at, from, from + length);
+    this.#put(source, from, length);
+  }
+
+  /** Part of other bytes as a field: the number that stands before it, and its length. Makes room itself. */
+  field(tag: number, source: Buffer, from: number, length: number): void {
+    this.reserve(length + 10);
+    this.varint(tag);
+    this.varint(length);
+    this.#put(source, from, length);
   }
 
   /** Bytes as they are. Makes room itself. */
@@ -53,9 +60,7 @@ export class Bytes {
     }
   }
 
-  /** Part of other bytes with their length before them, as protobuf writes them; there is room for both. */
-  delimited(source: Buffer, from: number, length: number): void {
-    this.varint(length);
+  #put(source: Buffer, from: number, length: number): void {
     if (length <= SMALL) this.#bytewise(source, from, length);
     else this.at += source.copy(this.buffer, this.at, from, from + length);
   }

@@ -43,9 +43,7 @@ const copied =
   (tag: number, skipsEmpty: boolean): CellWriter =>
   (out, bytes, at, length) => {
     if (skipsEmpty && length === 0) return true;
-    out.reserve(length + 10);
-    out.varint(tag);
-    out.delimited(bytes, at, length);
+    out.field(tag, bytes, at, length);
     return true;
   };
 
@@ -106,9 +104,7 @@ const documentAsStored =
     out.varint(tag);
     const value = out.open();
     if (notes.documentTexts) {
-      out.reserve(length + 10);
-      out.byte(STRING_VALUE);
-      out.delimited(bytes, at, length);
+      out.field(STRING_VALUE, bytes, at, length);
       out.close(value);
       return true;
     }
@@ -264,11 +260,8 @@ export class MessageEncoder implements RowEncoder {
         at += 4;
         if (length === -1) continue;
         const tag = textTags[index]!;
-        if (tag !== 0 && length > 0) {
-          out.reserve(length + 10);
-          out.varint(tag);
-          out.delimited(bytes, at, length);
-        } else if (!writers[index]!(out, bytes, at, length, notes)) {
+        if (tag !== 0 && length > 0) out.field(tag, bytes, at, length);
+        else if (!writers[index]!(out, bytes, at, length, notes)) {
           const cells = texts(bytes, start);
           const value = nearest(readers[index]!, cells[index]!, keyText(cells, keyAt), notes);
           out.all(asMessage(message, readers[index]!.field, value));

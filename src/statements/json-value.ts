@@ -39,17 +39,22 @@ const afterBlanks = (source: Buffer, from: number): number => {
   return at;
 };
 
+const noJson = (): Error => new Error('a document that is no JSON');
+
 /** Whether what ended before that place is the last of its list or object. */
 const isLast = (source: Buffer, at: number, end: number): boolean => {
   const next = source[at];
-  if (next !== COMMA && next !== end) throw new Error('a document that is no JSON');
+  if (next !== COMMA && next !== end) throw noJson();
   return next === end;
 };
 
 /** Where a text ends: at its closing quote. */
 const endOfString = (source: Buffer, from: number): number => {
   let at = from;
-  while (source[at] !== QUOTE) at += source[at] === BACKSLASH ? 2 : 1;
+  while (source[at] !== QUOTE) {
+    if (at >= source.length) throw noJson();
+    at += source[at] === BACKSLASH ? 2 : 1;
+  }
   return at;
 };
 
@@ -70,10 +75,14 @@ const writeString = (out: Bytes, source: Buffer, at: number): number => {
     out.at = to;
     return next + 1;
   }
-  while (source[next] !== QUOTE && source[next] !== BACKSLASH) next += 1;
+  while (source[next] !== QUOTE && source[next] !== BACKSLASH) {
+    if (next >= source.length) throw noJson();
+    next += 1;
+  }
   if (source[next] === QUOTE) {
-    out.reserve(next - from + 5);
-    out.delimited(source, from, next - from);
+    out.reserve(5);
+    out.varint(next - from);
+    out.copy(source, from, next - from);
   } else {
     next = endOfString(source, next);
     out.text(JSON.parse(source.toString('utf8', at, next + 1)) as string);
@@ -129,7 +138,7 @@ const endOfNested = (source: Buffer, from: number): number => {
     if (code === QUOTE) at = endOfString(source, at) + 1;
     else if (code === BRACE || code === BRACKET) depth += 1;
     else if (code === BRACE_END || code === BRACKET_END) depth -= 1;
-    else if (code === undefined) throw new Error('a document that is no JSON');
+    else if (code === undefined) throw noJson();
   } while (depth > 0);
   return at;
 };

@@ -1,0 +1,59 @@
+import { toBinary } from '@bufbuild/protobuf';
+import { ValueSchema } from '@bufbuild/protobuf/wkt';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { Bytes } from '../../src/database/bytes.ts';
+import { jsonToValue, parseJson } from '../../src/database/values.ts';
+import { writeJsonValue } from '../../src/statements/json-value.ts';
+
+const NO_JSON = 'a document that is no JSON';
+
+/** How a document is written, with other cells before and behind it. */
+const written = (text: string): Buffer => {
+  const document = Buffer.from(text);
+  const out = new Bytes(4);
+  writeJsonValue(out, Buffer.concat([Buffer.from('"{['), document, Buffer.from(',"}]')]), 3, document.length);
+  return out.written();
+};
+
+const expected = (text: string): Buffer => Buffer.from(toBinary(ValueSchema, jsonToValue(parseJson(text))));
+
+// A text is copied while it is read, up to the length that one byte can say; what is longer is copied as a whole.
+test('texts and keys of any length are written with their length', () => {
+  for (const unit of ['a', 'é', '\\n', '"']) {
+    for (let length = 0; length <= 300; length += 1) {
+      const text = unit.repeat(length);
+      for (const document of [text, [text], { [text]: text }]) {
+        const json = JSON.stringify(document);
+        expect(written(json), json).toEqual(expected(json));
+      }
+    }
+  }
+});
+
+// What checks documents is PostgreSQL; whatever speaks in its place ends neither a call nor a process by looping for ever.
+test('a document that stops anywhere is refused, or ends where it stops being read', () => {
+  const text = fc.string({ maxLength: 200 });
+  const json = fc.json({ stringUnit: 'binary', maxDepth: 5 });
+  fc.assert(
+    fc.property(
+      fc.oneof(
+        json,
+        text.map((each) => JSON.stringify(each)),
+      ),
+      fc.double({ min: 0, max: 1 }),
+      (whole, share) => {
+        const cut = Buffer.from(whole).subarray(0, Math.floor(Buffer.byteLength(whole) * share));
+        try {
+          writeJsonValue(new Bytes(64), cut, 0, cut.length);
+        } catch (error) {
+          expect(error).toBeInstanceOf(Error);
+        }
+      },
+    ),
+    { numRuns: 2_000 },
+  );
+  for (const cut of ['"', `"${'a'.repeat(127)}`, `"${'a'.repeat(500)}`, '"\\', '"a\\"', `${'['.repeat(40)}"`, '{"a']) {
+    expect(() => writeJsonValue(new Bytes(64), Buffer.from(cut), 0, cut.length), cut).toThrow(NO_JSON);
+  }
+});
