@@ -103,8 +103,8 @@ export class Connection {
   #mode: TransactionMode | undefined;
   /** Whose rows alone what runs sees. */
   #bound: Bound | undefined;
-  /** Others use the same backend, before and behind what this one asks. */
-  readonly #isShared: boolean;
+  /** True when others use the same backend, before and behind what this one asks. */
+  readonly isShared: boolean;
   #unusable = false;
   #released = false;
   /** What was asked last, where others use the backend, too. */
@@ -130,7 +130,7 @@ export class Connection {
     this.#shared = shared;
     this.reused = reused;
     this.#giveBack = giveBack;
-    this.#isShared = isShared;
+    this.isShared = isShared;
   }
 
   /** Lends its backend to one of several at once, for one statement outside any transaction. */
@@ -395,10 +395,10 @@ export class Connection {
       what,
       signal,
       limitMs,
-      isShared: this.#isShared,
+      isShared: this.isShared,
       explain,
     });
-    if (this.#isShared) this.#question = question;
+    if (this.isShared) this.#question = question;
     return question.ask(ask);
   }
 

@@ -11,25 +11,34 @@ export interface GateOptions {
   readonly late?: () => RpcError | undefined;
 }
 
-/** A place in the queue. */
-class Turn extends Link {
+/** Gives a place back, once. */
+export type Leave = () => void;
+
+/** Someone who waits. */
+class Turn<S> extends Link {
   /** By the clock of `performance.now()`. */
   readonly until: number;
-  /** The wait is over: with a place, or for a reason. */
-  readonly end: (problem?: unknown) => void;
+  /** Whether a seat will do. */
+  readonly takesSeat: boolean;
+  /** The wait is over: with a place, with a seat, or for a reason. */
+  readonly end: (problem?: unknown, seat?: S) => void;
 
-  constructor(until: number, end: (problem?: unknown) => void) {
+  constructor(until: number, takesSeat: boolean, end: Turn<S>['end']) {
     super();
     this.until = until;
+    this.takesSeat = takesSeat;
     this.end = end;
   }
 }
 
-/** Lets a bounded number of calls do something at once; the others wait in order, not for ever. */
-export class Gate {
+/**
+ * Lets a bounded number of calls do something at once; the others wait in order, not for ever. Who is inside may have seats
+ * `S` for those who wait and need no place of their own.
+ */
+export class Gate<S = never> {
   readonly #name: string;
   readonly #options: GateOptions;
-  readonly #waiting = new Ring<Turn>();
+  readonly #waiting = new Ring<Turn<S>>();
   #pending = 0;
   #inside = 0;
   /** Runs while somebody waits, and a while longer. */
@@ -50,23 +59,41 @@ export class Gate {
    *
    * @throws RESOURCE_EXHAUSTED when the queue is full or the wait too long; the signal's reason when the call ends first.
    */
-  async enter(signal: Signal | undefined): Promise<() => void> {
+  async enter(signal: Signal | undefined): Promise<Leave> {
     signal?.throwIfAborted();
     const entered = this.tryEnter();
     if (entered) return entered;
-    await this.#turn(signal);
+    await this.#turn(signal, false);
     return this.#place();
   }
 
+  /** As {@link Gate.enter}, for someone who takes a seat, too, if that is offered first. */
+  async enterOrSit(signal: Signal | undefined): Promise<Leave | S> {
+    signal?.throwIfAborted();
+    return this.tryEnter() ?? (await this.#turn(signal, true)) ?? this.#place();
+  }
+
   /** As {@link Gate.enter}, where nobody has to wait; undefined where somebody has to. */
-  tryEnter(): (() => void) | undefined {
+  tryEnter(): Leave | undefined {
     if (this.#inside >= this.#options.slots) return undefined;
     this.#inside += 1;
     return this.#place();
   }
 
-  /** Gives a place back, once. */
-  #place(): () => void {
+  /** Offers seats to those who wait and take one, in their order, until there is none left. */
+  offer(seat: () => S | undefined): void {
+    for (let turn = this.#waiting.first; turn; ) {
+      const next = this.#waiting.behind(turn);
+      if (turn.takesSeat) {
+        const offered = seat();
+        if (offered === undefined) return;
+        turn.end(undefined, offered);
+      }
+      turn = next;
+    }
+  }
+
+  #place(): Leave {
     let left = false;
     return () => {
       if (left) return;
@@ -82,17 +109,18 @@ export class Gate {
     else this.#inside -= 1;
   }
 
-  #turn(signal: Signal | undefined): Promise<void> {
+  /** Waits; returns the seat, if it is not a place. */
+  #turn(signal: Signal | undefined, takesSeat: boolean): Promise<S | undefined> {
     const { queue, waitMs } = this.#options;
     if (this.#pending >= queue) {
       throw refuse('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
     }
     return new Promise((resolve, reject) => {
-      const turn = new Turn(performance.now() + waitMs, (problem) => {
+      const turn = new Turn<S>(performance.now() + waitMs, takesSeat, (problem, seat) => {
         turn.leave();
         this.#pending -= 1;
         signal?.removeEventListener('abort', onAbort);
-        if (problem === undefined) resolve();
+        if (problem === undefined) resolve(seat);
         else reject(problem);
       });
       const onAbort = (): void => turn.end(signal!.reason);

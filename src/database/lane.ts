@@ -101,12 +101,18 @@ export class Lane extends Lending {
   }
 
   async #join(signal: Signal | undefined): Promise<Connection> {
-    if (!this.#convoy?.open) {
-      const connection = this.acquireNow() ?? (await this.acquire(signal));
-      // Another may have set out meanwhile.
-      if (this.#convoy?.open) connection.release();
-      else this.#convoy = new Convoy(connection);
+    if (this.#convoy?.open) return this.#convoy.join();
+    const connection = this.acquireNow() ?? (await this.acquireOrSit(signal));
+    if (connection.isShared) return connection;
+    if (this.#convoy?.open) {
+      // Another has set out meanwhile.
+      connection.release();
+      return this.#convoy.join();
     }
-    return this.#convoy.join();
+    const convoy = new Convoy(connection);
+    this.#convoy = convoy;
+    const own = convoy.join();
+    this.offer(() => (convoy.open ? convoy.join() : undefined));
+    return own;
   }
 }

@@ -1,6 +1,6 @@
 import { Client, type ClientOptions } from './client.ts';
 import { Connection, type Shared } from './connection.ts';
-import { Gate } from './gate.ts';
+import { Gate, type Leave } from './gate.ts';
 import type { Ended, LaneState } from './observer.ts';
 import type { Signal } from './signal.ts';
 import { connectError, databaseUnavailable, shuttingDown } from './sqlstate.ts';
@@ -30,7 +30,7 @@ export class Lending {
   readonly #options: LaneOptions;
   readonly #clientOptions: ClientOptions;
   protected readonly shared: Shared;
-  readonly #gate: Gate;
+  readonly #gate: Gate<Connection>;
   /** All that are open or being made. */
   readonly #clients = new Set<Client>();
   /** Those that nobody uses; the one used last is lent first, so that those not needed grow old. */
@@ -79,8 +79,33 @@ export class Lending {
   acquire(signal?: Signal): Promise<Connection> {
     const now = signal?.aborted ? undefined : this.acquireNow();
     if (now) return Promise.resolve(now);
+    return this.#waited(async () => this.#take(await this.#gate.enter(signal), signal));
+  }
+
+  /** As {@link acquire}, for someone who takes a seat on another's connection, too, if that is offered first. */
+  protected acquireOrSit(signal: Signal | undefined): Promise<Connection> {
+    return this.#waited(async () => {
+      const entered = await this.#gate.enterOrSit(signal);
+      return entered instanceof Connection ? entered : this.#take(entered, signal);
+    });
+  }
+
+  /**
+   * Offers seats to those who wait for a connection and take one: to no more than come to each connection, so that those
+   * that are free next have something to do.
+   */
+  protected offer(seat: () => Connection | undefined): void {
+    let share = Math.floor(this.#gate.pending / this.#options.max);
+    this.#gate.offer(() => {
+      share -= 1;
+      return share < 0 ? undefined : seat();
+    });
+  }
+
+  #waited(acquiring: () => Promise<Connection>): Promise<Connection> {
+    if (this.#ending) return Promise.reject(shuttingDown());
     const { observer } = this.shared;
-    return observer ? observed(observer.waiting(this.#name), this.#acquire(signal)) : this.#acquire(signal);
+    return observer ? observed(observer.waiting(this.#name), acquiring()) : acquiring();
   }
 
   /** As {@link acquire}, where that needs no waiting; undefined where it does. */
@@ -98,9 +123,8 @@ export class Lending {
     return this.#lend(idle, true, leave);
   }
 
-  async #acquire(signal: Signal | undefined): Promise<Connection> {
-    if (this.#ending) throw shuttingDown();
-    const leave = await this.#gate.enter(signal);
+  /** Lends one to who has a place: one that is open, or a new one. */
+  async #take(leave: Leave, signal: Signal | undefined): Promise<Connection> {
     if (this.#ending) {
       leave();
       throw shuttingDown();
@@ -141,11 +165,11 @@ export class Lending {
     return undefined;
   }
 
-  #lend(client: Client, reused: boolean, leave: () => void): Connection {
+  #lend(client: Client, reused: boolean, leave: Leave): Connection {
     return new Connection(client, this.shared, reused, (broken) => this.#giveBack(client, broken, leave));
   }
 
-  #giveBack(client: Client, broken: boolean, leave: () => void): void {
+  #giveBack(client: Client, broken: boolean, leave: Leave): void {
     this.#lent -= 1;
     if (broken || client.lost) this.#close(client);
     else if (this.#ending) this.#dismiss(client);

@@ -33,7 +33,11 @@ export class Ring<L extends Link> {
 
   /** The one that has been here longest. */
   get first(): L | undefined {
-    const { after } = this.#gap;
+    return this.behind(this.#gap);
+  }
+
+  /** The one that came next after that one. */
+  behind({ after }: L): L | undefined {
     return after === this.#gap ? undefined : after;
   }
 

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { CallNotes } from '../../src/database/notes.ts';
@@ -18,6 +19,15 @@ let open: Database;
 /** A person at the database, who holds locks. */
 const person = useClient(() => database.url);
 const again: string[] = [];
+/** Statements that are under way, and the most that were at once. */
+const under = { now: 0, most: 0 };
+const sent = () => {
+  under.now += 1;
+  under.most = Math.max(under.most, under.now);
+  return () => {
+    under.now -= 1;
+  };
+};
 beforeAll(() => {
   const lane = { max: CONNECTIONS, queue: 1_000, waitMs: 20_000 };
   open = openDatabase(readTarget(database.url), {
@@ -26,7 +36,7 @@ beforeAll(() => {
     statementMs: 60_000,
     lockMs: 30_000,
     pooler: 'auto',
-    observer: { sent: () => () => {}, waiting: () => () => {}, again: (why) => again.push(why) },
+    observer: { sent, waiting: () => () => {}, again: (why) => again.push(why) },
   });
 });
 afterAll(() => open?.end(1_000));
@@ -34,6 +44,7 @@ afterAll(() => open?.end(1_000));
 afterEach(async () => {
   await vi.waitFor(() => expect(open.calls.state).toMatchObject({ used: 0, pending: 0 }));
   again.length = 0;
+  under.most = 0;
 });
 
 const backend = statement('convoy_test.backend', 'select pg_backend_pid()::text', firstText);
@@ -79,6 +90,56 @@ test('reads of one turn share a connection, so many and no more', async () => {
   expect(new Set(together)).toEqual(new Set([pid]));
   const more = await Promise.all(Array.from({ length: TOGETHER + 1 }, () => session().one(backend, [])));
   expect(new Set(more).size).toBe(2);
+});
+
+/** Reads that come one after the other, so that none finds another that is about to set out. */
+const oneByOne = async <T>(count: number, read: (index: number) => Promise<T>): Promise<Promise<T>[]> => {
+  const reads: Promise<T>[] = [];
+  for (let index = 0; index < count; index += 1) {
+    reads.push(read(index));
+    await setImmediate();
+  }
+  return reads;
+};
+
+const takeAll = () => Promise.all(Array.from({ length: CONNECTIONS }, () => open.calls.acquire()));
+
+// Those that waited went one by one once, on whichever connection came free: many callers cost more than few.
+test('reads that wait for a connection go together on the one that comes free, as many as come to each', async () => {
+  const [first, ...others] = await takeAll();
+  const waits = CONNECTIONS * 2 + 1;
+  const reads = await oneByOne(waits, () => session().one(backend, []));
+  expect(open.calls.state.pending).toBe(waits);
+  first!.release();
+  expect(new Set(await Promise.all(reads)).size).toBe(1);
+  expect(under.most).toBe(3);
+  for (const other of others) other.release();
+});
+
+test('a connection that comes free takes no more reads along than may go together', async () => {
+  const [first, ...others] = await takeAll();
+  const reads = await oneByOne(CONNECTIONS * TOGETHER * 2, (index) => session().one(echo, [`${index}`]));
+  first!.release();
+  expect(await Promise.all(reads)).toEqual(reads.map((_, index) => `${index}`));
+  expect(under.most).toBe(TOGETHER);
+  for (const other of others) other.release();
+});
+
+test('who must have a connection of its own keeps its turn between reads that go together', async () => {
+  const [first, ...others] = await takeAll();
+  const order: string[] = [];
+  const noted = (name: string, done: Promise<unknown>) => done.then(() => order.push(name));
+  const done = await oneByOne(CONNECTIONS * 2, (index) => noted('read', session().one(echo, [`${index}`])));
+  const alone = noted(
+    'alone',
+    open.calls.use(undefined, (connection) => connection.command('select 1')),
+  );
+  const behind = await oneByOne(CONNECTIONS * 2, (index) => noted('read', session().one(echo, [`${index}`])));
+  first!.release();
+  await Promise.all([...done, alone, ...behind]);
+  expect(order.indexOf('alone')).toBeGreaterThan(0);
+  expect(order.indexOf('alone')).toBeLessThan(order.length - 1);
+  for (const other of others) other.release();
 });
 
 test('each has its own answer, and what fails fails alone', async () => {

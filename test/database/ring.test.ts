@@ -22,6 +22,7 @@ test('links come and go in any order: the ring is a list from which each takes i
         }
         expect([...ring].map((link) => all.indexOf(link))).toEqual(model.map((link) => all.indexOf(link)));
         expect(ring.first).toBe(model[0]);
+        for (const [index, link] of model.entries()) expect(ring.behind(link)).toBe(model[index + 1]);
         for (const link of all) expect(link.isAlone).toBe(!model.includes(link));
       }
     }),
