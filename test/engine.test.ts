@@ -24,16 +24,18 @@ const TICKS = `
   console.log(Math.min(...found));
 `;
 
-const tickNs = async (...args: readonly string[]): Promise<number> => {
+const run = async (flag: string, program: string, ...args: readonly string[]): Promise<string> => {
   const { stdout } = await promisify(execFile)(process.execPath, [
-    '--expose-gc',
+    flag,
     '--input-type=module',
     '--eval',
-    TICKS,
+    program,
     ...args,
   ]);
-  return Number(stdout);
+  return stdout;
 };
+
+const tickNs = async (...args: readonly string[]): Promise<number> => Number(await run('--expose-gc', TICKS, ...args));
 
 // Story: of servers that were alike some took a third more for each call than others, from some moment on and for ever. Which
 // ones was a matter of where a clearing of the heap had met them.
@@ -41,4 +43,29 @@ test('ticks stay fast where the heap is cleared between two of them', async () =
   const prepared = await tickNs('prepared');
   // Where it is fast without that, there is nothing left to prepare.
   expect((await tickNs()) / prepared).toBeGreaterThan(2);
+}, 60_000);
+
+/** Prints how many bytes the young generation has after a start that keeps what it makes, and after calls that do. */
+const YOUNG = `
+  import { getHeapSpaceStatistics } from 'node:v8';
+  const { prepareEngine, growWithCalls } = await import(${JSON.stringify(ENGINE)});
+  if (process.argv[1] === 'prepared') prepareEngine();
+  const keep = () => Array.from({ length: 400_000 }, (_, at) => ({ at }));
+  const young = () => getHeapSpaceStatistics().find((space) => space.space_name === 'new_space').space_size;
+  const start = keep();
+  const afterStart = young();
+  growWithCalls();
+  const calls = keep();
+  console.log(JSON.stringify([afterStart, young(), start.length + calls.length]));
+`;
+
+const youngBytes = async (...args: readonly string[]): Promise<number[]> =>
+  JSON.parse(await run('--max-semi-space-size=8', YOUNG, ...args));
+
+// Story: every sidecar kept 15 MB in which nothing lay, since its start had filled them once.
+test('the young generation stays small while a process starts, and grows with its calls', async () => {
+  const [unprepared] = await youngBytes();
+  const [started, called] = await youngBytes('prepared');
+  expect(unprepared! / started!).toBeGreaterThan(4);
+  expect(called! / started!).toBeGreaterThan(4);
 }, 60_000);

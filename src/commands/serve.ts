@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { setFlagsFromString } from 'node:v8';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { migrateUp, migrationStatus, SchemaError, UnreachableError } from '../database/migrate/migrate.ts';
+import { growWithCalls } from '../engine.ts';
 import { EXIT } from '../exit.ts';
 import { createLog } from '../log.ts';
 import { healthRoutes, listenProbes, type Routes } from '../server/probes.ts';
@@ -76,12 +76,6 @@ const metricsRoute = (telemetry: Telemetry | undefined): Routes => {
   return { '/metrics': async () => ({ status: 200, text: await metrics(), type }) };
 };
 
-/**
- * What calls leave behind in the heap before it is cleared, in percent of what is in use. Left to itself the heap grows by
- * three times as much: that saves no time, and each answer of a list has ten times its size outside of the heap.
- */
-const HEAP_GROWING = '--heap-growing-percent=100';
-
 /** Tells who started the server what it needs to know. */
 export type Announce = (server: Sidecar, source: Source, probes: string | undefined) => void;
 
@@ -106,7 +100,6 @@ export const serve = async (
   announce: Announce = announceToPeople(config),
   settings: Readonly<Record<string, string>> = {},
 ): Promise<number> => {
-  setFlagsFromString(HEAP_GROWING);
   const log = createLog(config.logLevel, errors);
   exit.onSignal(config.drainTimeoutMs);
   const stopping = new AbortController();
@@ -128,6 +121,7 @@ export const serve = async (
     const prepare = (): Promise<void> => untilUsable(config, url, log, stopping.signal);
     const server = await startServer(config, { url, log, prepare, telemetry });
     whyNot = () => server.whyNot;
+    growWithCalls();
     log.info({ version: VERSION, node: process.version }, 'started');
     announce(server, source, probes?.address);
     let problem: Error | undefined;
