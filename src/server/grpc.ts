@@ -120,6 +120,8 @@ export const listenGrpc = async (
     };
     const reservation = budget.open(encoding);
     let isFirst = true;
+    // The library does so, too, but only after it would have begun to flow.
+    stream.pause();
     stream.on('data', (chunk: Buffer) => {
       const begins = isFirst;
       isFirst = false;
