@@ -2,18 +2,44 @@
 export const int32At = (bytes: Buffer, at: number): number =>
   (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
 
-/** Bytes up to which a call into native code costs more than to copy them one by one. */
-const SMALL = 24;
+/** Bytes up to which a call into native code costs more than to copy them here. */
+const SMALL = 64;
+
+/** Bytes that are copied at once here. */
+const WORD = 8;
+
+/** Bytes of what is kept at hand: as many as a connection reads at once. */
+const LARGEST = 64 * 1_024;
+
+const newView = ({ buffer, byteOffset, byteLength }: Uint8Array): DataView =>
+  new DataView(buffer, byteOffset, byteLength);
+
+/** What was read from last: many pieces of it are, one after the other. */
+let source: Uint8Array = new Uint8Array();
+let sourceView = newView(source);
+
+const viewOf = (bytes: Uint8Array): DataView => {
+  if (bytes === source) return sourceView;
+  const view = newView(bytes);
+  // What is larger is not to stay for that.
+  if (bytes.length <= LARGEST) {
+    source = bytes;
+    sourceView = view;
+  }
+  return view;
+};
 
 /** Bytes that grow as they are written. Whoever writes makes room first: {@link Bytes.reserve}. */
 export class Bytes {
   buffer: Buffer;
+  #view: DataView;
   /** Where the next byte goes. */
   at = 0;
 
   /** @param size how many there may be until the first growth. */
   constructor(size: number) {
     this.buffer = Buffer.allocUnsafe(size);
+    this.#view = newView(this.buffer);
   }
 
   /** Makes room for so many more. */
@@ -23,6 +49,7 @@ export class Bytes {
     const next = Buffer.allocUnsafeSlow(Math.max(this.buffer.length * 2, needed));
     this.buffer.copy(next, 0, 0, this.at);
     this.buffer = next;
+    this.#view = newView(next);
   }
 
   /** What has been written; a view of it. */
@@ -36,40 +63,57 @@ export class Bytes {
   }
 
   /** A copy of part of other bytes. Makes room itself. */
-  copy(source: Buffer, from: number, length: number): void {
+  copy(bytes: Buffer, from: number, length: number): void {
     this.reserve(length);
-    this.#put(source, from, length);
+    this.#put(bytes, from, length);
   }
 
   /** Part of other bytes as a field: the number that stands before it, and its length. Makes room itself. */
-  field(tag: number, source: Buffer, from: number, length: number): void {
+  field(tag: number, bytes: Buffer, from: number, length: number): void {
     this.reserve(length + 10);
     this.varint(tag);
     this.varint(length);
-    this.#put(source, from, length);
+    this.#put(bytes, from, length);
   }
 
   /** Bytes as they are. Makes room itself. */
-  all(source: Uint8Array): void {
-    const { length } = source;
+  all(bytes: Uint8Array): void {
+    const { length } = bytes;
     this.reserve(length);
-    if (length <= SMALL) this.#bytewise(source, 0, length);
+    if (length <= SMALL) this.#put(bytes, 0, length);
     else {
-      this.buffer.set(source, this.at);
+      this.buffer.set(bytes, this.at);
       this.at += length;
     }
   }
 
-  #put(source: Buffer, from: number, length: number): void {
-    if (length <= SMALL) this.#bytewise(source, from, length);
-    else this.at += source.copy(this.buffer, this.at, from, from + length);
-  }
-
-  #bytewise(source: Uint8Array, from: number, length: number): void {
+  #put(bytes: Uint8Array, from: number, length: number): void {
     const { buffer } = this;
     let { at } = this;
-    for (let index = from; index < from + length; index += 1) buffer[at++] = source[index]!;
-    this.at = at;
+    this.at = at + length;
+    if (length > SMALL) {
+      (bytes as Buffer).copy(buffer, at, from, from + length);
+      return;
+    }
+    const end = from + length;
+    let next = from;
+    if (length >= WORD) {
+      const view = viewOf(bytes);
+      for (; next + WORD <= end; next += WORD, at += WORD) this.#view.setBigUint64(at, view.getBigUint64(next));
+    }
+    for (; next < end; next += 1) buffer[at++] = bytes[next]!;
+  }
+
+  /** Eight bytes of others, the last of them first; there is room for them. */
+  reversed(bytes: Buffer, from: number): void {
+    this.#view.setBigUint64(this.at, viewOf(bytes).getBigUint64(from), true);
+    this.at += WORD;
+  }
+
+  /** A double as protobuf writes it; there is room for it. */
+  double(value: number): void {
+    this.#view.setFloat64(this.at, value, true);
+    this.at += WORD;
   }
 
   /** An unsigned number of at most 32 bits as protobuf writes it; there is room for five bytes. */
@@ -102,7 +146,7 @@ export class Bytes {
 
   /** A number of 32 bits, most significant byte first; there is room for it. */
   int32(value: number): void {
-    this.buffer.writeInt32BE(value | 0, this.at);
+    this.#view.setInt32(this.at, value);
     this.at += 4;
   }
 

@@ -78,7 +78,7 @@ const double =
     if (skipsZero && int32At(bytes, at) === 0 && int32At(bytes, at + 4) === 0) return true;
     out.reserve(20);
     out.varint(tag);
-    for (let index = at + 7; index >= at; index -= 1) out.byte(bytes[index]!);
+    out.reversed(bytes, at);
     return true;
   };
 

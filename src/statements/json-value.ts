@@ -92,8 +92,7 @@ const writeString = (out: Bytes, source: Buffer, at: number): number => {
 
 const writeDouble = (out: Bytes, value: number): void => {
   out.byte(NUMBER);
-  out.buffer.writeDoubleLE(value, out.at);
-  out.at += 8;
+  out.double(value);
 };
 
 /** Writes the number that begins there; returns where it ends, which may be where the document does. */

@@ -10,16 +10,23 @@ const NANOS = 0x10;
 
 const HALF = 2 ** 32;
 
-/** Whole seconds and microseconds of so many microseconds; exact for all that 64 bits hold. */
-const split = (high: number, low: number): readonly [seconds: number, micros: number] => {
+const MILLION = 1_000_000n;
+
+const exactly = (high: number, low: number): bigint => BigInt(high) * BigInt(HALF) + BigInt(low);
+
+/** Whole seconds of so many microseconds; exact for all that 64 bits hold. */
+const secondsOf = (high: number, low: number): number => {
   const total = high * HALF + low;
-  if (Number.isSafeInteger(total)) {
-    const seconds = Math.floor(total / 1e6);
-    return [seconds, total - seconds * 1e6];
-  }
-  const exact = BigInt(high) * BigInt(HALF) + BigInt(low);
-  const micros = ((exact % 1_000_000n) + 1_000_000n) % 1_000_000n;
-  return [Number((exact - micros) / 1_000_000n), Number(micros)];
+  if (Number.isSafeInteger(total)) return Math.floor(total / 1e6);
+  const exact = exactly(high, low);
+  return Number((exact - (((exact % MILLION) + MILLION) % MILLION)) / MILLION);
+};
+
+/** The microseconds beside those seconds. */
+const microsOf = (high: number, low: number, seconds: number): number => {
+  const total = high * HALF + low;
+  if (Number.isSafeInteger(total)) return total - seconds * 1e6;
+  return Number(exactly(high, low) - BigInt(seconds) * MILLION);
 };
 
 /**
@@ -31,7 +38,8 @@ const split = (high: number, low: number): readonly [seconds: number, micros: nu
  * @returns false for an instant outside the years 1 to 9999, of which nothing is written.
  */
 export const writeTimestamp = (out: Bytes, high: number, low: number): boolean => {
-  const [since, micros] = split(high, low);
+  const since = secondsOf(high, low);
+  const micros = microsOf(high, low, since);
   const seconds = since + EPOCH;
   if (seconds < FIRST_SECOND || seconds > LAST_SECOND) return false;
   const start = out.open();
@@ -74,7 +82,8 @@ const dateOf = (daysSinceEpoch: number): readonly [year: number, month: number, 
 export const timestampText = (high: number, low: number): string => {
   if (high === 0x7fffffff && low === 0xffffffff) return 'infinity';
   if (high === -0x80000000 && low === 0) return '-infinity';
-  const [since, micros] = split(high, low);
+  const since = secondsOf(high, low);
+  const micros = microsOf(high, low, since);
   const days = Math.floor(since / DAY);
   const second = since - days * DAY;
   const [year, month, day] = dateOf(days);
