@@ -44,9 +44,12 @@ export class Bytes {
 
   /** Makes room for so many more. */
   reserve(size: number): void {
-    const needed = this.at + size;
-    if (needed <= this.buffer.length) return;
-    const next = Buffer.allocUnsafeSlow(Math.max(this.buffer.length * 2, needed));
+    if (this.at + size > this.buffer.length) this.grow(size);
+  }
+
+  /** Moves to more memory, in which there is room for so many more. */
+  grow(size: number): void {
+    const next = Buffer.allocUnsafeSlow(Math.max(this.buffer.length * 2, this.at + size));
     this.buffer.copy(next, 0, 0, this.at);
     this.buffer = next;
     this.#view = newView(next);

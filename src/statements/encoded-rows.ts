@@ -4,8 +4,10 @@ import type { Notes, RowEncoder, RowWriter } from '../database/statement.ts';
 import type { Sink } from '../database/step.ts';
 
 /** Bytes below which growing is not worth its while, and above which nothing is set aside beforehand. */
-const SMALLEST = 256;
+const SMALLEST = 512;
 const LARGEST = 64 * 1024;
+/** What is set aside besides: the next rows may be longer, and a text asks for room before it is known how long it is. */
+const spare = (bytes: number): number => 256 + (bytes >> 3);
 /** What the length of a row takes at most, and what stands before it. */
 const LONGEST = 5;
 
@@ -33,7 +35,8 @@ export class EncodedRows implements Sink {
     this.#tag = tag;
     this.#notes = notes;
     this.#size = size;
-    this.#out = new Bytes(Math.min(Math.max(sizes.get(encoder) ?? 0, SMALLEST), LARGEST));
+    const before = sizes.get(encoder) ?? 0;
+    this.#out = new Bytes(Math.min(Math.max(before + spare(before), SMALLEST), LARGEST));
   }
 
   wanted(types: readonly number[]): Buffer {
