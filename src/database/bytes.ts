@@ -2,10 +2,11 @@
 export const int32At = (bytes: Buffer, at: number): number =>
   (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
 
-/** Bytes up to which a call into native code costs more than to copy them here. */
+/** Bytes up to which a call into native code costs more than to copy them here: one by one, or in words. */
+const FEW = 24;
 const SMALL = 64;
 
-/** Bytes that are copied at once here. */
+/** Bytes of a word. */
 const WORD = 8;
 
 /** Bytes of what is kept at hand: as many as a connection reads at once. */
@@ -83,19 +84,18 @@ export class Bytes {
   all(bytes: Uint8Array): void {
     const { length } = bytes;
     this.reserve(length);
-    if (length <= SMALL) this.#put(bytes, 0, length);
-    else {
-      this.buffer.set(bytes, this.at);
-      this.at += length;
-    }
+    const { buffer, at } = this;
+    this.at = at + length;
+    if (length > FEW) buffer.set(bytes, at);
+    else for (let index = 0; index < length; index += 1) buffer[at + index] = bytes[index]!;
   }
 
-  #put(bytes: Uint8Array, from: number, length: number): void {
+  #put(bytes: Buffer, from: number, length: number): void {
     const { buffer } = this;
     let { at } = this;
     this.at = at + length;
     if (length > SMALL) {
-      (bytes as Buffer).copy(buffer, at, from, from + length);
+      bytes.copy(buffer, at, from, from + length);
       return;
     }
     const end = from + length;
