@@ -72,7 +72,8 @@ export class Lane extends Lending {
 
   /**
    * Lends a connection for one read, which may be done again. It goes together with others that are asked for in the same
-   * turn, unless it is known to keep others waiting; what those did to it is made up for by doing it again, alone.
+   * turn, or wait for a connection, unless it is known to keep others waiting; what those did to it is made up for by doing it
+   * again, alone.
    */
   async read<T>(
     statement: Statement<unknown>,
