@@ -1,10 +1,15 @@
-/** What goes before each message: a flag that says it is not compressed, and its length. */
-const PREFIX = 5;
+import { frameOf, PREFIX, writePrefix } from '../statements/frame.ts';
+
 /** Bytes that are handed over at once where there are so many: enough to cost little, little enough to be made again and again. */
 const PIECE = 64 * 1024;
 
 /** Messages as gRPC has them on a stream, many in a piece: each write costs as much as encoding several rows. */
 export function* framed(messages: readonly Uint8Array[]): Generator<Uint8Array> {
+  const frame = messages.length === 1 ? frameOf(messages[0]!) : undefined;
+  if (frame) {
+    yield frame;
+    return;
+  }
   for (let first = 0; first < messages.length; ) {
     let size = 0;
     let next = first;
@@ -15,8 +20,7 @@ export function* framed(messages: readonly Uint8Array[]): Generator<Uint8Array> 
     const piece = Buffer.allocUnsafe(size);
     let at = 0;
     for (const message of messages.slice(first, next)) {
-      piece[at] = 0;
-      at = piece.writeUInt32BE(message.length, at + 1);
+      at = writePrefix(piece, at, message.length);
       piece.set(message, at);
       at += message.length;
     }

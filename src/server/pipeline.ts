@@ -72,9 +72,10 @@ export const replyBytes = (output: DescMessage, response: Reply): Uint8Array =>
 /** A response that is not too large; as bytes, which the measuring has made, where the listener takes them. */
 const measured = ({ endpoint, size, encoded }: Inbound, response: Reply): Reply => {
   if (size.limit === Number.POSITIVE_INFINITY) return response;
-  const { buffer, byteOffset, byteLength } = replyBytes(endpoint.method.output, response);
-  size.hold(byteLength);
-  return encoded ? Buffer.from(buffer, byteOffset, byteLength) : response;
+  const bytes = replyBytes(endpoint.method.output, response);
+  size.hold(bytes.byteLength);
+  if (!encoded || Buffer.isBuffer(bytes)) return response;
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 };
 
 /** A response as its caller takes documents; bytes that rows have become say them so already. */

@@ -2,6 +2,7 @@ import type { ResponseSize } from '../contract/response-size.ts';
 import { Bytes } from '../database/bytes.ts';
 import type { Notes, RowEncoder, RowWriter } from '../database/statement.ts';
 import type { Sink } from '../database/step.ts';
+import { messageIn, PREFIX } from './frame.ts';
 
 /** Bytes below which growing is not worth its while, and above which nothing is set aside beforehand. */
 const SMALLEST = 512;
@@ -21,6 +22,8 @@ export class EncodedRows implements Sink {
   readonly #notes: Notes;
   readonly #size: ResponseSize | undefined;
   readonly #out: Bytes;
+  /** Where the first row begins: one response is made in the frame that it is sent in. */
+  readonly #start: number;
   readonly #ends: number[] = [];
   #write: RowWriter | undefined;
   /** Of the last row's length: the next is likely to be as long, and need not be moved when its length is known. */
@@ -37,6 +40,8 @@ export class EncodedRows implements Sink {
     this.#size = size;
     const before = sizes.get(encoder) ?? 0;
     this.#out = new Bytes(Math.min(Math.max(before + spare(before), SMALLEST), LARGEST));
+    this.#start = size ? PREFIX : 0;
+    this.#out.at = this.#start;
   }
 
   wanted(types: readonly number[]): Buffer {
@@ -58,7 +63,7 @@ export class EncodedRows implements Sink {
       this.#width = out.close(message, this.#width);
     } else this.#write!(out, bytes, at, this.#notes);
     this.#ends.push(out.at);
-    this.#size?.hold(out.at);
+    this.#size?.hold(out.at - this.#start);
   }
 
   /** Puts more fields behind the last row, which must be there: into its response, if each row has one. */
@@ -74,19 +79,27 @@ export class EncodedRows implements Sink {
 
   /** All of them, one after the other. */
   bytes(): Buffer {
-    const bytes = this.#out.written();
-    sizes.set(this.#encoder, bytes.length);
-    return bytes;
+    return this.#response(this.#out.at);
   }
 
   /** The first alone; nothing if there is none. */
   first(): Buffer {
-    return this.bytes().subarray(0, this.#ends[0] ?? 0);
+    return this.#response(this.#ends[0] ?? this.#start);
   }
 
   /** Each by itself. */
   each(): Buffer[] {
-    const bytes = this.bytes();
+    const bytes = this.#written();
     return this.#ends.map((end, index) => bytes.subarray(this.#ends[index - 1] ?? 0, end));
+  }
+
+  #response(end: number): Buffer {
+    const bytes = this.#written().subarray(0, end);
+    return this.#start === 0 ? bytes : messageIn(bytes);
+  }
+
+  #written(): Buffer {
+    sizes.set(this.#encoder, this.#out.at);
+    return this.#out.written();
   }
 }

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { framed } from '../../src/server/frames.ts';
+import { messageIn, PREFIX } from '../../src/statements/frame.ts';
 
 /** The messages of a body, as a client reads them. */
 const read = (body: Buffer): Buffer[] => {
@@ -28,4 +29,25 @@ test('messages of any length come back as they went, and no piece is larger than
     { numRuns: 40 },
   );
   expect([...framed(Array.from({ length: 500 }, () => Buffer.alloc(100)))]).toHaveLength(1);
+});
+
+test('a message that has been made in its frame is sent in it, by itself or with others', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 70_000 }), fc.nat(20), (content, around) => {
+      const memory = Buffer.alloc(around + PREFIX + content.length + around, 255);
+      memory.set(content, around + PREFIX);
+      const frame = memory.subarray(around, around + PREFIX + content.length);
+      const message = messageIn(frame);
+      expect(message.equals(content)).toBe(true);
+      const [alone, ...rest] = [...framed([message])];
+      expect(alone).toBe(frame);
+      expect(rest).toEqual([]);
+      expect(read(Buffer.from(alone!))).toEqual([Buffer.from(content)]);
+      const together = Buffer.concat([...framed([message, Buffer.from('other')])]);
+      expect(read(together)).toEqual([Buffer.from(content), Buffer.from('other')]);
+      expect(memory.subarray(0, around).every((byte) => byte === 255)).toBe(true);
+      expect(memory.subarray(around + frame.length).every((byte) => byte === 255)).toBe(true);
+    }),
+    { numRuns: 100 },
+  );
 });
