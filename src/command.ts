@@ -1,5 +1,4 @@
 import { parseArgs } from 'node:util';
-import { doctor } from './commands/doctor.ts';
 import { serveEphemeral } from './commands/ephemeral.ts';
 import { migrate } from './commands/migration.ts';
 import { complain, errors, exit, output, say } from './commands/output.ts';
@@ -150,8 +149,10 @@ const run = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<num
           const { values, rest: settings } = own(flags, { ephemeral: { type: 'boolean' } });
           return await (values['ephemeral'] ? serveEphemeral(settings, env) : serve(loadConfig(settings, env)));
         }
-        case 'doctor':
+        case 'doctor': {
+          const { doctor } = await import('./commands/doctor.ts');
           return await doctor(loadConfig(flags, env));
+        }
         case 'contract':
           return await putContract(flags, env);
         case 'wait': {

@@ -31,6 +31,26 @@ test('a server of gRPC loads of Node what it uses, and no client of HTTP', async
   expect(loaded.filter((name) => /undici/.test(name))).toEqual([]);
 });
 
+/** Tells of every file that is loaded. */
+const FILES = `--import=data:text/javascript,${encodeURIComponent(
+  `import { registerHooks } from 'node:module';
+   registerHooks({ load: (url, context, next) => (process.stderr.write('FILE ' + url + '\\n'), next(url, context)) });`,
+)}`;
+
+// Story: a command that looks at a server's files was imported beside the one that serves. Every server loaded what checks such
+// a file, a sixth of a megabyte of it, though it had none.
+test('a server loads nothing of other commands, and nothing that it has not been given a setting for', async () => {
+  const sidecar = startCommand(['serve'], { DATABASE_URL: database.url, NODE_OPTIONS: FILES });
+  const caller = grpcCaller((await sidecar.serving()).grpc);
+  await caller.unary(PolicyEngineService.method.fetchRiskCeilings, {});
+  caller.close();
+  sidecar.child.kill('SIGTERM');
+  expect(await sidecar.ended).toBe(0);
+  const files = [...sidecar.err().matchAll(/^FILE .*\/([^/]+)$/gm)].map(([, name]) => name!);
+  expect(files).toContain('sidecar.js');
+  expect(files.filter((name) => /ajv|^authorization|doctor|contract-check|opentelemetry|sdk/.test(name))).toEqual([]);
+});
+
 /** Tells of every time the heap is cleared, and of what grew old then. */
 const COLLECTIONS = `--import=data:text/javascript,${encodeURIComponent(
   `import { setFlagsFromString } from 'node:v8';
