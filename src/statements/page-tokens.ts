@@ -5,6 +5,8 @@ const CIPHER = 'aes-256-ctr';
 const KEY_BYTES = 32;
 const SEAL_BYTES = 16;
 const LENGTH_BYTES = 4;
+/** Tokens that are kept: lists are asked for again before their rows have changed, and each token costs as much as ten rows. */
+const KEPT = 64;
 
 /**
  * Makes and reads the tokens that a list goes on with: what is in one is sealed and hidden under keys that come of the key
@@ -13,10 +15,13 @@ const LENGTH_BYTES = 4;
  */
 export class PageTokens {
   #opened: { readonly sealing: Hmac; readonly hiding: Uint8Array } | undefined;
+  /** Those made last, by what they are made of. */
+  readonly #made = new Map<string, string>();
 
   /** Gives the key of the database; without it no token is made or read. */
   open(key: Uint8Array): void {
     const keys = new Uint8Array(hkdfSync('sha256', key, '', 'page tokens', 2 * KEY_BYTES));
+    this.#made.clear();
     this.#opened = { sealing: new Hmac(keys.subarray(0, KEY_BYTES)), hiding: keys.subarray(KEY_BYTES) };
   }
 
@@ -26,10 +31,17 @@ export class PageTokens {
   }
 
   /** @param bound what the token is for; it is sealed with the text and not in the token. */
-  make(text: string, bound: Uint8Array): string {
+  make(text: string, bound: Buffer): string {
+    const of = `${bound.length}:${bound.toString('latin1')}${text}`;
+    const known = this.#made.get(of);
+    if (known !== undefined) return known;
     const bytes = Buffer.from(text);
     const seal = this.#seal(bytes, bound);
-    return Buffer.concat([seal, createCipheriv(CIPHER, this.#keys.hiding, seal).update(bytes)]).toString('base64url');
+    const hidden = createCipheriv(CIPHER, this.#keys.hiding, seal).update(bytes);
+    const token = Buffer.concat([seal, hidden]).toString('base64url');
+    if (this.#made.size >= KEPT) this.#made.delete(this.#made.keys().next().value!);
+    this.#made.set(of, token);
+    return token;
   }
 
   /** The text of a token that was made for that; undefined of anything else. */

@@ -95,8 +95,8 @@ export class Paging {
   walk(request: Message): Walk {
     const given = this.#given;
     if (!given) return WHOLE;
-    let bound: Uint8Array | undefined;
-    const boundBy = (order: string): Uint8Array => {
+    let bound: Buffer | undefined;
+    const boundBy = (order: string): Buffer => {
       bound ??= this.#boundBy(request, order);
       return bound;
     };
@@ -113,7 +113,7 @@ export class Paging {
   }
 
   /** What a token is for: a later release may order the same list otherwise. */
-  #boundBy(request: Message, order: string): Uint8Array {
+  #boundBy(request: Message, order: string): Buffer {
     const { parent, name, input } = this.#method;
     const fields = toBinary(input, { ...request, ...this.#unset }, { writeUnknownFields: false });
     return Buffer.concat([Buffer.from(`${parent.typeName}/${name}\0${order}\0`), fields]);
