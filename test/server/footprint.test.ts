@@ -17,16 +17,21 @@ const TELLTALE = `--import=data:text/javascript,${encodeURIComponent(
 const database = useDatabase();
 afterAll(endAll);
 
-// Story: an import of Node's HTTP asks it for all that it exports. One of that was a WebSocket, with a whole client of HTTP
-// behind it: 15 MB and a sixth of the start, of which nothing was ever used.
-test('a server of gRPC loads of Node what it uses, and no client of HTTP', async () => {
-  const sidecar = startCommand(['serve'], { DATABASE_URL: database.url, NODE_OPTIONS: TELLTALE });
+/** What a server with those options of Node's has told on its standard error when it ends after a call. */
+const afterACall = async (options: string): Promise<string> => {
+  const sidecar = startCommand(['serve'], { DATABASE_URL: database.url, NODE_OPTIONS: options });
   const caller = grpcCaller((await sidecar.serving()).grpc);
   await caller.unary(PolicyEngineService.method.fetchRiskCeilings, {});
   caller.close();
   sidecar.child.kill('SIGTERM');
   expect(await sidecar.ended).toBe(0);
-  const loaded = /^LOADED (.*)$/m.exec(sidecar.err())![1]!.split(',');
+  return sidecar.err();
+};
+
+// Story: an import of Node's HTTP asks it for all that it exports. One of that was a WebSocket, with a whole client of HTTP
+// behind it: 15 MB and a sixth of the start, of which nothing was ever used.
+test('a server of gRPC loads of Node what it uses, and no client of HTTP', async () => {
+  const loaded = /^LOADED (.*)$/m.exec(await afterACall(TELLTALE))![1]!.split(',');
   expect(loaded).toContain('NativeModule http2');
   expect(loaded.filter((name) => /undici/.test(name))).toEqual([]);
 });
@@ -40,13 +45,7 @@ const FILES = `--import=data:text/javascript,${encodeURIComponent(
 // Story: a command that looks at a server's files was imported beside the one that serves. Every server loaded what checks such
 // a file, a sixth of a megabyte of it, though it had none.
 test('a server loads nothing of other commands, and nothing that it has not been given a setting for', async () => {
-  const sidecar = startCommand(['serve'], { DATABASE_URL: database.url, NODE_OPTIONS: FILES });
-  const caller = grpcCaller((await sidecar.serving()).grpc);
-  await caller.unary(PolicyEngineService.method.fetchRiskCeilings, {});
-  caller.close();
-  sidecar.child.kill('SIGTERM');
-  expect(await sidecar.ended).toBe(0);
-  const files = [...sidecar.err().matchAll(/^FILE .*\/([^/]+)$/gm)].map(([, name]) => name!);
+  const files = [...(await afterACall(FILES)).matchAll(/^FILE .*\/([^/]+)$/gm)].map(([, name]) => name!);
   expect(files).toContain('sidecar.js');
   expect(files.filter((name) => /ajv|^authorization|doctor|contract-check|opentelemetry|sdk/.test(name))).toEqual([]);
 });
