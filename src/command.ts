@@ -150,6 +150,7 @@ const run = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<num
           return await (values['ephemeral'] ? serveEphemeral(settings, env) : serve(loadConfig(settings, env)));
         }
         case 'doctor': {
+          // What it stands on is loaded for it alone, too.
           const { doctor } = await import('./commands/doctor.ts');
           return await doctor(loadConfig(flags, env));
         }

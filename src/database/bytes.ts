@@ -9,8 +9,8 @@ const SMALL = 64;
 /** Bytes of a word. */
 const WORD = 8;
 
-/** Bytes of what is kept at hand: as many as a connection reads at once. */
-const LARGEST = 64 * 1_024;
+/** Bytes that are lent at once: what a connection takes of its socket. */
+export const LENT = 64 * 1_024;
 
 const newView = ({ buffer, byteOffset, byteLength }: Uint8Array): DataView =>
   new DataView(buffer, byteOffset, byteLength);
@@ -23,7 +23,7 @@ const viewOf = (bytes: Uint8Array): DataView => {
   if (bytes === source) return sourceView;
   const view = newView(bytes);
   // What is larger is not to stay for that.
-  if (bytes.length <= LARGEST) {
+  if (bytes.length <= LENT) {
     source = bytes;
     sourceView = view;
   }

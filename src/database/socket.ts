@@ -1,14 +1,12 @@
 import { Socket } from 'node:net';
-
-/** What a connection takes of its socket at once, bytes. */
-const READ = 64 * 1024;
+import { LENT } from './bytes.ts';
 
 /**
  * A socket that reads into the same bytes again and again, and lends them to whoever listens: new ones for whatever arrives
  * would be most of what a process has to clear away.
  */
 export const reading = (): Socket => {
-  const buffer = Buffer.allocUnsafeSlow(READ);
+  const buffer = Buffer.allocUnsafeSlow(LENT);
   const socket: Socket = new Socket({
     onread: {
       buffer,

@@ -89,17 +89,17 @@ export class EncodedRows implements Sink {
 
   /** Each by itself. */
   each(): Buffer[] {
-    const bytes = this.#written();
+    const bytes = this.#upTo(this.#out.at);
     return this.#ends.map((end, index) => bytes.subarray(this.#ends[index - 1] ?? 0, end));
   }
 
   #response(end: number): Buffer {
-    const bytes = this.#written().subarray(0, end);
+    const bytes = this.#upTo(end);
     return this.#start === 0 ? bytes : messageIn(bytes);
   }
 
-  #written(): Buffer {
+  #upTo(end: number): Buffer {
     sizes.set(this.#encoder, this.#out.at);
-    return this.#out.written();
+    return this.#out.buffer.subarray(0, end);
   }
 }

@@ -7,13 +7,9 @@ const FRAME = Symbol('the frame of a message');
 type Message = Uint8Array & { readonly [FRAME]?: Uint8Array };
 
 /** Writes what goes before a message of that length; returns where the message begins. */
-export const writePrefix = (frame: Uint8Array, at: number, length: number): number => {
+export const writePrefix = (frame: Buffer, at: number, length: number): number => {
   frame[at] = 0;
-  frame[at + 1] = length >>> 24;
-  frame[at + 2] = length >>> 16;
-  frame[at + 3] = length >>> 8;
-  frame[at + 4] = length;
-  return at + PREFIX;
+  return frame.writeUInt32BE(length, at + 1);
 };
 
 /** The message that lies in a frame behind the room for what goes before it, which is filled. */

@@ -80,7 +80,6 @@ const writeString = (out: Bytes, source: Buffer, at: number): number => {
     next += 1;
   }
   if (source[next] === QUOTE) {
-    out.reserve(5);
     out.varint(next - from);
     out.copy(source, from, next - from);
   } else {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { afterAll, expect, inject, test } from 'vitest';
+import { afterAll, expect, inject, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { grpcCaller } from '../support/client.ts';
@@ -49,6 +49,30 @@ test('a server loads nothing of other commands, and nothing that it has not been
   expect(files).toContain('sidecar.js');
   expect(files.filter((name) => /ajv|^authorization|doctor|contract-check|opentelemetry|sdk/.test(name))).toEqual([]);
 });
+
+/** Tells how large the young heap is, over and over. */
+const YOUNG = `--import=data:text/javascript,${encodeURIComponent(
+  `import { getHeapSpaceStatistics } from 'node:v8';
+   const young = () => getHeapSpaceStatistics().find((space) => space.space_name === 'new_space').space_size;
+   setInterval(() => process.stderr.write('YOUNG ' + young() + '\\n'), 20).unref();`,
+)}`;
+
+test('a server keeps a small young heap after its start, and lets it grow with its calls', async () => {
+  const sidecar = startCommand(['serve'], { DATABASE_URL: database.url, NODE_OPTIONS: YOUNG });
+  const session = openH2((await sidecar.serving()).grpc);
+  const sizes = (): number[] => [...sidecar.err().matchAll(/^YOUNG (\d+)$/gm)].map(([, size]) => Number(size));
+  await vi.waitFor(() => expect(sizes().length).toBeGreaterThan(2));
+  const started = Math.max(...sizes());
+  await vi.waitFor(
+    async () => {
+      const calls = Array.from({ length: 500 }, () => rawCall(session, Health.method.check, {}));
+      await Promise.all(calls);
+      expect(sizes().at(-1)! / started).toBeGreaterThan(1.9);
+    },
+    { timeout: 30_000, interval: 1 },
+  );
+  session.close();
+}, 60_000);
 
 /** Tells of every time the heap is cleared, and of what grew old then. */
 const COLLECTIONS = `--import=data:text/javascript,${encodeURIComponent(

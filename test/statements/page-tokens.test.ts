@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { PageTokens } from '../../src/statements/page-tokens.ts';
@@ -47,4 +49,18 @@ test('a new key makes other tokens at once', () => {
   tokens.open(Buffer.from('other'));
   expect(tokens.make('place', Buffer.from('list'))).toBe(opened('other').make('place', Buffer.from('list')));
   expect(tokens.read(before, Buffer.from('list'))).toBeUndefined();
+});
+
+test('few of them are kept, however many are made', () => {
+  setFlagsFromString('--expose-gc');
+  const clear = runInNewContext('gc') as () => void;
+  const inUse = (): number => {
+    clear();
+    return process.memoryUsage().heapUsed;
+  };
+  const tokens = opened('key');
+  const before = inUse();
+  for (let at = 0; at < 20_000; at += 1) tokens.make(`${at}`.padStart(1_000, 'x'), Buffer.from('list'));
+  expect(inUse() - before).toBeLessThan(10_000_000);
+  expect(tokens.make('last', Buffer.from('list'))).toBe(opened('key').make('last', Buffer.from('list')));
 });

@@ -184,6 +184,7 @@ test('rows like those of the call before find room for all', async () => {
   const grown = vi.spyOn(Bytes.prototype, 'grow');
   const again = await bytes();
   expect(grown).not.toHaveBeenCalled();
+  grown.mockRestore();
   expect(again.length).toBeGreaterThan(4_096);
 });
 
