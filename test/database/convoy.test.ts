@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
+import type { Connection } from '../../src/database/connection.ts';
 import { CallNotes } from '../../src/database/notes.ts';
 import { type Database, openDatabase } from '../../src/database/pool.ts';
 import { AutoCommitSession } from '../../src/database/session.ts';
@@ -19,6 +20,7 @@ let open: Database;
 /** A person at the database, who holds locks. */
 const person = useClient(() => database.url);
 const again: string[] = [];
+let taken: Connection[] = [];
 /** Statements that are under way, and the most that were at once. */
 const under = { now: 0, most: 0 };
 const sent = () => {
@@ -42,6 +44,7 @@ beforeAll(() => {
 afterAll(() => open?.end(1_000));
 // Nothing is left lent, whatever has happened.
 afterEach(async () => {
+  for (const each of taken.splice(0)) each.release();
   await vi.waitFor(() => expect(open.calls.state).toMatchObject({ used: 0, pending: 0 }));
   again.length = 0;
   under.most = 0;
@@ -102,31 +105,33 @@ const oneByOne = async <T>(count: number, read: (index: number) => Promise<T>): 
   return reads;
 };
 
-const takeAll = () => Promise.all(Array.from({ length: CONNECTIONS }, () => open.calls.acquire()));
+/** Takes all connections; a test gives back what it needs, and the rest is given back after it. */
+const takeAll = async (): Promise<Connection[]> => {
+  taken = await Promise.all(Array.from({ length: CONNECTIONS }, () => open.calls.acquire()));
+  return taken;
+};
 
 // Those that waited went one by one once, on whichever connection came free: many callers cost more than few.
 test('reads that wait for a connection go together on the one that comes free, as many as come to each', async () => {
-  const [first, ...others] = await takeAll();
+  const [first] = await takeAll();
   const waits = CONNECTIONS * 2 + 1;
   const reads = await oneByOne(waits, () => session().one(backend, []));
   expect(open.calls.state.pending).toBe(waits);
   first!.release();
   expect(new Set(await Promise.all(reads)).size).toBe(1);
   expect(under.most).toBe(3);
-  for (const other of others) other.release();
 });
 
 test('a connection that comes free takes no more reads along than may go together', async () => {
-  const [first, ...others] = await takeAll();
+  const [first] = await takeAll();
   const reads = await oneByOne(CONNECTIONS * TOGETHER * 2, (index) => session().one(echo, [`${index}`]));
   first!.release();
   expect(await Promise.all(reads)).toEqual(reads.map((_, index) => `${index}`));
   expect(under.most).toBe(TOGETHER);
-  for (const other of others) other.release();
 });
 
 test('who must have a connection of its own keeps its turn between reads that go together', async () => {
-  const [first, ...others] = await takeAll();
+  const [first] = await takeAll();
   const order: string[] = [];
   const noted = (name: string, done: Promise<unknown>) => done.then(() => order.push(name));
   const done = await oneByOne(CONNECTIONS * 2, (index) => noted('read', session().one(echo, [`${index}`])));
@@ -139,7 +144,6 @@ test('who must have a connection of its own keeps its turn between reads that go
   await Promise.all([...done, alone, ...behind]);
   expect(order.indexOf('alone')).toBeGreaterThan(0);
   expect(order.indexOf('alone')).toBeLessThan(order.length - 1);
-  for (const other of others) other.release();
 });
 
 test('each has its own answer, and what fails fails alone', async () => {
