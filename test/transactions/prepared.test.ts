@@ -195,26 +195,37 @@ test('its lease is clamped, and when it is over the transaction is rolled back, 
 test('a commit that the database does not get done is told at the deadline, and goes on', async () => {
   const cluster = await startCluster({ max_prepared_transactions: '1' });
   const other = await startTestSidecar({ poolWaitMs: 200 }, cluster.url);
-  const admin = openPool(cluster.adminUrl, 1);
-  const waitFor = async (standby: string): Promise<void> => {
-    await admin.query(`alter system set synchronous_standby_names = '${standby}'`);
+  const admin = openPool(cluster.adminUrl, 2);
+  const setStandby = async (name: string): Promise<void> => {
+    await admin.query(`alter system set synchronous_standby_names = '${name}'`);
     await admin.query('select pg_reload_conf()');
-    await vi.waitFor(async () => {
-      expect((await admin.query('show synchronous_standby_names')).rows).toEqual([
-        { synchronous_standby_names: standby },
-      ]);
-    });
+  };
+  const commitWaits = `select 1 from pg_stat_activity where wait_event = 'SyncRep'`;
+  /** Commits until one waits: what a session shows of the setting says nothing of what all of them go by. */
+  const untilOneWaits = async (): Promise<{ readonly ended: Promise<unknown> }> => {
+    for (;;) {
+      let isOver = false;
+      const ended = admin.query(`select pg_logical_emit_message(true, 'probe', '')`).then(() => {
+        isOver = true;
+      });
+      while (!isOver) if ((await admin.query(commitWaits)).rowCount) return { ended };
+    }
   };
   try {
     const transactionId = await prepared(other.grpc, 'a');
     // Commits wait for a standby that there is not.
-    await waitFor('nobody');
-    await refusal(other.grpc.unary(tx.commitPrepared, { transactionId }, { timeoutMs: 500 }));
-    await vi.waitFor(() => {
-      const line = { method: 'TransactionService/CommitPrepared', reason: 'COMMIT_OUTCOME_UNKNOWN' };
-      expect(other.log()).toContainEqual(expect.objectContaining(line));
-    });
-    await waitFor('');
+    await setStandby('nobody');
+    const commit = await untilOneWaits();
+    try {
+      await refusal(other.grpc.unary(tx.commitPrepared, { transactionId }, { timeoutMs: 500 }));
+      await vi.waitFor(() => {
+        const line = { method: 'TransactionService/CommitPrepared', reason: 'COMMIT_OUTCOME_UNKNOWN' };
+        expect(other.log()).toContainEqual(expect.objectContaining(line));
+      });
+    } finally {
+      await setStandby('');
+      await commit.ended;
+    }
     await other.grpc.unary(tx.commitPrepared, { transactionId });
     expect((await other.grpc.unary(rpc.fetchViolations, {})).violations).toHaveLength(1);
   } finally {
