@@ -40,7 +40,9 @@ export class GrpcAnswer {
       const bytes = replyBytes(this.#inbound.endpoint.method.output, await response);
       if (!this.#isOpen) return;
       this.#begin();
-      for (const piece of framed([bytes])) this.#stream.write(piece);
+      const [frame] = framed([bytes]);
+      // What is written through the stream has gone out before its end is known, and the end goes after it alone.
+      this.#stream._write(frame, 'buffer' as BufferEncoding, () => {});
       this.#succeed();
     } catch (error) {
       this.fail(error);

@@ -28,9 +28,32 @@ const respond: Prototype['respond'] = function (this: ServerHttp2Stream, headers
   asNode.call(this, headers && specified(headers as OutgoingHttpHeaders), options);
 };
 
+/** What is to be done in the next turn, as Node keeps it. */
+type PutOff = NodeJS.Immediate & { readonly _idlePrev?: PutOff | null; readonly _argv?: readonly unknown[] };
+
+/** What Node calls that which sends trailers. */
+const SENDS_TRAILERS = 'finishSendTrailers';
+
+/**
+ * Node puts trailers off to the next turn, where they take another turn and a write of their own: for whoever reads them, too.
+ * Sent at once, the end of an answer goes out with its message. What has been put off last stands before whatever is put off
+ * now; a Node that keeps it in another way sends it as late as it did.
+ */
+const sendNow = (stream: ServerHttp2Stream): void => {
+  const next = setImmediate(() => {}) as PutOff;
+  const last = next._idlePrev;
+  clearImmediate(next);
+  if (!last?._argv) return;
+  const { _onImmediate: send, _argv: args } = last;
+  if (send.name !== SENDS_TRAILERS || args[0] !== stream) return;
+  clearImmediate(last);
+  send(...args);
+};
+
 const sendTrailers: Prototype['sendTrailers'] = function (this: ServerHttp2Stream, headers) {
   const { sendTrailers: asNode } = Object.getPrototypeOf(this) as Prototype;
   asNode.call(this, specified(headers));
+  sendNow(this);
 };
 
 /** Makes a stream send what the library hands to it as gRPC's specification has it. */

@@ -1,5 +1,6 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
-import type { IncomingHttpHeaders, OutgoingHttpHeaders } from 'node:http2';
+import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { create, createFileRegistry } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema, file_google_protobuf_empty } from '@bufbuild/protobuf/wkt';
 import { describe, expect, test, vi } from 'vitest';
@@ -173,4 +174,29 @@ describe('work that goes on after its deadline', () => {
     session.close();
     await server.stop();
   });
+});
+
+// Story: the end of each answer took a turn of the event loop and a write of its own, on the caller's side a read more.
+test('the end of an answer goes out with its message', async () => {
+  const seen: number[] = [];
+  let all: (() => number) | undefined;
+  const onStream = (started: unknown): void => {
+    const { stream } = started as { readonly stream: ServerHttp2Stream };
+    const { socket } = stream.session!;
+    const before = socket.bytesWritten;
+    all = () => socket.bytesWritten - before;
+    const look = (): unknown => seen.push(all!());
+    // Node writes before it turns to what was put off until the next turn.
+    stream.once('wantTrailers', () => {
+      look();
+      setImmediate(look);
+    });
+  };
+  const session = openH2(sidecar.server.grpcAddress);
+  expect(await rawCall(session, READ, {})).toMatchObject({ status: 0 });
+  subscribe('http2.server.stream.start', onStream);
+  expect(await rawCall(session, READ, {})).toMatchObject({ status: 0 });
+  unsubscribe('http2.server.stream.start', onStream);
+  expect(seen).toEqual([0, all!()]);
+  session.close();
 });
