@@ -113,9 +113,14 @@ export const answering = (
 ): Answering => {
   const field = typeof into === 'object' ? output.fields.find(({ localName }) => localName === into.field) : undefined;
   const tag = field && tagOf(field, DELIMITED);
-  const message: Answering['message'] = async (db, request, size) => {
-    const walk = paging.walk(request);
-    const query = ask(request, walk);
+  /** By way of what the text of the rows becomes. */
+  const textual = async (
+    db: Session,
+    request: Message,
+    walk: Walk,
+    query: Query<unknown> | undefined,
+    size: ResponseSize,
+  ): Promise<Answered<Message>> => {
     if (!query) return { response: create(output, made([], 0n, request)), count: 0n };
     const { statement } = query;
     const taking = (): TextRows<unknown> =>
@@ -139,13 +144,16 @@ export const answering = (
     }
   };
   return {
-    message,
+    message: async (db, request, size) => {
+      const walk = paging.walk(request);
+      return textual(db, request, walk, ask(request, walk), size);
+    },
     messages,
     bytes: async (db, request, size) => {
       const walk = paging.walk(request);
       const query = ask(request, walk);
       const encoder = query?.statement.encoder;
-      if (!query || !encoder || !into) return message(db, request, size);
+      if (!query || !encoder || !into) return textual(db, request, walk, query, size);
       const taking = (): EncodedRows => new EncodedRows(encoder, tag, db.notes, size);
       const { sink, count, token } = await collectPage(db, query, walk, taking);
       if (always && sink.count === 0) expected(query.statement, []);
