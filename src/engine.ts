@@ -1,21 +1,48 @@
 import { executionAsyncResource } from 'node:async_hooks';
-import { setFlagsFromString } from 'node:v8';
+import { PerformanceObserver } from 'node:perf_hooks';
+import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8';
 
 /** What is never to be cleared away. */
 const kept: object[] = [];
 
-/**
- * By how much the young generation grows when much of it outlives a clearing. What a start makes stays, so that it would grow to
- * its largest for what never comes again, and keep a tenth of the process's memory for it.
- */
-const YOUNG_STAYS = '--semi-space-growth-factor=1';
-const YOUNG_GROWS = '--semi-space-growth-factor=2';
+/** What the engine has been told, by option. */
+const told = new Map<string, number>();
 
-/**
- * What calls leave behind in the heap before it is cleared, in percent of what is in use. Left to itself the heap grows by
- * several times as much, which saves no time; with less, many callers at once spend it on clearing.
- */
-const HEAP_GROWING = '--heap-growing-percent=60';
+const tell = (option: string, value: number): void => {
+  if (told.get(option) === value) return;
+  told.set(option, value);
+  setFlagsFromString(`--${option}=${value}`);
+};
+
+/** By how much the young generation grows as soon as much of it outlives a clearing: not at all, or to the double. */
+const YOUNG_GROWS = 'semi-space-growth-factor';
+const STAYS = 1;
+const DOUBLES = 2;
+
+/** What is left behind before the heap is cleared, in percent of what is in use. */
+const HEAP_GROWS = 'heap-growing-percent';
+
+const MB = 1024 * 1024;
+
+/** How far the heap may go for the calls that are under way. */
+interface Room {
+  /** Bytes up to which the young generation grows. */
+  readonly young: number;
+  /** {@link HEAP_GROWS}; 0: several times as much, as the engine likes. */
+  readonly percent: number;
+}
+
+/** What calls leave behind is soon gone: more room than this saves no time, and takes memory. */
+const FEW: Room = { young: 8 * MB, percent: 50 };
+/** So many calls at once outlive what is enough for fewer, and most of the time would go into clearing it. */
+const MANY: Room = { young: 16 * MB, percent: 0 };
+const MANY_CALLS = 100;
+
+/** Bytes of the young generation as it is now. */
+const youngBytes = (): number => {
+  const young = getHeapSpaceStatistics().find(({ space_name: name }) => name === 'new_space')!;
+  return young.space_used_size + young.space_available_size;
+};
 
 /**
  * Sets the engine up for a start, and for a process that runs long; to be called before anything else.
@@ -27,11 +54,21 @@ const HEAP_GROWING = '--heap-growing-percent=60';
  */
 export const prepareEngine = (): void => {
   process.nextTick(() => kept.push(executionAsyncResource()));
-  setFlagsFromString(YOUNG_STAYS);
+  // What a start makes stays, so that the young generation would grow to its largest for what never comes again.
+  tell(YOUNG_GROWS, STAYS);
 };
 
-/** From now on there are calls, and the heap grows as they need it. */
-export const growWithCalls = (): void => {
-  setFlagsFromString(YOUNG_GROWS);
-  setFlagsFromString(HEAP_GROWING);
+/**
+ * From now on there are calls, and the heap grows as they need it.
+ *
+ * @param underWay how many there are at this moment.
+ */
+export const growWithCalls = (underWay: () => number): void => {
+  const look = (): void => {
+    const { young, percent } = underWay() > MANY_CALLS ? MANY : FEW;
+    tell(HEAP_GROWS, percent);
+    tell(YOUNG_GROWS, youngBytes() * DOUBLES <= young ? DOUBLES : STAYS);
+  };
+  look();
+  new PerformanceObserver(look).observe({ entryTypes: ['gc'] });
 };

@@ -1,6 +1,4 @@
-#!/usr/bin/env -S node --max-semi-space-size=8
-// What calls leave behind is soon gone: a young generation of this size does as well as a larger one, in 20 MB less, and better
-// than a smaller one as soon as a hundred calls are under way, which would grow old in it.
+#!/usr/bin/env node
 // Plain JavaScript, which every Node can read: one that is too old for the rest says so instead of failing at its first word.
 const compiled = !import.meta.url.endsWith('/src/start.js');
 const [major, minor] = process.versions.node.split('.').map(Number);

@@ -10,6 +10,6 @@ cp -R dist proto package.json LICENSE "$root/app/"
 cp "$node" "$root/usr/local/bin/node"
 [ -z "$probe" ] || cp "$probe" "$root/usr/local/bin/grpc-health-probe"
 # No shell and no `env` are needed: the kernel finds Node by the first line.
-printf '%s\n' '#!/usr/local/bin/node --max-semi-space-size=8' "import('/app/dist/start.js');" >"$root/usr/local/bin/policy-sidecar"
+printf '%s\n' '#!/usr/local/bin/node' "import('/app/dist/start.js');" >"$root/usr/local/bin/policy-sidecar"
 chmod -R a+rX,go-w "$root/app" "$root/usr"
 chmod 755 "$root/usr/local/bin/node" "$root/usr/local/bin/policy-sidecar"

@@ -121,7 +121,7 @@ export const serve = async (
     const prepare = (): Promise<void> => untilUsable(config, url, log, stopping.signal);
     const server = await startServer(config, { url, log, prepare, telemetry });
     whyNot = () => server.whyNot;
-    growWithCalls();
+    growWithCalls(() => server.callsUnderWay);
     log.info({ version: VERSION, node: process.version }, 'started');
     announce(server, source, probes?.address);
     let problem: Error | undefined;

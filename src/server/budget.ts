@@ -8,6 +8,7 @@ export class ByteBudget {
   readonly #max: number;
   readonly #maxMessage: number;
   #used = 0;
+  #requests = 0;
 
   /**
    * @param max bytes that requests may hold together.
@@ -22,8 +23,19 @@ export class ByteBudget {
     return this.#used;
   }
 
+  /** Requests under way. */
+  get requests(): number {
+    return this.#requests;
+  }
+
+  /** One has ended. */
+  close(): void {
+    this.#requests -= 1;
+  }
+
   /** Counts for one request. @param encoding how its body is compressed, if it is. */
   open(encoding: string | undefined): Reservation {
+    this.#requests += 1;
     return new Reservation(this, encoding === 'identity' ? undefined : encoding);
   }
 
@@ -71,6 +83,7 @@ export class Reservation {
   }
 
   release(): void {
+    if (!this.#released) this.#budget.close();
     this.#released = true;
     this.#budget.take(-this.#held);
     this.#held = 0;

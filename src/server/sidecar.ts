@@ -40,6 +40,8 @@ export interface Sidecar {
   readonly httpAddress: string | undefined;
   /** In words, why not all calls are served; undefined when they are. */
   readonly whyNot: string | undefined;
+  /** Calls whose answers have not been sent, on all listeners together. */
+  readonly callsUnderWay: number;
   /**
    * Drains: NOT_SERVING; where that is wanted, all calls are served until their callers are gone; then no new transactions,
    * open ones get what is left of the drain time and are rolled back.
@@ -193,11 +195,12 @@ export const startServer = async (
     const calls = { log, sample: config.logSample };
     const pipeline = new Pipeline(database, transactions, identity, calls, config, guards, telemetry, replicas);
     const { maxMessageBytes, maxRequestBytes, socketMode } = config;
+    const budget = new ByteBudget(maxRequestBytes, maxMessageBytes);
     const shared = {
       maxMessageBytes,
       socketMode,
       certificates,
-      budget: new ByteBudget(maxRequestBytes, maxMessageBytes),
+      budget,
       streams: config.connectionStreams,
       limits: connectionLimits ?? {
         ...CONNECTION_LIMITS,
@@ -247,6 +250,9 @@ export const startServer = async (
       httpAddress: http?.address,
       get whyNot() {
         return readiness.whyNot;
+      },
+      get callsUnderWay() {
+        return budget.requests;
       },
       stop: async () => {
         const deadline = Date.now() + config.drainTimeoutMs;
