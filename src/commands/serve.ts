@@ -9,7 +9,6 @@ import { healthRoutes, listenProbes, type Routes } from '../server/probes.ts';
 import type { Sidecar } from '../server/sidecar.ts';
 import type { Telemetry } from '../telemetry/telemetry.ts';
 import { readWanted } from '../telemetry/wanted.ts';
-import { VERSION } from '../version.ts';
 import { complain, errors, exit, say } from './output.ts';
 import { openSource, type Source } from './source.ts';
 
@@ -122,7 +121,7 @@ export const serve = async (
     const server = await startServer(config, { url, log, prepare, telemetry });
     whyNot = () => server.whyNot;
     growWithCalls(() => server.callsUnderWay);
-    log.info({ version: VERSION, node: process.version }, 'started');
+    log.info({ node: process.version }, 'started');
     announce(server, source, probes?.address);
     let problem: Error | undefined;
     void source.failed.then((error) => {

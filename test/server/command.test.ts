@@ -182,6 +182,21 @@ describe('serve', () => {
   });
 });
 
+// Story: the line of the start had its version twice, which strict readers of JSON refuse.
+test('no line of the log of a server from start to end has a key twice', async () => {
+  await copyDataFolder(join(folder, 'data-dir'));
+  const sidecar = command([]);
+  await sidecar.serving();
+  sidecar.child.kill('SIGTERM');
+  expect(await sidecar.ended).toBe(0);
+  const lines = sidecar
+    .err()
+    .split('\n')
+    .filter((line) => line.startsWith('{'));
+  expect(lines.map((line) => JSON.parse(line).msg)).toEqual(expect.arrayContaining(['started', 'stopped']));
+  for (const line of lines) expect(JSON.stringify(JSON.parse(line))).toBe(line);
+});
+
 describe('nobody reads', () => {
   /** A pipe, as a shell or a container runtime makes them: `read` and `write` are its two ends. */
   const makePipe = (): { read: number; write: number } => {
