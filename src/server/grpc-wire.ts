@@ -31,6 +31,8 @@ const respond: Prototype['respond'] = function (this: ServerHttp2Stream, headers
 /** What is to be done in the next turn, as Node keeps it. */
 type PutOff = NodeJS.Immediate & { readonly _idlePrev?: PutOff | null; readonly _argv?: readonly unknown[] };
 
+const nothing = (): void => {};
+
 /** What Node calls that which sends trailers. */
 const SENDS_TRAILERS = 'finishSendTrailers';
 
@@ -40,12 +42,12 @@ const SENDS_TRAILERS = 'finishSendTrailers';
  * now; a Node that keeps it in another way sends it as late as it did.
  */
 const sendNow = (stream: ServerHttp2Stream): void => {
-  const next = setImmediate(() => {}) as PutOff;
+  const next = setImmediate(nothing) as PutOff;
   const last = next._idlePrev;
   clearImmediate(next);
   if (!last?._argv) return;
   const { _onImmediate: send, _argv: args } = last;
-  if (send.name !== SENDS_TRAILERS || args[0] !== stream) return;
+  if (send?.name !== SENDS_TRAILERS || args[0] !== stream) return;
   clearImmediate(last);
   send(...args);
 };
