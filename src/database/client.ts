@@ -115,7 +115,7 @@ export class Client extends pg.Client {
   cancels = 0;
 
   /** Told once, when the connection is lost. */
-  onLost: ((error: Error) => void) | undefined;
+  onLost: ((lost: Client) => void) | undefined;
 
   constructor(options: ClientOptions) {
     super({
@@ -175,7 +175,7 @@ export class Client extends pg.Client {
     if (this.#lost) return;
     this.#lost = error;
     this.#wire?.fail(error);
-    this.onLost?.(error);
+    this.onLost?.(this);
   }
 
   /** Ends it at once, whatever it does and whether or not the server hears of it. */

@@ -145,7 +145,7 @@ export class Connection {
   }
 
   /** Told when the backend goes away. */
-  set onLost(listener: ((error: Error) => void) | undefined) {
+  set onLost(listener: Client['onLost']) {
     this.#client.onLost = listener;
   }
 

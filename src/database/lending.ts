@@ -38,6 +38,8 @@ export class Lending {
   /** Those in use or being made. */
   #lent = 0;
   #making = 0;
+  /** One for all: a function that is made for a property grows old at once. */
+  readonly #onLost = (lost: Client): void => void this.#clients.delete(lost);
   #ended: (() => void) | undefined;
   #ending: Promise<void> | undefined;
   readonly #clock: NodeJS.Timeout;
@@ -174,7 +176,7 @@ export class Lending {
     if (broken || client.lost) this.#close(client);
     else if (this.#ending) this.#dismiss(client);
     else {
-      client.onLost = () => this.#clients.delete(client);
+      client.onLost = this.#onLost;
       this.#idle.push({ client, since: performance.now() });
     }
     leave();

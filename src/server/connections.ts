@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { createServer, type Http2Server, type Http2Stream, type ServerHttp2Session } from 'node:http2';
 import type { Socket } from 'node:net';
+import { letStreamsGo } from './open-streams.ts';
 
 /** What the connections of a listener may take and how long they may be silent. Times are milliseconds. */
 export interface ConnectionLimits {
@@ -133,6 +134,7 @@ export class Connections {
       strictFieldWhitespaceValidation: false,
     });
     this.http2.on('session', (session) => {
+      letStreamsGo(session);
       this.#sessions.add(session);
       session.once('close', () => this.#sessions.delete(session));
       attend(session, limits);
