@@ -136,7 +136,7 @@ export abstract class SeparateStatements extends Statements {
     this.#first = first;
   }
 
-  async collect<S extends Sink>(
+  collect<S extends Sink>(
     statement: Statement<unknown>,
     params: readonly Param[],
     sink: () => S,
@@ -145,12 +145,11 @@ export abstract class SeparateStatements extends Statements {
     const before = { bound, first: this.#first };
     const work = async (connection: Connection): Promise<Collected<S>> => {
       const taken = sink();
-      return { sink: taken, count: BigInt(await connection.runAfter(before, statement, params, taken, signal)) };
+      const count = BigInt(await connection.runAfter(before, statement, params, taken, signal));
+      this.rowCount += count;
+      return { sink: taken, count };
     };
-    const lane = this.#lane;
-    const collected = await (statement.reads ? lane.read(statement, signal, work) : lane.use(signal, work));
-    this.rowCount += collected.count;
-    return collected;
+    return statement.reads ? this.#lane.read(statement, signal, work) : this.#lane.use(signal, work);
   }
 }
 

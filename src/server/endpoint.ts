@@ -139,8 +139,20 @@ export const controlEndpoints = (
     return { ...named(method, requestCheck(method.input, rules), { open, quiet }), kind: 'control', handle };
   });
 
+const programmed = async (
+  { run, method }: ProgrammedEndpoint,
+  db: Session,
+  request: Message,
+  call: CallContext,
+): Promise<Answered<Message>> => {
+  const before = db.rowCount;
+  const init = await run(db, request, call);
+  const response = create(method.output, init as MessageInitShape<DescMessage>);
+  return { response, count: db.rowCount - before };
+};
+
 /** Runs an RPC of a driver; where that is asked for, its answer comes as bytes if rows can be made into them directly. */
-export const answered = async (
+export const answered = (
   endpoint: DriverEndpoint,
   db: Session,
   request: Message,
@@ -148,9 +160,6 @@ export const answered = async (
   encoded: boolean,
 ): Promise<Answered<Message | Buffer>> => {
   const { answering } = endpoint;
-  if (answering) return encoded ? answering.bytes(db, request, call.size) : answering.message(db, request, call.size);
-  const before = db.rowCount;
-  const init = await endpoint.run(db, request, call);
-  const response = create(endpoint.method.output, init as MessageInitShape<DescMessage>);
-  return { response, count: db.rowCount - before };
+  if (!answering) return programmed(endpoint, db, request, call);
+  return encoded ? answering.bytes(db, request, call.size) : answering.message(db, request, call.size);
 };

@@ -298,12 +298,10 @@ export class Pipeline {
     return request;
   }
 
-  async #answer(entry: Entry, request: Message): Promise<Reply> {
+  #answer(entry: Entry, request: Message): Promise<Reply> {
     const { inbound } = entry;
     const { endpoint } = inbound;
-    if (endpoint.kind === 'control') {
-      return created(endpoint.method.output, await endpoint.handle(request as never, inbound));
-    }
+    if (endpoint.kind === 'control') return handled(endpoint, request, inbound);
     const run = async (db: Session): Promise<Reply> => {
       const { response, count } = await answered(endpoint, db, request, inbound, inbound.encoded);
       entry.rows = rowsOf(response, count);
@@ -324,7 +322,7 @@ export class Pipeline {
     return run(new AutoCommitSession(this.#database, inbound));
   }
 
-  async #inLeased(
+  #inLeased(
     inbound: Inbound,
     { kind, name, path, method }: DriverEndpoint,
     { id, sequence }: Scope & { kind: 'leased' },
@@ -335,13 +333,14 @@ export class Pipeline {
     if (kind === 'compute') return run(new AutoCommitSession(this.#database, inbound));
     if (sequence === undefined) return transaction.run(name, inbound, run);
     const { output } = method;
-    const bytes = await transaction.once(sequence, digest(path, method.input, request, inbound), () =>
-      transaction.run(name, inbound, async (db) => replyBytes(output, await run(db))),
-    );
-    return fromBinary(output, bytes);
+    const first = (): Promise<Uint8Array> =>
+      transaction.run(name, inbound, async (db) => replyBytes(output, await run(db)));
+    return transaction
+      .once(sequence, digest(path, method.input, request, inbound), first)
+      .then((bytes) => fromBinary(output, bytes));
   }
 
-  async #inSingleUse(
+  #inSingleUse(
     inbound: Inbound,
     { name, path, method, answering }: DriverEndpoint,
     idempotencyKey: string | undefined,
@@ -353,10 +352,9 @@ export class Pipeline {
       return answering ? inImplicit(this.#database, inbound, run) : inOwn(this.#database, READ_COMMITTED, inbound, run);
     }
     const once = { caller: inbound.caller, idempotencyKey, method: name, hash: digest(path, input, request, inbound) };
-    const bytes = await inOwn(this.#database, READ_COMMITTED, inbound, (db) =>
-      runOnce(db, once, async () => replyBytes(output, await run(db))),
-    );
-    return fromBinary(output, bytes);
+    const first = (db: Session): Promise<Uint8Array> =>
+      runOnce(db, once, async () => replyBytes(output, await run(db)));
+    return inOwn(this.#database, READ_COMMITTED, inbound, first).then((bytes) => fromBinary(output, bytes));
   }
 
   #source(entry: Entry, request: Message): AsyncIterable<readonly Reply[]> {
@@ -393,5 +391,8 @@ export class Pipeline {
     logCall(this.#log, inbound, { startedAt, transaction, traceId: seen?.traceId }, failure);
   }
 }
+
+const handled = async ({ method, handle }: ControlEndpoint, request: Message, inbound: Inbound): Promise<Message> =>
+  created(method.output, await handle(request as never, inbound));
 
 const created = (desc: DescMessage, init: unknown): Message => create(desc, init as MessageInitShape<DescMessage>);

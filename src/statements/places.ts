@@ -1,6 +1,6 @@
 import { type DescField, type DescMethod, type Message, toBinary } from '@bufbuild/protobuf';
 import { type FieldViolation, type RpcError, refuse } from '../contract/errors.ts';
-import { BATCH_ROWS, type Session, type StreamingSession } from '../database/session.ts';
+import { BATCH_ROWS, type Collected, type Session, type StreamingSession } from '../database/session.ts';
 import type { Cell, Query, Row } from '../database/statement.ts';
 import type { Sink } from '../database/step.ts';
 import { cellsOf } from '../database/text-rows.ts';
@@ -199,26 +199,32 @@ class KeyCells<S extends Sink> implements Sink {
 /** What took rows, and the token that goes on after the last of them. */
 interface Page<S> {
   readonly sink: S;
-  readonly token: string | undefined;
+  readonly token?: string | undefined;
 }
 
 const isList = <T>(query: Query<T>): query is ListQuery<T> => 'place' in query;
 
 /** Runs a statement; if it is a list's and brought as many rows as were asked for, with the token that goes on. */
-export const collectPage = async <S extends Sink>(
+export const collectPage = <S extends Sink>(
   db: Session,
   query: Query<unknown>,
   walk: Walk,
   taking: () => S,
-): Promise<Page<S> & { readonly count: bigint }> => {
-  const { statement, params } = query;
-  if (walk === WHOLE || !isList(query) || !query.limit) {
-    return { ...(await db.collect(statement, params, taking)), token: undefined };
-  }
-  const { order, keyAt, limit, place } = query;
+): Promise<Page<S> & Collected<S>> =>
+  walk === WHOLE || !isList(query) || !query.limit
+    ? db.collect(query.statement, query.params, taking)
+    : collectLimited(db, query, query.limit, walk, taking);
+
+const collectLimited = async <S extends Sink>(
+  db: Session,
+  { statement, params, order, keyAt, place }: ListQuery<unknown>,
+  limit: number,
+  walk: Walk,
+  taking: () => S,
+): Promise<Page<S> & Collected<S>> => {
   const { sink: kept, count } = await db.collect(statement, params, () => new KeyCells(taking(), keyAt, limit));
   const { sink, cells } = kept;
-  if (!cells) return { sink, count, token: undefined };
+  if (!cells) return { sink, count };
   const next = placeAfter(cells) ?? textOfPlace({ ...place, skip: place.skip + limit });
   return { sink, count, token: walk.token(order, next) };
 };

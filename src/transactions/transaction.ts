@@ -252,7 +252,7 @@ export class Transaction {
 
   /** Runs one call's statements. A failed statement aborts the transaction until a rollback to a savepoint. */
   run<T>(method: string, call: CallScope, work: (db: Session) => Promise<T>): Promise<T> {
-    return this.#turn(call.signal, async () => {
+    return this.#turn(call.signal, () => {
       if (this.failed) throw abortedError();
       this.lastMethod = method;
       this.calls += 1;
