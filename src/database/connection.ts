@@ -63,6 +63,8 @@ export interface Shared {
   readonly observer: DatabaseObserver | undefined;
 }
 
+const lastCount = (outcomes: readonly Outcome[]): number => outcomes.at(-1)!.count;
+
 /** Time in which a backend must answer what only tidies up, before its connection is given up, milliseconds. */
 export const TIDY_MS = 1_000;
 
@@ -217,7 +219,7 @@ export class Connection {
     told: (done: Done) => Done = (done) => done,
   ): Promise<number> {
     return this.#asked(statement, signal, statement.reads, (done) => this.#client.wire.run(steps, told(done))).then(
-      (outcomes) => outcomes.at(-1)!.count,
+      lastCount,
     );
   }
 
@@ -242,7 +244,7 @@ export class Connection {
    * @returns as {@link Connection.run}.
    * @throws COMMIT_OUTCOME_UNKNOWN when the connection is lost, unless the server has said that nothing was done.
    */
-  async runAlone(
+  runAlone(
     statement: Statement<unknown>,
     params: readonly Param[],
     sink: Sink,

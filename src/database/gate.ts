@@ -59,18 +59,13 @@ export class Gate<S = never> {
    *
    * @throws RESOURCE_EXHAUSTED when the queue is full or the wait too long; the signal's reason when the call ends first.
    */
-  async enter(signal: Signal | undefined): Promise<Leave> {
-    signal?.throwIfAborted();
-    const entered = this.tryEnter();
-    if (entered) return entered;
-    await this.#turn(signal, false);
-    return this.#place();
+  enter(signal: Signal | undefined): Promise<Leave> {
+    return this.#entered(signal, false) as Promise<Leave>;
   }
 
   /** As {@link Gate.enter}, for someone who takes a seat, too, if that is offered first. */
-  async enterOrSit(signal: Signal | undefined): Promise<Leave | S> {
-    signal?.throwIfAborted();
-    return this.tryEnter() ?? (await this.#turn(signal, true)) ?? this.#place();
+  enterOrSit(signal: Signal | undefined): Promise<Leave | S> {
+    return this.#entered(signal, true);
   }
 
   /** As {@link Gate.enter}, where nobody has to wait; undefined where somebody has to. */
@@ -109,18 +104,23 @@ export class Gate<S = never> {
     else this.#inside -= 1;
   }
 
-  /** Waits; returns the seat, if it is not a place. */
-  #turn(signal: Signal | undefined, takesSeat: boolean): Promise<S | undefined> {
-    const { queue, waitMs } = this.#options;
-    if (this.#pending >= queue) {
-      throw refuse('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
-    }
+  #entered(signal: Signal | undefined, takesSeat: boolean): Promise<Leave | S> {
     return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
+      const now = this.tryEnter();
+      if (now) {
+        resolve(now);
+        return;
+      }
+      const { queue, waitMs } = this.#options;
+      if (this.#pending >= queue) {
+        throw refuse('CONNECTION_QUEUE_FULL', `too many calls wait for a ${this.#name} connection`);
+      }
       const turn = new Turn<S>(performance.now() + waitMs, takesSeat, (problem, seat) => {
         turn.leave();
         this.#pending -= 1;
         signal?.removeEventListener('abort', onAbort);
-        if (problem === undefined) resolve(seat);
+        if (problem === undefined) resolve(seat ?? this.#place());
         else reject(problem);
       });
       const onAbort = (): void => turn.end(signal!.reason);

@@ -52,7 +52,7 @@ export class Lane extends Lending {
    */
   async useOnce<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>): Promise<T> {
     for (let before: Again | undefined; ; ) {
-      const connection = await this.acquire(signal);
+      const connection = this.acquireNow() ?? (await this.acquire(signal));
       try {
         return await work(connection);
       } catch (error) {
@@ -81,7 +81,7 @@ export class Lane extends Lending {
     work: (connection: Connection) => Promise<T>,
   ): Promise<T> {
     if (this.#goesAlone(statement)) return this.use(signal, work);
-    const connection = await this.#join(signal);
+    const connection = this.#joinNow() ?? (await this.#joinLater(signal));
     try {
       return await work(connection);
     } catch (error) {
@@ -101,15 +101,22 @@ export class Lane extends Lending {
     return false;
   }
 
-  async #join(signal: Signal | undefined): Promise<Connection> {
+  #joinNow(): Connection | undefined {
     if (this.#convoy?.open) return this.#convoy.join();
-    const connection = this.acquireNow() ?? (await this.acquireOrSit(signal));
+    const connection = this.acquireNow();
+    return connection && this.#setOut(connection);
+  }
+
+  async #joinLater(signal: Signal | undefined): Promise<Connection> {
+    const connection = await this.acquireOrSit(signal);
     if (connection.isShared) return connection;
-    if (this.#convoy?.open) {
-      // Another has set out meanwhile.
-      connection.release();
-      return this.#convoy.join();
-    }
+    if (!this.#convoy?.open) return this.#setOut(connection);
+    // Another has set out meanwhile.
+    connection.release();
+    return this.#convoy.join();
+  }
+
+  #setOut(connection: Connection): Connection {
     const convoy = new Convoy(connection);
     this.#convoy = convoy;
     const own = convoy.join();

@@ -81,15 +81,12 @@ export class Lending {
   acquire(signal?: Signal): Promise<Connection> {
     const now = signal?.aborted ? undefined : this.acquireNow();
     if (now) return Promise.resolve(now);
-    return this.#waited(async () => this.#take(await this.#gate.enter(signal), signal));
+    return this.#waited(() => this.#gate.enter(signal), signal);
   }
 
   /** As {@link acquire}, for someone who takes a seat on another's connection, too, if that is offered first. */
   protected acquireOrSit(signal: Signal | undefined): Promise<Connection> {
-    return this.#waited(async () => {
-      const entered = await this.#gate.enterOrSit(signal);
-      return entered instanceof Connection ? entered : this.#take(entered, signal);
-    });
+    return this.#waited(() => this.#gate.enterOrSit(signal), signal);
   }
 
   /**
@@ -104,10 +101,17 @@ export class Lending {
     });
   }
 
-  #waited(acquiring: () => Promise<Connection>): Promise<Connection> {
+  #waited(entering: () => Promise<Leave | Connection>, signal: Signal | undefined): Promise<Connection> {
     if (this.#ending) return Promise.reject(shuttingDown());
     const { observer } = this.shared;
-    return observer ? observed(observer.waiting(this.#name), acquiring()) : acquiring();
+    return observer
+      ? observed(observer.waiting(this.#name), this.#taken(entering(), signal))
+      : this.#taken(entering(), signal);
+  }
+
+  async #taken(entering: Promise<Leave | Connection>, signal: Signal | undefined): Promise<Connection> {
+    const entered = await entering;
+    return entered instanceof Connection ? entered : this.#take(entered, signal);
   }
 
   /** As {@link acquire}, where that needs no waiting; undefined where it does. */
@@ -126,14 +130,17 @@ export class Lending {
   }
 
   /** Lends one to who has a place: one that is open, or a new one. */
-  async #take(leave: Leave, signal: Signal | undefined): Promise<Connection> {
+  #take(leave: Leave, signal: Signal | undefined): Connection | Promise<Connection> {
     if (this.#ending) {
       leave();
       throw shuttingDown();
     }
     this.#lent += 1;
     const idle = this.#takeIdle();
-    if (idle) return this.#lend(idle, true, leave);
+    return idle ? this.#lend(idle, true, leave) : this.#make(leave, signal);
+  }
+
+  async #make(leave: Leave, signal: Signal | undefined): Promise<Connection> {
     const client = new Client(this.#clientOptions);
     this.#clients.add(client);
     this.#making += 1;

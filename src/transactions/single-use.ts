@@ -143,7 +143,8 @@ class ImplicitSession extends Statements {
     if (this.#used) throw new Error(`${statement.name} is the second statement of one`);
     this.#used = true;
     const { signal, bound } = this.call;
-    const leave = await this.#database.writes.enter(signal);
+    const { writes } = this.#database;
+    const leave = writes.tryEnter() ?? (await writes.enter(signal));
     try {
       const collected = await this.#database.calls.useOnce(signal, async (connection) => {
         const taken = sink();
