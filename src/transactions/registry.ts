@@ -6,6 +6,7 @@ import type { Signal } from '../database/signal.ts';
 import { databaseReadOnly, shuttingDown } from '../database/sqlstate.ts';
 import { statement } from '../database/statement.ts';
 import { asRow, TextRows } from '../database/text-rows.ts';
+import { Awake } from './awake.ts';
 import { LOCKED, type OutcomeKey } from './outcomes.ts';
 import {
   type BeginOptions,
@@ -28,6 +29,7 @@ export class TransactionRegistry {
   readonly #open = new Map<string, Transaction>();
   readonly #memory = new Map<string, EndedTransaction>();
   readonly #beginning = new Map<string, number>();
+  readonly #awake = new Awake();
   #streams = 0;
   #closing = false;
   readonly limits: TransactionLimits;
@@ -52,6 +54,7 @@ export class TransactionRegistry {
     if (this.#closing) throw shuttingDown();
     this.#refuseSelfDeadlock(options.caller);
     this.#count(options.caller, 1);
+    if (!options.held) this.stayAwake();
     try {
       const draft = this.#ids.draft();
       const { connection, result: beganAt } = await this.#database.transactions.acquireWith(signal, (idle) =>
@@ -110,6 +113,11 @@ export class TransactionRegistry {
     } finally {
       await transaction.abandon('its stream ended');
     }
+  }
+
+  /** Stays awake for what comes next in a transaction. */
+  stayAwake(): void {
+    this.#awake.stay(this.#open.size);
   }
 
   #count(caller: string, by: number): void {

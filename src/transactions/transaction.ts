@@ -117,6 +117,8 @@ export class Transaction {
   #sequenceBytes = 0;
   #sequenceForgotten = 0n;
   #unused: boolean;
+  /** True where a stream holds it, which reads ahead. */
+  readonly #held: boolean;
   #tail: Promise<unknown> = Promise.resolve();
   #waiting = 0;
   #idleTimer: NodeJS.Timeout | undefined;
@@ -149,7 +151,8 @@ export class Transaction {
     this.caller = options.caller;
     this.label = options.label;
     this.mode = options;
-    this.#unused = !options.held;
+    this.#held = options.held;
+    this.#unused = !this.#held;
     this.totalLeaseMs = Math.min(options.totalLeaseMs ?? limits.totalLeaseMs, limits.totalLeaseMaxMs);
     this.idleLeaseMs =
       options.idleLeaseMs === 'none'
@@ -181,10 +184,15 @@ export class Transaction {
   }
 
   #rest(): void {
+    this.#stayAwake();
     this.lastUsedAt = Date.now();
     clearTimeout(this.#idleTimer);
     const { leaseMs } = this;
     this.#idleTimer = setTimeout(() => this.#expire(`idle for ${leaseMs} ms`), leaseMs);
+  }
+
+  #stayAwake(): void {
+    if (!this.#held) this.#registry.stayAwake();
   }
 
   /** Ends an overdue transaction: whatever it runs is stopped and rolled back. A commit under way wins. */
@@ -202,6 +210,7 @@ export class Transaction {
     if (!ending && this.#waiting >= this.#registry.limits.queue) {
       throw refuse('TRANSACTION_QUEUE_FULL', 'too many calls wait inside this transaction');
     }
+    this.#stayAwake();
     this.#waiting += 1;
     this.#unused = false;
     clearTimeout(this.#idleTimer);
