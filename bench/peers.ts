@@ -25,15 +25,7 @@ export const sidecar = (url: string, compileCache: string): Command => ({
   name: 'sidecar',
   program: process.execPath,
   // As it is shipped.
-  args: [
-    '--v8-pool-size=1',
-    join(root, 'dist', 'start.js'),
-    'serve',
-    '--grpc-listen',
-    '127.0.0.1:0',
-    '--http-listen',
-    '127.0.0.1:0',
-  ],
+  args: [join(root, 'dist', 'start.js'), 'serve', '--grpc-listen', '127.0.0.1:0', '--http-listen', '127.0.0.1:0'],
   env: { DATABASE_URL: url, NODE_COMPILE_CACHE: compileCache },
   health: true,
 });

@@ -9,8 +9,7 @@ mkdir -p "$root/app" "$root/usr/local/bin" "$root/run/policy-sidecar" "$root/tmp
 cp -R dist proto package.json LICENSE "$root/app/"
 cp "$node" "$root/usr/local/bin/node"
 [ -z "$probe" ] || cp "$probe" "$root/usr/local/bin/grpc-health-probe"
-# No shell and no `env` are needed: the kernel finds Node by the first line. The engine's helpers clear memory beside the calls:
-# as many as four take the processor from them, and the slowest calls take twice as long.
-printf '%s\n' '#!/usr/local/bin/node --v8-pool-size=1' "import('/app/dist/start.js');" >"$root/usr/local/bin/policy-sidecar"
+# No shell and no `env` are needed: the kernel finds Node by the first line.
+printf '%s\n' '#!/usr/local/bin/node' "import('/app/dist/start.js');" >"$root/usr/local/bin/policy-sidecar"
 chmod -R a+rX,go-w "$root/app" "$root/usr"
 chmod 755 "$root/usr/local/bin/node" "$root/usr/local/bin/policy-sidecar"
