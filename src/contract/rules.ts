@@ -72,10 +72,11 @@ export const between =
 /** A page size or offset. */
 export const page = atLeast(0);
 
-const DECIMAL = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?$/;
+const DECIMAL = /^[+-]?(?:\d{1,500}(?:\.\d{0,500})?|\.\d{1,500})(?:[eE][+-]?\d{1,4})?$/;
 
-/** Exact decimal text. */
-export const decimal: Rule<string> = (text) => (DECIMAL.test(text) ? undefined : 'must be a decimal number');
+/** Exact decimal text, of no more digits than PostgreSQL reads. */
+export const decimal: Rule<string> = (text) =>
+  DECIMAL.test(text) ? undefined : 'must be a decimal number of at most 500 digits before and 500 behind the point';
 
 /** A text of at least one character. */
 export const filled: Rule<string> = (text) => (text.length > 0 ? undefined : 'must not be empty');

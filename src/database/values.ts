@@ -1,4 +1,5 @@
 import type { Struct, Timestamp, Value } from '@bufbuild/protobuf/wkt';
+import { decimalOf } from './decimal.ts';
 
 /** How a stored value that its field cannot hold was carried: the words of the trailer `inexact-values`. */
 export type How =
@@ -84,15 +85,11 @@ export const isTimestampInRange = (instant: Timestamp): boolean =>
   instant.nanos <= 999_999_999;
 
 const MAYBE_INEXACT = /\d{16}|\d[eE]|\.\d{15}/;
-const DECIMAL = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/;
 
-/** Sign, digits without leading and trailing zeros, and the power of ten of the first digit. */
+/** The same text for the same number. */
 const canonicalDecimal = (text: string): string => {
-  const [, sign = '', whole = '', fraction = '', exponent = '0'] = DECIMAL.exec(text) ?? [];
-  const digits = (whole + fraction).replace(/^0+/, '');
-  if (digits === '') return '0';
-  const magnitude = Number(exponent) + whole.length - ((whole + fraction).length - digits.length);
-  return `${sign}${digits.replace(/0+$/, '')}e${magnitude}`;
+  const { sign, digits, power } = decimalOf(text);
+  return digits === '' ? '0' : `${sign}${digits}e${power}`;
 };
 
 const isExact = (source: string): boolean => {

@@ -1,5 +1,6 @@
 import { type DescEnum, type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
 import { type FieldViolation, invalidArgument } from '../contract/errors.ts';
+import { decimalOf } from '../database/decimal.ts';
 import { MAX_ELEMENTS, tooManyElements } from './elements.ts';
 
 /** What is expected at a place of a JSON text. */
@@ -56,14 +57,10 @@ const MAX_DIGITS = 40;
 
 /** The integer that a number literal is, exactly; undefined when it is none. */
 const integerOf = (literal: string): bigint | undefined => {
-  const [, sign = '', whole = '', fraction = '', exponent = '0'] =
-    /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(literal) ?? [];
-  const digits = (whole + fraction).replace(/^0+/, '');
-  const trimmed = digits.replace(/0+$/, '');
-  if (trimmed === '') return 0n;
-  const shift = Number(exponent) - fraction.length + (digits.length - trimmed.length);
-  if (shift < 0 || trimmed.length + shift > MAX_DIGITS) return undefined;
-  return BigInt(`${sign}${trimmed}${'0'.repeat(shift)}`);
+  const { sign, digits, power } = decimalOf(literal);
+  if (digits === '') return 0n;
+  if (power < 0 || digits.length + power > MAX_DIGITS) return undefined;
+  return BigInt(`${sign}${digits}${'0'.repeat(power)}`);
 };
 
 const RANGES: Readonly<Partial<Record<ScalarType, readonly [bigint, bigint]>>> = {

@@ -2,7 +2,7 @@ import { all, decimal, maxLength, type Rule, uuid } from '../contract/rules.ts';
 import { type ColumnOf, type Table, tableName } from '../database/table.ts';
 import { columnProperties } from './parameters.ts';
 
-const PARTS = /^[+-]?(\d*)\.?(\d*)(?:[eE]([+-]?\d+))?$/;
+const PARTS = /^[+-]?(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d+))?$/;
 
 const withoutSpacesAtEnd = (text: string): string => {
   let end = text.length;

@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
   type Instruction,
@@ -181,6 +182,32 @@ describe('sanitizer', () => {
     },
   );
 
+  // Beginning at each of 2,500 words before an `@`, and coming to the same end of the domain each time, took a second.
+  test('an address that is none does not hold anything up', () => {
+    const cost = (text: string): number => {
+      const before = process.cpuUsage();
+      for (let round = 0; round < 5; round += 1) sanitize(text);
+      const { user, system } = process.cpuUsage(before);
+      return user + system;
+    };
+    const hostile = `${'x.'.repeat(2_500)}@a.${'-'.repeat(4_990)}`;
+    cost(hostile);
+    expect(cost(hostile)).toBeLessThan(50 * Math.max(cost('x y '.repeat(2_500)), 2_000));
+  });
+
+  test('addresses are found as one expression would find them', () => {
+    const WORD = '[\\p{L}\\p{N}_]';
+    const edge = `(?:(?<=${WORD})(?!${WORD})|(?<!${WORD})(?=${WORD}))`;
+    const expression = new RegExp(`${edge}[a-zA-Z0-9_.+-]+@[a-zA-Z0-9-]+\\.[a-zA-Z0-9.\\-]+${edge}`, 'gu');
+    const text = fc.string({ unit: fc.constantFrom(...'ab1@@@..-+_é ,😀'), maxLength: 30 });
+    fc.assert(
+      fc.property(text, (given) => {
+        expect(sanitize(given)).toBe(given.replace(expression, '[REDACTED_EMAIL]'));
+      }),
+      { numRuns: 3_000 },
+    );
+  });
+
   // The third key of this bundle ended beyond the cut, and its first lines went to the model.
   test('a secret that the cut leaves without its end is removed', () => {
     const key = (body: string) =>
@@ -191,7 +218,28 @@ describe('sanitizer', () => {
       /\ntoken \[REDACTED_JWT]$/,
     );
     const open = '-----BEGIN RSA PRIVATE KEY-----\nd';
-    expect([sanitizedStart(open), sanitizedStart('x'.repeat(20_000))]).toEqual([open, 'x'.repeat(10_000)]);
+    expect([sanitizedStart(open), sanitizedStart('x y '.repeat(10))]).toEqual([open, 'x y '.repeat(10)]);
+  });
+
+  // Of a connection string that went on beyond the cut the password was left, and went to the model.
+  test.each([
+    ' postgres://app:hunter2-hunter2-hunter2@db/x',
+    ' postgresql://app:hun ter2@db/x',
+    ' redis://:hunter2-hunter2@db',
+    ' ghp_hunter2hunter2hunter2hunter2hunter2hunter2',
+    ' sk-hunter2hunter2hunter2hunter2',
+    " api_key = 'hunter2hunter2hunter2hunter2'",
+    ' 4111 1111 1111 1111 hunter2',
+  ])('nothing is left of %j wherever it is cut', (secret) => {
+    for (let kept = 1; kept < secret.length; kept += 1) {
+      const start = `it failed ${'.'.repeat(9_990 - kept)}`;
+      const left = sanitizedStart(`${start}${secret} and more`).slice(start.length);
+      expect(left).not.toMatch(/hun|4111/);
+    }
+  });
+
+  test('of a long word that is cut most is left', () => {
+    expect(sanitizedStart('x'.repeat(20_000))).toBe('x'.repeat(9_800));
   });
 });
 
@@ -234,6 +282,11 @@ describe('confidence', () => {
     }
     // Python's exponential has no infinity.
     expect(() => of('2150-01-01T00:00:00Z')).toThrow(UnreadableTime);
+    // Each can be weighed, and what all of them weigh together was infinite.
+    const far = at(new Date(now + 30_690 * 86_400_000).toISOString());
+    const alone = computeConfidence([far], 1_000_000, false, now).explain['score_weighted'];
+    expect(alone).toBeGreaterThan(1e300);
+    expect(() => computeConfidence([far, far, far], 1, false, now)).toThrow(UnreadableTime);
   });
 });
 

@@ -39,6 +39,8 @@ const rounded = (value: number): number => {
 /** A match whose time cannot be weighed. */
 export class UnreadableTime extends Error {}
 
+const TOO_FAR = 'too far in the future';
+
 const TIME =
   /^((?!0000)\d{4}-\d\d-\d\d)[T ]([01]\d|2[0-3])(?::([0-5]\d)(?::([0-5]\d(?:[.,]\d+)?))?)?(?:Z|([+-])([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d))?)?)$/;
 
@@ -61,7 +63,7 @@ const weightOf = (match: Match, now: number): number => {
   const instant = instantOf(createdAt);
   if (instant === undefined) throw new UnreadableTime('no ISO 8601 with a zone', { cause: match });
   const weight = timeWeight((now - instant) / DAY_MS);
-  if (!Number.isFinite(weight)) throw new UnreadableTime('too far in the future', { cause: match });
+  if (!Number.isFinite(weight)) throw new UnreadableTime(TOO_FAR, { cause: match });
   return weight;
 };
 
@@ -84,8 +86,12 @@ export const computeConfidence = (
     return { confidence: NO_HISTORY, explain: { method: 'no_history', confidence: NO_HISTORY } };
   }
   const basic = Math.min(1, matches.length / occurrences);
-  const weight = matches.reduce((sum, match) => sum + weightOf(match, now), 0);
+  const weights = matches.map((match) => weightOf(match, now));
+  const weight = weights.reduce((sum, each) => sum + each, 0);
   const weighted = occurrences > 0 ? weight / (occurrences * timeWeight(OCCURRENCE_AGE_DAYS)) : basic;
+  if (!Number.isFinite(weighted)) {
+    throw new UnreadableTime(TOO_FAR, { cause: matches[weights.indexOf(Math.max(...weights))] });
+  }
   const confidence = Math.min(1, Math.max(0, ALPHA * weighted + (1 - ALPHA) * basic));
   return {
     confidence,

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { EDGE_BLANKS, EVERYTHING, type SanitizerOptions, sanitize } from './sanitizer.ts';
+import { EVERYTHING, type SanitizerOptions, sanitize, stripped } from './sanitizer.ts';
 
 /** What is known of a failure; a field that is present counts, even if it is empty. */
 export interface FailureReport {
@@ -30,13 +30,27 @@ export const firstCharacters = (text: string, count: number): string =>
 const CUT_OFF: readonly (readonly [RegExp, string])[] = [
   [/-----BEGIN [A-Z ]+ PRIVATE KEY-----.*$/s, '[REDACTED_PRIVATE_KEY]'],
   [/\beyJ[a-zA-Z0-9_.-]*$/, '[REDACTED_JWT]'],
+  [/(?:postgres(?:ql)?|mysql|mongodb|redis):\/\/[^@]*@?$/i, '[REDACTED_CONNECTION]'],
 ];
+
+/** Characters of a last word that may be the first ones of a secret. */
+const LONGEST_SECRET = 200;
+
+/** A text without its last word, of a long one the end, and without groups of digits before it. */
+const withoutLastWord = (text: string): string => {
+  const word = /\S*$/.exec(text.slice(-LONGEST_SECRET))![0];
+  const rest = text.slice(0, text.length - word.length);
+  const groups = /[\d\s-]*$/.exec(rest.slice(-LONGEST_SECRET))![0];
+  return rest.slice(0, rest.length - groups.length);
+};
 
 /** The beginning of a text that is looked at, without what the sanitizer removes. */
 export const sanitizedStart = (text: string, options?: SanitizerOptions): string => {
   const start = firstCharacters(text, LONGEST_TEXT);
   const clean = sanitize(start, options);
-  return start === text ? clean : CUT_OFF.reduce((rest, [secret, marker]) => rest.replace(secret, marker), clean);
+  if (start === text) return clean;
+  const marked = CUT_OFF.reduce((rest, [secret, marker]) => rest.replace(secret, marker), clean);
+  return marked === clean ? withoutLastWord(clean) : marked;
 };
 
 /** The message of a failure as it was given. */
@@ -46,7 +60,7 @@ export const messageOf = ({ raw, errorMessage }: FailureReport): string => raw ?
 export const normalizeError = (report: FailureReport): NormalizedError => {
   const errorCode = report.errorType ?? report.errorCode ?? 'UNKNOWN';
   const lower = sanitizedStart(messageOf(report), EVERYTHING).toLowerCase();
-  const message = firstCharacters(lower.replace(EDGE_BLANKS, ''), MESSAGE_CHARACTERS);
+  const message = firstCharacters(stripped(lower), MESSAGE_CHARACTERS);
   const digest = createHash('sha256').update(`${errorCode}:${message}`).digest('hex');
   return { errorCode, errorSignature: digest.slice(0, SIGNATURE_DIGITS) };
 };

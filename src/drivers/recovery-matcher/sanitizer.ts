@@ -17,80 +17,89 @@ const word = (text: string): string =>
 const QUOTE = `['"]?`;
 const INNER = `[^${BLANK}'"]`;
 
-interface Pattern {
-  readonly name: string;
-  readonly expression: RegExp;
-  readonly replacement: string;
-}
+/** Replaces what it finds in a text. */
+type Remove = (text: string) => string;
 
-/** Classes of letters of all scripts take long to compile: that is done when a pattern is first applied. */
-const pattern = (name: string, expression: string, replacement: string): Pattern => {
+/** Classes of letters of all scripts take long to compile: that is done when an expression is first used. */
+const lazily = (expression: string, flags: string): (() => RegExp) => {
   let compiled: RegExp | undefined;
-  return {
-    name,
-    get expression() {
-      compiled ??= new RegExp(expression, 'gu');
-      return compiled;
-    },
-    replacement,
+  return () => {
+    compiled ??= new RegExp(expression, flags);
+    return compiled;
   };
+};
+
+const pattern = (expression: string, replacement: string): Remove => {
+  const compiled = lazily(expression, 'gu');
+  return (text) => text.replace(compiled(), () => replacement);
 };
 
 const API_KEY = '[REDACTED_API_KEY]';
 
 /** Always applied, in this order, each to what the ones before have left. */
-const PATTERNS: readonly Pattern[] = [
-  pattern('openai_key', `${EDGE}${word('sk-')}[${LETTER}0-9]{20,}${EDGE}`, API_KEY),
-  pattern('stripe_live_key', `${EDGE}${word('sk_live_')}[${LETTER}0-9]{20,}${EDGE}`, API_KEY),
-  pattern('stripe_test_key', `${EDGE}${word('sk_test_')}[${LETTER}0-9]{20,}${EDGE}`, API_KEY),
-  pattern('stripe_pk_key', `${EDGE}${word('pk_live_')}[${LETTER}0-9]{20,}${EDGE}`, API_KEY),
-  pattern('slack_token', `${EDGE}${word('xox')}[baprsBAPRS\\u017f]-[${LETTER}0-9-]+${EDGE}`, API_KEY),
-  pattern('github_pat', `${EDGE}${word('ghp_')}[${LETTER}0-9]{36}${EDGE}`, API_KEY),
-  pattern('github_oauth', `${EDGE}${word('gho_')}[${LETTER}0-9]{36}${EDGE}`, API_KEY),
-  pattern('github_user', `${EDGE}${word('ghu_')}[${LETTER}0-9]{36}${EDGE}`, API_KEY),
-  pattern('github_refresh', `${EDGE}${word('ghr_')}[${LETTER}0-9]{36}${EDGE}`, API_KEY),
-  pattern('aws_access_key', `${EDGE}AKIA[0-9A-Z]{16}${EDGE}`, '[REDACTED_AWS_KEY]'),
+const PATTERNS: readonly Remove[] = [
+  pattern(`${EDGE}${word('sk-')}[${LETTER}0-9]{20,}${EDGE}`, API_KEY),
+  pattern(`${EDGE}${word('sk_live_')}[${LETTER}0-9]{20,}${EDGE}`, API_KEY),
+  pattern(`${EDGE}${word('sk_test_')}[${LETTER}0-9]{20,}${EDGE}`, API_KEY),
+  pattern(`${EDGE}${word('pk_live_')}[${LETTER}0-9]{20,}${EDGE}`, API_KEY),
+  pattern(`${EDGE}${word('xox')}[baprsBAPRS\\u017f]-[${LETTER}0-9-]+${EDGE}`, API_KEY),
+  pattern(`${EDGE}${word('ghp_')}[${LETTER}0-9]{36}${EDGE}`, API_KEY),
+  pattern(`${EDGE}${word('gho_')}[${LETTER}0-9]{36}${EDGE}`, API_KEY),
+  pattern(`${EDGE}${word('ghu_')}[${LETTER}0-9]{36}${EDGE}`, API_KEY),
+  pattern(`${EDGE}${word('ghr_')}[${LETTER}0-9]{36}${EDGE}`, API_KEY),
+  pattern(`${EDGE}AKIA[0-9A-Z]{16}${EDGE}`, '[REDACTED_AWS_KEY]'),
+  pattern(`${EDGE}${word('api')}[_-]?${word('key')}[=:][${BLANK}]*${QUOTE}[${LETTER}0-9_-]{20,}${QUOTE}`, API_KEY),
+  pattern(`${EDGE}${word('apikey')}[=:][${BLANK}]*${QUOTE}[${LETTER}0-9_-]{20,}${QUOTE}`, API_KEY),
+  pattern(`${word('bearer')}[${BLANK}]+[${LETTER}0-9_\\-.]+`, 'Bearer [REDACTED_TOKEN]'),
+  pattern(`${word('authorization')}[=:][${BLANK}]*${QUOTE}[${LETTER}0-9_\\-.]+${QUOTE}`, 'Authorization: [REDACTED]'),
+  pattern(`${word('password')}[=:][${BLANK}]*${QUOTE}${INNER}{4,}${QUOTE}`, 'password=[REDACTED]'),
+  pattern(`${word('passwd')}[=:][${BLANK}]*${QUOTE}${INNER}{4,}${QUOTE}`, 'passwd=[REDACTED]'),
+  pattern(`${word('secret')}[=:][${BLANK}]*${QUOTE}${INNER}{8,}${QUOTE}`, 'secret=[REDACTED]'),
+  pattern(`${word('postgresql')}://[^:]+:[^@]+@[^${BLANK}]+`, 'postgresql://[REDACTED_CONNECTION]'),
+  pattern(`${word('postgres')}://[^:]+:[^@]+@[^${BLANK}]+`, 'postgres://[REDACTED_CONNECTION]'),
+  pattern(`${word('mysql')}://[^:]+:[^@]+@[^${BLANK}]+`, 'mysql://[REDACTED_CONNECTION]'),
+  pattern(`${word('mongodb')}://[^:]+:[^@]+@[^${BLANK}]+`, 'mongodb://[REDACTED_CONNECTION]'),
+  pattern(`${word('redis')}://:[^@]+@[^${BLANK}]+`, 'redis://[REDACTED_CONNECTION]'),
+  pattern('-----BEGIN [A-Z ]+ PRIVATE KEY-----[^]*?-----END [A-Z ]+ PRIVATE KEY-----', '[REDACTED_PRIVATE_KEY]'),
+  pattern(`${EDGE}eyJ[a-zA-Z0-9_-]*\\.eyJ[a-zA-Z0-9_-]*\\.[a-zA-Z0-9_-]*${EDGE}`, '[REDACTED_JWT]'),
   pattern(
-    'generic_api_key',
-    `${EDGE}${word('api')}[_-]?${word('key')}[=:][${BLANK}]*${QUOTE}[${LETTER}0-9_-]{20,}${QUOTE}`,
-    API_KEY,
-  ),
-  pattern('generic_apikey', `${EDGE}${word('apikey')}[=:][${BLANK}]*${QUOTE}[${LETTER}0-9_-]{20,}${QUOTE}`, API_KEY),
-  pattern('bearer_token', `${word('bearer')}[${BLANK}]+[${LETTER}0-9_\\-.]+`, 'Bearer [REDACTED_TOKEN]'),
-  pattern(
-    'auth_header',
-    `${word('authorization')}[=:][${BLANK}]*${QUOTE}[${LETTER}0-9_\\-.]+${QUOTE}`,
-    'Authorization: [REDACTED]',
-  ),
-  pattern('password', `${word('password')}[=:][${BLANK}]*${QUOTE}${INNER}{4,}${QUOTE}`, 'password=[REDACTED]'),
-  pattern('passwd', `${word('passwd')}[=:][${BLANK}]*${QUOTE}${INNER}{4,}${QUOTE}`, 'passwd=[REDACTED]'),
-  pattern('secret', `${word('secret')}[=:][${BLANK}]*${QUOTE}${INNER}{8,}${QUOTE}`, 'secret=[REDACTED]'),
-  pattern('postgres_url', `${word('postgresql')}://[^:]+:[^@]+@[^${BLANK}]+`, 'postgresql://[REDACTED_CONNECTION]'),
-  pattern('postgres_url_alt', `${word('postgres')}://[^:]+:[^@]+@[^${BLANK}]+`, 'postgres://[REDACTED_CONNECTION]'),
-  pattern('mysql_url', `${word('mysql')}://[^:]+:[^@]+@[^${BLANK}]+`, 'mysql://[REDACTED_CONNECTION]'),
-  pattern('mongodb_url', `${word('mongodb')}://[^:]+:[^@]+@[^${BLANK}]+`, 'mongodb://[REDACTED_CONNECTION]'),
-  pattern('redis_url', `${word('redis')}://:[^@]+@[^${BLANK}]+`, 'redis://[REDACTED_CONNECTION]'),
-  pattern(
-    'private_key',
-    '-----BEGIN [A-Z ]+ PRIVATE KEY-----[^]*?-----END [A-Z ]+ PRIVATE KEY-----',
-    '[REDACTED_PRIVATE_KEY]',
-  ),
-  pattern('jwt_token', `${EDGE}eyJ[a-zA-Z0-9_-]*\\.eyJ[a-zA-Z0-9_-]*\\.[a-zA-Z0-9_-]*${EDGE}`, '[REDACTED_JWT]'),
-  pattern(
-    'credit_card',
     `${EDGE}${DIGIT}{4}[${BLANK}-]?${DIGIT}{4}[${BLANK}-]?${DIGIT}{4}[${BLANK}-]?${DIGIT}{4}${EDGE}`,
     '[REDACTED_CC]',
   ),
-  pattern('ssn', `${EDGE}${DIGIT}{3}[-${BLANK}]?${DIGIT}{2}[-${BLANK}]?${DIGIT}{4}${EDGE}`, '[REDACTED_SSN]'),
+  pattern(`${EDGE}${DIGIT}{3}[-${BLANK}]?${DIGIT}{2}[-${BLANK}]?${DIGIT}{4}${EDGE}`, '[REDACTED_SSN]'),
 ];
 
-const EMAIL = pattern('email', `${EDGE}[a-zA-Z0-9_.+-]+@[a-zA-Z0-9-]+\\.[a-zA-Z0-9.\\-]+${EDGE}`, '[REDACTED_EMAIL]');
-const IP = pattern(
-  'ip_address',
-  `${EDGE}${DIGIT}{1,3}\\.${DIGIT}{1,3}\\.${DIGIT}{1,3}\\.${DIGIT}{1,3}${EDGE}`,
-  '[REDACTED_IP]',
-);
-const HEX = pattern('hex_secret', `${EDGE}[a-fA-F0-9]{32,}${EDGE}`, '[REDACTED_HEX]');
+const LOCAL_PART = lazily('[a-zA-Z0-9_.+-]', 'u');
+const BOUNDARY = lazily(EDGE, 'uy');
+const DOMAIN = lazily(`@[a-zA-Z0-9-]+\\.[a-zA-Z0-9.\\-]+${EDGE}`, 'uy');
+
+const matchesAt = (expression: RegExp, text: string, at: number): boolean => {
+  expression.lastIndex = at;
+  return expression.test(text);
+};
+
+/**
+ * E-mail addresses, found by their `@`: an expression would begin at every word before it, and come to the same end of the
+ * domain each time, in seconds for a text of ten thousand characters.
+ */
+const EMAIL: Remove = (text) => {
+  let clean = '';
+  let done = 0;
+  for (let at = text.indexOf('@'); at !== -1; at = text.indexOf('@', Math.max(at + 1, done))) {
+    if (!matchesAt(DOMAIN(), text, at)) continue;
+    const end = DOMAIN().lastIndex;
+    let start = at;
+    while (start > done && LOCAL_PART().test(text[start - 1]!)) start -= 1;
+    while (start < at && !matchesAt(BOUNDARY(), text, start)) start += 1;
+    if (start === at) continue;
+    clean += `${text.slice(done, start)}[REDACTED_EMAIL]`;
+    done = end;
+  }
+  return clean + text.slice(done);
+};
+
+const IP = pattern(`${EDGE}${DIGIT}{1,3}\\.${DIGIT}{1,3}\\.${DIGIT}{1,3}\\.${DIGIT}{1,3}${EDGE}`, '[REDACTED_IP]');
+const HEX = pattern(`${EDGE}[a-fA-F0-9]{32,}${EDGE}`, '[REDACTED_HEX]');
 
 /** Which kinds of text are removed besides those that always are. */
 export interface SanitizerOptions {
@@ -102,7 +111,7 @@ export interface SanitizerOptions {
   readonly redactHexSecrets?: boolean;
 }
 
-const chosen = ({ redactEmails = true, redactIps = false, redactHexSecrets = true }: SanitizerOptions): Pattern[] => [
+const chosen = ({ redactEmails = true, redactIps = false, redactHexSecrets = true }: SanitizerOptions): Remove[] => [
   ...PATTERNS,
   ...(redactEmails ? [EMAIL] : []),
   ...(redactIps ? [IP] : []),
@@ -111,10 +120,18 @@ const chosen = ({ redactEmails = true, redactIps = false, redactHexSecrets = tru
 
 /** Replaces secrets and personal data in a text by markers. */
 export const sanitize = (text: string, options: SanitizerOptions = {}): string =>
-  chosen(options).reduce((rest, { expression, replacement }) => rest.replace(expression, () => replacement), text);
+  chosen(options).reduce((rest, remove) => remove(rest), text);
 
 /** Removes all that can be removed: for messages of errors. */
 export const EVERYTHING: SanitizerOptions = { redactEmails: true, redactIps: true, redactHexSecrets: true };
 
-/** Blanks of all scripts at both ends, as Python strips them. */
-export const EDGE_BLANKS = new RegExp(`^[${BLANK}]+|[${BLANK}]+$`, 'gu');
+const IS_BLANK = new RegExp(`[${BLANK}]`, 'u');
+
+/** A text without blanks of all scripts at both ends, as Python strips them. */
+export const stripped = (text: string): string => {
+  let start = 0;
+  let end = text.length;
+  while (start < end && IS_BLANK.test(text[start]!)) start += 1;
+  while (end > start && IS_BLANK.test(text[end - 1]!)) end -= 1;
+  return text.slice(start, end);
+};

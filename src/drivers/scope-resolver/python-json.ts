@@ -54,12 +54,35 @@ export const pythonJson = (value: PythonJson): string => {
   }
 };
 
-const TEXT_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b/gs;
+const QUOTE_OR_NUMBER = /"|-?\bInfinity\b|\bNaN\b/g;
+const QUOTE = '"'.charCodeAt(0);
+const BACKSLASH = '\\'.charCodeAt(0);
+
+/** Where a text ends that begins at a quote: behind the quote that closes it, or at the end of all. */
+const endOfText = (json: string, start: number): number => {
+  for (let at = start + 1; at < json.length; at += 1) {
+    const code = json.charCodeAt(at);
+    if (code === BACKSLASH) at += 1;
+    else if (code === QUOTE) return at + 1;
+  }
+  return json.length;
+};
 
 /**
  * Reads JSON as Python's `json.loads` does: NaN and infinities are no errors; they read as null.
  *
  * @throws SyntaxError for anything else that is no JSON.
  */
-export const parsePythonJson = (text: string): unknown =>
-  JSON.parse(text.replace(TEXT_OR_NUMBER, (token) => (token.startsWith('"') ? token : 'null')));
+export const parsePythonJson = (json: string): unknown => {
+  let strict = '';
+  let copied = 0;
+  QUOTE_OR_NUMBER.lastIndex = 0;
+  for (let found = QUOTE_OR_NUMBER.exec(json); found; found = QUOTE_OR_NUMBER.exec(json)) {
+    if (found[0] === '"') QUOTE_OR_NUMBER.lastIndex = endOfText(json, found.index);
+    else {
+      strict += `${json.slice(copied, found.index)}null`;
+      copied = QUOTE_OR_NUMBER.lastIndex;
+    }
+  }
+  return JSON.parse(strict + json.slice(copied));
+};
