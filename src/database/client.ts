@@ -113,6 +113,7 @@ export class Client extends pg.Client {
 
   /** How often it was asked to stop what it runs. */
   cancels = 0;
+  #cancelling: Promise<boolean> | undefined;
 
   /** Told once, when the connection is lost. */
   onLost: ((lost: Client) => void) | undefined;
@@ -253,9 +254,17 @@ export class Client extends pg.Client {
 
   /**
    * Asks the server to stop what this connection runs, by the key that it was given for that, so that it reaches the
-   * right backend through any pooler. Settles within {@link CANCEL_MS}: true when the request has been taken.
+   * right backend through any pooler. Settles within {@link CANCEL_MS}: true when the request has been taken. Of those who
+   * ask while one is under way, for statements that wait behind one another, none needs another.
    */
   cancel(): Promise<boolean> {
+    this.#cancelling ??= this.#cancel().finally(() => {
+      this.#cancelling = undefined;
+    });
+    return this.#cancelling;
+  }
+
+  #cancel(): Promise<boolean> {
     this.cancels += 1;
     const { processID, secretKey } = internals(this);
     const { host, port } = this;

@@ -421,7 +421,7 @@ export class Connection {
       return databaseError(error, { stalePlan: true });
     }
     if (code === UNKNOWN_STATEMENT || code === DUPLICATE_STATEMENT) {
-      this.#noteForgotten();
+      if (!client.wire.unprepared.has(error)) this.#noteForgotten();
       return databaseError(error, { stalePlan: true });
     }
     const readOnlyDatabase = code === '25006' && !this.#mode?.readOnly;

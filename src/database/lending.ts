@@ -2,7 +2,7 @@ import { Client, type ClientOptions } from './client.ts';
 import { Connection, type Shared } from './connection.ts';
 import { Gate, type Leave } from './gate.ts';
 import type { Ended, LaneState } from './observer.ts';
-import type { Signal } from './signal.ts';
+import { earlier, LEFT, type Signal } from './signal.ts';
 import { connectError, databaseUnavailable, shuttingDown } from './sqlstate.ts';
 
 /** Limits of one share of the connections. */
@@ -242,16 +242,3 @@ const observed = async <T>(told: Ended, work: Promise<T>): Promise<T> => {
     throw error;
   }
 };
-
-/** The call has ended before what it waited for. */
-const LEFT = Symbol('left');
-
-const earlier = <T>(awaited: Promise<T>, signal: Signal): Promise<T | typeof LEFT> =>
-  new Promise((resolve) => {
-    const onAbort = (): void => resolve(LEFT);
-    signal.addEventListener('abort', onAbort);
-    void awaited.then((value) => {
-      signal.removeEventListener('abort', onAbort);
-      resolve(value);
-    });
-  });

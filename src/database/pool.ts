@@ -17,6 +17,8 @@ export interface Database {
   readonly transactions: Lane;
   /** Health and outcomes. */
   readonly reserve: Lane;
+  /** The ends of prepared transactions pass here first: while they wait for a standby they leave one of the reserve to health. */
+  readonly ends: Gate;
   /** Who watches; undefined: nobody. */
   readonly observer: DatabaseObserver | undefined;
   /**
@@ -77,11 +79,13 @@ export const openDatabase = (target: Target, options: DatabaseOptions): Database
   const lanes = [calls, transactions, reserve];
   const { max, queue, waitMs } = options.calls;
   const writes = new Gate('call', { slots: Math.max(1, max - Math.ceil(max * READ_SHARE)), queue, waitMs });
+  const ends = new Gate('reserve', { ...RESERVE, slots: RESERVE.max - 1 });
   return {
     calls,
     writes,
     transactions,
     reserve,
+    ends,
     observer,
     refresh: (reason) => {
       shared.trustedSince = performance.now();

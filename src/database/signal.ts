@@ -75,3 +75,31 @@ export class EitherSignal implements Signal {
     for (const signal of this.#signals) signal.removeEventListener(type, listener);
   }
 }
+
+/** The call has ended before what it waited for. */
+export const LEFT = Symbol('left');
+
+/** What is waited for and cannot fail, or {@link LEFT} where the signal fires before. */
+export const earlier = <T>(awaited: Promise<T>, signal: Signal): Promise<T | typeof LEFT> =>
+  new Promise((resolve) => {
+    if (signal.aborted) resolve(LEFT);
+    const onAbort = (): void => resolve(LEFT);
+    signal.addEventListener('abort', onAbort);
+    void awaited.then((value) => {
+      signal.removeEventListener('abort', onAbort);
+      resolve(value);
+    });
+  });
+
+/** Settles when one of the signals fires, or with what is waited for besides; none of them is listened to after that. */
+export const untilAborted = async (signals: readonly Signal[], awaited?: Promise<unknown>): Promise<void> => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const onAbort = (): void => resolve();
+  for (const signal of signals) {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', onAbort);
+  }
+  void awaited?.then(onAbort);
+  await promise;
+  for (const signal of signals) signal.removeEventListener('abort', onAbort);
+};

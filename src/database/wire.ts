@@ -28,6 +28,8 @@ export type Done = (error: Error | undefined, outcomes: readonly Outcome[], begu
 
 /** What is asked and has not been answered yet; one ReadyForQuery ends it. */
 interface Exchange {
+  /** What is run that has to be prepared before. */
+  readonly steps: readonly Step[];
   /** The sink of the step or command at that place. */
   readonly sinkAt: (index: number) => Sink | undefined;
   /** What is to be prepared, by step. */
@@ -78,6 +80,9 @@ export class Wire {
   /** As the server said last. */
   status: TransactionStatus = 'I';
 
+  /** Errors that say nothing of the server: the statement was to be prepared by something before it that failed. */
+  readonly unprepared = new WeakSet<Error>();
+
   /** Told of an error that nothing that was asked has brought about. */
   onError: ((error: pg.DatabaseError) => void) | undefined;
 
@@ -120,7 +125,7 @@ export class Wire {
       out.all(portal ? execute(portal.name, portal.rows) : EXECUTE_ALL);
     }
     out.all(SYNC);
-    this.#send(out.written(), { sinkAt: (index) => sinks[index], preparing, describing, done, begun: false });
+    this.#send(out.written(), { steps, sinkAt: (index) => sinks[index], preparing, describing, done, begun: false });
   }
 
   /**
@@ -131,6 +136,7 @@ export class Wire {
     const prepares = prepared.name === '' || !this.#prepared.has(prepared);
     this.#prepared.add(prepared);
     this.#send(Buffer.concat([...(prepares ? [prepared.parse] : []), describeStatement(prepared.name), SYNC]), {
+      steps: [],
       sinkAt: () => undefined,
       preparing: [prepares ? prepared : undefined],
       describing: [prepared],
@@ -156,7 +162,7 @@ export class Wire {
   }
 
   #plain(messages: readonly Buffer[], sinkAt: Exchange['sinkAt'], done: Done): void {
-    this.#send(Buffer.concat(messages), { sinkAt, preparing: [], describing: [], done, begun: true });
+    this.#send(Buffer.concat(messages), { steps: [], sinkAt, preparing: [], describing: [], done, begun: true });
   }
 
   /** What is asked within one turn of the event loop goes out together. */
@@ -251,6 +257,8 @@ export class Wire {
       return;
     }
     exchange.error ??= error;
+    const step = exchange.steps[exchange.outcomes.length];
+    if (step && !this.#prepared.has(step.prepared)) this.unprepared.add(error);
     // The statements of the steps that are left out now have not been prepared with them.
     for (const prepared of exchange.preparing.slice(Math.max(exchange.parsed, exchange.outcomes.length))) {
       if (prepared) this.#prepared.delete(prepared);

@@ -2,7 +2,7 @@ import { type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf
 import { type RpcError, refuse } from '../contract/errors.ts';
 
 /** Values that one request may hold: fields, elements of lists, entries of maps, at every depth. */
-export const MAX_ELEMENTS = 100_000;
+export const MAX_ELEMENTS = 125_000;
 
 /** RESOURCE_EXHAUSTED: what the request holds would take too long to read. */
 export const tooManyElements = (): RpcError =>

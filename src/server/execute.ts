@@ -4,7 +4,7 @@ import { tellDocuments } from '../contract/document-texts.ts';
 import { Code, type FieldViolation, invalidArgument, ofOperation, type RpcError, refuse } from '../contract/errors.ts';
 import type { TransactionMode } from '../database/connection.ts';
 import type { Database } from '../database/pool.ts';
-import type { Session } from '../database/session.ts';
+import { AutoCommitSession, type Session } from '../database/session.ts';
 import { abortSignalOf } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import {
@@ -20,7 +20,7 @@ import {
   ExecuteResponseSchema,
   IsolationLevel,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
-import { runOnce } from '../transactions/once.ts';
+import { firstAnswer, type OnceRequest, runOnce } from '../transactions/once.ts';
 import { inOwn } from '../transactions/single-use.ts';
 import type { Transaction } from '../transactions/transaction.ts';
 import { answered, type ControlCall, type DriverEndpoint, rowsOf } from './endpoint.ts';
@@ -200,6 +200,10 @@ export const executeHandlers = (database: Database, endpoints: readonly DriverEn
     return read(await transaction.once(sequence, hash, async () => toBinary(ExecuteResponseSchema, await run())));
   };
 
+  /** The answer to a request that was committed while another waited for it. */
+  const answeredBefore = (once: OnceRequest, call: ControlCall): Promise<Uint8Array | undefined> =>
+    firstAnswer(new AutoCommitSession(database, call), once).catch(() => undefined);
+
   const alone = async (request: ExecuteRequest, call: ControlCall): Promise<ExecuteResponse> => {
     admit(request, call);
     if (sequenceOf(call) !== undefined) throw outsideError();
@@ -228,6 +232,9 @@ export const executeHandlers = (database: Database, endpoints: readonly DriverEn
         );
       } catch (error) {
         const failure = toRpcError(error);
+        // A snapshot is older than the wait for a request of the same key, whose answer it does not show.
+        const meanwhile = once && mode.isolation !== 'read committed' ? await answeredBefore(once, call) : undefined;
+        if (meanwhile) return read(meanwhile);
         if (failure.code !== Code.ABORTED || attempt >= attempts) throw failure;
         database.observer?.again('conflict');
         // Those that collided must not meet again at the same moment.

@@ -3,7 +3,7 @@ import type { DescService } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import { refuse } from '../contract/errors.ts';
 import type { Database } from '../database/pool.ts';
-import type { Signal } from '../database/signal.ts';
+import { Ending, type Signal, untilAborted } from '../database/signal.ts';
 import { problemOf } from '../database/sqlstate.ts';
 import {
   Health,
@@ -45,7 +45,7 @@ export class Readiness {
   #draining = false;
   /** Probes in a row that found something else. */
   #streak = 0;
-  #changed: PromiseWithResolvers<void> = Promise.withResolvers();
+  #changed = new Ending();
   #loop: Promise<void> | undefined;
 
   constructor(database: Database, log: Logger) {
@@ -64,9 +64,9 @@ export class Readiness {
     return this.#usable === 'writes' ? undefined : FOUND[this.#usable];
   }
 
-  /** Settles at the next change. */
-  get changed(): Promise<void> {
-    return this.#changed.promise;
+  /** Fires at the next change. */
+  get changed(): Signal {
+    return this.#changed;
   }
 
   /** Starts probing; settles after the first probe. */
@@ -130,8 +130,9 @@ export class Readiness {
   }
 
   #announce(): void {
-    this.#changed.resolve();
-    this.#changed = Promise.withResolvers();
+    const changed = this.#changed;
+    this.#changed = new Ending();
+    changed.abort(undefined);
   }
 }
 
@@ -174,7 +175,7 @@ export const healthEndpoints = (
           const serves = known.get(service);
           if (!serves) {
             yield { status: Status.SERVICE_UNKNOWN };
-            await ended(signal, closing);
+            await untilAborted([signal, closing]);
             return;
           }
           let sent: Status | undefined;
@@ -184,7 +185,7 @@ export const healthEndpoints = (
               sent = status(serves);
               yield { status: sent };
             } else {
-              await Promise.race([changed, ended(signal, closing)]);
+              await untilAborted([changed, signal, closing]);
             }
           }
         },
@@ -193,11 +194,3 @@ export const healthEndpoints = (
     { open: true, quiet: true },
   );
 };
-
-const ended = (...signals: readonly Signal[]): Promise<void> =>
-  new Promise((resolve) => {
-    for (const signal of signals) {
-      if (signal.aborted) resolve();
-      else signal.addEventListener('abort', () => resolve());
-    }
-  });

@@ -12,6 +12,15 @@ export interface Page {
 /** A page by its path. */
 export type Routes = Readonly<Record<string, () => Page | Promise<Page>>>;
 
+/** Numbers that nobody collects any more, since the process ends, are no reason for it to end otherwise. */
+const pageOf = async (route: Routes[string]): Promise<Page> => {
+  try {
+    return await route();
+  } catch {
+    return { status: 503, text: 'this cannot be told now\n' };
+  }
+};
+
 /**
  * Answers a GET or HEAD of one of the routes.
  *
@@ -25,7 +34,7 @@ export const answerRoute = (
   const [path = ''] = url.split('?');
   if ((method !== 'GET' && method !== 'HEAD') || !Object.hasOwn(routes, path)) return false;
   void (async () => {
-    const { status, text, type = 'text/plain; charset=utf-8' } = await routes[path]!();
+    const { status, text, type = 'text/plain; charset=utf-8' } = await pageOf(routes[path]!);
     response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });
     response.end(method === 'HEAD' ? undefined : text);
   })();

@@ -52,6 +52,7 @@ export interface Sidecar {
 /** How often stored answers past their retention are deleted. */
 const PRUNE_MS = 600_000;
 const OVERDUE = 'its lease ended while it was prepared';
+const OVERDUE_KEPT = 'a prepared transaction is past its lease and could not be rolled back';
 /** What is left to do gets so long after the drain time: rolling back, the last calls, the last commands to the database. */
 const ROLL_BACK_MS = 200;
 const LAST_CALLS_MS = 200;
@@ -235,14 +236,15 @@ export const startServer = async (
         log.warn({ problem: problemOf(error) }, 'stored answers could not be pruned');
       });
     }, PRUNE_MS).unref();
-    const sweeping = sweepPrepared(database.reserve, {
+    const sweeping = sweepPrepared(database, {
       ended: (id) => {
         transactions.settled(id, 'rolled back', OVERDUE);
         audit.overdue(id, OVERDUE);
         log.warn({ transaction: shownId(id) }, 'a prepared transaction was rolled back: nobody ended it in its lease');
       },
-      failed: (error) => {
-        log.warn({ problem: problemOf(error) }, 'prepared transactions cannot be looked through');
+      failed: (error, id) => {
+        if (id === undefined) log.warn({ problem: problemOf(error) }, 'prepared transactions cannot be looked through');
+        else log.warn({ problem: problemOf(error), transaction: shownId(id) }, OVERDUE_KEPT);
       },
     });
     return {

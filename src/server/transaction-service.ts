@@ -4,7 +4,7 @@ import { invalidArgument } from '../contract/errors.ts';
 import { between, canonicalUuid, maxLength, nested, type Rule, required, unchecked, uuid } from '../contract/rules.ts';
 import type { Database } from '../database/pool.ts';
 import { type Session, TransactionSession } from '../database/session.ts';
-import type { Signal } from '../database/signal.ts';
+import { untilAborted } from '../database/signal.ts';
 import {
   type BeginRequest,
   BeginRequestSchema,
@@ -247,7 +247,7 @@ export const transactionEndpoints = (
         const transaction = await begin(request, call, true);
         try {
           yield { transaction: describe(transaction, call.caller) };
-          await Promise.race([transaction.ended, aborted(call.signal), aborted(closing)]);
+          await untilAborted([call.signal, closing], transaction.ended);
           if (call.signal.aborted) throw call.signal.reason;
           await transaction.abandon('the sidecar shut down');
           yield { transaction: describe(transaction, call.caller) };
@@ -284,9 +284,3 @@ export const transactionEndpoints = (
     },
   });
 };
-
-const aborted = (signal: Signal): Promise<void> =>
-  new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve());
-  });

@@ -40,7 +40,7 @@ export const preparedRpcs = (
       // Refuses what was never issued to the caller.
       transactions.factsOf(id, call.caller);
       const { outcome, state, how: by } = ENDS[how];
-      const ending = endPrepared(database.reserve, id, how, call.signal, (mark) => {
+      const ending = endPrepared(database, id, how, call.signal, (mark) => {
         if (how === 'commit') call.notes.mark = mark;
       });
       const ended = await orUnknown(ending, call.signal);

@@ -10,18 +10,13 @@ const AWAKE_MS = 0.25;
 export class Awake {
   /** As many open transactions as leave a processor each to their callers and to the database. */
   readonly #most = availableParallelism() / 2;
-  readonly #ms: number;
   #until = 0;
   #isTurning = false;
-
-  constructor(ms = AWAKE_MS) {
-    this.#ms = ms;
-  }
 
   /** @param open transactions that are open now: many find it awake anyway, and need the processors more. */
   stay(open: number): void {
     if (open > this.#most) return;
-    this.#until = performance.now() + this.#ms;
+    this.#until = performance.now() + AWAKE_MS;
     if (this.#isTurning) return;
     this.#isTurning = true;
     setImmediate(this.#turn);

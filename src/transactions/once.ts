@@ -46,6 +46,22 @@ export interface OnceRequest {
 }
 
 /**
+ * The answer that was stored under a key; undefined where none was, as far as `db` sees.
+ *
+ * @throws FAILED_PRECONDITION `IDEMPOTENCY_KEY_REUSED` when the key belongs to another request.
+ */
+export const firstAnswer = async (
+  db: Session,
+  { caller, idempotencyKey, hash }: Omit<OnceRequest, 'method'>,
+): Promise<Uint8Array | undefined> => {
+  const stored = await db.row(find, [caller, idempotencyKey]);
+  if (!stored || stored.hash === hash) return stored?.response;
+  throw refuse('IDEMPOTENCY_KEY_REUSED', 'this idempotency key has been used for another request', {
+    metadata: { idempotency_key: idempotencyKey },
+  });
+};
+
+/**
  * Runs work at most once per caller and idempotency key, inside the transaction that `db` is in: the answer is stored beside
  * what the work writes. Requests that arrive together wait for each other.
  *
@@ -57,13 +73,8 @@ export const runOnce = async (
   work: () => Promise<Uint8Array>,
 ): Promise<Uint8Array> => {
   await db.rows(lock, [caller, idempotencyKey]);
-  const stored = await db.row(find, [caller, idempotencyKey]);
-  if (stored) {
-    if (stored.hash === hash) return stored.response;
-    throw refuse('IDEMPOTENCY_KEY_REUSED', 'this idempotency key has been used for another request', {
-      metadata: { idempotency_key: idempotencyKey },
-    });
-  }
+  const stored = await firstAnswer(db, { caller, idempotencyKey, hash });
+  if (stored) return stored;
   const response = await work();
   await db.execute(store, [caller, idempotencyKey, method, Buffer.from(hash, 'hex'), Buffer.from(response)]);
   return response;

@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RpcError, refuse } from '../contract/errors.ts';
 import type { Connection } from '../database/connection.ts';
+import type { Gate } from '../database/gate.ts';
 import type { Lane } from '../database/lane.ts';
+import type { Database } from '../database/pool.ts';
 import type { Session } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
 import { isServerError } from '../database/sqlstate.ts';
@@ -77,6 +79,21 @@ export const roomForPrepared = async (connection: Connection, signal: Signal | u
   }
 };
 
+/** Lends a connection of those that may be kept long, by a commit that waits for a standby. */
+const ending = async <T>(
+  ends: Gate,
+  signal: Signal | undefined,
+  lane: Lane,
+  work: (connection: Connection) => Promise<T>,
+): Promise<T> => {
+  const leave = await ends.enter(signal);
+  try {
+    return await lane.use(signal, work);
+  } finally {
+    leave();
+  }
+};
+
 /**
  * Ends a prepared transaction. Once asked for it is not cancelled.
  *
@@ -84,7 +101,7 @@ export const roomForPrepared = async (connection: Connection, signal: Signal | u
  * @returns false where there is none of that id.
  */
 export const endPrepared = async (
-  lane: Lane,
+  { reserve, ends }: Pick<Database, 'reserve' | 'ends'>,
   id: string,
   how: 'commit' | 'rollback',
   signal?: Signal,
@@ -92,7 +109,7 @@ export const endPrepared = async (
 ): Promise<boolean> => {
   for (;;) {
     signal?.throwIfAborted();
-    const found = await lane.use(signal, async (connection) => {
+    const found = await ending(ends, signal, reserve, async (connection) => {
       const names = new TextRows(firstText);
       await connection.run(byId, [id], names, signal);
       const [name] = names.rows;
@@ -111,33 +128,42 @@ export const endPrepared = async (
   }
 };
 
-/** Rolls back what nobody has ended within its lease; the ids. */
-const endOverdue = async (lane: Lane, signal: Signal): Promise<string[]> => {
+const overdueIds = async (lane: Lane, signal: Signal): Promise<string[]> => {
   const found = new TextRows(firstText);
   await lane.use(signal, (connection) => connection.run(overdue, [], found, signal));
-  const ended: string[] = [];
-  for (const id of found.rows)
-    if (id !== undefined && (await endPrepared(lane, id, 'rollback', signal))) ended.push(id);
-  return ended;
+  return found.rows.filter((id) => id !== undefined);
 };
 
 /** How often it is looked for what nobody has ended. */
 const SWEEP_MS = 5_000;
 
-/** Who is told of what nobody has ended, and once when that cannot be looked for any more. */
+/** Who is told of what nobody has ended, and once of what cannot be ended, or that it cannot be looked for. */
 export interface SweepReport {
   ended(id: string): void;
-  failed(error: unknown): void;
+  failed(error: unknown, id?: string): void;
 }
 
-/** Rolls back again and again what nobody has ended within its lease. */
-export const sweepPrepared = (lane: Lane, report: SweepReport): NodeJS.Timeout => {
+/** Rolls back again and again what nobody has ended within its lease. What another role has prepared is left to it. */
+export const sweepPrepared = (database: Database, report: SweepReport): NodeJS.Timeout => {
   let failing = false;
+  let stuck: ReadonlySet<string> = new Set();
+  const sweep = async (signal: AbortSignal): Promise<void> => {
+    const failed = new Set<string>();
+    for (const id of await overdueIds(database.reserve, signal)) {
+      try {
+        if (await endPrepared(database, id, 'rollback', signal)) report.ended(id);
+      } catch (error) {
+        if (signal.aborted) throw error;
+        failed.add(id);
+        if (!stuck.has(id)) report.failed(error, id);
+      }
+    }
+    stuck = failed;
+  };
   return setInterval(() => {
-    endOverdue(lane, AbortSignal.timeout(SWEEP_MS)).then(
-      (ids) => {
+    sweep(AbortSignal.timeout(SWEEP_MS)).then(
+      () => {
         failing = false;
-        for (const id of ids) report.ended(id);
       },
       (error: unknown) => {
         if (!failing) report.failed(error);

@@ -28,7 +28,6 @@ export class TransactionRegistry {
   readonly #ids: TransactionIds;
   readonly #open = new Map<string, Transaction>();
   readonly #memory = new Map<string, EndedTransaction>();
-  readonly #beginning = new Map<string, number>();
   readonly #awake = new Awake();
   #streams = 0;
   #closing = false;
@@ -53,26 +52,21 @@ export class TransactionRegistry {
   async begin(options: BeginOptions, signal: Signal | undefined): Promise<Transaction> {
     if (this.#closing) throw shuttingDown();
     this.#refuseSelfDeadlock(options.caller);
-    this.#count(options.caller, 1);
     if (!options.held) this.stayAwake();
-    try {
-      const draft = this.#ids.draft();
-      const { connection, result: beganAt } = await this.#database.transactions.acquireWith(signal, (idle) =>
-        startTransaction(idle, options, draft.key, signal),
-      );
-      const id = this.#ids.issue(draft, options.caller, beganAt);
-      const key = options.readOnly ? undefined : draft.key;
-      const transaction = new Transaction(this, connection, { id, key }, options);
-      this.#open.set(transaction.id, transaction);
-      if (signal?.aborted) {
-        // Nobody will ever hear its id.
-        await transaction.abandon('its caller left while it began');
-        throw signal.reason;
-      }
-      return transaction;
-    } finally {
-      this.#count(options.caller, -1);
+    const draft = this.#ids.draft();
+    const { connection, result: beganAt } = await this.#database.transactions.acquireWith(signal, (idle) =>
+      startTransaction(idle, options, draft.key, signal),
+    );
+    const id = this.#ids.issue(draft, options.caller, beganAt);
+    const key = options.readOnly ? undefined : draft.key;
+    const transaction = new Transaction(this, connection, { id, key }, options);
+    this.#open.set(transaction.id, transaction);
+    if (signal?.aborted) {
+      // Nobody will ever hear its id.
+      await transaction.abandon('its caller left while it began');
+      throw signal.reason;
     }
+    return transaction;
   }
 
   /**
@@ -118,12 +112,6 @@ export class TransactionRegistry {
   /** Stays awake for what comes next in a transaction. */
   stayAwake(): void {
     this.#awake.stay(this.#open.size);
-  }
-
-  #count(caller: string, by: number): void {
-    const count = (this.#beginning.get(caller) ?? 0) + by;
-    if (count === 0) this.#beginning.delete(caller);
-    else this.#beginning.set(caller, count);
   }
 
   /** A caller that holds every connection itself would wait for itself. */

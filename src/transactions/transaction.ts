@@ -2,7 +2,7 @@ import { Code, RpcError, refuse } from '../contract/errors.ts';
 import type { Reason } from '../contract/reasons.ts';
 import type { Concluded, Connection, TransactionMode } from '../database/connection.ts';
 import { type CallScope, type Session, type StreamingSession, TransactionSession } from '../database/session.ts';
-import { EitherSignal, Ending, type Signal } from '../database/signal.ts';
+import { EitherSignal, Ending, earlier, type Signal } from '../database/signal.ts';
 import { commitUnknown } from '../database/sqlstate.ts';
 import { evidenceOf, type OutcomeKey, preparedEvidenceOf } from './outcomes.ts';
 import { preparedName, roomForPrepared } from './prepared.ts';
@@ -116,6 +116,8 @@ export class Transaction {
   readonly #sequence = new Map<bigint, Remembered>();
   #sequenceBytes = 0;
   #sequenceForgotten = 0n;
+  /** Why calls have ended that had not begun. */
+  readonly #unstarted = new WeakSet<object>();
   #unused: boolean;
   /** True where a stream holds it, which reads ahead. */
   readonly #held: boolean;
@@ -205,9 +207,9 @@ export class Transaction {
     void this.#tail.then(() => this.#rollBack());
   }
 
-  /** Takes a turn: calls run in arrival order, one at a time. A full queue keeps nobody from `ending` it. */
-  #turn<T>(signal: Signal | undefined, work: () => Promise<T>, ending = false): Promise<T> {
-    if (!ending && this.#waiting >= this.#registry.limits.queue) {
+  /** Takes a turn: calls run in arrival order, one at a time. A full queue keeps nobody out who is `expected`. */
+  #turn<T>(signal: Signal | undefined, work: () => Promise<T>, expected = false): Promise<T> {
+    if (!expected && this.#waiting >= this.#registry.limits.queue) {
       throw refuse('TRANSACTION_QUEUE_FULL', 'too many calls wait inside this transaction');
     }
     this.#stayAwake();
@@ -215,12 +217,15 @@ export class Transaction {
     this.#unused = false;
     clearTimeout(this.#idleTimer);
     const before = this.#tail;
+    const mustWait = signal && (this.running || this.#waiting > 1);
+    let hasLeft = false;
     const turn = (async () => {
-      try {
-        await before;
-        signal?.throwIfAborted();
-      } finally {
-        this.#waiting -= 1;
+      await (mustWait ? earlier(before, signal) : before);
+      this.#waiting -= 1;
+      if (signal?.aborted) {
+        hasLeft = true;
+        this.#unstarted.add(signal.reason as object);
+        throw signal.reason;
       }
       this.#assertOpen();
       this.running = true;
@@ -232,7 +237,8 @@ export class Transaction {
     })();
     const settled = turn.then(
       () => {},
-      () => {},
+      // Whoever comes after one who has left waits for those before.
+      () => (hasLeft ? before : undefined),
     );
     this.#tail = settled.then(() => {
       if (this.state === 'open' && this.#waiting === 0) this.#rest();
@@ -241,6 +247,9 @@ export class Transaction {
   }
 
   #assertOpen(): void {
+    if (this.state === 'committing') {
+      throw refuse('COMMIT_OUTCOME_UNKNOWN', 'its commit is under way; ask GetOutcome whether it takes effect');
+    }
     if (this.state !== 'open') throw this.#registry.endedOf(this.id, this.caller);
   }
 
@@ -279,11 +288,20 @@ export class Transaction {
     this.#assertOpen();
     this.lastMethod = method;
     this.calls += 1;
-    const exclusive = <R>(step: () => Promise<R>): Promise<R> =>
-      this.#turn(call.signal, () => {
-        if (this.failed) throw abortedError();
-        return this.#noting(step);
-      });
+    // Once it has begun no full queue keeps it from its next rows, nor from its end.
+    let begun = false;
+    const exclusive = <R>(step: () => Promise<R>): Promise<R> => {
+      const turn = this.#turn(
+        call.signal,
+        () => {
+          if (this.failed) throw abortedError();
+          return this.#noting(step);
+        },
+        begun,
+      );
+      begun = true;
+      return turn;
+    };
     yield* work(new TransactionSession(this.#connection, this.#scope(call), exclusive));
   }
 
@@ -311,7 +329,8 @@ export class Transaction {
       },
       (error: unknown) => {
         // A refusal that ran nothing may be tried again under the same number.
-        if (error instanceof RpcError && error.code === Code.RESOURCE_EXHAUSTED) this.#sequence.delete(sequence);
+        const ranNothing = error instanceof RpcError && error.code === Code.RESOURCE_EXHAUSTED;
+        if (ranNothing || this.#unstarted.has(error as object)) this.#sequence.delete(sequence);
       },
     );
     return remembered.answer;

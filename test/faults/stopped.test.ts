@@ -79,6 +79,12 @@ describe.each(kinds)('while $name', (kind) => {
       ];
       const commit = refusal(caller.unary(tx.commit, { transactionId: committing }, { timeoutMs: 1_000 }));
       const unlimited = refusal(caller.unary(rpc.fetchRiskCeilings, {}));
+      // Who asks again while that commit is still under way was told that the transaction had been lost long ago.
+      await commit;
+      for (const end of [tx.commit, tx.rollback]) {
+        const { code, reason } = await refusal(caller.unary(end, { transactionId: committing }, { timeoutMs: 1_000 }));
+        if (code !== 'DEADLINE_EXCEEDED') expect(reason).toMatch(/^(COMMIT|TRANSACTION)_OUTCOME_UNKNOWN$/);
+      }
       // Those behind them wait for a connection that nobody gives back.
       const codes = ['DEADLINE_EXCEEDED', 'UNAVAILABLE', 'RESOURCE_EXHAUSTED'];
       for (const { code } of await Promise.all([...calls, commit, unlimited])) expect(codes).toContain(code);

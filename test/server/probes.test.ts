@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { SymbolTableService } from '../../src/gen/hoc/cus/policies/v1/symbol_table_pb.ts';
+import { listenProbes } from '../../src/server/probes.ts';
 import { connectCaller, grpcCaller, refusal } from '../support/client.ts';
 import { type Command, endAll, startCommand } from '../support/command.ts';
 import { startNetwork } from '../support/network.ts';
@@ -126,4 +127,16 @@ test('a port that cannot be had ends the start with one line', async () => {
   expect(sidecar.err()).toBe(
     'policy-sidecar: cannot listen on 203.0.113.1:1: this machine does not have that address\n',
   );
+});
+
+// Story: numbers that were asked for while the process ended, when nobody collects them any more, ended it with a stack.
+test('a page that cannot be made is told as that', async () => {
+  const probes = await listenProbes(`127.0.0.1:${await freePort()}`, {
+    '/metrics': () => Promise.reject(new Error('nobody collects any more')),
+  });
+  try {
+    expect(await page(probes.address, '/metrics')).toEqual({ status: 503, text: 'this cannot be told now\n' });
+  } finally {
+    await probes.close();
+  }
 });

@@ -10,6 +10,8 @@ export interface Network {
   readonly port: number;
   /** Connections open now. */
   readonly open: number;
+  /** Requests to stop a statement, since it was started. */
+  readonly cancels: number;
   /** From now on nothing arrives any more, in either direction, and nobody is told; new connections are taken. */
   swallow(): void;
   /** New connections get through again; those that lost bytes stay silent. */
@@ -23,6 +25,9 @@ export interface Network {
   close(): Promise<void>;
 }
 
+/** What a connection begins with that asks the server to stop what another one runs. */
+const CANCEL = Buffer.from([0x04, 0xd2, 0x16, 0x2e]);
+
 const portOf = (url: string): number => Number(new URL(url).port);
 
 /** Starts a network in front of the server that a connection string names. */
@@ -30,6 +35,7 @@ export const startNetwork = async (url: string): Promise<Network> => {
   const sockets = new Set<Socket>();
   let target = portOf(url);
   let silent = false;
+  let cancels = 0;
   let meddling: Meddle | undefined;
   const server = createServer((client) => {
     const upstream = connect(target, '127.0.0.1');
@@ -45,6 +51,9 @@ export const startNetwork = async (url: string): Promise<Network> => {
         if (!deaf) for (const other of [client, upstream]) other.destroy();
       });
     }
+    client.once('data', (chunk: Buffer) => {
+      if (chunk.subarray(4, 8).equals(CANCEL)) cancels += 1;
+    });
     client.on('data', (chunk) => {
       deaf ||= silent;
       if (!deaf) upstream.write(chunk);
@@ -69,6 +78,9 @@ export const startNetwork = async (url: string): Promise<Network> => {
     port,
     get open() {
       return sockets.size / 2;
+    },
+    get cancels() {
+      return cancels;
     },
     swallow: () => {
       silent = true;

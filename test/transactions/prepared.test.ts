@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { durationFromMs, durationMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import type { Pool } from 'pg';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { Outcome, TransactionService, TransactionState } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type Caller, refusal } from '../support/client.ts';
 import { startCluster } from '../support/cluster.ts';
-import { openPool } from '../support/postgres.ts';
+import { createDatabase, openPool } from '../support/postgres.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { useSidecar } from '../support/use.ts';
 
@@ -191,11 +192,41 @@ test('its lease is clamped, and when it is over the transaction is rolled back, 
   expect(await stored()).toEqual([]);
 });
 
-// Its end is not cancelled once it has been asked for, and its caller's deadline was not kept either, for a minute.
-test('a commit that the database does not get done is told at the deadline, and goes on', async () => {
-  const cluster = await startCluster({ max_prepared_transactions: '1' });
-  const other = await startTestSidecar({ poolWaitMs: 200 }, cluster.url);
-  const admin = openPool(cluster.adminUrl, 2);
+// Story: what another role had prepared cannot be ended by this one, and nothing behind it was ended any more, either.
+test('what belongs to another role keeps nothing else from being rolled back, and is told of', async () => {
+  const database = await createDatabase();
+  const admin = openPool(database.url, 1);
+  const role = `runner_${randomUUID().slice(0, 8)}`;
+  const foreign = ['foreign-a', 'foreign-b', 'foreign-c'];
+  try {
+    await admin.query(`create role ${role} login password 'secret'`);
+    for (const schema of ['policy', 'policy_sidecar', 'public']) {
+      await admin.query(`grant usage on schema ${schema} to ${role}`);
+      await admin.query(`grant select, insert, update, delete on all tables in schema ${schema} to ${role}`);
+    }
+    for (const id of foreign) {
+      await admin.query(`begin; select pg_current_xact_id(); prepare transaction 'policy-sidecar:1:${id}'`);
+    }
+    const url = new URL(database.url);
+    url.username = role;
+    url.password = 'secret';
+    const runner = await startTestSidecar({}, url.href);
+    const own = await prepared(runner.grpc, 'own', 1);
+    await vi.waitFor(async () => expect(await outcome(runner.grpc, own)).toBe(Outcome.ABORTED), { interval: 100 });
+    await runner.stop();
+    const told = runner.log().filter(({ msg }) => String(msg).includes('could not be rolled back'));
+    expect(told.map(({ transaction }) => transaction).sort()).toEqual(foreign);
+  } finally {
+    for (const id of foreign) await admin.query(`rollback prepared 'policy-sidecar:1:${id}'`);
+    await admin.query(`drop owned by ${role}`);
+    await admin.query(`drop role ${role}`);
+    await admin.end();
+    await database.drop();
+  }
+});
+
+/** Has the commits of a cluster wait for a standby that there is not. */
+const standbyOf = (admin: Pool) => {
   const setStandby = async (name: string): Promise<void> => {
     await admin.query(`alter system set synchronous_standby_names = '${name}'`);
     await admin.query('select pg_reload_conf()');
@@ -211,6 +242,46 @@ test('a commit that the database does not get done is told at the deadline, and 
       while (!isOver) if ((await admin.query(commitWaits)).rowCount) return { ended };
     }
   };
+  return { setStandby, untilOneWaits };
+};
+
+// Story: three commits that waited for a standby had all connections that health and outcomes have.
+test('commits that the database does not get done leave health and outcomes their connection', async () => {
+  const cluster = await startCluster({ max_prepared_transactions: '10' });
+  const other = await startTestSidecar({}, cluster.url);
+  const admin = openPool(cluster.adminUrl, 2);
+  const { setStandby, untilOneWaits } = standbyOf(admin);
+  try {
+    const ids = await Promise.all(['a', 'b', 'c', 'd'].map((description) => prepared(other.grpc, description)));
+    await setStandby('nobody');
+    const commit = await untilOneWaits();
+    const commits = Promise.allSettled(
+      ids.map((transactionId) => other.grpc.unary(tx.commitPrepared, { transactionId })),
+    );
+    try {
+      await vi.waitFor(async () => {
+        const text = `select from pg_stat_activity where wait_event = 'SyncRep' and application_name like 'policy-sidecar%'`;
+        expect((await admin.query(text)).rowCount).toBeGreaterThanOrEqual(2);
+      });
+      for (let count = 0; count < 20; count += 1) expect(await outcome(other.grpc, ids[0]!)).not.toBe(Outcome.UNKNOWN);
+    } finally {
+      await setStandby('');
+      await commit.ended;
+    }
+    expect((await commits).filter(({ status }) => status === 'fulfilled').length).toBeGreaterThanOrEqual(2);
+  } finally {
+    await admin.end();
+    await other.stop();
+    await cluster.stop();
+  }
+});
+
+// Its end is not cancelled once it has been asked for, and its caller's deadline was not kept either, for a minute.
+test('a commit that the database does not get done is told at the deadline, and goes on', async () => {
+  const cluster = await startCluster({ max_prepared_transactions: '1' });
+  const other = await startTestSidecar({ poolWaitMs: 200 }, cluster.url);
+  const admin = openPool(cluster.adminUrl, 2);
+  const { setStandby, untilOneWaits } = standbyOf(admin);
   try {
     const transactionId = await prepared(other.grpc, 'a');
     // Commits wait for a standby that there is not.

@@ -486,6 +486,36 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
       expect(results).toMatchObject([{ rows: 3n, response: { value: { rowsAffected: 3n, windowsWritten: 3n } } }]);
     });
 
+    // Story: the snapshot of the second was older than the commit that it had waited for, so it ran again and met the first's
+    // rows: its caller was told of a conflict although its list had taken effect.
+    test.each([IsolationLevel.READ_COMMITTED, IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])(
+      'that comes twice at once with one idempotency key is answered the same, isolated by %s',
+      async (isolationLevel) => {
+        const [row] = await sidecar.sql<{ id: string }>('select id from policy.risk_ceilings limit 1');
+        const ceilingId = row!.id;
+        const waiting = async (event: string): Promise<number> => {
+          const text = `select from pg_stat_activity where datname = current_database() and wait_event = '${event}'`;
+          return (await sidecar.sql(text)).length;
+        };
+        const send = (request: object) => caller().unary(tx.execute, request, { headers: { 'idempotency-key': key } });
+        const key = randomUUID();
+        const operations = [
+          operation('once'),
+          { request: { case: 'resetRiskCeiling' as const, value: { ceilingId } } },
+        ];
+        const { id } = await begin();
+        await caller().unary(rpc.resetRiskCeiling, { ceilingId }, { transaction: id! });
+        const answers = [send({ operations, isolationLevel })];
+        await vi.waitFor(async () => expect(await waiting('transactionid')).toBe(1));
+        answers.push(send({ operations, isolationLevel }));
+        await vi.waitFor(async () => expect(await waiting('advisory')).toBe(1));
+        await rollback(id!);
+        const [first, second] = await Promise.all(answers);
+        expect(second).toEqual(first);
+        expect(await stored()).toEqual(['once']);
+      },
+    );
+
     test('all or nothing: a row count that differs undoes everything', async () => {
       const error = await refusal(
         caller().unary(tx.execute, { operations: [operation('a'), acknowledge(randomUUID(), 1n), operation('b')] }),
