@@ -166,13 +166,13 @@ describe.each(['grpc', 'connect'] as const)('symbol tables over %s', (listener) 
     const value = jsonToValue('x'.repeat(7_000_000));
     const constant = (name: string) => ({ name, symbolType: SymbolType.CONSTANT, value });
     const table = await create();
-    for (const name of ['a', 'b']) await caller().unary(rpc.define, { table, symbol: constant(name) });
+    for (const name of ['a', 'b', 'd', 'e']) await caller().unary(rpc.define, { table, symbol: constant(name) });
     const tooMuch = { code: 'RESOURCE_EXHAUSTED', reason: 'SIZE_LIMIT' };
     expect(await refusal(caller().unary(rpc.define, { table, symbol: constant('c') }))).toMatchObject(tooMuch);
     expect((await caller().unary(rpc.lookup, { table, name: 'c' })).symbol).toBeUndefined();
-    const refer = caller().unary(rpc.addReference, { table, name: 'a', referencedFrom: 'x'.repeat(4_000_000) });
+    const refer = caller().unary(rpc.addReference, { table, name: 'a', referencedFrom: 'x'.repeat(6_000_000) });
     expect(await refusal(refer)).toMatchObject(tooMuch);
-    const enter = caller().unary(rpc.enterScope, { table, name: 'x'.repeat(4_000_000) });
+    const enter = caller().unary(rpc.enterScope, { table, name: 'x'.repeat(6_000_000) });
     expect(await refusal(enter)).toMatchObject(tooMuch);
     const others = await Promise.all(Array.from({ length: 10 }, () => create()));
     const filled = others.flatMap((each) => ['a', 'b'].map((name) => ({ table: each, symbol: constant(name) })));
@@ -188,6 +188,33 @@ describe.each(['grpc', 'connect'] as const)('symbol tables over %s', (listener) 
     const next = await create();
     await caller().unary(rpc.define, { table: next, symbol: constant('a') });
     await caller().unary(rpc.dropTable, { table: next });
+  });
+
+  // Only bytes of texts were counted: references from nowhere had none, and a million of them took hundreds of megabytes.
+  test('what has no bytes of its own takes room, too, and an open scope only while it is open', async () => {
+    const table = await create();
+    const filled = async (request: object, most: number): Promise<number> => {
+      const operations = Array.from({ length: 10_000 }, () => ({ request }) as never);
+      for (let done = 0; done < most; done += 10_000) {
+        const { results } = await caller().unary(rpc.apply, { table, operations, stopAtError: true });
+        const last = results.at(-1)?.response;
+        if (last?.case === 'error') {
+          expect(last.value.reason).toBe('SIZE_LIMIT');
+          return done + results.length - 1;
+        }
+      }
+      return most;
+    };
+    const inAndOut = [{ case: 'enterScope', value: { name: 's' } }, { case: 'exitScope' }];
+    for (let round = 0; round < 30; round += 1) {
+      const operations = Array.from({ length: 10_000 }, (_, at) => ({ request: inAndOut[at % 2] }) as never);
+      const { results } = await caller().unary(rpc.apply, { table, operations });
+      expect(results.at(-1)?.response.case).toBe('exitScope');
+    }
+    const references = await filled({ case: 'addReference', value: { name: 'ctx' } }, 2_000_000);
+    expect(references).toBeGreaterThan(1_000_000);
+    expect(references).toBeLessThan(1_100_000);
+    await caller().unary(rpc.dropTable, { table });
   });
 
   test('depth has its limit, and a transaction id is checked here too', async () => {

@@ -49,10 +49,14 @@ export class Room {
     this.#taken += bytes;
   }
 
+  give(bytes: number): void {
+    this.#around?.give(bytes);
+    this.#taken -= bytes;
+  }
+
   /** Gives everything back that was taken. */
   leave(): void {
-    if (this.#around) this.#around.#taken -= this.#taken;
-    this.#taken = 0;
+    this.give(this.#taken);
   }
 }
 
@@ -118,7 +122,11 @@ const BUILTIN = 'builtin';
 const MAX_SYMBOLS = 100_000;
 const MAX_DEPTH = 1_000;
 /** Bytes of one table. */
-const MAX_BYTES = 16 * 1024 * 1024;
+const MAX_BYTES = 32 * 1024 * 1024;
+/** Bytes that each takes in memory besides its texts and values. */
+const SYMBOL_BYTES = 256;
+const REFERENCE_BYTES = 32;
+const SCOPE_BYTES = 256;
 
 const shown = ({ name, symbolType, category }: PolicySymbol): string =>
   `Symbol(${name}, ${symbolType}${category ? `[${category}]` : ''})`;
@@ -173,7 +181,7 @@ export class SymbolTable<V = unknown> {
     if (this.#open.length >= MAX_DEPTH) {
       throw new SymbolTableError('SCOPE_LIMIT', `scopes are at most ${MAX_DEPTH} deep`);
     }
-    this.#room.take(name.length);
+    this.#room.take(SCOPE_BYTES + name.length);
     const scope = new Scope(name, this.current, category ?? this.current.category);
     this.#open.push(scope);
     return scope;
@@ -181,15 +189,17 @@ export class SymbolTable<V = unknown> {
 
   exitScope(): Scope<V> {
     if (this.#open.length === 1) throw new SymbolTableError('GLOBAL_SCOPE', 'Cannot exit global scope');
-    return this.#open.pop()!;
+    const scope = this.#open.pop()!;
+    this.#room.give(SCOPE_BYTES + scope.name.length);
+    return scope;
   }
 
-  /** `scopeOnly` leaves the symbol out of the index by category; `bytes` is what it takes. */
+  /** `scopeOnly` leaves the symbol out of the index by category; `bytes` is what its texts and its value take. */
   define(symbol: PolicySymbol<V>, { scopeOnly = false, bytes = 0 } = {}): void {
     if (this.#size >= MAX_SYMBOLS) {
       throw new SymbolTableError('SYMBOL_LIMIT', `a table holds at most ${MAX_SYMBOLS} symbols`);
     }
-    this.current.define(symbol, () => this.#room.take(bytes));
+    this.current.define(symbol, () => this.#room.take(SYMBOL_BYTES + bytes));
     this.#size += 1;
     if (symbol.category && !scopeOnly) this.#index.get(symbol.category)!.push(symbol);
   }
@@ -230,7 +240,7 @@ export class SymbolTable<V = unknown> {
   addReference(name: string, from: string): boolean {
     const symbol = this.current.lookup(name);
     if (!symbol) return false;
-    this.#room.take(from.length);
+    this.#room.take(REFERENCE_BYTES + from.length);
     symbol.referencedBy.push(from);
     return true;
   }
