@@ -18,9 +18,9 @@ import {
 } from '../gen/hoc/cus/policies/v1/policy_rules_read_pb.ts';
 import { one, row } from '../statements/answers.ts';
 import { enumText } from '../statements/codecs.ts';
+import { listed } from '../statements/element-rows.ts';
 import { filteredCount, nonEmpty, where } from '../statements/filters.ts';
 import { list } from '../statements/lists.ts';
-import { listed } from '../statements/message-rows.ts';
 import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 

@@ -18,10 +18,10 @@ import {
 import { each, one, row, rows } from '../statements/answers.ts';
 import { cell, cells } from '../statements/cells.ts';
 import { documentOr, elementsOf } from '../statements/documents.ts';
+import { listed } from '../statements/element-rows.ts';
 import { filteredCount, where } from '../statements/filters.ts';
 import { fits } from '../statements/fits.ts';
 import { list } from '../statements/lists.ts';
-import { listed } from '../statements/message-rows.ts';
 import { projection } from '../statements/projection.ts';
 import { driver, read } from './driver.ts';
 

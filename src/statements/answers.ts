@@ -3,9 +3,9 @@ import type { ResponseSize } from '../contract/response-size.ts';
 import { expected, type Session, type StreamingSession } from '../database/session.ts';
 import type { Query } from '../database/statement.ts';
 import type { TextRows } from '../database/text-rows.ts';
+import { bytesOf, ElementRows } from './element-rows.ts';
 import { EncodedRows } from './encoded-rows.ts';
 import { DELIMITED, tagOf } from './encoder.ts';
-import { MessageRows } from './message-rows.ts';
 import { batchPages, collectPage, type Paging, type Walk } from './places.ts';
 
 type Request<M extends DescMethod> = MessageShape<M['input']>;
@@ -113,6 +113,7 @@ export const answering = (
 ): Answering => {
   const field = typeof into === 'object' ? output.fields.find(({ localName }) => localName === into.field) : undefined;
   const tag = field && tagOf(field, DELIMITED);
+  const elementBytes = field && bytesOf(field);
   /** By way of what the text of the rows becomes. */
   const textual = async (
     db: Session,
@@ -124,9 +125,7 @@ export const answering = (
     if (!query) return { response: create(output, made([], 0n, request)), count: 0n };
     const { statement } = query;
     const taking = (): TextRows<unknown> =>
-      field?.message
-        ? new MessageRows(field.message, (row) => statement.map(row, db.notes), size)
-        : db.texts(statement);
+      elementBytes ? new ElementRows(elementBytes, (row) => statement.map(row, db.notes), size) : db.texts(statement);
     const { sink, count, token } = await collectPage(db, query, walk, taking);
     if (always) expected(statement, sink.rows);
     const response = create(output, made(sink.rows, count, request));

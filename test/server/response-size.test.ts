@@ -1,6 +1,6 @@
 import { toBinary } from '@bufbuild/protobuf';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { streamingTwin } from '../../src/contract/response-size.ts';
+import { ResponseSize, streamingTwin } from '../../src/contract/response-size.ts';
 import { drivers } from '../../src/drivers/drivers.ts';
 import {
   FetchViolationsResponseSchema,
@@ -11,6 +11,7 @@ import { PolicyRulesReadService } from '../../src/gen/hoc/cus/policies/v1/policy
 import { RecoveryWriteService } from '../../src/gen/hoc/cus/policies/v1/recovery_write_pb.ts';
 import { SymbolTableService, SymbolType } from '../../src/gen/hoc/cus/policies/v1/symbol_table_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { bytesOf, ElementRows } from '../../src/statements/element-rows.ts';
 import { refusal } from '../support/client.ts';
 import { noServices } from '../support/services.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
@@ -54,6 +55,22 @@ const json = async (agentId: string, limit: number) => {
 };
 
 const METADATA = { limit: String(LIMIT), streaming_rpc: `${PolicyEngineService.typeName}/StreamViolations` };
+
+// Story: of a list of texts all rows were read and kept before it was refused.
+test('of a list of texts no more is made than it may have', () => {
+  const { output } = rpc.fetchActivePoliciesForIntegrity;
+  const elements = new ElementRows(
+    bytesOf(output.field.names)!,
+    ([name]) => name!,
+    new ResponseSize(rpc.fetchActivePoliciesForIntegrity, LIMIT),
+  );
+  const name = 'ä'.repeat(500);
+  const row = Buffer.concat([Buffer.from([0, 1, 0, 0, 1000 >> 8, 1000 & 255]), Buffer.from(name)]);
+  expect(() => {
+    for (let count = 0; count < 1_000; count += 1) elements.row(row, 0);
+  }).toThrow(expect.objectContaining({ reason: 'RESPONSE_TOO_LARGE' }));
+  expect(elements.rows.length).toBeLessThan((4 * LIMIT) / 1_000);
+});
 
 describe('a list that would be too large', () => {
   beforeAll(() => store('many', 100, 1_000));
