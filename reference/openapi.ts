@@ -12,6 +12,7 @@ import { codeToString } from '@connectrpc/connect/protocol-connect';
 import { holdsDocuments } from '../src/contract/document-texts.ts';
 import { VERSION } from '../src/version.ts';
 import { type Access, accessOf, commentOf, fileNameOf, isGet, messagesOf, nameOf, pathOf } from './contract.ts';
+import { isRequired } from './rules.ts';
 import { type Json, refTo, sampleOf, schemaOfEnum, schemaOfMessage } from './schemas.ts';
 
 const ABOUT = `The JSON port: Connect's unary calls. Messages are proto3 JSON: an int64 is a text, an instant RFC 3339, bytes are base64,
@@ -152,12 +153,11 @@ const parameter = (name: string): Json => ({ $ref: `#/components/parameters/${na
 const json = (schema: Json, example: Json): Json => ({ 'application/json': { schema, example } });
 
 const isWanted = (field: DescField): boolean => {
-  const comment = commentOf(field);
-  if (field.oneof || /^Required|must be set|^1 to /.test(comment)) return true;
+  if (field.oneof || isRequired(field)) return true;
   const single =
     field.fieldKind === 'enum' ||
     (field.fieldKind === 'scalar' && (field.scalar === ScalarType.STRING || field.name.endsWith('_id')));
-  return single && field.presence === FeatureSet_FieldPresence.IMPLICIT && !/; empty(?: for|:)/.test(comment);
+  return single && field.presence === FeatureSet_FieldPresence.IMPLICIT && !/; empty(?: for|:)/.test(commentOf(field));
 };
 
 /** What a call needs: the fields that are required, ids, and one change where a mask names changes. */

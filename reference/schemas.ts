@@ -1,5 +1,6 @@
 import { type DescEnum, type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
 import { commentOf, nameOf } from './contract.ts';
+import { isChoiceRequired, isRequired, schemaOfElementRules, schemaOfRules } from './rules.ts';
 
 /** A JSON Schema, or any part of the document. */
 export type Json = { [name: string]: unknown };
@@ -57,21 +58,43 @@ const singular = ({ message, enum: values, scalar }: DescField): Json => {
   return SCALARS[scalar as ScalarType];
 };
 
-const schemaOfField = (field: DescField): Json => {
-  const description = [commentOf(field), field.oneof && `At most one field of \`${field.oneof.name}\` is set.`];
-  const said = { description: description.filter(Boolean).join('\n\n') };
-  if (field.fieldKind === 'list') return { type: 'array', items: singular(field), ...said };
-  if (field.fieldKind === 'map') return { type: 'object', additionalProperties: singular(field), ...said };
-  const text = field.scalar === ScalarType.STRING ? { examples: [textFor(field)] } : {};
-  return { ...singular(field), ...text, ...said };
+/** A schema and what more is asked of it: a number that has bounds is no text. */
+const narrowed = (schema: Json, rules: Json): Json => {
+  const { anyOf, ...rest } = schema;
+  return { ...(rules['type'] || !anyOf ? rest : schema), ...rules };
 };
 
-/** @param closed for a message that is only sent to the server, which refuses what it does not know. */
-export const schemaOfMessage = (desc: DescMessage, closed: boolean): Json => ({
+const schemaOfField = (field: DescField, ruled: boolean): Json => {
+  const description = [commentOf(field), field.oneof && `At most one field of \`${field.oneof.name}\` is set.`];
+  const said = { description: description.filter(Boolean).join('\n\n') };
+  const rules = ruled ? schemaOfRules(field) : {};
+  if (field.fieldKind === 'list') {
+    const items = ruled ? narrowed(singular(field), schemaOfElementRules(field)) : singular(field);
+    return { type: 'array', items, ...rules, ...said };
+  }
+  if (field.fieldKind === 'map') return { type: 'object', additionalProperties: singular(field), ...said };
+  const text = field.scalar === ScalarType.STRING ? { examples: [textFor(field)] } : {};
+  return { ...narrowed(singular(field), rules), ...text, ...said };
+};
+
+/** Which fields must be there, alone or one of several. */
+const required = (desc: DescMessage): Json => {
+  const always = desc.fields.filter(isRequired).map(({ jsonName }) => jsonName);
+  const choices = desc.oneofs
+    .filter(isChoiceRequired)
+    .map(({ fields }) => ({ oneOf: fields.map(({ jsonName }) => ({ required: [jsonName] })) }));
+  return { ...(always.length ? { required: always } : {}), ...(choices.length ? { allOf: choices } : {}) };
+};
+
+/**
+ * @param sent for a message that is only sent to the server, which refuses what it does not know and what its rules do not
+ * allow; what is answered may hold what older programs stored.
+ */
+export const schemaOfMessage = (desc: DescMessage, sent: boolean): Json => ({
   type: 'object',
   description: commentOf(desc),
-  properties: Object.fromEntries(desc.fields.map((field) => [field.jsonName, schemaOfField(field)])),
-  ...(closed ? { additionalProperties: false } : {}),
+  properties: Object.fromEntries(desc.fields.map((field) => [field.jsonName, schemaOfField(field, sent)])),
+  ...(sent ? { ...required(desc), additionalProperties: false } : {}),
 });
 
 export const schemaOfEnum = (desc: DescEnum): Json => ({

@@ -1,6 +1,6 @@
 /**
  * The rules that the contract carries for clients, held against those that the sidecar checks requests with: both refuse the
- * same fields of the same requests.
+ * same fields of the same requests; and the OpenAPI document's schemas against them, as far as a schema can say them.
  */
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
@@ -10,14 +10,21 @@ import {
   type DescField,
   type DescMessage,
   fromBinary,
+  type JsonValue,
   type Message,
   ScalarType,
+  toJson,
 } from '@bufbuild/protobuf';
 import { pathToString } from '@bufbuild/protobuf/reflect';
 import { FeatureSet_FieldPresence, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
-import { createValidator } from '@bufbuild/protovalidate';
+import { createValidator, type Violation } from '@bufbuild/protovalidate';
+import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { nameOf, readContract } from '../../reference/contract.ts';
+import { openApiOf } from '../../reference/openapi.ts';
+import { isRequired } from '../../reference/rules.ts';
+import type { Json } from '../../reference/schemas.ts';
 import type { FieldViolation } from '../../src/contract/errors.ts';
 import { requestCheck } from '../../src/contract/rules.ts';
 import { drivers as driversFor } from '../../src/drivers/drivers.ts';
@@ -34,6 +41,9 @@ const registry = createFileRegistry(
   ),
 );
 const validator = createValidator();
+const schemas = new Ajv2020({ strict: false, logger: false, validateFormats: false });
+const document = openApiOf(readContract()) as { readonly components: { readonly schemas: Record<string, Json> } };
+schemas.addSchema(document, 'document');
 
 /** What the sidecar refuses by a rule of a field and no annotation does, by what it says, and why. */
 const UNSAID: ReadonlyMap<RegExp, string> = new Map([
@@ -45,6 +55,18 @@ const UNSAID: ReadonlyMap<RegExp, string> = new Map([
   [/^must be less than \d+ once it is rounded/, 'no pattern adds up digits and exponent'],
   [/^must not name a table of its own at/, 'an operation of any kind: each would have to be named'],
 ]);
+
+/** What no schema says: bounds of what is a text in JSON, and expressions. */
+const NOT_IN_SCHEMAS = /^(?:int64|duration)\.|^(?:update_mask|days_old)$/;
+
+/** What is answered, too, may hold what older programs stored. */
+const isSentOnly = ({ typeName }: DescMessage): boolean =>
+  document.components.schemas[nameOf({ typeName })]?.['additionalProperties'] === false;
+
+const isInSchemas = ({ ruleId, field }: Violation): boolean => {
+  const last = field.findLast((part) => 'parent' in part);
+  return !NOT_IN_SCHEMAS.test(ruleId) && (last === undefined || isSentOnly(last.parent as DescMessage));
+};
 
 /** What an annotation says and a handler checks, not a rule of a field. */
 const BY_HANDLER = new Set(['GetOutcomeRequest subject', 'ExecuteRequest operations[0].request']);
@@ -59,6 +81,7 @@ const inWhole = (path: string): string =>
 interface Request {
   readonly desc: DescMessage;
   readonly check: (request: Message) => FieldViolation[];
+  readonly schema: ValidateFunction;
 }
 
 const drivers = driversFor(noServices);
@@ -77,19 +100,36 @@ const requests = new Map<string, Request>(
     ...control.map(({ method, check }) => [method, check] as const),
   ].map(([{ parent, name, input }, check]) => [
     `${parent.name}/${name}`,
-    { desc: registry.getMessage(input.typeName)!, check },
+    {
+      desc: registry.getMessage(input.typeName)!,
+      check,
+      schema: schemas.getSchema(`document#/components/schemas/${nameOf(input)}`)!,
+    },
   ]),
 );
 
-/** What both say of a request: paths of fields. */
-const saidOf = ({ desc, check }: Request, request: Message) => {
+const violationsOf = (desc: DescMessage, request: Message) => {
   const result = validator.validate(desc, request);
   if (result.kind === 'error') throw result.error;
-  const said = result.kind === 'valid' ? [] : result.violations.map(({ field }) => pathToString(field));
+  return result.kind === 'valid' ? [] : result.violations;
+};
+
+/** What both say of a request: paths of fields. */
+const saidOf = ({ desc, check }: Request, request: Message) => {
+  const said = violationsOf(desc, request).map(({ field }) => pathToString(field));
   return {
     sidecar: check(request),
     annotations: new Set(said.filter((path) => !BY_HANDLER.has(`${desc.name} ${path}`)).map(inWhole)),
   };
+};
+
+/** The request as JSON; nothing where it has no such form. */
+const jsonOf = (desc: DescMessage, request: Message): JsonValue | undefined => {
+  try {
+    return toJson(desc, request);
+  } catch {
+    return undefined;
+  }
 };
 
 type Way = readonly [DescField, ...DescField[]];
@@ -121,9 +161,12 @@ const pathOf = (way: Way): string =>
 
 /** An element of a list that nothing is wrong with as far as it goes. */
 const elementOf = ({ message, scalar }: DescField): unknown => {
-  if (!message) return scalar === ScalarType.STRING ? 'a' : 1;
+  if (!message) return scalar === ScalarType.STRING ? UUID : 1;
   const [choice] = message.oneofs.filter(({ fields }) => fields.length > 1);
-  return choice ? holding(message, [choice.fields[0]!], create(choice.fields[0]!.message!)) : create(message);
+  if (choice) return holding(message, [choice.fields[0]!], create(choice.fields[0]!.message!));
+  // One that is refused for itself would keep what is said of the list from being seen.
+  const wanted = message.fields.filter(isRequired);
+  return create(message, Object.fromEntries(wanted.map((each) => [each.localName, elementOf(each)])) as never);
 };
 
 /** The numbers beside which verdicts change between two of them. */
@@ -174,6 +217,7 @@ const TEXTS = [
   ...['', '\0', ' ', '\n', 'a', 'a b', 'ä', '😀', 'a\0', '*'],
   ...[UUID, BARE, `{${UUID}}`, `{${BARE}}`, `{${UUID}`, `${UUID}}`, `${UUID}\n`, ` ${UUID}`, BARE.slice(1), `${BARE}0`],
   ...[BARE.replace(/(?<=^(.{4})+)(?!$)/g, '-'), `${UUID}-`, BARE.replace(/(?<=^.)/, '-'), BARE.replace('a', 'g')],
+  ...['1'.repeat(500), '1'.repeat(501), `.${'1'.repeat(500)}`, `.${'1'.repeat(501)}`, `1.${'1'.repeat(501)}`],
   ...['0', '+1.5e-3', '-.5', '1.', '.', '1e', '1e12345', '1e1234', '1E9', '0x1', '1,5', ' 1', '١'],
 ];
 const DOUBLES = [0, -0, 1, 0.5, -1e-9, 1.0000001, 1e300, -1e300, Number.NaN, Infinity, -Infinity];
@@ -260,7 +304,8 @@ describe('the annotations of the contract refuse what the sidecar refuses, and n
   test.each([...requests])('of %s', (_name, request) => {
     for (const way of waysOf(request.desc)) {
       const holds = (value: unknown): void => {
-        const { sidecar, annotations } = saidOf(request, holding(request.desc, way, value));
+        const message = holding(request.desc, way, value);
+        const { sidecar, annotations } = saidOf(request, message);
         const refuses = (path: string) =>
           sidecar.some(({ field }) => field === path || field.startsWith(`${path}.`) || field.startsWith(`${path}[`));
         const unsaid = ({ field, description }: FieldViolation) =>
@@ -274,6 +319,16 @@ describe('the annotations of the contract refuse what the sidecar refuses, and n
           value,
           onlyAnnotations: [],
           onlySidecar: [],
+        });
+        const json = jsonOf(request.desc, message);
+        // A value that an enum does not have is a number in JSON, which no schema describes.
+        const choice = way.at(-1)!.enum;
+        if (json === undefined || (choice && !choice.value[value as number])) return;
+        const said = violationsOf(request.desc, message).filter(isInSchemas);
+        expect({ json, fits: request.schema(json), errors: request.schema.errors ?? [] }).toEqual({
+          json,
+          fits: said.length === 0,
+          errors: said.length === 0 ? [] : expect.anything(),
         });
       };
       const { always, others } = valuesOf(request, way);
