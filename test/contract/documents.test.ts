@@ -7,6 +7,7 @@ import { textValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { RecoveryMatcherService } from '../../src/gen/hoc/cus/policies/v1/recovery_matcher_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { MAX_ELEMENTS } from '../../src/server/elements.ts';
 import { type CallInit, collect, refusal } from '../support/client.ts';
 import { useSidecar } from '../support/use.ts';
 import { violationWith } from '../support/violation.ts';
@@ -109,7 +110,7 @@ describe.each(['grpc', 'connect'] as const)('documents as text over %s', (listen
       [textValue(''), 'evidence'],
       [textValue('{"a": "\\u0000"}'), 'evidence'],
       [textValue(`${'['.repeat(31)}${']'.repeat(31)}`), 'evidence'],
-      [textValue(`${'['.repeat(100_000)}${']'.repeat(100_000)}`), ''],
+      [textValue(`${'['.repeat(MAX_ELEMENTS)}${']'.repeat(MAX_ELEMENTS)}`), ''],
     ];
     for (const [evidence, field] of wrong) {
       const error = await refusal(caller().unary(rpc.insertViolation, violation(evidence), single));

@@ -100,6 +100,19 @@ describe.each(['grpc', 'connect'] as const)('temporal policies and their metrics
     expect((await refusal(record(...Array.from({ length: 10_001 }, () => ({}))))).fields).toEqual(['events']);
   });
 
+  // As many as are allowed were refused for the number of their fields where each had all of them.
+  test('as many events as are allowed may have all their fields', async () => {
+    const full = () => ({
+      eventId: randomUUID(),
+      agentId: 'a',
+      tenantId: 't',
+      occurredAt: { seconds: 1n, nanos: 1_000 },
+      actionType: 'x',
+      requestId: 'r',
+    });
+    expect((await record(...Array.from({ length: 10_000 }, full))).rowsAffected).toBe(10_000n);
+  });
+
   test('the sum counts events later than the cut-off, of the future too', async () => {
     const now = Date.now();
     await record(

@@ -45,7 +45,7 @@ const (
 	ErrorReason_HEADERS_TOO_LARGE ErrorReason = 5
 	// It has too many bytes.
 	ErrorReason_REQUEST_TOO_LARGE ErrorReason = 6
-	// It has more than `limit` (100,000) fields, list elements and map entries.
+	// It has more than `limit` (125,000) fields, list elements and map entries.
 	ErrorReason_REQUEST_TOO_COMPLEX ErrorReason = 7
 	// The requests under way hold as many bytes as they may.
 	ErrorReason_REQUEST_BYTES_EXHAUSTED ErrorReason = 8

@@ -4348,7 +4348,7 @@ func (x *FetchDependencyEdgesRequest) GetActiveOnly() bool {
 // The selected edges.
 type FetchDependencyEdgesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ordered by the dependency's `id`.
+	// Ordered by the dependency's `created_at`, then `id`.
 	Edges         []*DependencyEdge `protobuf:"bytes,1,rep,name=edges,proto3" json:"edges,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4486,7 +4486,7 @@ func (*FetchDependencyEdgesWithTypeRequest) Descriptor() ([]byte, []int) {
 // The active edges.
 type FetchDependencyEdgesWithTypeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ordered by the dependency's `id`.
+	// Ordered by the dependency's `created_at`, then `id`.
 	Edges         []*TypedDependencyEdge `protobuf:"bytes,1,rep,name=edges,proto3" json:"edges,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6530,7 +6530,7 @@ func (x *FetchActivePoliciesForIntegrityRequest) GetTable() IntegrityTable {
 // The names of the active rows.
 type FetchActivePoliciesForIntegrityResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ordered by the row's `id`. A table whose names are not unique repeats them.
+	// Ordered by the row's `created_at`, then `id`. A table whose names are not unique repeats them.
 	Names         []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -8786,10 +8786,10 @@ func (x *TemporalMetricWindow) GetUpdatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
-// Takes no parameters.
+// Where the stream begins.
 type StreamEthicalConstraintsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// `resume_token` of a response to this RPC: the rows after it. Unset or empty: from the first.
 	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
 	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -8888,10 +8888,10 @@ func (x *StreamEthicalConstraintsResponse) GetResumeToken() string {
 	return ""
 }
 
-// Takes no parameters.
+// Where the stream begins.
 type StreamRiskCeilingsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// `resume_token` of a response to this RPC: the rows after it. Unset or empty: from the first.
 	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
 	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -8990,10 +8990,10 @@ func (x *StreamRiskCeilingsResponse) GetResumeToken() string {
 	return ""
 }
 
-// Takes no parameters.
+// Where the stream begins.
 type StreamSafetyRulesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// `resume_token` of a response to this RPC: the rows after it. Unset or empty: from the first.
 	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
 	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -9092,10 +9092,10 @@ func (x *StreamSafetyRulesResponse) GetResumeToken() string {
 	return ""
 }
 
-// Takes no parameters.
+// Where the stream begins.
 type StreamBusinessRulesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// `resume_token` of a response to this RPC: the rows after it. Unset or empty: from the first.
 	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
 	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -9599,10 +9599,10 @@ func (x *StreamProvenanceResponse) GetResumeToken() string {
 	return ""
 }
 
-// Takes no parameters.
+// Where the stream begins.
 type StreamDependenciesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// `resume_token` of a response to this RPC: the rows after it. Unset or empty: from the first.
 	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
 	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -9812,10 +9812,10 @@ func (x *StreamDependencyEdgesResponse) GetResumeToken() string {
 	return ""
 }
 
-// Takes no parameters.
+// Where the stream begins.
 type StreamDependencyEdgesWithTypeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// `resume_token` of a response to this RPC: the rows after it. Unset or empty: from the first.
 	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
 	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -10034,10 +10034,10 @@ func (x *StreamConflictsResponse) GetResumeToken() string {
 	return ""
 }
 
-// Takes no parameters.
+// Where the stream begins.
 type StreamUnresolvedConflictsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// `resume_token` of a response to this RPC: the rows after it. Unset or empty: from the first.
 	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
 	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -10505,10 +10505,10 @@ func (x *StreamActivePoliciesForIntegrityResponse) GetResumeToken() string {
 	return ""
 }
 
-// Takes no parameters.
+// Where the stream begins.
 type StreamTemporalPoliciesForIntegrityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// `resume_token` of a response to this RPC: the rows after it. Unset or empty: from the first.
 	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
 	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -10607,10 +10607,10 @@ func (x *StreamTemporalPoliciesForIntegrityResponse) GetResumeToken() string {
 	return ""
 }
 
-// Takes no parameters.
+// Where the stream begins.
 type StreamEthicalConstraintsForIntegrityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `resume_token` of a response to this RPC and these other fields: the rows after it. Unset or empty: from the first.
+	// `resume_token` of a response to this RPC: the rows after it. Unset or empty: from the first.
 	// Anything else is INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
 	ResumeToken   *string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3,oneof" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields

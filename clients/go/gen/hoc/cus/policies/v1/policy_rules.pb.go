@@ -1207,7 +1207,8 @@ type CreateIntegrityRequest struct {
 	RuleId *string `protobuf:"bytes,2,opt,name=rule_id,json=ruleId,proto3,oneof" json:"rule_id,omitempty"`
 	// Required. The verdict.
 	IntegrityStatus *IntegrityStatus `protobuf:"varint,3,opt,name=integrity_status,json=integrityStatus,proto3,enum=hoc.cus.policies.v1.IntegrityStatus,oneof" json:"integrity_status,omitempty"`
-	// Required. Score: decimal text, rounded to three fraction digits; then above -10 and below 10.
+	// Required. Score: decimal text of at most 500 digits on either side of the point, rounded to three fraction digits;
+	// then above -10 and below 10.
 	IntegrityScore *string `protobuf:"bytes,4,opt,name=integrity_score,json=integrityScore,proto3,oneof" json:"integrity_score,omitempty"`
 	// Required. Hash over what was checked, by the caller's own rule; any text.
 	HashRoot *string `protobuf:"bytes,5,opt,name=hash_root,json=hashRoot,proto3,oneof" json:"hash_root,omitempty"`
@@ -1427,8 +1428,8 @@ type UpdateRuleRequest struct {
 	RuleId string `protobuf:"bytes,2,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
 	// New values; those that the mask does not name are ignored.
 	Updates *PolicyRulePatch `protobuf:"bytes,3,opt,name=updates,proto3" json:"updates,omitempty"`
-	// Required, not empty. Fields of the patch to change. A named field left unset becomes SQL NULL; a column that cannot
-	// be NULL makes it INVALID_ARGUMENT.
+	// Required, not empty. Fields of the patch to change; `*` names all. A named field left unset becomes SQL NULL; a column
+	// that cannot be NULL makes it INVALID_ARGUMENT, and so does an unknown path.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

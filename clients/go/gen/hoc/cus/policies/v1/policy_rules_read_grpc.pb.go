@@ -32,8 +32,9 @@ const (
 //
 // Reads rules together with their integrity verdict and what they did in the last 30 days.
 //
-// Mirrors `PolicyRulesReadDriver`. The window of 30 days ends when the call starts and includes its first instant.
-// Triggers are counted by rule, also those recorded under another tenant.
+// Mirrors `PolicyRulesReadDriver`. The window of 30 days begins that long before the call starts, includes its first instant
+// and has no end: a trigger dated in the future counts. Triggers are counted by rule, also those recorded under another
+// tenant.
 type PolicyRulesReadServiceClient interface {
 	// Lists a tenant's rules that have a verdict, last triggered first; those without a trigger in the window come last,
 	// then newest first (`created_at`, then `id`, descending).
@@ -94,8 +95,9 @@ func (c *policyRulesReadServiceClient) CountPolicyRules(ctx context.Context, in 
 //
 // Reads rules together with their integrity verdict and what they did in the last 30 days.
 //
-// Mirrors `PolicyRulesReadDriver`. The window of 30 days ends when the call starts and includes its first instant.
-// Triggers are counted by rule, also those recorded under another tenant.
+// Mirrors `PolicyRulesReadDriver`. The window of 30 days begins that long before the call starts, includes its first instant
+// and has no end: a trigger dated in the future counts. Triggers are counted by rule, also those recorded under another
+// tenant.
 type PolicyRulesReadServiceServer interface {
 	// Lists a tenant's rules that have a verdict, last triggered first; those without a trigger in the window come last,
 	// then newest first (`created_at`, then `id`, descending).

@@ -450,7 +450,7 @@ type SuggestHybridResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The known failure or the model's reasoning that the suggestion comes from, a JSON object; unset if from neither.
 	MatchedEntry *structpb.Value `protobuf:"bytes,1,opt,name=matched_entry,json=matchedEntry,proto3" json:"matched_entry,omitempty"`
-	// What to do; unset where the known failure has no recovery.
+	// What to do; unset where the known failure has no recovery, or where the model, or the answer that is cached, had none.
 	SuggestedRecovery *string `protobuf:"bytes,2,opt,name=suggested_recovery,json=suggestedRecovery,proto3,oneof" json:"suggested_recovery,omitempty"`
 	// How likely it is to help: 0 to 1, except what a model says, which is passed on as it is.
 	Confidence float64 `protobuf:"fixed64,3,opt,name=confidence,proto3" json:"confidence,omitempty"`

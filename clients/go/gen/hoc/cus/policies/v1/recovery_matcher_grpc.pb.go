@@ -50,11 +50,12 @@ type RecoveryMatcherServiceClient interface {
 	// Suggests a recovery from the history of the same error code and stores it as a candidate. Needs a `transaction`
 	// header.
 	//
-	// Mirrors `suggest`. The candidate of a failure that has one is overwritten and counted, whatever was decided on it;
-	// its decision stays. It is stored only with a confidence of at least 0.1 and a `failure_match_id`, and as well as
-	// possible: when that fails, `candidate_id` is unset and the transaction goes on. INVALID_ARGUMENT for a
-	// `failure_match_id` that is no UUID. FAILED_PRECONDITION `FAILURE_UNREADABLE`, naming the failure, where the time of an
-	// earlier one cannot be weighed: it lies outside the years 1 to 9999, or decades ahead.
+	// Mirrors `suggest`. Matches are the ten newest failures of the code that have a suggestion, however old; their number and
+	// age are weighed against all failures of the code in the last seven days. The candidate of a failure that has one is
+	// overwritten and counted, whatever was decided on it; its decision stays. It is stored only with a confidence of at least
+	// 0.1 and a `failure_match_id`, and as well as possible: when that fails, `candidate_id` is unset and the transaction goes
+	// on. INVALID_ARGUMENT for a `failure_match_id` that is no UUID. FAILED_PRECONDITION `FAILURE_UNREADABLE`, naming the
+	// failure, where the time of an earlier one cannot be weighed: it lies outside the years 1 to 9999, or decades ahead.
 	Suggest(ctx context.Context, in *SuggestRequest, opts ...grpc.CallOption) (*SuggestResponse, error)
 	// Lists candidates, newest first (`created_at`, then `id`, descending).
 	//
@@ -184,11 +185,12 @@ type RecoveryMatcherServiceServer interface {
 	// Suggests a recovery from the history of the same error code and stores it as a candidate. Needs a `transaction`
 	// header.
 	//
-	// Mirrors `suggest`. The candidate of a failure that has one is overwritten and counted, whatever was decided on it;
-	// its decision stays. It is stored only with a confidence of at least 0.1 and a `failure_match_id`, and as well as
-	// possible: when that fails, `candidate_id` is unset and the transaction goes on. INVALID_ARGUMENT for a
-	// `failure_match_id` that is no UUID. FAILED_PRECONDITION `FAILURE_UNREADABLE`, naming the failure, where the time of an
-	// earlier one cannot be weighed: it lies outside the years 1 to 9999, or decades ahead.
+	// Mirrors `suggest`. Matches are the ten newest failures of the code that have a suggestion, however old; their number and
+	// age are weighed against all failures of the code in the last seven days. The candidate of a failure that has one is
+	// overwritten and counted, whatever was decided on it; its decision stays. It is stored only with a confidence of at least
+	// 0.1 and a `failure_match_id`, and as well as possible: when that fails, `candidate_id` is unset and the transaction goes
+	// on. INVALID_ARGUMENT for a `failure_match_id` that is no UUID. FAILED_PRECONDITION `FAILURE_UNREADABLE`, naming the
+	// failure, where the time of an earlier one cannot be weighed: it lies outside the years 1 to 9999, or decades ahead.
 	Suggest(context.Context, *SuggestRequest) (*SuggestResponse, error)
 	// Lists candidates, newest first (`created_at`, then `id`, descending).
 	//

@@ -89,7 +89,8 @@ const (
 //   - A number says its unit in its name (`_seconds`, `_hours`, `_ms`, `_cents`, `_percent`) or in its comment. A double may be
 //     rounded, a decimal text is exact, and an int64 of cents is a whole number of them. A lease is a
 //     Duration; any other length of time is a number of seconds or hours, as the database stores or compares it.
-//   - An instant is a Timestamp. One field is not, `resolution_timestamp`, whose text is part of a snapshot.
+//   - An instant is a Timestamp, to the microsecond: digits below are cut off, of what is stored and of what is compared. One
+//     field is none, `resolution_timestamp`, whose text is part of a snapshot.
 //   - A name ends in `_json` where the field is the text of a JSON document. A document itself is a Value or a Struct.
 //   - A Value holds a number as a double, so `1.0` comes back as `1`, and a hash over the text of a document differs. Where that
 //     matters, the header `documents: text` makes every Value of a call's request and of its answer a string, the exact JSON
@@ -437,7 +438,8 @@ func (c *transactionServiceClient) GetOutcome(ctx context.Context, in *GetOutcom
 //   - A number says its unit in its name (`_seconds`, `_hours`, `_ms`, `_cents`, `_percent`) or in its comment. A double may be
 //     rounded, a decimal text is exact, and an int64 of cents is a whole number of them. A lease is a
 //     Duration; any other length of time is a number of seconds or hours, as the database stores or compares it.
-//   - An instant is a Timestamp. One field is not, `resolution_timestamp`, whose text is part of a snapshot.
+//   - An instant is a Timestamp, to the microsecond: digits below are cut off, of what is stored and of what is compared. One
+//     field is none, `resolution_timestamp`, whose text is part of a snapshot.
 //   - A name ends in `_json` where the field is the text of a JSON document. A document itself is a Value or a Struct.
 //   - A Value holds a number as a double, so `1.0` comes back as `1`, and a hash over the text of a document differs. Where that
 //     matters, the header `documents: text` makes every Value of a call's request and of its answer a string, the exact JSON
