@@ -21,7 +21,7 @@ export class GrpcCall implements Reader {
   readonly #pipeline: Pipeline;
   readonly #admitted: Admitted;
   readonly #stream: ServerHttp2Stream;
-  readonly #arrivedAt = performance.now();
+  readonly #arrivedAt: number;
   /** How long its caller waits, milliseconds, from when it arrived. */
   readonly timeoutMs: number | undefined;
   /** Its request is not to take too long. */
@@ -36,7 +36,9 @@ export class GrpcCall implements Reader {
   #take: ((request: Buffer | undefined) => void) | undefined;
   #dropped = false;
 
-  constructor(pipeline: Pipeline, admitted: Admitted, stream: ServerHttp2Stream) {
+  /** @param arrivedAt by the clock of `performance.now()`. */
+  constructor(pipeline: Pipeline, admitted: Admitted, stream: ServerHttp2Stream, arrivedAt: number) {
+    this.#arrivedAt = arrivedAt;
     this.#pipeline = pipeline;
     this.#admitted = admitted;
     this.#stream = stream;

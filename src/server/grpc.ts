@@ -10,6 +10,7 @@ import {
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { Overdue } from '../database/overdue.ts';
 import { toRpcError } from '../database/sqlstate.ts';
+import { Arrivals } from './arrivals.ts';
 import { bind } from './bind.ts';
 import { CONNECTION_LIMITS, Connections } from './connections.ts';
 import { deadlineExceeded } from './deadline.ts';
@@ -75,6 +76,17 @@ const handedOver = (headers: IncomingHttpHeaders): IncomingHttpHeaders => {
   return handed;
 };
 
+/** A stream that a caller has opened, as Node tells of it. */
+interface Opened {
+  readonly stream: ServerHttp2Stream;
+  readonly headers: IncomingHttpHeaders;
+  readonly flags: number;
+  /** Names and values of the headers in turn. */
+  readonly raw: readonly string[];
+  /** By the clock of `performance.now()`. */
+  readonly arrivedAt: number;
+}
+
 /** Serves the endpoints over gRPC. */
 export const listenGrpc = async (
   pipeline: Pipeline,
@@ -101,19 +113,14 @@ export const listenGrpc = async (
   const incomplete = new Overdue(LOOK_MS);
   const connections = new Connections(limits, streams);
 
-  const arrive = (
-    endpoint: Endpoint,
-    stream: ServerHttp2Stream,
-    headers: IncomingHttpHeaders,
-    raw: readonly string[],
-  ): GrpcCall => {
+  const arrive = (endpoint: Endpoint, { stream, headers, raw, arrivedAt }: Opened): GrpcCall => {
     const read = readHeaders(raw);
     const arrival: Arrival = { ...read, endpoint, system: 'grpc', ...otherSide(stream.session) };
     const admitted = pipeline.admit(arrival);
     const encoding = headers['grpc-encoding'] as string | undefined;
     const problem = compressionProblem(encoding);
     if (problem) throw pipeline.refuse(admitted, problem);
-    const call = new GrpcCall(pipeline, admitted, stream);
+    const call = new GrpcCall(pipeline, admitted, stream, arrivedAt);
     const giveUp = (error: unknown): void => {
       call.drop();
       turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
@@ -137,7 +144,7 @@ export const listenGrpc = async (
     const onLate = (): void =>
       giveUp(timeoutMs < limits.requestMs ? deadlineExceeded() : requestTimeout(limits.requestMs));
     if (endpoint.method.methodKind !== 'bidi_streaming') {
-      call.arriving = incomplete.watch(onLate, performance.now() + Math.min(timeoutMs, limits.requestMs));
+      call.arriving = incomplete.watch(onLate, arrivedAt + Math.min(timeoutMs, limits.requestMs));
     }
     stream.once('close', () => {
       call.drop();
@@ -146,13 +153,13 @@ export const listenGrpc = async (
     return call;
   };
 
-  connections.http2.on('stream', (stream: ServerHttp2Stream, headers, flags, raw: unknown) => {
-    stream.on('error', () => {});
-    if (refusedBefore(stream, headers)) return;
+  const begin = (opened: Opened): void => {
+    const { stream, headers, flags } = opened;
+    if (stream.destroyed || refusedBefore(stream, headers)) return;
     const endpoint = byPath.get(headers[':path']);
     if (endpoint) {
       try {
-        arriving = arrive(endpoint, stream, headers, raw as string[]);
+        arriving = arrive(endpoint, opened);
       } catch (error) {
         turnAway(stream, toRpcError(error));
         return;
@@ -161,6 +168,14 @@ export const listenGrpc = async (
     settleAnswer(stream);
     // Before this returns, the library has made its call of it.
     inner.emit('stream', stream, handedOver(headers), flags);
+  };
+
+  const arrivals = new Arrivals();
+  connections.http2.on('stream', (stream: ServerHttp2Stream, headers, flags, raw: unknown) => {
+    stream.on('error', () => {});
+    const opened = { stream, headers, flags, raw: raw as string[], arrivedAt: performance.now() };
+    if (arrivals.mayBegin()) begin(opened);
+    else arrivals.wait(() => begin(opened));
   });
   const secure = securing(certificates, listen, ['h2'], limits);
   const bound = await bind({ listen, socketMode, keepAliveMs: limits.pingMs }, (socket) => {
