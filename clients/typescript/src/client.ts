@@ -51,7 +51,11 @@ export class Connection {
 
   /** Opens a transaction: `await using` rolls it back unless it was committed. */
   transaction(options?: TransactionOptions): Promise<Transaction>;
-  /** Runs a block in a transaction, which is committed when the block ends and rolled back when it throws. */
+  /**
+   * Runs a block in a transaction, which is committed when the block ends and rolled back when it throws.
+   *
+   * @throws what has ended the transaction, where that was neither this nor the block, however the block ended.
+   */
   transaction<T>(work: (tx: Transaction) => Promise<T>, options?: TransactionOptions): Promise<T>;
   async transaction<T>(
     first: TransactionOptions | ((tx: Transaction) => Promise<T>) = {},
@@ -61,7 +65,7 @@ export class Connection {
     const tx = await OpenTransaction.begin(this.#calls, options);
     try {
       const result = await first(tx);
-      if (!tx.ended) await tx.commit();
+      await tx.conclude();
       return result;
     } finally {
       await tx.rollback();

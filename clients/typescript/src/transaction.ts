@@ -49,7 +49,9 @@ export class OpenTransaction {
   readonly #calls: Calls;
   readonly #held: AbortController;
   readonly #signal: AbortSignal;
+  /** Whether its caller has ended it. */
   #ended = false;
+  /** What has ended it otherwise. */
   #lost: unknown;
   #committed: Committed | undefined;
   #savepoints = 0;
@@ -107,9 +109,9 @@ export class OpenTransaction {
     return this.#committed;
   }
 
-  /** True after `commit` and `rollback`. */
+  /** True where nothing can be done in it any more, whoever or whatever has ended it. */
   get ended(): boolean {
-    return this.#ended;
+    return this.#ended || this.#lost !== undefined;
   }
 
   /**
@@ -119,6 +121,17 @@ export class OpenTransaction {
    */
   async commit(): Promise<Committed> {
     this.#mustBeHeld();
+    try {
+      this.#committed = await this.#commit();
+    } catch (error) {
+      this.#lost = error;
+      throw error;
+    }
+    this.#ended = true;
+    return this.#committed;
+  }
+
+  async #commit(): Promise<Committed> {
     let token: string | undefined;
     try {
       const { committedAt } = await this.#calls.unary(
@@ -127,29 +140,28 @@ export class OpenTransaction {
         { onTrailer: (trailer) => (token = trailer.get('consistency-token') ?? undefined) },
         { waits: false },
       );
-      this.#committed = { at: committedAt, consistencyToken: token };
+      return { at: committedAt, consistencyToken: token };
     } catch (error) {
       if (!isLostCommit(error)) {
-        await this.rollback();
+        await this.#undo();
         throw error;
       }
-      this.#leave();
+      this.#held.abort();
       await settle(this.#calls, this.id, error);
-      this.#committed = {};
+      return {};
     }
-    this.#ended = true;
-    return this.#committed;
+  }
+
+  /** @internal Commits unless its caller has ended it. What else has ended it is thrown: a block may have kept it to itself. */
+  async conclude(): Promise<void> {
+    if (!this.#ended) await this.commit();
   }
 
   /** Rolls back; where the sidecar cannot be told, it notices that the transaction is no longer held. Never fails. */
   async rollback(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
-    if (this.#lost !== undefined) return this.#leave();
-    const request = { transactionId: this.id };
-    await this.#calls
-      .unary(TransactionService.method.rollback, request, {}, { waits: false })
-      .catch(() => this.#leave());
+    await this.#undo();
   }
 
   /** Rolls back unless it has ended. */
@@ -168,7 +180,7 @@ export class OpenTransaction {
       (method, request) => this.#call(method, { transactionId: this.id, ...request }),
       (error) => {
         this.#lost ??= error;
-        this.#leave();
+        this.#held.abort();
       },
     );
     if (work === undefined) return savepoint;
@@ -187,9 +199,12 @@ export class OpenTransaction {
     if (this.#lost !== undefined) throw this.#lost;
   }
 
-  #leave(): void {
-    this.#ended = true;
-    this.#held.abort();
+  async #undo(): Promise<void> {
+    const { rollback } = TransactionService.method;
+    if (this.#lost === undefined) {
+      const request = { transactionId: this.id };
+      await this.#calls.unary(rollback, request, {}, { waits: false }).catch(() => this.#held.abort());
+    } else this.#held.abort();
   }
 
   /** Notices when it ends without being asked to. */

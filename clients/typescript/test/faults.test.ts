@@ -14,8 +14,11 @@ import {
   connect,
   DeadlineError,
   InvalidRequestError,
+  LimitError,
   SidecarError,
+  type Transaction,
   UnauthenticatedError,
+  UnavailableError,
 } from '@policy-sidecar/client/grpc';
 import { type Ephemeral, ephemeral } from '@policy-sidecar/client/testing';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -96,6 +99,23 @@ describe.each(WAYS)('over %s', (way) => {
     // A second insertion of it would be refused.
     expect(await work).toMatchObject({ rowsAffected: 1n });
   });
+
+  test('a part that cannot be undone takes all with it, which a block that ends well does not hide', async () => {
+    using near = over(way, target(way));
+    const row = violation();
+    const work = near.transaction(async (tx) => {
+      await tx.policyEngine.insertViolation(row);
+      const optional = tx.savepoint(async () => {
+        await tx.policyEngine.insertViolation(violation());
+        // As by a release whose answer is lost.
+        await ask(sidecar, 'TransactionService/ReleaseSavepoint', { transactionId: tx.id, name: 'sp_1' });
+        throw new RangeError('not so');
+      });
+      await expect(optional).rejects.toThrow(RangeError);
+    });
+    await expect(work).rejects.toMatchObject({ reason: 'SAVEPOINT_UNKNOWN' });
+    expect(await isThere(client, row.violationId)).toBe(false);
+  });
 });
 
 test('a sidecar that is killed amid a transaction is told, and serves again when it is back', async () => {
@@ -129,6 +149,56 @@ test('`run` survives a sidecar that is killed in its midst', async () => {
   });
   expect(await isThere(client, row.violationId)).toBe(true);
   await seconds[0]![Symbol.asyncDispose]();
+});
+
+/** A block that does without its second row, before which something happens. */
+const recording = (row: ReturnType<typeof violation>, happening: () => Promise<void>) => async (tx: Transaction) => {
+  await tx.policyEngine.insertViolation(row);
+  const optional = tx.savepoint(async () => {
+    await happening();
+    await tx.policyEngine.insertViolation(violation());
+  });
+  await optional.catch(() => {});
+};
+
+test('a sidecar that is killed in a part which a block does without takes all with it, and the caller is told', async () => {
+  const address = `127.0.0.1:${await freePort()}`;
+  const first = startSecond(sidecar.database, address);
+  using far = connect(address);
+  const row = violation();
+  await expect(far.transaction(recording(row, () => first.kill()))).rejects.toThrow(UnavailableError);
+  expect(await isThere(client, row.violationId)).toBe(false);
+});
+
+test('`run` survives a sidecar that is killed in a part which its block does without', async () => {
+  const address = `127.0.0.1:${await freePort()}`;
+  const first = startSecond(sidecar.database, address);
+  using far = connect(address);
+  const row = violation();
+  const seconds: AsyncDisposable[] = [];
+  const kill = async (): Promise<void> => {
+    if (seconds.length > 0) return;
+    await first.kill();
+    seconds.push(startSecond(sidecar.database, address));
+  };
+  await far.run(recording(row, kill));
+  expect(await isThere(client, row.violationId)).toBe(true);
+  await seconds[0]![Symbol.asyncDispose]();
+});
+
+test('a part that is refused for the limit of calls is undone, and the rest is committed', async () => {
+  const address = `127.0.0.1:${await freePort()}`;
+  // Beginning, first row and savepoint.
+  await using _second = startSecond(sidecar.database, address, { SIDECAR_CALLS_PER_SECOND: '3' });
+  using far = connect(address);
+  const row = violation();
+  await far.transaction(async (tx) => {
+    await tx.policyEngine.insertViolation(row);
+    const many = Array.from({ length: 20 }, () => violation());
+    const optional = tx.savepoint(() => Promise.all(many.map((each) => tx.policyEngine.insertViolation(each))));
+    await expect(optional).rejects.toThrow(LimitError);
+  });
+  expect(await isThere(client, row.violationId)).toBe(true);
 });
 
 test('errors are of the class of their reason and bring what a program asks for', async () => {
