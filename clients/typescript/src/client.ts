@@ -1,5 +1,5 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { Calls, type ClientOptions, outsideTransactions, singleUse, singleUseHeaders } from './calls.ts';
+import { Calls, type ClientOptions, outsideTransactions, singleUse, singleUseManner } from './calls.ts';
 import type { OperationSchema } from './gen/hoc/cus/policies/v1/operation_pb.ts';
 import {
   type ExecuteResponse,
@@ -92,7 +92,7 @@ export class Connection {
       ...(isolationLevel === undefined ? {} : { isolationLevel }),
       ...(maxAttempts === undefined ? {} : { maxAttempts }),
     };
-    const manner = { headers: singleUseHeaders(options), repeatable: true };
+    const manner = { ...singleUseManner(options), repeatable: true };
     return this.#calls.unary(TransactionService.method.execute, request, options, manner);
   }
 

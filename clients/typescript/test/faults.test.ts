@@ -20,6 +20,7 @@ import {
   UnauthenticatedError,
   UnavailableError,
 } from '@policy-sidecar/client/grpc';
+import { Outcome } from '@policy-sidecar/client/messages';
 import { type Ephemeral, ephemeral } from '@policy-sidecar/client/testing';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { startProxy } from './support/proxy.ts';
@@ -98,6 +99,24 @@ describe.each(WAYS)('over %s', (way) => {
     proxy.cut();
     // A second insertion of it would be refused.
     expect(await work).toMatchObject({ rowsAffected: 1n });
+  });
+
+  test('a single-use write that is never answered names the key by which to ask for it, and to repeat it', async () => {
+    await using proxy = await startProxy(target(way));
+    using far = over(way, proxy.address);
+    await far.policyEngine.fetchPolicyVersions({});
+    const row = violation();
+    const leaving = new AbortController();
+    proxy.lose('answers');
+    const work = far.singleUse.policyEngine.insertViolation(row, { signal: leaving.signal });
+    const left = work.catch((reason: unknown) => reason);
+    await vi.waitFor(async () => expect(await isThere(client, row.violationId)).toBe(true), PATIENCE);
+    leaving.abort();
+    const { idempotencyKey = '' } = (await left) as SidecarError;
+    expect(await client.outcome({ case: 'idempotencyKey', value: idempotencyKey })).toBe(Outcome.COMMITTED);
+    // A second insertion of it would be refused.
+    const again = await client.singleUse.policyEngine.insertViolation(row, { idempotencyKey });
+    expect(again).toMatchObject({ rowsAffected: 1n });
   });
 
   test('a part that cannot be undone takes all with it, which a block that ends well does not hide', async () => {
@@ -211,6 +230,7 @@ test('errors are of the class of their reason and bring what a program asks for'
     code: 'INVALID_ARGUMENT',
     reason: 'INVALID_REQUEST',
     retriable: false,
+    idempotencyKey: undefined,
   });
   expect((error as SidecarError).violations.map(({ field }) => field).sort()).toEqual(['severity', 'violation_id']);
 
@@ -254,7 +274,12 @@ test('a deadline and a signal end a call that waits for a lock', async () => {
   await tx.policyEngine.updateViolationAcknowledged({ violationId: row.violationId });
   const wait = (options: object) =>
     client.singleUse.policyEngine.updateViolationAcknowledged({ violationId: row.violationId }, options);
-  await expect(wait({ timeoutMs: 200 })).rejects.toThrow(DeadlineError);
+  const idempotencyKey = randomUUID();
+  const late = await wait({ timeoutMs: 200, idempotencyKey }).catch((reason: unknown) => reason);
+  expect(late).toBeInstanceOf(DeadlineError);
+  expect(late).toMatchObject({ idempotencyKey });
+  const outcome = () => client.outcome({ case: 'idempotencyKey', value: idempotencyKey });
+  await vi.waitFor(async () => expect(await outcome()).toBe(Outcome.ABORTED), PATIENCE);
   const stopped = await wait({ signal: AbortSignal.timeout(200) }).catch((reason: unknown) => reason);
   expect(stopped).toBeInstanceOf(CancelledError);
   expect((stopped as CancelledError).cause).toMatchObject({ name: 'TimeoutError' });
