@@ -10,6 +10,7 @@ import {
 } from '@bufbuild/protobuf';
 import { cancelled, SidecarError, TransactionEndedError } from './errors.ts';
 import { access, MethodAccess } from './gen/hoc/cus/policies/v1/access_pb.ts';
+import { beginning } from './opening.ts';
 import { isUnanswered } from './outcome.ts';
 import { goingOn, tokenOf } from './resume.ts';
 import { Deadline, retrying } from './retry.ts';
@@ -25,7 +26,7 @@ const ATTEMPTS = 5;
 export interface ClientOptions {
   /** Bearer token of the caller. */
   readonly token?: string;
-  /** Deadline of every call that sets none, milliseconds; default 30 s. Streams have none. */
+  /** Deadline of every call that sets none, milliseconds; default 30 s. Of a stream it is that of the first message. */
   readonly timeoutMs?: number;
   /** How documents, fields of the type Value, are told by every call that does not say; default: `values`. */
   readonly documents?: Documents;
@@ -115,11 +116,14 @@ export class Calls {
     options: CallOptions = {},
     manner: Manner = {},
   ): AsyncIterable<MessageShape<O>> {
-    const deadline = new Deadline(options.timeoutMs);
+    const { resume = this.#options.resume ?? true, signal, timeoutMs } = options;
+    const deadline = new Deadline(timeoutMs);
     const open = (message: MessageShape<I>): AsyncIterable<MessageShape<O>> =>
-      this.#transport.stream(method, message, this.#outgoing(options, manner, deadline.leftMs));
+      beginning(timeoutMs ?? this.timeoutMs, signal, (ending) => {
+        const outgoing = this.#outgoing({ ...options, signal: ending }, manner, deadline.leftMs);
+        return this.#transport.stream(method, message, outgoing);
+      });
     const message = create(method.input, request);
-    const { resume = this.#options.resume ?? true, signal } = options;
     return resume && manner.waits !== false && tokenOf(method.input)
       ? goingOn(method, message, open, { attempts: ATTEMPTS, deadline, signal })
       : open(message);

@@ -47,7 +47,7 @@ export type Documents = 'values' | 'text';
 
 /** What one call may ask for. */
 export interface CallOptions {
-  /** Milliseconds; default: the client's, for a stream none. */
+  /** Milliseconds; default: the client's, for a stream until its first message. */
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
   /** What a read outside a transaction has to see: `strong`, `eventual`, or a consistency token. */

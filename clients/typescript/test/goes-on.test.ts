@@ -6,6 +6,7 @@ import { connect as overConnect } from '@policy-sidecar/client/connect';
 import {
   type Client,
   connect,
+  DeadlineError,
   InvalidRequestError,
   pages,
   SidecarError,
@@ -118,14 +119,14 @@ describe('run tries again what was rolled back and nothing else:', () => {
   });
 });
 
-describe.each(['gRPC', 'Connect'])('over %s a stream that is cut', (way) => {
+describe.each(['gRPC', 'Connect'])('over %s a stream', (way) => {
   const over = (address: string, options = {}): Client =>
     way === 'gRPC'
       ? connect(address, options)
       : overConnect(createConnectTransport({ baseUrl: `http://${address}`, httpVersion: '1.1' }), options);
   const target = (): string => (way === 'gRPC' ? sidecar.grpc : sidecar.http);
 
-  test.each([0, 510])('after %i rows goes on with nothing missing or twice', async (cut) => {
+  test.each([0, 510])('that is cut after %i rows goes on with nothing missing or twice', async (cut) => {
     await using proxy = await startProxy(target());
     using far = over(proxy.address);
     const tenantId = randomUUID();
@@ -146,7 +147,7 @@ describe.each(['gRPC', 'Connect'])('over %s a stream that is cut', (way) => {
     expect(got).toContain(between.violationId);
   });
 
-  test('ends where it shall, and in a transaction', async () => {
+  test('that is cut ends where it shall, and in a transaction', async () => {
     const tenantId = randomUUID();
     await writeRows(client, tenantId, 500);
     await using proxy = await startProxy(target());
@@ -161,6 +162,28 @@ describe.each(['gRPC', 'Connect'])('over %s a stream that is cut', (way) => {
     );
     const inside = far.transaction((tx) => read(tx.policyEngine.streamViolations({ tenantId })));
     await expect(inside).rejects.toThrow(SidecarError);
+  });
+
+  test('waits for its first row as long as for a call, and for the others as long as they take', async () => {
+    const tenantId = randomUUID();
+    // More than can be on their way.
+    await writeRows(client, tenantId, 560);
+    await using proxy = await startProxy(target());
+    using near = over(target(), { timeoutMs: 5_000 });
+    using far = over(proxy.address, { timeoutMs: 5_000 });
+    const begun = near.policyEngine.streamViolations({ tenantId })[Symbol.asyncIterator]();
+    await begun.next();
+    await far.policyEngine.fetchPolicyVersions({}, { timeoutMs: 30_000 });
+    proxy.lose('answers');
+    const silent = far.policyEngine.streamViolations({ tenantId })[Symbol.asyncIterator]();
+    await Promise.all([
+      expect(silent.next()).rejects.toThrow(DeadlineError),
+      expect(far.transaction()).rejects.toThrow(DeadlineError),
+    ]);
+    // It began before those whose time is over.
+    let rows = 1;
+    while (!(await begun.next()).done) rows += 1;
+    expect(rows).toBe(560);
   });
 });
 
