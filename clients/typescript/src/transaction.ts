@@ -9,7 +9,6 @@ import {
   TransactionState,
 } from './gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { isLostCommit, settle } from './outcome.ts';
-import { Deadline, overdue, retrying } from './retry.ts';
 import { type Savepoint, SavepointInUse } from './savepoint.ts';
 import { bindStubs, type Caller, type CallOptions, type Stubs } from './stubs.ts';
 
@@ -37,9 +36,6 @@ export interface Committed {
   readonly consistencyToken?: string | undefined;
 }
 
-/** How often the beginning is tried, which leaves nothing behind when it fails. */
-const BEGINNINGS = 5;
-
 type News = AsyncIterator<HoldResponse>;
 
 /** A transaction that is open as long as this process, its connection and its lease are. */
@@ -66,15 +62,6 @@ export class OpenTransaction {
 
   /** @internal */
   static async begin(calls: Calls, options: TransactionOptions): Promise<Transaction> {
-    const deadline = new Deadline(calls.timeoutMs);
-    const { signal } = options;
-    const open = await retrying({ attempts: BEGINNINGS, deadline, signal }, () =>
-      OpenTransaction.#hold(calls, options, deadline),
-    );
-    return bindStubs(open, open.#caller());
-  }
-
-  static async #hold(calls: Calls, options: TransactionOptions, deadline: Deadline): Promise<OpenTransaction> {
     const { isolationLevel, readOnly = false, deferrable = false, totalLeaseMs, label = '' } = options;
     const held = new AbortController();
     const ending = AbortSignal.any([calls.closing, ...(options.signal ? [options.signal] : [])]);
@@ -86,22 +73,12 @@ export class OpenTransaction {
       ...(totalLeaseMs === undefined ? {} : { totalLease: durationFromMs(totalLeaseMs) }),
       label,
     };
-    let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      held.abort();
-    }, deadline.leftMs);
-    try {
-      const news = calls.stream(TransactionService.method.hold, { begin }, { signal })[Symbol.asyncIterator]();
-      const { value, done } = await news.next();
-      const id = done ? undefined : value.transaction?.id;
-      if (id === undefined) throw new UnavailableError({ code: 'UNAVAILABLE', message: 'no transaction was begun' });
-      return new OpenTransaction(calls, id, news, held, ending);
-    } catch (error) {
-      throw late ? overdue('the beginning of the transaction', error) : error;
-    } finally {
-      clearTimeout(timer);
-    }
+    const news = calls.stream(TransactionService.method.hold, { begin }, { signal })[Symbol.asyncIterator]();
+    const { value, done } = await news.next();
+    const id = done ? undefined : value.transaction?.id;
+    if (id === undefined) throw new UnavailableError({ code: 'UNAVAILABLE', message: 'no transaction was begun' });
+    const open = new OpenTransaction(calls, id, news, held, ending);
+    return bindStubs(open, open.#caller());
   }
 
   /** What is known of its commit; undefined before it. */

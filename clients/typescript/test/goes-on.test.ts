@@ -18,9 +18,10 @@ import { type Ephemeral, ephemeral } from '@policy-sidecar/client/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 // Of the package's own, since it makes all errors.
 import { errorOf, type Reason } from '../node_modules/@policy-sidecar/client/dist/errors.js';
+import { delayMs } from '../node_modules/@policy-sidecar/client/dist/retry.js';
 import { startProxy } from './support/proxy.ts';
 import { longViolation, violation, writeRows } from './support/rows.ts';
-import { ask } from './support/sidecar.ts';
+import { ask, freePort } from './support/sidecar.ts';
 
 let sidecar: Ephemeral;
 let client: Client;
@@ -117,6 +118,40 @@ describe('run tries again what was rolled back and nothing else:', () => {
     else await expect(work).rejects.toBeInstanceOf(Error);
     expect({ reasons, attempts }).toEqual({ reasons: [what], attempts: again ? 2 : 1 });
   });
+});
+
+test.each([
+  [undefined, 1, 50],
+  [20, 1, 50],
+  [20, 3, 200],
+  [1_000, 2, 2_000],
+  [undefined, 30, 5_000],
+  [8_000, 2, 8_000],
+])('where an error asks for %s ms, attempt %i is followed by a wait of %i ms, and up to as much again', (asked, attempt, least) => {
+  const waits = Array.from({ length: 100 }, () =>
+    delayMs(errorOf({ code: 'ABORTED', message: '', retryAfterMs: asked }), attempt),
+  );
+  expect(Math.min(...waits)).toBeGreaterThanOrEqual(least);
+  expect(Math.max(...waits)).toBeLessThan(2 * least);
+});
+
+test('where nobody is there, `run` begins as often as it may try, and `transaction` once', async () => {
+  let begun = 0;
+  const counted = createConnectTransport({
+    baseUrl: `http://127.0.0.1:${await freePort()}`,
+    httpVersion: '1.1',
+    interceptors: [
+      (next) => (request) => {
+        if (request.method.name === 'Hold') begun += 1;
+        return next(request);
+      },
+    ],
+  });
+  using nobody = overConnect(counted);
+  await expect(nobody.run(async () => {}, { attempts: 3 })).rejects.toThrow(UnavailableError);
+  expect(begun).toBe(3);
+  await expect(nobody.transaction()).rejects.toThrow(UnavailableError);
+  expect(begun).toBe(4);
 });
 
 describe.each(['gRPC', 'Connect'])('over %s a stream', (way) => {
