@@ -6,6 +6,7 @@ import {
   type GetOutcomeRequest,
   type IsolationLevel,
   type Outcome,
+  type PreparedTransaction,
   TransactionService,
 } from './gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { outcomeOf } from './outcome.ts';
@@ -99,6 +100,33 @@ export class Connection {
   /** How a transaction, or a request with an idempotency key, ended. */
   async outcome(subject: GetOutcomeRequest['subject']): Promise<Outcome> {
     return outcomeOf(this.#calls, subject);
+  }
+
+  /**
+   * Commits what `Transaction.prepare` has prepared, at any sidecar of its database. Asked again, it is no error.
+   *
+   * @throws TransactionEndedError where it was rolled back, PreconditionError where it is not prepared.
+   */
+  async commitPrepared(transactionId: string, options?: CallOptions): Promise<void> {
+    const { commitPrepared } = TransactionService.method;
+    await this.#calls.unary(commitPrepared, { transactionId }, options, { repeatable: true });
+  }
+
+  /**
+   * Rolls back what `Transaction.prepare` has prepared, at any sidecar of its database. Asked again, it is no error.
+   *
+   * @throws TransactionEndedError where it was committed, PreconditionError where it is not prepared.
+   */
+  async rollbackPrepared(transactionId: string, options?: CallOptions): Promise<void> {
+    const { rollbackPrepared } = TransactionService.method;
+    await this.#calls.unary(rollbackPrepared, { transactionId }, options, { repeatable: true });
+  }
+
+  /** What is prepared in the database and has not ended, oldest first; of other callers' without an id. */
+  async listPrepared(options?: CallOptions): Promise<PreparedTransaction[]> {
+    const { listPrepared } = TransactionService.method;
+    const { transactions } = await this.#calls.unary(listPrepared, {}, options, { repeatable: true });
+    return transactions;
   }
 
   /** Closes its connections; open transactions are rolled back. */

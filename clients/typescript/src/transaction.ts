@@ -1,5 +1,5 @@
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
-import { durationFromMs, type Timestamp } from '@bufbuild/protobuf/wkt';
+import { durationFromMs, durationMs, type Timestamp } from '@bufbuild/protobuf/wkt';
 import type { Calls } from './calls.ts';
 import { cancelled, TransactionEndedError, UnavailableError } from './errors.ts';
 import {
@@ -50,6 +50,7 @@ export class OpenTransaction {
   /** What has ended it otherwise. */
   #lost: unknown;
   #committed: Committed | undefined;
+  #mayBePrepared = false;
   #savepoints = 0;
 
   private constructor(calls: Calls, id: string, news: News, held: AbortController, signal: AbortSignal) {
@@ -134,6 +135,32 @@ export class OpenTransaction {
     if (!this.#ended) await this.commit();
   }
 
+  /**
+   * Makes sure that it can be committed, and ends it here: `commitPrepared` or `rollbackPrepared` of a client does the rest, as
+   * the caller's own database has ended. Where neither comes, it is rolled back at the end of its lease.
+   *
+   * @param options `leaseMs`: how long it may stay prepared, milliseconds; default: the sidecar's.
+   * @returns the lease granted, milliseconds.
+   * @throws ConflictError where it was rolled back and may be tried again; PreconditionError or LimitError where the database keeps
+   * no prepared transactions, or no more of them: it stays open. Where the answer is lost it may be prepared, and `rollback`, or
+   * the end of its block, rolls it back even so.
+   */
+  async prepare({ leaseMs }: { readonly leaseMs?: number } = {}): Promise<number> {
+    this.#mustBeHeld();
+    const request = { transactionId: this.id, ...(leaseMs === undefined ? {} : { lease: durationFromMs(leaseMs) }) };
+    try {
+      const { lease } = await this.#calls.unary(TransactionService.method.prepare, request, {}, { waits: false });
+      this.#ended = true;
+      return durationMs(lease!);
+    } catch (error) {
+      if (isLostCommit(error)) {
+        this.#mayBePrepared = true;
+        this.#lost = error;
+      }
+      throw error;
+    }
+  }
+
   /** Rolls back; where the sidecar cannot be told, it notices that the transaction is no longer held. Never fails. */
   async rollback(): Promise<void> {
     if (this.#ended) return;
@@ -177,11 +204,16 @@ export class OpenTransaction {
   }
 
   async #undo(): Promise<void> {
-    const { rollback } = TransactionService.method;
+    const { rollback, rollbackPrepared } = TransactionService.method;
+    const request = { transactionId: this.id };
     if (this.#lost === undefined) {
-      const request = { transactionId: this.id };
       await this.#calls.unary(rollback, request, {}, { waits: false }).catch(() => this.#held.abort());
-    } else this.#held.abort();
+      return;
+    }
+    this.#held.abort();
+    if (!this.#mayBePrepared) return;
+    // What is prepared outlives its stream.
+    await this.#calls.unary(rollbackPrepared, request, {}, { waits: false, repeatable: true }).catch(() => {});
   }
 
   /** Notices when it ends without being asked to. */

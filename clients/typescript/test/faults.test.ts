@@ -135,6 +135,23 @@ describe.each(WAYS)('over %s', (way) => {
     await expect(work).rejects.toMatchObject({ reason: 'SAVEPOINT_UNKNOWN' });
     expect(await isThere(client, row.violationId)).toBe(false);
   });
+
+  test('a transaction whose preparation is not answered is rolled back, prepared as it is', async () => {
+    await using proxy = await startProxy(target(way));
+    using far = over(way, proxy.address);
+    let lost = '';
+    const work = far.transaction(async (tx) => {
+      lost = tx.id;
+      await tx.policyEngine.insertViolation(violation());
+      proxy.lose('answers');
+      await tx.prepare();
+    });
+    const ids = async () => (await client.listPrepared()).map(({ id }) => id);
+    await vi.waitFor(async () => expect(await ids()).toContain(lost), PATIENCE);
+    proxy.cut();
+    await expect(work).rejects.toThrow(UnavailableError);
+    expect(await ids()).not.toContain(lost);
+  });
 });
 
 test('a sidecar that is killed amid a transaction is told, and serves again when it is back', async () => {

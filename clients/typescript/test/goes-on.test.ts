@@ -127,7 +127,7 @@ test.each([
   [1_000, 2, 2_000],
   [undefined, 30, 5_000],
   [8_000, 2, 8_000],
-])('where an error asks for %s ms, attempt %i is followed by a wait of %i ms, and up to as much again', (asked, attempt, least) => {
+])('asked for %s ms, the wait after attempt %i is %i ms, or up to as much again', (asked, attempt, least) => {
   const waits = Array.from({ length: 100 }, () =>
     delayMs(errorOf({ code: 'ABORTED', message: '', retryAfterMs: asked }), attempt),
   );

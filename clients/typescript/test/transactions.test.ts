@@ -94,6 +94,22 @@ describe.each(Object.keys(ways))('over %s', (way) => {
     expect(await isThere(client, row.violationId)).toBe(false);
   });
 
+  test.each(['commitPrepared', 'rollbackPrepared'] as const)('a block that prepares is ended by %s', async (end) => {
+    const row = violation();
+    const prepared = await client.transaction(async (tx) => {
+      await tx.policyEngine.insertViolation(row);
+      expect(await tx.prepare({ leaseMs: 60_000 })).toBe(60_000);
+      return tx.id;
+    });
+    const ids = async () => (await client.listPrepared()).map(({ id }) => id);
+    expect(await isThere(client, row.violationId)).toBe(false);
+    expect(await ids()).toContain(prepared);
+    // Its answer may have been lost.
+    for (let times = 0; times < 2; times += 1) await client[end](prepared);
+    expect(await ids()).not.toContain(prepared);
+    expect(await isThere(client, row.violationId)).toBe(end === 'commitPrepared');
+  });
+
   test('a transaction that is left without a commit is rolled back, one with a commit is kept', async () => {
     const [left, kept] = [violation(), violation()];
     {
