@@ -8,8 +8,13 @@ export interface CallerLimits {
   readonly atOnce: number | undefined;
 }
 
-/** What gives back what a caller holds is never kept from it. */
-const FREE: ReadonlySet<unknown> = new Set([TransactionService.method.commit, TransactionService.method.rollback]);
+const { commit, rollback, rollbackToSavepoint, releaseSavepoint } = TransactionService.method;
+
+/**
+ * What gives back what a caller holds is never kept from it, nor what undoes a part of a transaction: that may have failed for
+ * this very limit, and the rest could not go on.
+ */
+const FREE: ReadonlySet<unknown> = new Set([commit, rollback, rollbackToSavepoint, releaseSavepoint]);
 
 interface Bucket {
   /** Calls that may come at this moment. */
@@ -19,7 +24,7 @@ interface Bucket {
 
 const giveNothingBack = (): void => {};
 
-/** Keeps one caller from taking what all share. Health, `Commit` and `Rollback` count nowhere. */
+/** Keeps one caller from taking what all share. Health, and what ends a transaction or a savepoint, count nowhere. */
 export class CallLimits {
   readonly #limits: CallerLimits;
   readonly #buckets = new Map<string, Bucket>();

@@ -12,7 +12,7 @@ import { tokenLine } from '../support/token-line.ts';
 import { useFolder } from '../support/use.ts';
 
 const { fetchRiskCeilings } = PolicyEngineService.method;
-const { begin, commit, rollback, hold } = TransactionService.method;
+const { begin, commit, rollback, hold, savepoint, rollbackToSavepoint, releaseSavepoint } = TransactionService.method;
 const as = (name: string) => ({ headers: { authorization: `Bearer ${name}` } });
 
 const tokensFile = join(useFolder(), 'tokens');
@@ -55,11 +55,24 @@ describe.each(['grpc', 'connect'] as const)('calls of one caller over %s', (list
     await server.stop();
   });
 
+  test('a part that was refused for the limit can be undone, so that the rest can be committed', async () => {
+    const server = await startTestSidecar({ tokensFile, callsPerSecond: 2 });
+    const caller = server[listener];
+    const { transaction } = await caller.unary(begin, {}, as('ann'));
+    const named = { ...as('ann'), transaction: transaction!.id! };
+    await caller.unary(savepoint, { name: 'part' }, named);
+    for (let n = 0; n < 10; n += 1) await caller.unary(rollbackToSavepoint, { name: 'part' }, named);
+    await caller.unary(releaseSavepoint, { name: 'part' }, named);
+    await caller.unary(commit, {}, named);
+    await server.stop();
+  });
+
   test('more at once than it may have under way are refused, and let in when others end', async () => {
     const server = await startTestSidecar({ tokensFile, callsAtOnce: 1 });
     const caller = server[listener];
     const { transaction } = await caller.unary(begin, {}, as('ann'));
     const named = { ...as('ann'), transaction: transaction!.id! };
+    await caller.unary(savepoint, { name: 'part' }, named);
     // It waits for a lock that is held beside the server.
     const release = await lock(server);
     const waiting = caller.unary(fetchRiskCeilings, {}, as('ann'));
@@ -68,6 +81,9 @@ describe.each(['grpc', 'connect'] as const)('calls of one caller over %s', (list
     expect(error).toMatchObject({ code: 'RESOURCE_EXHAUSTED', reason: 'CALL_LIMIT', metadata: { limit: '1' } });
     expect(error.retryAfterMs).toBeGreaterThan(0);
     expect(await outcome(caller.unary(SymbolTableService.method.createTable, {}, as('bob')))).toBe('answered');
+    for (const method of [rollbackToSavepoint, releaseSavepoint]) {
+      expect(await outcome(caller.unary(method, { name: 'part' }, named))).toBe('answered');
+    }
     expect(await outcome(caller.unary(commit, {}, named))).toBe('answered');
     await release();
     await waiting;

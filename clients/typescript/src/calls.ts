@@ -8,8 +8,10 @@ import {
   type MessageInitShape,
   type MessageShape,
 } from '@bufbuild/protobuf';
-import { cancelled, type SidecarError, TransactionEndedError } from './errors.ts';
+import { cancelled, SidecarError, TransactionEndedError } from './errors.ts';
 import { access, MethodAccess } from './gen/hoc/cus/policies/v1/access_pb.ts';
+import { beginning } from './opening.ts';
+import { isUnanswered } from './outcome.ts';
 import { goingOn, tokenOf } from './resume.ts';
 import { Deadline, retrying } from './retry.ts';
 import type { Caller, CallOptions, Documents } from './stubs.ts';
@@ -24,7 +26,7 @@ const ATTEMPTS = 5;
 export interface ClientOptions {
   /** Bearer token of the caller. */
   readonly token?: string;
-  /** Deadline of every call that sets none, milliseconds; default 30 s. Streams have none. */
+  /** Deadline of every call that sets none, milliseconds; default 30 s. Of a stream it is that of the first message. */
   readonly timeoutMs?: number;
   /** How documents, fields of the type Value, are told by every call that does not say; default: `values`. */
   readonly documents?: Documents;
@@ -35,6 +37,8 @@ export interface ClientOptions {
 /** How a call goes out, beside what its caller asks for. */
 export interface Manner {
   readonly headers?: Readonly<Record<string, string>>;
+  /** UUID among the headers by which one can ask whether the call took effect. */
+  readonly idempotencyKey?: string;
   /** True where the call takes effect once however often it is made. */
   readonly repeatable?: boolean;
   /** False inside a transaction, which does not outlive its connection: no call waits for one, no stream goes on. Default: true. */
@@ -88,9 +92,22 @@ export class Calls {
     const deadline = new Deadline(options.timeoutMs ?? this.timeoutMs);
     const attempts = manner.repeatable ? ATTEMPTS : 1;
     const message = create(method.input, request);
-    return retrying({ attempts, deadline, signal, promising: repeats }, () =>
-      this.#transport.unary(method, message, this.#outgoing(options, manner, deadline.leftMs)),
-    );
+    let unanswered = false;
+    const attempt = async (): Promise<MessageShape<O>> => {
+      try {
+        return await this.#transport.unary(method, message, this.#outgoing(options, manner, deadline.leftMs));
+      } catch (error) {
+        unanswered ||= isUnanswered(error);
+        throw error;
+      }
+    };
+    try {
+      return await retrying({ attempts, deadline, signal, promising: repeats }, attempt);
+    } catch (error) {
+      const { idempotencyKey } = manner;
+      // A later attempt that was refused says nothing of an earlier one.
+      throw unanswered && error instanceof SidecarError ? Object.assign(error, { idempotencyKey }) : error;
+    }
   }
 
   stream<I extends DescMessage, O extends DescMessage>(
@@ -99,11 +116,14 @@ export class Calls {
     options: CallOptions = {},
     manner: Manner = {},
   ): AsyncIterable<MessageShape<O>> {
-    const deadline = new Deadline(options.timeoutMs);
+    const { resume = this.#options.resume ?? true, signal, timeoutMs } = options;
+    const deadline = new Deadline(timeoutMs);
     const open = (message: MessageShape<I>): AsyncIterable<MessageShape<O>> =>
-      this.#transport.stream(method, message, this.#outgoing(options, manner, deadline.leftMs));
+      beginning(timeoutMs ?? this.timeoutMs, signal, (ending) => {
+        const outgoing = this.#outgoing({ ...options, signal: ending }, manner, deadline.leftMs);
+        return this.#transport.stream(method, message, outgoing);
+      });
     const message = create(method.input, request);
-    const { resume = this.#options.resume ?? true, signal } = options;
     return resume && manner.waits !== false && tokenOf(method.input)
       ? goingOn(method, message, open, { attempts: ATTEMPTS, deadline, signal })
       : open(message);
@@ -137,21 +157,24 @@ export const outsideTransactions = (calls: Calls): Caller => {
   };
 };
 
-/** Headers by which a call is its own transaction and takes effect once. */
-export const singleUseHeaders = ({ idempotencyKey = crypto.randomUUID() }: CallOptions): Record<string, string> => ({
-  transaction: 'single-use',
-  'idempotency-key': idempotencyKey,
+/** How a call goes out that is its own transaction and takes effect once. */
+export const singleUseManner = ({ idempotencyKey = crypto.randomUUID() }: CallOptions) => ({
+  headers: { transaction: 'single-use', 'idempotency-key': idempotencyKey },
+  idempotencyKey,
 });
 
 /** Calls of which each is its own transaction, committed with its answer. */
 export const singleUse = (calls: Calls): Caller => {
-  const mannerOf = (method: DescMethod, options: CallOptions): Manner => ({
-    headers: {
-      ...singleUseHeaders(options),
-      ...(options.consistency === undefined ? {} : { consistency: options.consistency }),
-    },
-    repeatable: accessOf(method) === MethodAccess.READ || accessOf(method) === MethodAccess.WRITE,
-  });
+  const mannerOf = (method: DescMethod, options: CallOptions): Manner => {
+    const { headers, idempotencyKey } = singleUseManner(options);
+    const { consistency } = options;
+    const writes = accessOf(method) === MethodAccess.WRITE;
+    return {
+      headers: { ...headers, ...(consistency === undefined ? {} : { consistency }) },
+      ...(writes ? { idempotencyKey } : {}),
+      repeatable: writes || accessOf(method) === MethodAccess.READ,
+    };
+  };
   return {
     unary: async (method, request, options) => calls.unary(method, request, options, mannerOf(method, options)),
     stream: (method, request, options) => calls.stream(method, request, options, mannerOf(method, options)),

@@ -1,11 +1,12 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { Calls, type ClientOptions, outsideTransactions, singleUse, singleUseHeaders } from './calls.ts';
+import { Calls, type ClientOptions, outsideTransactions, singleUse, singleUseManner } from './calls.ts';
 import type { OperationSchema } from './gen/hoc/cus/policies/v1/operation_pb.ts';
 import {
   type ExecuteResponse,
   type GetOutcomeRequest,
   type IsolationLevel,
   type Outcome,
+  type PreparedTransaction,
   TransactionService,
 } from './gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { outcomeOf } from './outcome.ts';
@@ -51,7 +52,11 @@ export class Connection {
 
   /** Opens a transaction: `await using` rolls it back unless it was committed. */
   transaction(options?: TransactionOptions): Promise<Transaction>;
-  /** Runs a block in a transaction, which is committed when the block ends and rolled back when it throws. */
+  /**
+   * Runs a block in a transaction, which is committed when the block ends and rolled back when it throws.
+   *
+   * @throws what has ended the transaction, where that was neither this nor the block, however the block ended.
+   */
   transaction<T>(work: (tx: Transaction) => Promise<T>, options?: TransactionOptions): Promise<T>;
   async transaction<T>(
     first: TransactionOptions | ((tx: Transaction) => Promise<T>) = {},
@@ -61,7 +66,7 @@ export class Connection {
     const tx = await OpenTransaction.begin(this.#calls, options);
     try {
       const result = await first(tx);
-      if (!tx.ended) await tx.commit();
+      await tx.conclude();
       return result;
     } finally {
       await tx.rollback();
@@ -88,13 +93,40 @@ export class Connection {
       ...(isolationLevel === undefined ? {} : { isolationLevel }),
       ...(maxAttempts === undefined ? {} : { maxAttempts }),
     };
-    const manner = { headers: singleUseHeaders(options), repeatable: true };
+    const manner = { ...singleUseManner(options), repeatable: true };
     return this.#calls.unary(TransactionService.method.execute, request, options, manner);
   }
 
   /** How a transaction, or a request with an idempotency key, ended. */
   async outcome(subject: GetOutcomeRequest['subject']): Promise<Outcome> {
     return outcomeOf(this.#calls, subject);
+  }
+
+  /**
+   * Commits what `Transaction.prepare` has prepared, at any sidecar of its database. Asked again, it is no error.
+   *
+   * @throws TransactionEndedError where it was rolled back, PreconditionError where it is not prepared.
+   */
+  async commitPrepared(transactionId: string, options?: CallOptions): Promise<void> {
+    const { commitPrepared } = TransactionService.method;
+    await this.#calls.unary(commitPrepared, { transactionId }, options, { repeatable: true });
+  }
+
+  /**
+   * Rolls back what `Transaction.prepare` has prepared, at any sidecar of its database. Asked again, it is no error.
+   *
+   * @throws TransactionEndedError where it was committed, PreconditionError where it is not prepared.
+   */
+  async rollbackPrepared(transactionId: string, options?: CallOptions): Promise<void> {
+    const { rollbackPrepared } = TransactionService.method;
+    await this.#calls.unary(rollbackPrepared, { transactionId }, options, { repeatable: true });
+  }
+
+  /** What is prepared in the database and has not ended, oldest first; of other callers' without an id. */
+  async listPrepared(options?: CallOptions): Promise<PreparedTransaction[]> {
+    const { listPrepared } = TransactionService.method;
+    const { transactions } = await this.#calls.unary(listPrepared, {}, options, { repeatable: true });
+    return transactions;
   }
 
   /** Closes its connections; open transactions are rolled back. */

@@ -67,6 +67,11 @@ export class SidecarError extends Error {
   readonly violations: NonNullable<Facts['violations']>;
   /** What was expected and not found. */
   readonly preconditions: NonNullable<Facts['preconditions']>;
+  /**
+   * UUID of a single-use write, or an `execute`, of which an attempt ended with UNAVAILABLE, DEADLINE_EXCEEDED or CANCELLED:
+   * `outcome` tells by it whether it took effect, and the same call with it as `idempotencyKey` does so once. Else undefined.
+   */
+  readonly idempotencyKey: string | undefined = undefined;
 
   constructor(facts: Facts) {
     super(facts.message, { cause: facts.cause });

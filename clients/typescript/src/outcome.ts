@@ -3,13 +3,14 @@ import { ConflictError, OutcomeUnknownError, SidecarError } from './errors.ts';
 import { type GetOutcomeRequest, Outcome, TransactionService } from './gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { Deadline, delayMs, pause } from './retry.ts';
 
+/** Whether a call ended without an answer, so that it may have taken effect. */
+export const isUnanswered = (error: unknown): error is SidecarError =>
+  error instanceof SidecarError &&
+  (error.code === 'UNAVAILABLE' || error.code === 'DEADLINE_EXCEEDED' || error.code === 'CANCELLED');
+
 /** Whether the answer to a commit was lost, so that only the database knows. */
 export const isLostCommit = (error: unknown): error is SidecarError =>
-  error instanceof SidecarError &&
-  (error.code === 'UNAVAILABLE' ||
-    error.code === 'DEADLINE_EXCEEDED' ||
-    error.code === 'CANCELLED' ||
-    error.reason === 'TRANSACTION_OUTCOME_UNKNOWN');
+  isUnanswered(error) || (error instanceof SidecarError && error.reason === 'TRANSACTION_OUTCOME_UNKNOWN');
 
 /** Asks how something ended. */
 export const outcomeOf = async (calls: Calls, subject: GetOutcomeRequest['subject'], timeoutMs?: number) => {

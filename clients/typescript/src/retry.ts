@@ -1,6 +1,6 @@
 import { cancelled, DeadlineError, SidecarError } from './errors.ts';
 
-/** Where an error names no delay, milliseconds. */
+/** The least wait, milliseconds, and how long one grows where no error asks for more. */
 const FIRST_DELAY_MS = 50;
 const LONGEST_DELAY_MS = 5_000;
 
@@ -40,8 +40,10 @@ export const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
   });
 
 /** The wait before an attempt: at least what the error asks for, more each time, never the same for two callers. */
-export const delayMs = (error: SidecarError, attempt: number): number =>
-  Math.min(LONGEST_DELAY_MS, (error.retryAfterMs ?? FIRST_DELAY_MS) * 2 ** (attempt - 1) * (1 + Math.random()));
+export const delayMs = ({ retryAfterMs: asked = 0 }: SidecarError, attempt: number): number => {
+  const grown = Math.max(asked, FIRST_DELAY_MS) * 2 ** (attempt - 1);
+  return Math.max(asked, Math.min(LONGEST_DELAY_MS, grown)) * (1 + Math.random());
+};
 
 /** How often something is tried, and until when. */
 export interface Attempts {

@@ -47,7 +47,7 @@ export type Documents = 'values' | 'text';
 
 /** What one call may ask for. */
 export interface CallOptions {
-  /** Milliseconds; default: the client's, for a stream none. */
+  /** Milliseconds; default: the client's, for a stream until its first message. */
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
   /** What a read outside a transaction has to see: `strong`, `eventual`, or a consistency token. */
@@ -56,7 +56,7 @@ export interface CallOptions {
   readonly documents?: Documents;
   /** False to let a stream that is cut end with its error; default: as the client says. */
   readonly resume?: boolean;
-  /** The UUID of a single-use write that is repeated by its caller; default: a new one. */
+  /** The UUID of a single-use write that is repeated by its caller, which takes effect once; default: a new one. */
   readonly idempotencyKey?: string;
   /** Told the trailers at the end, such as `inexact-values` and `consistency-token`. */
   readonly onTrailer?: (trailer: Headers) => void;

@@ -1,5 +1,5 @@
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
-import { durationFromMs, type Timestamp } from '@bufbuild/protobuf/wkt';
+import { durationFromMs, durationMs, type Timestamp } from '@bufbuild/protobuf/wkt';
 import type { Calls } from './calls.ts';
 import { cancelled, TransactionEndedError, UnavailableError } from './errors.ts';
 import {
@@ -9,7 +9,6 @@ import {
   TransactionState,
 } from './gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { isLostCommit, settle } from './outcome.ts';
-import { Deadline, overdue, retrying } from './retry.ts';
 import { type Savepoint, SavepointInUse } from './savepoint.ts';
 import { bindStubs, type Caller, type CallOptions, type Stubs } from './stubs.ts';
 
@@ -37,9 +36,6 @@ export interface Committed {
   readonly consistencyToken?: string | undefined;
 }
 
-/** How often the beginning is tried, which leaves nothing behind when it fails. */
-const BEGINNINGS = 5;
-
 type News = AsyncIterator<HoldResponse>;
 
 /** A transaction that is open as long as this process, its connection and its lease are. */
@@ -49,9 +45,12 @@ export class OpenTransaction {
   readonly #calls: Calls;
   readonly #held: AbortController;
   readonly #signal: AbortSignal;
+  /** Whether its caller has ended it. */
   #ended = false;
+  /** What has ended it otherwise. */
   #lost: unknown;
   #committed: Committed | undefined;
+  #mayBePrepared = false;
   #savepoints = 0;
 
   private constructor(calls: Calls, id: string, news: News, held: AbortController, signal: AbortSignal) {
@@ -64,15 +63,6 @@ export class OpenTransaction {
 
   /** @internal */
   static async begin(calls: Calls, options: TransactionOptions): Promise<Transaction> {
-    const deadline = new Deadline(calls.timeoutMs);
-    const { signal } = options;
-    const open = await retrying({ attempts: BEGINNINGS, deadline, signal }, () =>
-      OpenTransaction.#hold(calls, options, deadline),
-    );
-    return bindStubs(open, open.#caller());
-  }
-
-  static async #hold(calls: Calls, options: TransactionOptions, deadline: Deadline): Promise<OpenTransaction> {
     const { isolationLevel, readOnly = false, deferrable = false, totalLeaseMs, label = '' } = options;
     const held = new AbortController();
     const ending = AbortSignal.any([calls.closing, ...(options.signal ? [options.signal] : [])]);
@@ -84,22 +74,12 @@ export class OpenTransaction {
       ...(totalLeaseMs === undefined ? {} : { totalLease: durationFromMs(totalLeaseMs) }),
       label,
     };
-    let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      held.abort();
-    }, deadline.leftMs);
-    try {
-      const news = calls.stream(TransactionService.method.hold, { begin }, { signal })[Symbol.asyncIterator]();
-      const { value, done } = await news.next();
-      const id = done ? undefined : value.transaction?.id;
-      if (id === undefined) throw new UnavailableError({ code: 'UNAVAILABLE', message: 'no transaction was begun' });
-      return new OpenTransaction(calls, id, news, held, ending);
-    } catch (error) {
-      throw late ? overdue('the beginning of the transaction', error) : error;
-    } finally {
-      clearTimeout(timer);
-    }
+    const news = calls.stream(TransactionService.method.hold, { begin }, { signal })[Symbol.asyncIterator]();
+    const { value, done } = await news.next();
+    const id = done ? undefined : value.transaction?.id;
+    if (id === undefined) throw new UnavailableError({ code: 'UNAVAILABLE', message: 'no transaction was begun' });
+    const open = new OpenTransaction(calls, id, news, held, ending);
+    return bindStubs(open, open.#caller());
   }
 
   /** What is known of its commit; undefined before it. */
@@ -107,9 +87,9 @@ export class OpenTransaction {
     return this.#committed;
   }
 
-  /** True after `commit` and `rollback`. */
+  /** True where nothing can be done in it any more, whoever or whatever has ended it. */
   get ended(): boolean {
-    return this.#ended;
+    return this.#ended || this.#lost !== undefined;
   }
 
   /**
@@ -119,6 +99,17 @@ export class OpenTransaction {
    */
   async commit(): Promise<Committed> {
     this.#mustBeHeld();
+    try {
+      this.#committed = await this.#commit();
+    } catch (error) {
+      this.#lost = error;
+      throw error;
+    }
+    this.#ended = true;
+    return this.#committed;
+  }
+
+  async #commit(): Promise<Committed> {
     let token: string | undefined;
     try {
       const { committedAt } = await this.#calls.unary(
@@ -127,29 +118,54 @@ export class OpenTransaction {
         { onTrailer: (trailer) => (token = trailer.get('consistency-token') ?? undefined) },
         { waits: false },
       );
-      this.#committed = { at: committedAt, consistencyToken: token };
+      return { at: committedAt, consistencyToken: token };
     } catch (error) {
       if (!isLostCommit(error)) {
-        await this.rollback();
+        await this.#undo();
         throw error;
       }
-      this.#leave();
+      this.#held.abort();
       await settle(this.#calls, this.id, error);
-      this.#committed = {};
+      return {};
     }
-    this.#ended = true;
-    return this.#committed;
+  }
+
+  /** @internal Commits unless its caller has ended it. What else has ended it is thrown: a block may have kept it to itself. */
+  async conclude(): Promise<void> {
+    if (!this.#ended) await this.commit();
+  }
+
+  /**
+   * Makes sure that it can be committed, and ends it here: `commitPrepared` or `rollbackPrepared` of a client does the rest, as
+   * the caller's own database has ended. Where neither comes, it is rolled back at the end of its lease.
+   *
+   * @param options `leaseMs`: how long it may stay prepared, milliseconds; default: the sidecar's.
+   * @returns the lease granted, milliseconds.
+   * @throws ConflictError where it was rolled back and may be tried again; PreconditionError or LimitError where the database keeps
+   * no prepared transactions, or no more of them: it stays open. Where the answer is lost it may be prepared, and `rollback`, or
+   * the end of its block, rolls it back even so.
+   */
+  async prepare({ leaseMs }: { readonly leaseMs?: number } = {}): Promise<number> {
+    this.#mustBeHeld();
+    const request = { transactionId: this.id, ...(leaseMs === undefined ? {} : { lease: durationFromMs(leaseMs) }) };
+    try {
+      const { lease } = await this.#calls.unary(TransactionService.method.prepare, request, {}, { waits: false });
+      this.#ended = true;
+      return durationMs(lease!);
+    } catch (error) {
+      if (isLostCommit(error)) {
+        this.#mayBePrepared = true;
+        this.#lost = error;
+      }
+      throw error;
+    }
   }
 
   /** Rolls back; where the sidecar cannot be told, it notices that the transaction is no longer held. Never fails. */
   async rollback(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
-    if (this.#lost !== undefined) return this.#leave();
-    const request = { transactionId: this.id };
-    await this.#calls
-      .unary(TransactionService.method.rollback, request, {}, { waits: false })
-      .catch(() => this.#leave());
+    await this.#undo();
   }
 
   /** Rolls back unless it has ended. */
@@ -168,7 +184,7 @@ export class OpenTransaction {
       (method, request) => this.#call(method, { transactionId: this.id, ...request }),
       (error) => {
         this.#lost ??= error;
-        this.#leave();
+        this.#held.abort();
       },
     );
     if (work === undefined) return savepoint;
@@ -187,9 +203,17 @@ export class OpenTransaction {
     if (this.#lost !== undefined) throw this.#lost;
   }
 
-  #leave(): void {
-    this.#ended = true;
+  async #undo(): Promise<void> {
+    const { rollback, rollbackPrepared } = TransactionService.method;
+    const request = { transactionId: this.id };
+    if (this.#lost === undefined) {
+      await this.#calls.unary(rollback, request, {}, { waits: false }).catch(() => this.#held.abort());
+      return;
+    }
     this.#held.abort();
+    if (!this.#mayBePrepared) return;
+    // What is prepared outlives its stream.
+    await this.#calls.unary(rollbackPrepared, request, {}, { waits: false, repeatable: true }).catch(() => {});
   }
 
   /** Notices when it ends without being asked to. */

@@ -14,9 +14,13 @@ import {
   connect,
   DeadlineError,
   InvalidRequestError,
+  LimitError,
   SidecarError,
+  type Transaction,
   UnauthenticatedError,
+  UnavailableError,
 } from '@policy-sidecar/client/grpc';
+import { Outcome } from '@policy-sidecar/client/messages';
 import { type Ephemeral, ephemeral } from '@policy-sidecar/client/testing';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { startProxy } from './support/proxy.ts';
@@ -96,6 +100,58 @@ describe.each(WAYS)('over %s', (way) => {
     // A second insertion of it would be refused.
     expect(await work).toMatchObject({ rowsAffected: 1n });
   });
+
+  test('a single-use write that is never answered names the key by which to ask for it, and to repeat it', async () => {
+    await using proxy = await startProxy(target(way));
+    using far = over(way, proxy.address);
+    await far.policyEngine.fetchPolicyVersions({});
+    const row = violation();
+    const leaving = new AbortController();
+    proxy.lose('answers');
+    const work = far.singleUse.policyEngine.insertViolation(row, { signal: leaving.signal });
+    const left = work.catch((reason: unknown) => reason);
+    await vi.waitFor(async () => expect(await isThere(client, row.violationId)).toBe(true), PATIENCE);
+    leaving.abort();
+    const { idempotencyKey = '' } = (await left) as SidecarError;
+    expect(await client.outcome({ case: 'idempotencyKey', value: idempotencyKey })).toBe(Outcome.COMMITTED);
+    // A second insertion of it would be refused.
+    const again = await client.singleUse.policyEngine.insertViolation(row, { idempotencyKey });
+    expect(again).toMatchObject({ rowsAffected: 1n });
+  });
+
+  test('a part that cannot be undone takes all with it, which a block that ends well does not hide', async () => {
+    using near = over(way, target(way));
+    const row = violation();
+    const work = near.transaction(async (tx) => {
+      await tx.policyEngine.insertViolation(row);
+      const optional = tx.savepoint(async () => {
+        await tx.policyEngine.insertViolation(violation());
+        // As by a release whose answer is lost.
+        await ask(sidecar, 'TransactionService/ReleaseSavepoint', { transactionId: tx.id, name: 'sp_1' });
+        throw new RangeError('not so');
+      });
+      await expect(optional).rejects.toThrow(RangeError);
+    });
+    await expect(work).rejects.toMatchObject({ reason: 'SAVEPOINT_UNKNOWN' });
+    expect(await isThere(client, row.violationId)).toBe(false);
+  });
+
+  test('a transaction whose preparation is not answered is rolled back, prepared as it is', async () => {
+    await using proxy = await startProxy(target(way));
+    using far = over(way, proxy.address);
+    let lost = '';
+    const work = far.transaction(async (tx) => {
+      lost = tx.id;
+      await tx.policyEngine.insertViolation(violation());
+      proxy.lose('answers');
+      await tx.prepare();
+    });
+    const ids = async () => (await client.listPrepared()).map(({ id }) => id);
+    await vi.waitFor(async () => expect(await ids()).toContain(lost), PATIENCE);
+    proxy.cut();
+    await expect(work).rejects.toThrow(UnavailableError);
+    expect(await ids()).not.toContain(lost);
+  });
 });
 
 test('a sidecar that is killed amid a transaction is told, and serves again when it is back', async () => {
@@ -131,6 +187,56 @@ test('`run` survives a sidecar that is killed in its midst', async () => {
   await seconds[0]![Symbol.asyncDispose]();
 });
 
+/** A block that does without its second row, before which something happens. */
+const recording = (row: ReturnType<typeof violation>, happening: () => Promise<void>) => async (tx: Transaction) => {
+  await tx.policyEngine.insertViolation(row);
+  const optional = tx.savepoint(async () => {
+    await happening();
+    await tx.policyEngine.insertViolation(violation());
+  });
+  await optional.catch(() => {});
+};
+
+test('a sidecar that is killed in a part which a block does without takes all with it, and the caller is told', async () => {
+  const address = `127.0.0.1:${await freePort()}`;
+  const first = startSecond(sidecar.database, address);
+  using far = connect(address);
+  const row = violation();
+  await expect(far.transaction(recording(row, () => first.kill()))).rejects.toThrow(UnavailableError);
+  expect(await isThere(client, row.violationId)).toBe(false);
+});
+
+test('`run` survives a sidecar that is killed in a part which its block does without', async () => {
+  const address = `127.0.0.1:${await freePort()}`;
+  const first = startSecond(sidecar.database, address);
+  using far = connect(address);
+  const row = violation();
+  const seconds: AsyncDisposable[] = [];
+  const kill = async (): Promise<void> => {
+    if (seconds.length > 0) return;
+    await first.kill();
+    seconds.push(startSecond(sidecar.database, address));
+  };
+  await far.run(recording(row, kill));
+  expect(await isThere(client, row.violationId)).toBe(true);
+  await seconds[0]![Symbol.asyncDispose]();
+});
+
+test('a part that is refused for the limit of calls is undone, and the rest is committed', async () => {
+  const address = `127.0.0.1:${await freePort()}`;
+  // Beginning, first row and savepoint.
+  await using _second = startSecond(sidecar.database, address, { SIDECAR_CALLS_PER_SECOND: '3' });
+  using far = connect(address);
+  const row = violation();
+  await far.transaction(async (tx) => {
+    await tx.policyEngine.insertViolation(row);
+    const many = Array.from({ length: 20 }, () => violation());
+    const optional = tx.savepoint(() => Promise.all(many.map((each) => tx.policyEngine.insertViolation(each))));
+    await expect(optional).rejects.toThrow(LimitError);
+  });
+  expect(await isThere(client, row.violationId)).toBe(true);
+});
+
 test('errors are of the class of their reason and bring what a program asks for', async () => {
   const error = await client.singleUse.policyEngine
     .insertViolation({ ...violation('no-uuid'), severity: Number.NaN })
@@ -141,6 +247,7 @@ test('errors are of the class of their reason and bring what a program asks for'
     code: 'INVALID_ARGUMENT',
     reason: 'INVALID_REQUEST',
     retriable: false,
+    idempotencyKey: undefined,
   });
   expect((error as SidecarError).violations.map(({ field }) => field).sort()).toEqual(['severity', 'violation_id']);
 
@@ -184,7 +291,12 @@ test('a deadline and a signal end a call that waits for a lock', async () => {
   await tx.policyEngine.updateViolationAcknowledged({ violationId: row.violationId });
   const wait = (options: object) =>
     client.singleUse.policyEngine.updateViolationAcknowledged({ violationId: row.violationId }, options);
-  await expect(wait({ timeoutMs: 200 })).rejects.toThrow(DeadlineError);
+  const idempotencyKey = randomUUID();
+  const late = await wait({ timeoutMs: 200, idempotencyKey }).catch((reason: unknown) => reason);
+  expect(late).toBeInstanceOf(DeadlineError);
+  expect(late).toMatchObject({ idempotencyKey });
+  const outcome = () => client.outcome({ case: 'idempotencyKey', value: idempotencyKey });
+  await vi.waitFor(async () => expect(await outcome()).toBe(Outcome.ABORTED), PATIENCE);
   const stopped = await wait({ signal: AbortSignal.timeout(200) }).catch((reason: unknown) => reason);
   expect(stopped).toBeInstanceOf(CancelledError);
   expect((stopped as CancelledError).cause).toMatchObject({ name: 'TimeoutError' });

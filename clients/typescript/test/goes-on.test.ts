@@ -6,6 +6,7 @@ import { connect as overConnect } from '@policy-sidecar/client/connect';
 import {
   type Client,
   connect,
+  DeadlineError,
   InvalidRequestError,
   pages,
   SidecarError,
@@ -17,9 +18,10 @@ import { type Ephemeral, ephemeral } from '@policy-sidecar/client/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 // Of the package's own, since it makes all errors.
 import { errorOf, type Reason } from '../node_modules/@policy-sidecar/client/dist/errors.js';
+import { delayMs } from '../node_modules/@policy-sidecar/client/dist/retry.js';
 import { startProxy } from './support/proxy.ts';
 import { longViolation, violation, writeRows } from './support/rows.ts';
-import { ask } from './support/sidecar.ts';
+import { ask, freePort } from './support/sidecar.ts';
 
 let sidecar: Ephemeral;
 let client: Client;
@@ -118,14 +120,50 @@ describe('run tries again what was rolled back and nothing else:', () => {
   });
 });
 
-describe.each(['gRPC', 'Connect'])('over %s a stream that is cut', (way) => {
-  const over = (address: string, options = {}): Client =>
-    way === 'gRPC'
-      ? connect(address, options)
-      : overConnect(createConnectTransport({ baseUrl: `http://${address}`, httpVersion: '1.1' }), options);
+test.each([
+  [undefined, 1, 50],
+  [20, 1, 50],
+  [20, 3, 200],
+  [1_000, 2, 2_000],
+  [undefined, 30, 5_000],
+  [8_000, 2, 8_000],
+])('asked for %s ms, the wait after attempt %i is %i ms, or up to as much again', (asked, attempt, least) => {
+  const waits = Array.from({ length: 100 }, () =>
+    delayMs(errorOf({ code: 'ABORTED', message: '', retryAfterMs: asked }), attempt),
+  );
+  expect(Math.min(...waits)).toBeGreaterThanOrEqual(least);
+  expect(Math.max(...waits)).toBeLessThan(2 * least);
+});
+
+test('where nobody is there, `run` begins as often as it may try, and `transaction` once', async () => {
+  let begun = 0;
+  const counted = createConnectTransport({
+    baseUrl: `http://127.0.0.1:${await freePort()}`,
+    httpVersion: '1.1',
+    interceptors: [
+      (next) => (request) => {
+        if (request.method.name === 'Hold') begun += 1;
+        return next(request);
+      },
+    ],
+  });
+  using nobody = overConnect(counted);
+  await expect(nobody.run(async () => {}, { attempts: 3 })).rejects.toThrow(UnavailableError);
+  expect(begun).toBe(3);
+  await expect(nobody.transaction()).rejects.toThrow(UnavailableError);
+  expect(begun).toBe(4);
+});
+
+describe.each(['gRPC', 'Connect'])('over %s a stream', (way) => {
+  const over = (address: string, options = {}): Client => {
+    if (way === 'gRPC') return connect(address, options);
+    // Compressed, all rows would be on their way at once.
+    const baseUrl = `http://${address}`;
+    return overConnect(createConnectTransport({ baseUrl, httpVersion: '1.1', acceptCompression: [] }), options);
+  };
   const target = (): string => (way === 'gRPC' ? sidecar.grpc : sidecar.http);
 
-  test.each([0, 510])('after %i rows goes on with nothing missing or twice', async (cut) => {
+  test.each([0, 510])('that is cut after %i rows goes on with nothing missing or twice', async (cut) => {
     await using proxy = await startProxy(target());
     using far = over(proxy.address);
     const tenantId = randomUUID();
@@ -146,7 +184,7 @@ describe.each(['gRPC', 'Connect'])('over %s a stream that is cut', (way) => {
     expect(got).toContain(between.violationId);
   });
 
-  test('ends where it shall, and in a transaction', async () => {
+  test('that is cut ends where it shall, and in a transaction', async () => {
     const tenantId = randomUUID();
     await writeRows(client, tenantId, 500);
     await using proxy = await startProxy(target());
@@ -161,6 +199,28 @@ describe.each(['gRPC', 'Connect'])('over %s a stream that is cut', (way) => {
     );
     const inside = far.transaction((tx) => read(tx.policyEngine.streamViolations({ tenantId })));
     await expect(inside).rejects.toThrow(SidecarError);
+  });
+
+  test('waits for its first row as long as for a call, and for the others as long as they take', async () => {
+    const tenantId = randomUUID();
+    // More than can be on their way.
+    await writeRows(client, tenantId, 560);
+    await using proxy = await startProxy(target());
+    using near = over(target(), { timeoutMs: 5_000 });
+    using far = over(proxy.address, { timeoutMs: 5_000 });
+    const begun = near.policyEngine.streamViolations({ tenantId })[Symbol.asyncIterator]();
+    await begun.next();
+    await far.policyEngine.fetchPolicyVersions({}, { timeoutMs: 30_000 });
+    proxy.lose('answers');
+    const silent = far.policyEngine.streamViolations({ tenantId })[Symbol.asyncIterator]();
+    await Promise.all([
+      expect(silent.next()).rejects.toThrow(DeadlineError),
+      expect(far.transaction()).rejects.toThrow(DeadlineError),
+    ]);
+    // It began before those whose time is over.
+    let rows = 1;
+    while (!(await begun.next()).done) rows += 1;
+    expect(rows).toBe(560);
   });
 });
 

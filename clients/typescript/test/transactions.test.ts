@@ -1,7 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { connect as overConnect } from '@policy-sidecar/client/connect';
-import { type Client, connect, PreconditionError, TransactionEndedError } from '@policy-sidecar/client/grpc';
+import {
+  type Client,
+  ConstraintError,
+  connect,
+  PreconditionError,
+  TransactionAbortedError,
+  TransactionEndedError,
+} from '@policy-sidecar/client/grpc';
 import { IsolationLevel } from '@policy-sidecar/client/messages';
 import { type Ephemeral, ephemeral } from '@policy-sidecar/client/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -61,6 +68,46 @@ describe.each(Object.keys(ways))('over %s', (way) => {
     });
     await expect(failing).rejects.toThrow(RangeError);
     expect(await isThere(client, row.violationId)).toBe(false);
+  });
+
+  test('a block that rolls back by itself succeeds, and leaves nothing behind', async () => {
+    const row = violation();
+    const answer = await client.transaction(async (tx) => {
+      await tx.policyEngine.insertViolation(row);
+      await tx.rollback();
+      expect(tx.ended).toBe(true);
+      return 'undone';
+    });
+    expect(answer).toBe('undone');
+    expect(await isThere(client, row.violationId)).toBe(false);
+  });
+
+  test('a block that keeps to itself why its own commit failed is told so all the same', async () => {
+    const row = violation();
+    const work = client.transaction(async (tx) => {
+      await tx.policyEngine.insertViolation(row);
+      await expect(tx.policyEngine.insertViolation(row)).rejects.toThrow(ConstraintError);
+      await expect(tx.commit()).rejects.toThrow(TransactionAbortedError);
+      expect(tx.ended).toBe(true);
+    });
+    await expect(work).rejects.toThrow(TransactionAbortedError);
+    expect(await isThere(client, row.violationId)).toBe(false);
+  });
+
+  test.each(['commitPrepared', 'rollbackPrepared'] as const)('a block that prepares is ended by %s', async (end) => {
+    const row = violation();
+    const prepared = await client.transaction(async (tx) => {
+      await tx.policyEngine.insertViolation(row);
+      expect(await tx.prepare({ leaseMs: 60_000 })).toBe(60_000);
+      return tx.id;
+    });
+    const ids = async () => (await client.listPrepared()).map(({ id }) => id);
+    expect(await isThere(client, row.violationId)).toBe(false);
+    expect(await ids()).toContain(prepared);
+    // Its answer may have been lost.
+    for (let times = 0; times < 2; times += 1) await client[end](prepared);
+    expect(await ids()).not.toContain(prepared);
+    expect(await isThere(client, row.violationId)).toBe(end === 'commitPrepared');
   });
 
   test('a transaction that is left without a commit is rolled back, one with a commit is kept', async () => {
