@@ -196,6 +196,10 @@ func (tx *Tx) doom(why string, failed error) {
 	errors.As(failed, &told)
 	doomed := *told
 	doomed.Message, doomed.cause = why+": "+told.Message, failed
+	if doomed.kind() == ErrOutcomeUnknown {
+		// Not of this any more: nobody commits it.
+		doomed.Reason = ""
+	}
 	tx.doomed = &doomed
 	tx.end(tx.doomed)
 }
@@ -329,6 +333,7 @@ func (tx *Tx) Prepare(ctx context.Context, lease time.Duration) (time.Duration, 
 	if errors.As(err, &told) && told.unanswered() {
 		tx.mayBePrepared = true
 		tx.doom("rolled back, for nobody knows whether it was prepared", err)
+		return 0, tx.doomed
 	}
 	if err != nil {
 		return 0, err

@@ -321,13 +321,13 @@ public class PolicyException extends RuntimeException {
     };
   }
 
-  /** The exception of a transaction that ended for another one. */
+  /** The exception of a transaction that is rolled back for another one, so that its outcome is known. */
   static PolicyException of(String why, PolicyException cause) {
     Facts facts = cause.facts;
     return of(
         new Facts(
             facts.code,
-            facts.reason,
+            cause instanceof OutcomeUnknown ? "" : facts.reason,
             why + ": " + facts.message,
             facts.metadata,
             facts.retryAfter,

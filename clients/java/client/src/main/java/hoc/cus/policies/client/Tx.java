@@ -193,11 +193,10 @@ public final class Tx extends Services implements AutoCloseable {
       held.close();
       return Duration.ofSeconds(granted.getSeconds(), granted.getNanos());
     } catch (PolicyException error) {
-      if (error.isUnanswered()) {
-        mayBePrepared = true;
-        doom("rolled back, for nobody knows whether it was prepared", error);
-      }
-      throw error;
+      if (!error.isUnanswered()) throw error;
+      mayBePrepared = true;
+      doom("rolled back, for nobody knows whether it was prepared", error);
+      throw doomed;
     }
   }
 
