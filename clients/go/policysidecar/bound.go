@@ -20,6 +20,8 @@ import (
 // singleUse is the value of the header `transaction` for a call that is its own.
 const singleUse = "single-use"
 
+const keyHeader = "idempotency-key"
+
 // bound is a connection whose calls all belong to one transaction, or to none: it alone writes the headers.
 type bound struct {
 	client *Client
@@ -32,10 +34,23 @@ func (b bound) Invoke(ctx context.Context, method string, request, response any,
 	ctx, cancel := b.client.bounded(ctx)
 	defer cancel()
 	outgoing := b.headers(ctx)
+	key := b.keyOf(outgoing, method)
+	unanswered := false
 	attempt := func() error {
-		return errorOf(ctx, b.client.connection.Invoke(outgoing, method, request, response, options...))
+		err := errorOf(ctx, b.client.connection.Invoke(outgoing, method, request, response, options...))
+		told, ok := err.(*Error)
+		if key == "" || !ok {
+			return err
+		}
+		// A later attempt that was refused says nothing of an earlier one.
+		if unanswered = unanswered || told.Reason == "" || told.unanswered(); !unanswered {
+			return err
+		}
+		keyed := *told
+		keyed.IdempotencyKey = key
+		return &keyed
 	}
-	if b.inside() || !repeatable(method, b.header) {
+	if key == "" && (b.inside() || !idempotent(method)) {
 		return attempt()
 	}
 	return retry(ctx, callAttempts, (*Error).repeats, attempt)
@@ -97,8 +112,8 @@ func (b bound) headers(ctx context.Context) context.Context {
 	if b.header != "" {
 		headers.Set("transaction", b.header)
 	}
-	if b.header == singleUse && len(headers.Get("idempotency-key")) == 0 {
-		headers.Set("idempotency-key", NewUUID())
+	if b.header == singleUse && len(headers.Get(keyHeader)) == 0 {
+		headers.Set(keyHeader, NewUUID())
 	}
 	if b.client.documents != "" && len(headers.Get(documentsHeader)) == 0 {
 		headers.Set(documentsHeader, string(b.client.documents))
@@ -117,20 +132,28 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeout(ctx, c.timeout)
 }
 
-// repeatable tells whether a call that may have been made can be made again: one that changes nothing or that is
-// idempotent, and where an idempotency key goes with it one that writes to the database.
-func repeatable(method, header string) bool {
+// keyOf is the key under which a call takes effect once, that of a write, or an Execute, which is its own transaction; else empty.
+func (b bound) keyOf(outgoing context.Context, method string) string {
+	writes := proto.GetExtension(optionsOf(method), pb.E_Access) == pb.MethodAccess_METHOD_ACCESS_WRITE
+	if b.inside() || !writes && method != pb.TransactionService_Execute_FullMethodName {
+		return ""
+	}
+	headers, _ := metadata.FromOutgoingContext(outgoing)
+	return strings.Join(headers.Get(keyHeader), "")
+}
+
+// idempotent tells whether a call that may have been made can be made again for what it does.
+func idempotent(method string) bool {
+	return optionsOf(method).GetIdempotencyLevel() != descriptorpb.MethodOptions_IDEMPOTENCY_UNKNOWN
+}
+
+func optionsOf(method string) *descriptorpb.MethodOptions {
 	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", "."))
 	descriptor, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
 	if err != nil {
-		return false
+		return nil
 	}
-	options := descriptor.Options().(*descriptorpb.MethodOptions)
-	if options.GetIdempotencyLevel() != descriptorpb.MethodOptions_IDEMPOTENCY_UNKNOWN {
-		return true
-	}
-	writes := proto.GetExtension(options, pb.E_Access) == pb.MethodAccess_METHOD_ACCESS_WRITE
-	return header == singleUse && (writes || method == pb.TransactionService_Execute_FullMethodName)
+	return descriptor.Options().(*descriptorpb.MethodOptions)
 }
 
 // NewUUID is a random UUID, for the keys of rows that their caller chooses.

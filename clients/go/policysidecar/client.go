@@ -106,13 +106,14 @@ func Connect(address string, options Options) (*Client, error) {
 func (c *Client) Close() error { return c.connection.Close() }
 
 // Transactions is the service that deals with transactions itself, for what this package has no words for: Get, List,
-// GetOutcome, Prepare.
+// GetOutcome, CommitPrepared, RollbackPrepared. What Prepare of it prepares, Run and InTransaction do not know of: Tx has its own.
 func (c *Client) Transactions() pb.TransactionServiceClient {
 	return pb.NewTransactionServiceClient(bound{client: c})
 }
 
 // SingleUse offers the services so that each call is its own transaction, committed before it answers. A write whose answer
-// is lost is tried again with the same idempotency key, and takes effect once.
+// is lost is tried again with the same idempotency key, and takes effect once. Where no answer comes at all, Error.IdempotencyKey
+// is what GetOutcome can be asked by.
 func (c *Client) SingleUse() SingleUse {
 	return SingleUse{Services{bound{client: c, header: singleUse}}}
 }
@@ -123,4 +124,11 @@ type SingleUse struct{ Services }
 // Execute runs a list of operations in one transaction and one round trip: all take effect, or none.
 func (s SingleUse) Execute(ctx context.Context, request *pb.ExecuteRequest, options ...grpc.CallOption) (*pb.ExecuteResponse, error) {
 	return pb.NewTransactionServiceClient(s.bound).Execute(ctx, request, options...)
+}
+
+// WithIdempotencyKey gives the single-use write, or the Execute, of a context a key of the caller's, a UUID: whoever makes it again
+// under that key, also another process, gets its first answer, and it takes effect once. Another call under the same key is
+// refused with IDEMPOTENCY_KEY_REUSED. Without it each has a new key of its own.
+func WithIdempotencyKey(ctx context.Context, key string) context.Context {
+	return with(ctx, keyHeader, key)
 }

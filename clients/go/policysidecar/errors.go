@@ -59,6 +59,9 @@ type Error struct {
 	Preconditions []*errdetails.PreconditionFailure_Violation
 	// TransactionID is set with ErrOutcomeUnknown of a transaction.
 	TransactionID string
+	// IdempotencyKey is set where a single-use write, or an Execute, may have taken effect, for want of an answer: GetOutcome tells
+	// by it whether it has, and the same call with it, by WithIdempotencyKey, takes effect once.
+	IdempotencyKey string
 
 	status *status.Status
 	cause  error
@@ -91,6 +94,15 @@ func (e *Error) Retriable() bool {
 func (e *Error) repeats() bool {
 	kind := e.kind()
 	return kind == ErrOutcomeUnknown || kind != ErrTransactionEnded && e.Retriable()
+}
+
+// unanswered is true where a call may have taken effect although it failed.
+func (e *Error) unanswered() bool {
+	switch e.Code {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal:
+		return true
+	}
+	return false
 }
 
 // Is tells the kind.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,15 +94,83 @@ func TestAWriteWhoseAnswerIsLostTakesEffectOnce(t *testing.T) {
 	}
 }
 
+// The client had made the key, and thrown it away: nobody could ask whether the write had taken effect.
+func TestAWriteWhoseAnswerNeverCameIsAskedForByItsKey(t *testing.T) {
+	between, id := newProxy(t), policysidecar.NewUUID()
+	through := connect(t, between.address, policysidecar.Options{})
+	_, err := through.PolicyEngine().FetchRiskCeilings(ctx, &pb.FetchRiskCeilingsRequest{})
+	must(t, err)
+	between.keep(false, true)
+	impatient, leave := context.WithCancel(ctx)
+	defer leave()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := through.SingleUse().PolicyEngine().InsertPolicyVersion(impatient, version(id))
+		ended <- err
+	}()
+	eventually(t, "stored", func() bool { return stored(t, id) })
+	leave()
+	told := wants(t, <-ended, context.Canceled)
+	subject := &pb.GetOutcomeRequest_IdempotencyKey{IdempotencyKey: told.IdempotencyKey}
+	answer, err := client.Transactions().GetOutcome(ctx, &pb.GetOutcomeRequest{Subject: subject})
+	must(t, err)
+	if answer.Outcome != pb.Outcome_OUTCOME_COMMITTED {
+		t.Errorf("%v of %q", answer.Outcome, told.IdempotencyKey)
+	}
+}
+
+func TestACallerBringsAKeyOfItsOwn(t *testing.T) {
+	policy, keyed := policysidecar.NewUUID(), policysidecar.WithIdempotencyKey(ctx, policysidecar.NewUUID())
+	event := &pb.NewTemporalMetricEvent{PolicyId: policy, Metric: new("cost"), Value: new(2.5), OccurredAt: timestamppb.Now()}
+	for range 2 {
+		_, err := client.SingleUse().PolicyEngine().RecordTemporalMetricEvent(keyed, &pb.RecordTemporalMetricEventRequest{Event: event})
+		must(t, err)
+	}
+	total, err := client.PolicyEngine().FetchTemporalMetricTotal(ctx, &pb.FetchTemporalMetricTotalRequest{PolicyId: policy, WindowSeconds: new(int64(3600))})
+	must(t, err)
+	if total.EventCount != 1 {
+		t.Errorf("%d events", total.EventCount)
+	}
+	_, err = client.SingleUse().PolicyEngine().InsertPolicyVersion(keyed, version(policysidecar.NewUUID()))
+	if told := wants(t, err, policysidecar.ErrPrecondition); told.Reason != "IDEMPOTENCY_KEY_REUSED" || told.IdempotencyKey != "" {
+		t.Errorf("%v of %q", told, told.IdempotencyKey)
+	}
+}
+
+// One that nobody knew of would have kept its locks until its lease ended.
+func TestATransactionThatMayBePreparedIsRolledBack(t *testing.T) {
+	between, id := newProxy(t), policysidecar.NewUUID()
+	transaction := ""
+	err := connect(t, between.address, policysidecar.Options{}).InTransaction(ctx, policysidecar.TxOptions{}, func(ctx context.Context, tx *policysidecar.Tx) error {
+		transaction = tx.ID()
+		must(t, insert(ctx, tx, id))
+		between.keep(false, true)
+		impatient, leave := context.WithCancel(ctx)
+		defer leave()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := tx.Prepare(impatient, 0)
+			ended <- err
+		}()
+		eventually(t, "prepared", func() bool { return isPrepared(t, transaction) })
+		leave()
+		wants(t, <-ended, context.Canceled)
+		between.cut()
+		return nil
+	})
+	if told := wants(t, err, context.Canceled); !strings.Contains(told.Message, "prepared") {
+		t.Errorf("%v", told)
+	}
+	if isPrepared(t, transaction) || stored(t, id) {
+		t.Errorf("prepared %v, stored %v", isPrepared(t, transaction), stored(t, id))
+	}
+}
+
 func TestASidecarThatIsKilledIsToldAndCallsWorkWhenItIsBack(t *testing.T) {
 	address := socket(t)
 	first, _ := serve(t, "SIDECAR_GRPC_LISTEN="+address)
 	local := connect(t, address, policysidecar.Options{})
 	one, two := policysidecar.NewUUID(), policysidecar.NewUUID()
-	insert := func(ctx context.Context, tx *policysidecar.Tx, id string) error {
-		_, err := tx.PolicyEngine().InsertPolicyVersion(ctx, version(id))
-		return err
-	}
 	err := local.InTransaction(ctx, policysidecar.TxOptions{}, func(ctx context.Context, tx *policysidecar.Tx) error {
 		must(t, insert(ctx, tx, one))
 		must(t, first.Process.Kill())

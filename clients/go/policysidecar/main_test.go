@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,6 +107,20 @@ func stored(t *testing.T, id string) bool {
 		t.Fatal(err)
 	}
 	return answer.PolicyVersion != nil
+}
+
+// insert stores a row in a transaction.
+func insert(ctx context.Context, tx *policysidecar.Tx, id string) error {
+	_, err := tx.PolicyEngine().InsertPolicyVersion(ctx, version(id))
+	return err
+}
+
+// isPrepared tells whether a transaction waits for its end.
+func isPrepared(t *testing.T, id string) bool {
+	t.Helper()
+	list, err := client.Transactions().ListPrepared(ctx, &pb.ListPreparedRequest{})
+	must(t, err)
+	return slices.ContainsFunc(list.Transactions, func(each *pb.PreparedTransaction) bool { return each.GetId() == id })
 }
 
 // evaluation is a row with a document.

@@ -37,9 +37,16 @@ type TxOptions struct {
 // Tx is an open transaction. Its services work inside it, one call at a time; it is rolled back as soon as its process dies.
 type Tx struct {
 	Services
-	client     *Client
-	id         string
-	savepoints int
+	client *Client
+	id     string
+	// end ends the stream that holds it, upon which the sidecar rolls it back.
+	end context.CancelCauseFunc
+	// savepoints is how many have been set, open how many of them have not ended.
+	savepoints, open int
+	// doomed is why it is rolled back whatever its function returns; nil: it is not.
+	doomed *Error
+	// prepared tells that it is, mayBePrepared that nobody knows.
+	prepared, mayBePrepared bool
 }
 
 // ID is its id at the sidecar.
@@ -57,13 +64,21 @@ func (c *Client) Run(ctx context.Context, options TxOptions, fn func(context.Con
 	if attempts == 0 {
 		attempts = 5
 	}
-	return retry(ctx, attempts, (*Error).Retriable, func() error { return c.InTransaction(ctx, options, fn) })
+	prepared := false
+	promising := func(failed *Error) bool { return !prepared && failed.Retriable() }
+	return retry(ctx, attempts, promising, func() error {
+		return c.InTransaction(ctx, options, func(ctx context.Context, tx *Tx) error {
+			defer func() { prepared = tx.prepared }()
+			return fn(ctx, tx)
+		})
+	})
 }
 
 // InTransaction runs fn in a transaction, commits when it returns nil, and else rolls back and returns its error; so does a
-// panic. The context that fn is given ends with the transaction.
+// panic. The context that fn is given ends with the transaction, unless that is prepared.
 //
-// nil means committed. Where the answer to the commit is lost, the sidecar is asked what became of it, for as long as the
+// nil means committed, or prepared by fn. What a savepoint could not undo is rolled back with all the rest, and the error says
+// so, also where fn returns nil. Where the answer to the commit is lost, the sidecar is asked what became of it, for as long as the
 // client's timeout, whatever has become of ctx; ErrOutcomeUnknown where that brings no answer.
 func (c *Client) InTransaction(ctx context.Context, options TxOptions, fn func(context.Context, *Tx) error) (err error) {
 	held, end := context.WithCancelCause(ctx)
@@ -74,13 +89,17 @@ func (c *Client) InTransaction(ctx context.Context, options TxOptions, fn func(c
 	}
 	inside, leave := context.WithCancelCause(held)
 	defer leave(nil)
-	go func() { leave(endOf(held, stream)) }()
+	go func() {
+		if ended := endOf(stream); ended != nil {
+			leave(ended)
+		}
+	}()
 
-	tx := &Tx{Services: Services{bound{client: c, header: id}}, client: c, id: id}
+	tx := &Tx{Services: Services{bound{client: c, header: id}}, client: c, id: id, end: end}
 	done := false
 	defer func() {
-		if !done {
-			c.rollback(ctx, id)
+		if !done && !tx.prepared {
+			tx.rollback(ctx)
 		}
 	}()
 	if err := fn(inside, tx); err != nil {
@@ -90,7 +109,12 @@ func (c *Client) InTransaction(ctx context.Context, options TxOptions, fn func(c
 		}
 		return err
 	}
-	if ctx.Err() != nil {
+	switch {
+	case tx.doomed != nil:
+		return tx.doomed
+	case tx.prepared:
+		return nil
+	case ctx.Err() != nil:
 		return errorOf(ctx, status.FromContextError(ctx.Err()).Err())
 	}
 	done = true
@@ -126,8 +150,8 @@ func (c *Client) hold(ctx context.Context, options TxOptions) (grpc.ServerStream
 	return stream, first.Transaction.GetId(), nil
 }
 
-// endOf waits for the end of a held transaction, and tells it as an error.
-func endOf(ctx context.Context, stream grpc.ServerStreamingClient[pb.HoldResponse]) error {
+// endOf waits until a held transaction is no longer held, and tells its end as an error; nil: it is prepared.
+func endOf(stream grpc.ServerStreamingClient[pb.HoldResponse]) error {
 	last, err := stream.Recv()
 	if err != nil && err != io.EOF {
 		return err
@@ -135,6 +159,8 @@ func endOf(ctx context.Context, stream grpc.ServerStreamingClient[pb.HoldRespons
 	state := last.GetTransaction().GetState()
 	reason := pb.ErrorReason_TRANSACTION_ROLLED_BACK
 	switch state {
+	case pb.TransactionState_TRANSACTION_STATE_PREPARED:
+		return nil
 	case pb.TransactionState_TRANSACTION_STATE_EXPIRED:
 		reason = pb.ErrorReason_TRANSACTION_EXPIRED
 	case pb.TransactionState_TRANSACTION_STATE_LOST:
@@ -145,11 +171,37 @@ func endOf(ctx context.Context, stream grpc.ServerStreamingClient[pb.HoldRespons
 	return &Error{Code: codes.FailedPrecondition, Reason: reason.String(), Message: "the transaction has ended: " + state.String()}
 }
 
-// rollback ends it now, where the sidecar answers; the end of the stream does it in any case.
-func (c *Client) rollback(ctx context.Context, id string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(c.timeout, 5*time.Second))
+// apart is a context for what must be done whatever has become of the caller's.
+func (c *Client) apart(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), min(c.timeout, 5*time.Second))
+}
+
+// rollback ends it now, where the sidecar answers; the end of the stream does it in any case, and that of its lease where it is
+// prepared.
+func (tx *Tx) rollback(ctx context.Context) {
+	first, cancel := tx.client.apart(ctx)
 	defer cancel()
-	c.Transactions().Rollback(ctx, &pb.RollbackRequest{TransactionId: id}, grpc.WaitForReady(false))
+	service := tx.client.Transactions()
+	service.Rollback(first, &pb.RollbackRequest{TransactionId: tx.id}, grpc.WaitForReady(false))
+	if tx.mayBePrepared {
+		second, cancel := tx.client.apart(ctx)
+		defer cancel()
+		service.RollbackPrepared(second, &pb.RollbackPreparedRequest{TransactionId: tx.id})
+	}
+}
+
+// doom makes sure that it is never committed, whatever its function makes of the error.
+func (tx *Tx) doom(why string, failed error) {
+	told := &Error{}
+	errors.As(failed, &told)
+	doomed := *told
+	doomed.Message, doomed.cause = why+": "+told.Message, failed
+	if doomed.kind() == ErrOutcomeUnknown {
+		// Not of this any more: nobody commits it.
+		doomed.Reason = ""
+	}
+	tx.doomed = &doomed
+	tx.end(tx.doomed)
 }
 
 // commit commits, and finds out what became of it where that is not told.
@@ -166,11 +218,7 @@ func (c *Client) commit(ctx context.Context, id string, token *string) error {
 	if !errors.As(err, &told) {
 		return err
 	}
-	switch told.Code {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal:
-		return c.outcome(ctx, id, told)
-	}
-	if told.Reason == pb.ErrorReason_TRANSACTION_OUTCOME_UNKNOWN.String() {
+	if told.unanswered() || told.Reason == pb.ErrorReason_TRANSACTION_OUTCOME_UNKNOWN.String() {
 		return c.outcome(ctx, id, told)
 	}
 	return err
@@ -208,23 +256,88 @@ func unknown(id string, cause *Error) error {
 	}
 }
 
-// Savepoint runs fn, and undoes what it did when it returns an error, which is returned; the transaction goes on. May be
-// nested.
-func (tx *Tx) Savepoint(ctx context.Context, fn func(context.Context) error) error {
-	service := tx.client.Transactions()
+// Savepoint runs fn, and undoes what it did when it returns an error, which is returned, or panics; the transaction goes on. May
+// be nested.
+//
+// How it ends does not depend on what has become of ctx. Where it cannot be undone, the error says so, too, and the whole
+// transaction is rolled back.
+func (tx *Tx) Savepoint(ctx context.Context, fn func(context.Context) error) (err error) {
 	tx.savepoints++
 	name := fmt.Sprintf("s%d", tx.savepoints)
-	if _, err := service.Savepoint(ctx, &pb.SavepointRequest{TransactionId: tx.id, Name: name}); err != nil {
+	if _, err := tx.client.Transactions().Savepoint(ctx, &pb.SavepointRequest{TransactionId: tx.id, Name: name}); err != nil {
 		return err
 	}
-	err := fn(ctx)
-	if err != nil {
-		if _, failed := service.RollbackToSavepoint(ctx, &pb.RollbackToSavepointRequest{TransactionId: tx.id, Name: name}); failed != nil {
-			return errors.Join(err, failed)
+	tx.open++
+	kept := false
+	defer func() {
+		tx.open--
+		if kept {
+			return
 		}
+		if failed := tx.undo(ctx, name); failed != nil {
+			err = errors.Join(err, failed)
+		}
+	}()
+	if err := fn(ctx); err != nil {
+		return err
 	}
-	if _, failed := service.ReleaseSavepoint(ctx, &pb.ReleaseSavepointRequest{TransactionId: tx.id, Name: name}); failed != nil {
-		return errors.Join(err, failed)
-	}
+	err = tx.release(ctx, name)
+	kept = err == nil
 	return err
+}
+
+// release keeps what was done since a savepoint.
+func (tx *Tx) release(ctx context.Context, name string) error {
+	ctx, cancel := tx.client.apart(ctx)
+	defer cancel()
+	request := &pb.ReleaseSavepointRequest{TransactionId: tx.id, Name: name}
+	_, err := tx.client.Transactions().ReleaseSavepoint(ctx, request, grpc.WaitForReady(false))
+	return err
+}
+
+// undo undoes what was done since a savepoint, or else the whole transaction.
+func (tx *Tx) undo(ctx context.Context, name string) error {
+	if tx.doomed != nil {
+		return nil
+	}
+	short, cancel := tx.client.apart(ctx)
+	defer cancel()
+	request := &pb.RollbackToSavepointRequest{TransactionId: tx.id, Name: name}
+	if _, err := tx.client.Transactions().RollbackToSavepoint(short, request, grpc.WaitForReady(false)); err != nil {
+		tx.doom("rolled back, for a savepoint could not be undone", err)
+		return tx.doomed
+	}
+	// One that stays set is in nobody's way.
+	tx.release(ctx, name)
+	return nil
+}
+
+// Prepare makes sure that the transaction can be committed, and leaves that to CommitPrepared or RollbackPrepared of
+// Client.Transactions, which take its ID: so it ends together with a transaction of the caller's own database, which is committed
+// in between. Nothing else can be done in it, and whatever its function returns then, it is neither committed nor rolled back nor
+// run again.
+//
+// lease is how long it may stay prepared before it is rolled back; 0: what the sidecar is configured for. What is returned is the
+// lease granted. After an error that leaves open whether it is prepared it is rolled back; after another it is as it was, unless
+// the error says that it has ended. Inside a savepoint it is refused with ErrPrecondition.
+func (tx *Tx) Prepare(ctx context.Context, lease time.Duration) (time.Duration, error) {
+	if tx.open > 0 {
+		return 0, &Error{Code: codes.FailedPrecondition, Message: "a transaction cannot be prepared inside a savepoint"}
+	}
+	request := &pb.PrepareRequest{TransactionId: tx.id}
+	if lease != 0 {
+		request.Lease = durationpb.New(lease)
+	}
+	answer, err := tx.client.Transactions().Prepare(ctx, request)
+	var told *Error
+	if errors.As(err, &told) && told.unanswered() {
+		tx.mayBePrepared = true
+		tx.doom("rolled back, for nobody knows whether it was prepared", err)
+		return 0, tx.doomed
+	}
+	if err != nil {
+		return 0, err
+	}
+	tx.prepared = true
+	return answer.Lease.AsDuration(), nil
 }

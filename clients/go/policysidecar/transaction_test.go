@@ -3,9 +3,12 @@ package policysidecar_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
 
 	pb "policies.hoc/gen/hoc/cus/policies/v1"
 	"policies.hoc/policysidecar"
@@ -83,6 +86,145 @@ func TestASavepointUndoesItsOwnAndNoMore(t *testing.T) {
 			t.Errorf("row %d: stored %v", i, stored(t, id))
 		}
 	}
+}
+
+// A caller whose own time was over had the half of a savepoint committed, for it was to be undone in that same time.
+func TestASavepointEndsAsItsFunctionWhateverHasBecomeOfItsContext(t *testing.T) {
+	for _, then := range []error{nil, errors.New("mine")} {
+		before, within := policysidecar.NewUUID(), policysidecar.NewUUID()
+		must(t, client.InTransaction(ctx, policysidecar.TxOptions{}, func(ctx context.Context, tx *policysidecar.Tx) error {
+			must(t, insert(ctx, tx, before))
+			short, end := context.WithCancel(ctx)
+			defer end()
+			err := tx.Savepoint(short, func(ctx context.Context) error {
+				must(t, insert(ctx, tx, within))
+				end()
+				return then
+			})
+			if err != then {
+				t.Errorf("%v, and not %v", err, then)
+			}
+			return nil
+		}))
+		if !stored(t, before) || stored(t, within) != (then == nil) {
+			t.Errorf("after %v: stored %v and %v", then, stored(t, before), stored(t, within))
+		}
+	}
+}
+
+// A panic that was caught outside its savepoint left the half of that to be committed.
+func TestASavepointThatPanicsIsUndone(t *testing.T) {
+	kept, undone := policysidecar.NewUUID(), policysidecar.NewUUID()
+	must(t, client.InTransaction(ctx, policysidecar.TxOptions{}, func(ctx context.Context, tx *policysidecar.Tx) error {
+		func() {
+			defer func() {
+				if recover() != "mine" {
+					t.Error("another panic")
+				}
+			}()
+			tx.Savepoint(ctx, func(ctx context.Context) error {
+				must(t, insert(ctx, tx, undone))
+				panic("mine")
+			})
+		}()
+		return insert(ctx, tx, kept)
+	}))
+	if !stored(t, kept) || stored(t, undone) {
+		t.Errorf("stored %v and %v", stored(t, kept), stored(t, undone))
+	}
+}
+
+// A sidecar that had no call free to undo a savepoint had one for the commit, by a function that took the error for dealt with.
+func TestWhatASavepointCannotUndoIsNeverCommitted(t *testing.T) {
+	_, address := serve(t, "SIDECAR_GRPC_LISTEN="+socket(t), "SIDECAR_CALLS_AT_ONCE=1", "SIDECAR_LOCK_TIMEOUT=60s")
+	local := connect(t, address, policysidecar.Options{Timeout: time.Minute})
+	ceilings, err := client.PolicyEngine().FetchRiskCeilings(ctx, &pb.FetchRiskCeilingsRequest{})
+	must(t, err)
+	lock := func(services policysidecar.Services) error {
+		_, err := services.PolicyEngine().ResetRiskCeiling(ctx, &pb.ResetRiskCeilingRequest{CeilingId: ceilings.RiskCeilings[0].Id})
+		return err
+	}
+	id, mine := policysidecar.NewUUID(), errors.New("mine")
+	waiting := make(chan error, 1)
+	err = local.InTransaction(ctx, policysidecar.TxOptions{}, func(ctx context.Context, tx *policysidecar.Tx) error {
+		must(t, lock(tx.Services))
+		err := tx.Savepoint(ctx, func(ctx context.Context) error {
+			must(t, insert(ctx, tx, id))
+			// Waits for this transaction, and is all that its caller may have under way.
+			go func() {
+				err := lock(local.SingleUse().Services)
+				for errors.Is(err, policysidecar.ErrLimit) {
+					err = lock(local.SingleUse().Services)
+				}
+				waiting <- err
+			}()
+			eventually(t, "a call under way", func() bool {
+				_, err := local.PolicyEngine().FetchRiskCeilings(ctx, &pb.FetchRiskCeilingsRequest{})
+				return errors.Is(err, policysidecar.ErrLimit)
+			})
+			return mine
+		})
+		if !errors.Is(err, mine) || !errors.Is(err, policysidecar.ErrLimit) {
+			t.Errorf("%v", err)
+		}
+		if _, err := tx.PolicyEngine().FetchRiskCeilings(ctx, &pb.FetchRiskCeilingsRequest{}); err == nil {
+			t.Error("it goes on")
+		}
+		return nil
+	})
+	if told := wants(t, err, policysidecar.ErrLimit); !strings.Contains(told.Message, "savepoint") || !told.Retriable() {
+		t.Errorf("%v", told)
+	}
+	must(t, <-waiting)
+	if stored(t, id) {
+		t.Error("stored")
+	}
+}
+
+// What its function had prepared was told as rolled back, and was to be committed again by the end of the function.
+func TestAPreparedTransactionIsLeftToItsCaller(t *testing.T) {
+	prepare := func(id string, then error) (prepared string, err error) {
+		attempts := 0
+		err = client.Run(ctx, policysidecar.TxOptions{}, func(ctx context.Context, tx *policysidecar.Tx) error {
+			attempts++
+			must(t, insert(ctx, tx, id))
+			lease, err := tx.Prepare(ctx, time.Minute)
+			must(t, err)
+			if lease != time.Minute {
+				t.Errorf("a lease of %v", lease)
+			}
+			// In place of a commit elsewhere.
+			_, err = client.PolicyEngine().FetchRiskCeilings(ctx, &pb.FetchRiskCeilingsRequest{})
+			must(t, err)
+			prepared = tx.ID()
+			return then
+		})
+		if attempts != 1 || stored(t, id) || !isPrepared(t, prepared) {
+			t.Errorf("%d attempts, stored %v, prepared %v", attempts, stored(t, id), isPrepared(t, prepared))
+		}
+		return prepared, err
+	}
+	one, two := policysidecar.NewUUID(), policysidecar.NewUUID()
+	first, err := prepare(one, nil)
+	must(t, err)
+	_, err = client.Transactions().CommitPrepared(ctx, &pb.CommitPreparedRequest{TransactionId: first})
+	must(t, err)
+	away := &policysidecar.Error{Code: codes.Unavailable}
+	second, err := prepare(two, away)
+	if err != away {
+		t.Errorf("%v", err)
+	}
+	_, err = client.Transactions().RollbackPrepared(ctx, &pb.RollbackPreparedRequest{TransactionId: second})
+	must(t, err)
+	if !stored(t, one) || stored(t, two) {
+		t.Errorf("stored %v and %v", stored(t, one), stored(t, two))
+	}
+	wants(t, client.InTransaction(ctx, policysidecar.TxOptions{}, func(ctx context.Context, tx *policysidecar.Tx) error {
+		return tx.Savepoint(ctx, func(ctx context.Context) error {
+			_, err := tx.Prepare(ctx, 0)
+			return err
+		})
+	}), policysidecar.ErrPrecondition)
 }
 
 func TestACallCannotLeaveItsTransaction(t *testing.T) {

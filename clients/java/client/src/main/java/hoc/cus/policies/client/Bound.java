@@ -14,6 +14,7 @@ import io.grpc.ClientStreamTracer;
 import io.grpc.Context;
 import io.grpc.Deadline;
 import io.grpc.ForwardingClientCall.SimpleForwardingClientCall;
+import io.grpc.ForwardingClientCallListener.SimpleForwardingClientCallListener;
 import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
 import io.grpc.Status;
@@ -22,6 +23,7 @@ import io.grpc.protobuf.ProtoMethodDescriptorSupplier;
 import io.grpc.stub.ClientCalls;
 import io.grpc.stub.MetadataUtils;
 import java.time.Duration;
+import java.util.Objects;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
@@ -82,17 +84,22 @@ final class Bound implements ClientInterceptor {
     return transaction != null && !transaction.equals(SINGLE_USE);
   }
 
-  /**
-   * Whether a call that may have been made can be made again: one that changes nothing or that is idempotent, and where an
-   * idempotency key goes with it one that writes to the database.
-   */
-  private boolean repeatable(MethodDescriptor<?, ?> method) {
-    if (isInside()) return false;
-    if (!(method.getSchemaDescriptor() instanceof ProtoMethodDescriptorSupplier supplier)) return false;
-    MethodOptions options = supplier.getMethodDescriptor().getOptions();
-    if (options.getIdempotencyLevel() != MethodOptions.IdempotencyLevel.IDEMPOTENCY_UNKNOWN) return true;
-    boolean writes = options.getExtension(Access.access) == MethodAccess.METHOD_ACCESS_WRITE;
-    return transaction != null && (writes || method.equals(TransactionServiceGrpc.getExecuteMethod()));
+  /** Whether a call that may have been made can be made again for what it does. */
+  private boolean isIdempotent(MethodDescriptor<?, ?> method) {
+    return optionsOf(method).getIdempotencyLevel() != MethodOptions.IdempotencyLevel.IDEMPOTENCY_UNKNOWN;
+  }
+
+  /** The key under which a call takes effect once, that of a write, or an execute, which is its own transaction; else empty. */
+  private String keyOf(MethodDescriptor<?, ?> method, Metadata headers) {
+    boolean writes = optionsOf(method).getExtension(Access.access) == MethodAccess.METHOD_ACCESS_WRITE;
+    if (isInside() || !writes && !method.equals(TransactionServiceGrpc.getExecuteMethod())) return "";
+    return Objects.requireNonNullElse(headers.get(IDEMPOTENCY_KEY), "");
+  }
+
+  private static MethodOptions optionsOf(MethodDescriptor<?, ?> method) {
+    return method.getSchemaDescriptor() instanceof ProtoMethodDescriptorSupplier supplier
+        ? supplier.getMethodDescriptor().getOptions()
+        : MethodOptions.getDefaultInstance();
   }
 
   /**
@@ -106,6 +113,7 @@ final class Bound implements ClientInterceptor {
     private Listener<A> listener;
     private Metadata headers;
     private Q request;
+    private boolean unanswered;
 
     Unary(MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
       this.method = method;
@@ -136,16 +144,20 @@ final class Bound implements ClientInterceptor {
               next,
               MetadataUtils.newCaptureMetadataInterceptor(answerHeaders, trailers),
               MetadataUtils.newAttachHeadersInterceptor(headers));
+      String key = keyOf(method, headers);
       Retry.Work<A, RuntimeException> attempt =
           () -> {
             try {
               return ClientCalls.blockingUnaryCall(captured, method, options.withDeadline(deadline), request);
             } catch (StatusRuntimeException error) {
-              throw PolicyException.of(error);
+              PolicyException told = PolicyException.of(error);
+              // A later attempt that was refused says nothing of an earlier one.
+              unanswered |= told.reason().isEmpty() || told.isUnanswered();
+              throw unanswered ? told.under(key) : told;
             }
           };
-      A answer =
-          repeatable(method) ? Retry.retry(ATTEMPTS, deadline, PolicyException::repeats, attempt) : attempt.run();
+      boolean repeatable = !key.isEmpty() || !isInside() && isIdempotent(method);
+      A answer = repeatable ? Retry.retry(ATTEMPTS, deadline, PolicyException::repeats, attempt) : attempt.run();
       listener.onHeaders(answerHeaders.get() == null ? new Metadata() : answerHeaders.get());
       listener.onMessage(answer);
       listener.onClose(Status.OK, trailers.get() == null ? new Metadata() : trailers.get());
@@ -158,31 +170,17 @@ final class Bound implements ClientInterceptor {
     public void cancel(String message, Throwable cause) {}
   }
 
-  /** A stream has no deadline of its own, and shall not wait for a connection without end. */
+  /** A stream has no deadline of its own, and shall not wait for a connection without end, nor for a transaction to begin. */
   private final class Streaming<Q, A> extends SimpleForwardingClientCall<Q, A> {
-    private final AtomicBoolean connected;
+    private final CompletableFuture<Void> begun;
 
     private Streaming(MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
-      this(method, options, next, new AtomicBoolean());
+      this(method, options, next, new CompletableFuture<>());
     }
 
-    private Streaming(MethodDescriptor<Q, A> method, CallOptions options, Channel next, AtomicBoolean connected) {
-      super(
-          next.newCall(
-              method,
-              options.withStreamTracerFactory(
-                  new ClientStreamTracer.Factory() {
-                    @Override
-                    public ClientStreamTracer newClientStreamTracer(ClientStreamTracer.StreamInfo info, Metadata headers) {
-                      return new ClientStreamTracer() {
-                        @Override
-                        public void streamCreated(Attributes transport, Metadata headers) {
-                          connected.set(true);
-                        }
-                      };
-                    }
-                  })));
-      this.connected = connected;
+    private Streaming(MethodDescriptor<Q, A> method, CallOptions options, Channel next, CompletableFuture<Void> begun) {
+      super(next.newCall(method, options.withStreamTracerFactory(new Beginning(method, begun))));
+      this.begun = begun;
     }
 
     @Override
@@ -190,15 +188,57 @@ final class Bound implements ClientInterceptor {
       sign(headers);
       AtomicBoolean goesOn = Rows.GOES_ON.get();
       if (goesOn != null) goesOn.set(client.streamsGoOn && !isInside());
-      super.start(listener, headers);
-      CompletableFuture.delayedExecutor(timeout.toMillis(), TimeUnit.MILLISECONDS)
-          .execute(
-              () -> {
-                if (!connected.get()) cancel(NO_CONNECTION, null);
+      super.start(
+          new SimpleForwardingClientCallListener<>(listener) {
+            @Override
+            public void onClose(Status status, Metadata trailers) {
+              begun.complete(null);
+              super.onClose(status, trailers);
+            }
+          },
+          headers);
+      // Nobody may read on to the end of what was left.
+      Context context = Context.current();
+      Context.CancellationListener left = ended -> begun.complete(null);
+      context.addListener(left, Runnable::run);
+      // With its completion the timer lets go of the call.
+      begun.whenComplete((nothing, late) -> context.removeListener(left));
+      begun
+          .orTimeout(timeout.toMillis(), TimeUnit.MILLISECONDS)
+          .exceptionallyAsync(
+              late -> {
+                cancel(LATE, null);
+                return null;
               });
     }
   }
 
-  /** How a stream that found no connection ends; {@link Rows} knows it. */
-  static final String NO_CONNECTION = "no connection within the timeout";
+  /** Notices when a stream has begun: that of a transaction with its first message, any other with its connection. */
+  private static final class Beginning extends ClientStreamTracer.Factory {
+    private final boolean isTransaction;
+    private final CompletableFuture<Void> begun;
+
+    Beginning(MethodDescriptor<?, ?> method, CompletableFuture<Void> begun) {
+      isTransaction = method.equals(TransactionServiceGrpc.getHoldMethod());
+      this.begun = begun;
+    }
+
+    @Override
+    public ClientStreamTracer newClientStreamTracer(ClientStreamTracer.StreamInfo info, Metadata headers) {
+      return new ClientStreamTracer() {
+        @Override
+        public void streamCreated(Attributes transport, Metadata headers) {
+          if (!isTransaction) begun.complete(null);
+        }
+
+        @Override
+        public void inboundMessage(int number) {
+          begun.complete(null);
+        }
+      };
+    }
+  }
+
+  /** How a stream that did not begin ends; {@link Rows} knows it. */
+  static final String LATE = "it did not begin within the timeout";
 }

@@ -11,13 +11,14 @@ import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
+import java.io.Serializable;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
-/** A call that did not succeed; its class says what a caller can do about it. */
+/** A call that did not succeed; its class says what a caller can do about it. Serialized, it is without its cause. */
 public class PolicyException extends RuntimeException {
   private static final Set<String> ROLLED_BACK =
       Set.of(
@@ -25,10 +26,11 @@ public class PolicyException extends RuntimeException {
           ErrorReason.TRANSACTION_LOST.name(),
           ErrorReason.TRANSACTION_ELSEWHERE.name());
 
-  private final transient Facts facts;
+  private final Facts facts;
+  private String idempotencyKey = "";
 
   PolicyException(Facts facts) {
-    super(facts.code + (facts.reason.isEmpty() ? "" : " " + facts.reason) + ": " + facts.message, facts.cause);
+    super(facts.code + (facts.reason.isEmpty() ? "" : " " + facts.reason) + ": " + facts.message, null);
     this.facts = facts;
   }
 
@@ -41,7 +43,19 @@ public class PolicyException extends RuntimeException {
       Duration retryAfter,
       List<BadRequest.FieldViolation> violations,
       List<PreconditionFailure.Violation> preconditions,
-      Throwable cause) {
+      Throwable cause)
+      implements Serializable {
+    Facts {
+      metadata = Map.copyOf(metadata);
+      violations = List.copyOf(violations);
+      preconditions = List.copyOf(preconditions);
+    }
+
+    /** A status of gRPC, which is behind most causes, cannot be serialized. */
+    private Object writeReplace() {
+      return new Facts(code, reason, message, metadata, retryAfter, violations, preconditions, null);
+    }
+
     static Facts plain(Status.Code code, String message, Throwable cause) {
       return new Facts(code, "", message, Map.of(), null, List.of(), List.of(), cause);
     }
@@ -73,6 +87,32 @@ public class PolicyException extends RuntimeException {
   /** What was expected and not found. */
   public List<PreconditionFailure.Violation> preconditions() {
     return facts.preconditions;
+  }
+
+  /**
+   * The key of a single-use write, or an execute, that may have taken effect, for want of an answer: {@code getOutcome} tells by it
+   * whether it has, and the same call with it, by {@link SingleUse#withIdempotencyKey}, takes effect once. Empty with any other.
+   */
+  public String idempotencyKey() {
+    return idempotencyKey;
+  }
+
+  PolicyException under(String key) {
+    idempotencyKey = key;
+    return this;
+  }
+
+  @Override
+  public Throwable getCause() {
+    return facts.cause;
+  }
+
+  /** True where a call may have taken effect although it failed. */
+  boolean isUnanswered() {
+    return switch (facts.code) {
+      case UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, INTERNAL -> true;
+      default -> false;
+    };
   }
 
   /**
@@ -279,6 +319,21 @@ public class PolicyException extends RuntimeException {
       case UNAUTHENTICATED -> new Unauthenticated(facts);
       default -> new Internal(facts);
     };
+  }
+
+  /** The exception of a transaction that is rolled back for another one, so that its outcome is known. */
+  static PolicyException of(String why, PolicyException cause) {
+    Facts facts = cause.facts;
+    return of(
+        new Facts(
+            facts.code,
+            cause instanceof OutcomeUnknown ? "" : facts.reason,
+            why + ": " + facts.message,
+            facts.metadata,
+            facts.retryAfter,
+            facts.violations,
+            facts.preconditions,
+            cause));
   }
 
   /** The exception of what a stub throws. */

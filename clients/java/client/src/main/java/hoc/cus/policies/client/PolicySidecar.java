@@ -17,6 +17,7 @@ import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 
 /**
  * Calls a sidecar; one is enough for all threads. Its own services make reads outside any transaction: a write through them is
@@ -88,7 +89,8 @@ public final class PolicySidecar extends Services implements AutoCloseable {
     }
 
     /**
-     * Deadline of every call that has none, streams excepted: for them it bounds the wait for a connection. Default: 30 s.
+     * Deadline of every call that has none, streams excepted: for them it bounds the wait for a connection, and for the beginning
+     * of a transaction. Default: 30 s.
      */
     public Builder timeout(Duration timeout) {
       this.timeout = timeout;
@@ -150,7 +152,7 @@ public final class PolicySidecar extends Services implements AutoCloseable {
     return new Services(ClientInterceptors.intercept(channel, header("documents", documents.header()))) {};
   }
 
-  private static ClientInterceptor header(String name, String value) {
+  static ClientInterceptor header(String name, String value) {
     Metadata headers = new Metadata();
     headers.put(Bound.key(name), value);
     return MetadataUtils.newAttachHeadersInterceptor(headers);
@@ -175,7 +177,8 @@ public final class PolicySidecar extends Services implements AutoCloseable {
   }
 
   /**
-   * The service that deals with transactions itself, for what this class has no words for: get, list, getOutcome, prepare.
+   * The service that deals with transactions itself, for what this class has no words for: get, list, getOutcome,
+   * commitPrepared, rollbackPrepared. What prepare of it prepares, {@link #run} does not know of: {@link Tx} has its own.
    */
   public TransactionServiceGrpc.TransactionServiceBlockingStub transactions() {
     return TransactionServiceGrpc.newBlockingStub(channel);
@@ -216,7 +219,8 @@ public final class PolicySidecar extends Services implements AutoCloseable {
   }
 
   /**
-   * Runs it in a transaction, commits at its end, and rolls back when it throws, which is passed on.
+   * Runs it in a transaction, commits at its end, and rolls back when it throws, which is passed on. What the work has prepared is
+   * left as it is, and not begun anew.
    *
    * <p>While that fails with what is {@link PolicyException#retriable}, it begins anew, not beyond the deadline of the current
    * {@link Context}: so the work may run several times, and what it does elsewhere must bear that.
@@ -224,15 +228,20 @@ public final class PolicySidecar extends Services implements AutoCloseable {
    * @throws PolicyException.OutcomeUnknown where the answer to the commit was lost, and nobody could tell what became of it
    */
   public <R, E extends Exception> R call(TxOptions options, Work<R, E> work) throws E {
+    var prepared = new AtomicBoolean();
     return Retry.<R, E>retry(
         options.attempts(),
         Context.current().getDeadline(),
-        PolicyException::retriable,
+        error -> !prepared.get() && error.retriable(),
         () -> {
           try (Tx tx = begin(options)) {
-            R result = work.in(tx);
-            tx.commit();
-            return result;
+            try {
+              R result = work.in(tx);
+              if (!tx.isPrepared()) tx.commit();
+              return result;
+            } finally {
+              prepared.set(tx.isPrepared());
+            }
           }
         });
   }

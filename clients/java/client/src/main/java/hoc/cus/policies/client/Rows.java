@@ -78,8 +78,8 @@ public final class Rows<T extends Message> implements Iterable<T>, Iterator<T>, 
   }
 
   private static PolicyException told(StatusRuntimeException error) {
-    return Bound.NO_CONNECTION.equals(error.getStatus().getDescription())
-        ? PolicyException.of(PolicyException.Facts.plain(Status.Code.DEADLINE_EXCEEDED, Bound.NO_CONNECTION, error))
+    return Bound.LATE.equals(error.getStatus().getDescription())
+        ? PolicyException.of(PolicyException.Facts.plain(Status.Code.DEADLINE_EXCEEDED, Bound.LATE, error))
         : PolicyException.of(error);
   }
 

@@ -15,6 +15,7 @@ import com.google.protobuf.Timestamp;
 import com.google.protobuf.Value;
 import example.Engine;
 import hoc.cus.policies.client.junit.Sidecar;
+import hoc.cus.policies.v1.CommitPreparedRequest;
 import hoc.cus.policies.v1.ExecuteRequest;
 import hoc.cus.policies.v1.FetchEvaluationByIdRequest;
 import hoc.cus.policies.v1.FetchPolicyVersionByIdRequest;
@@ -22,23 +23,37 @@ import hoc.cus.policies.v1.FetchRiskCeilingsRequest;
 import hoc.cus.policies.v1.FetchTemporalMetricTotalRequest;
 import hoc.cus.policies.v1.FetchTemporalMetricTotalResponse;
 import hoc.cus.policies.v1.FetchViolationsRequest;
+import hoc.cus.policies.v1.GetOutcomeRequest;
 import hoc.cus.policies.v1.InsertEvaluationRequest;
 import hoc.cus.policies.v1.InsertPolicyVersionRequest;
+import hoc.cus.policies.v1.ListPreparedRequest;
 import hoc.cus.policies.v1.NewTemporalMetricEvent;
 import hoc.cus.policies.v1.Operation;
+import hoc.cus.policies.v1.Outcome;
 import hoc.cus.policies.v1.RecordTemporalMetricEventRequest;
 import hoc.cus.policies.v1.ResetRiskCeilingRequest;
 import hoc.cus.policies.v1.RiskCeiling;
 import hoc.cus.policies.v1.RiskCeilingPatch;
+import hoc.cus.policies.v1.RollbackPreparedRequest;
 import hoc.cus.policies.v1.StreamRiskCeilingsRequest;
 import hoc.cus.policies.v1.StreamViolationsRequest;
 import hoc.cus.policies.v1.TransactionServiceGetRequest;
 import hoc.cus.policies.v1.TransactionServiceListRequest;
 import hoc.cus.policies.v1.UpdateRiskCeilingRequest;
+import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ClientCall;
+import io.grpc.ClientInterceptor;
 import io.grpc.Context;
+import io.grpc.MethodDescriptor;
 import io.grpc.Status;
 import java.io.BufferedReader;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
 import java.io.InputStreamReader;
+import java.io.ObjectInputStream;
+import java.io.ObjectOutputStream;
+import java.lang.ref.WeakReference;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.MessageDigest;
@@ -51,6 +66,7 @@ import java.util.UUID;
 import java.util.concurrent.Callable;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CyclicBarrier;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
@@ -208,6 +224,220 @@ class ClientTest {
               tx.policyEngine().insertPolicyVersion(version(ids.get(3)));
             });
     assertEquals(List.of(true, true, false, true), ids.stream().map(ClientTest::stored).toList());
+  }
+
+  private static void insert(Tx tx, String id) {
+    tx.policyEngine().insertPolicyVersion(version(id));
+  }
+
+  /** A caller whose time was over, or who was interrupted, had the half of a savepoint committed. */
+  @Test
+  void aSavepointEndsAsItsPartWhateverHasBecomeOfItsThread() {
+    var ids = List.of(newId(), newId(), newId(), newId());
+    var mine = new IllegalStateException("mine");
+    client()
+        .run(
+            tx -> {
+              insert(tx, ids.get(0));
+              tx.savepoint(
+                  () -> {
+                    insert(tx, ids.get(1));
+                    Thread.currentThread().interrupt();
+                  });
+              assertTrue(Thread.interrupted());
+              Tx.Part<RuntimeException> interrupted =
+                  () -> {
+                    insert(tx, ids.get(2));
+                    Thread.currentThread().interrupt();
+                    throw mine;
+                  };
+              assertSame(mine, assertThrows(IllegalStateException.class, () -> tx.savepoint(interrupted)));
+              assertTrue(Thread.interrupted());
+              var context = Context.current().withCancellation();
+              Tx.Part<RuntimeException> cancelled =
+                  () -> {
+                    insert(tx, ids.get(3));
+                    context.cancel(null);
+                    throw mine;
+                  };
+              context.run(
+                  () -> assertSame(mine, assertThrows(IllegalStateException.class, () -> tx.savepoint(cancelled))));
+              assertEquals(0, mine.getSuppressed().length);
+            });
+    assertEquals(List.of(true, true, false, false), ids.stream().map(ClientTest::stored).toList());
+  }
+
+  /** A sidecar that had no call free to undo a savepoint had one for the commit, after work that had dealt with the exception. */
+  @Test
+  void whatASavepointCannotUndoIsNeverCommitted() throws Exception {
+    String address = "unix:" + folder().resolve("s");
+    serve(address, Map.of("SIDECAR_CALLS_AT_ONCE", "1", "SIDECAR_LOCK_TIMEOUT", "60s"));
+    PolicySidecar local = later(PolicySidecar.builder(address).timeout(Duration.ofMinutes(1)).build());
+    var lock = ResetRiskCeilingRequest.newBuilder().setCeilingId(ceilings(client()).get(0).getId()).build();
+    String id = newId();
+    var mine = new IllegalStateException("mine");
+    // Waits for the transaction, and is all that its caller may have under way.
+    Callable<Void> wait =
+        () -> {
+          while (true) {
+            try {
+              local.singleUse().policyEngine().resetRiskCeiling(lock);
+              return null;
+            } catch (PolicyException.Limit another) {
+              // It has not begun to wait.
+            }
+          }
+        };
+    Callable<Boolean> waits =
+        () -> {
+          try {
+            ceilings(local);
+            return false;
+          } catch (PolicyException.Limit one) {
+            return true;
+          }
+        };
+    Future<Void> waiting;
+    try (Tx tx = local.begin()) {
+      tx.policyEngine().resetRiskCeiling(lock);
+      var begun = new CompletableFuture<Future<Void>>();
+      var thrown =
+          assertThrows(
+              IllegalStateException.class,
+              () ->
+                  tx.savepoint(
+                      () -> {
+                        insert(tx, id);
+                        begun.complete(meanwhile(wait));
+                        eventually(waits);
+                        throw mine;
+                      }));
+      assertSame(mine, thrown);
+      assertInstanceOf(PolicyException.Limit.class, mine.getSuppressed()[0]);
+      waiting = begun.get();
+      var why = assertThrows(PolicyException.Limit.class, tx::commit);
+      assertTrue(why.getMessage().contains("savepoint") && why.retriable(), why.toString());
+    }
+    waiting.get();
+    assertFalse(stored(id));
+  }
+
+  private static boolean isPrepared(String id) {
+    var list = client().transactions().listPrepared(ListPreparedRequest.getDefaultInstance());
+    return list.getTransactionsList().stream().anyMatch(each -> each.getId().equals(id));
+  }
+
+  private static String prepared(String id, RuntimeException then) {
+    var attempts = new AtomicInteger();
+    var prepared = new ArrayList<String>();
+    PolicySidecar.Action<RuntimeException> work =
+        tx -> {
+          attempts.incrementAndGet();
+          insert(tx, id);
+          assertEquals(Duration.ofMinutes(1), tx.prepare(Duration.ofMinutes(1)));
+          prepared.add(tx.id());
+          if (then != null) throw then;
+        };
+    if (then == null) client().run(work);
+    else assertSame(then, assertThrows(RuntimeException.class, () -> client().run(work)));
+    assertEquals(1, attempts.get());
+    assertFalse(stored(id));
+    assertTrue(isPrepared(prepared.get(0)));
+    return prepared.get(0);
+  }
+
+  /** What its work had prepared was to be committed again by its end. */
+  @Test
+  void aPreparedTransactionIsLeftToItsCaller() {
+    String one = newId();
+    String two = newId();
+    var first = CommitPreparedRequest.newBuilder().setTransactionId(prepared(one, null)).build();
+    client().transactions().commitPrepared(first);
+    var away = PolicyException.of(PolicyException.Facts.plain(Status.Code.UNAVAILABLE, "away", null));
+    var second = RollbackPreparedRequest.newBuilder().setTransactionId(prepared(two, away)).build();
+    client().transactions().rollbackPrepared(second);
+    assertTrue(stored(one));
+    assertFalse(stored(two));
+    try (Tx tx = client().begin()) {
+      assertThrows(PolicyException.Precondition.class, () -> tx.savepoint(() -> tx.prepare(null)));
+    }
+  }
+
+  /** One that nobody knew of would have kept its locks until its lease ended. */
+  @Test
+  void aTransactionThatMayBePreparedIsRolledBack() throws Exception {
+    Proxy between = later(new Proxy(SIDECAR.address()));
+    PolicySidecar through = later(PolicySidecar.connect(between.address()));
+    String id = newId();
+    var context = Context.current().withCancellation();
+    try (Tx tx = through.begin()) {
+      insert(tx, id);
+      between.keep(false, true);
+      var preparing = meanwhile(context.wrap((Callable<Duration>) () -> tx.prepare(null)));
+      eventually(() -> isPrepared(tx.id()));
+      context.cancel(null);
+      assertInstanceOf(PolicyException.Cancelled.class, assertThrows(ExecutionException.class, preparing::get).getCause());
+      between.cut();
+      assertThrows(PolicyException.Cancelled.class, tx::commit);
+      assertFalse(isPrepared(tx.id()));
+    }
+    assertFalse(stored(id));
+  }
+
+  /** With a proxy that kept the connection alive before a sidecar that said nothing, a transaction began for ever. */
+  @Test
+  void aTransactionThatDoesNotBeginIsLate() throws Exception {
+    Proxy between = later(new Proxy(SIDECAR.address()));
+    PolicySidecar through =
+        later(PolicySidecar.builder(between.address()).timeout(Duration.ofSeconds(1)).keepalive(Duration.ZERO).build());
+    // Connects.
+    through
+        .policyEngine()
+        .withDeadlineAfter(1, TimeUnit.MINUTES)
+        .fetchRiskCeilings(FetchRiskCeilingsRequest.getDefaultInstance());
+    between.keep(false, true);
+    Future<Tx> begun = meanwhile(through::begin);
+    var late = assertThrows(ExecutionException.class, () -> begun.get(1, TimeUnit.MINUTES));
+    assertInstanceOf(PolicyException.DeadlineExceeded.class, late.getCause());
+    eventually(
+        () ->
+            client().transactions().list(TransactionServiceListRequest.getDefaultInstance()).getTransactionsList().isEmpty());
+  }
+
+  /** Notes the calls that the client makes for a stub, as long as somebody holds them. */
+  private static ClientInterceptor noting(List<WeakReference<?>> calls) {
+    return new ClientInterceptor() {
+      @Override
+      public <Q, A> ClientCall<Q, A> interceptCall(MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
+        ClientCall<Q, A> call = next.newCall(method, options);
+        calls.add(new WeakReference<>(call));
+        return call;
+      }
+    };
+  }
+
+  private static void read(PolicySidecar sidecar, ClientInterceptor noting, boolean toItsEnd) {
+    var stub = sidecar.policyEngine().withInterceptors(noting);
+    try (var rows = Rows.of(stub::streamRiskCeilings, StreamRiskCeilingsRequest.getDefaultInstance())) {
+      if (toItsEnd) assertTrue(rows.stream().count() > 1);
+    }
+  }
+
+  /** The wait for a connection held each stream, with all that it had brought, until its time was over. */
+  @Test
+  void aStreamThatHasEndedIsLetGoOf() throws Exception {
+    var calls = new ArrayList<WeakReference<?>>();
+    PolicySidecar patient = later(PolicySidecar.builder(SIDECAR.address()).timeout(Duration.ofHours(1)).build());
+    PolicySidecar alone =
+        later(PolicySidecar.builder("unix:" + folder().resolve("s")).timeout(Duration.ofHours(1)).build());
+    read(patient, noting(calls), true);
+    read(alone, noting(calls), false);
+    assertEquals(2, calls.size());
+    eventually(
+        () -> {
+          System.gc();
+          return calls.stream().allMatch(call -> call.get() == null);
+        });
   }
 
   @Test
@@ -406,6 +636,41 @@ class ClientTest {
     assertThrows(PolicyException.InvalidRequest.class, () -> ceilings(client().withConsistency("no token of ours ÿ")));
   }
 
+  private static PolicyException carried(PolicyException error) throws Exception {
+    var bytes = new ByteArrayOutputStream();
+    try (var out = new ObjectOutputStream(bytes)) {
+      out.writeObject(error);
+    }
+    try (var in = new ObjectInputStream(new ByteArrayInputStream(bytes.toByteArray()))) {
+      return (PolicyException) in.readObject();
+    }
+  }
+
+  /** What crossed to another process failed on its way, or with the first question there. */
+  @Test
+  void anExceptionSaysTheSameInAnotherProcess() throws Exception {
+    var refused =
+        assertThrows(
+            PolicyException.InvalidRequest.class,
+            () ->
+                client()
+                    .singleUse()
+                    .policyEngine()
+                    .insertEvaluation(InsertEvaluationRequest.newBuilder().setEvaluationId("no uuid").build()));
+    PolicyException there = assertInstanceOf(PolicyException.InvalidRequest.class, carried(refused));
+    assertEquals(refused.getMessage(), there.getMessage());
+    assertEquals(refused.code(), there.code());
+    assertEquals(refused.reason(), there.reason());
+    assertEquals(refused.metadata(), there.metadata());
+    assertEquals(refused.violations(), there.violations());
+    assertEquals(refused.retryAfter(), there.retryAfter());
+    assertFalse(there.retriable());
+    var unknown =
+        assertInstanceOf(PolicyException.OutcomeUnknown.class, carried(new PolicyException.OutcomeUnknown("id", refused)));
+    assertEquals("id", unknown.transactionId());
+    assertFalse(unknown.retriable());
+  }
+
   @Test
   void anUnknownReasonHasTheClassOfItsCode() {
     var facts =
@@ -502,6 +767,41 @@ class ClientTest {
     between.cut();
     assertEquals(1, recorded.get().getRowsAffected());
     assertEquals(1, total.call().getEventCount());
+  }
+
+  /** The client had made the key, and thrown it away: nobody could ask whether the write had taken effect. */
+  @Test
+  void aWriteWhoseAnswerNeverCameIsAskedForByItsKey() throws Exception {
+    Proxy between = later(new Proxy(SIDECAR.address()));
+    PolicySidecar through = later(PolicySidecar.connect(between.address()));
+    ceilings(through);
+    between.keep(false, true);
+    String id = newId();
+    var context = Context.current().withCancellation();
+    Callable<?> write = () -> through.singleUse().policyEngine().insertPolicyVersion(version(id));
+    Future<?> written = meanwhile(context.wrap(write));
+    eventually(() -> stored(id));
+    context.cancel(null);
+    var failed = assertThrows(ExecutionException.class, written::get).getCause();
+    String key = assertInstanceOf(PolicyException.Cancelled.class, failed).idempotencyKey();
+    var request = GetOutcomeRequest.newBuilder().setIdempotencyKey(key).build();
+    assertEquals(Outcome.OUTCOME_COMMITTED, client().transactions().getOutcome(request).getOutcome());
+  }
+
+  @Test
+  void aCallerBringsAKeyOfItsOwn() {
+    String policy = newId();
+    var event = NewTemporalMetricEvent.newBuilder().setPolicyId(policy).setMetric("cost").setValue(2.5);
+    var request = RecordTemporalMetricEventRequest.newBuilder().setEvent(event).build();
+    SingleUse keyed = client().singleUse().withIdempotencyKey(newId());
+    for (int i = 0; i < 2; i++) assertEquals(1, keyed.policyEngine().recordTemporalMetricEvent(request).getRowsAffected());
+    var total = FetchTemporalMetricTotalRequest.newBuilder().setPolicyId(policy).setWindowSeconds(3600).build();
+    assertEquals(1, client().policyEngine().fetchTemporalMetricTotal(total).getEventCount());
+    var reused =
+        assertThrows(
+            PolicyException.Precondition.class, () -> keyed.policyEngine().insertPolicyVersion(version(newId())));
+    assertEquals("IDEMPOTENCY_KEY_REUSED", reused.reason());
+    assertEquals("", reused.idempotencyKey());
   }
 
   @Test
