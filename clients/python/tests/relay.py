@@ -1,7 +1,8 @@
-"""A proxy between a client and a sidecar that knows calls: it counts them, loses answers, and cuts streams."""
+"""A proxy between a client and a sidecar that knows calls: it counts them, loses answers, keeps them back, and cuts streams."""
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,13 @@ class Relay(grpc.GenericRpcHandler):
         #: RPCs of which the next answer gets lost, or the next request.
         self.loses: list[str] = []
         self.drops: list[str] = []
+        #: What calls end with whose answer or request gets lost, one after the other; the last for all that follow.
+        self.codes = [grpc.StatusCode.UNAVAILABLE]
+        #: RPCs that are kept back until they are let go.
+        self.keeps: list[str] = []
+        self.lets_go = threading.Event()
+        #: The calls that came, and the seconds that each had then; None: as long as it takes.
+        self.left: list[tuple[str, float | None]] = []
         #: After how many answers the next streams are cut, one number each.
         self.cuts: list[int] = []
         self._server = grpc.server(ThreadPoolExecutor(16), handlers=(self,))
@@ -33,9 +41,14 @@ class Relay(grpc.GenericRpcHandler):
         metadata = [one for one in details.invocation_metadata if one[0] != "user-agent"]
 
         def unary(request: bytes, context: Any) -> bytes:
+            self.left.append((name, context.time_remaining()))
+            if name in self.keeps:
+                self.lets_go.wait(20)
+                if not context.is_active():
+                    context.abort(grpc.StatusCode.CANCELLED, "its caller has left")
             if name in self.drops:
                 self.drops.remove(name)
-                context.abort(grpc.StatusCode.UNAVAILABLE, "dropped on its way")
+                context.abort(self._code(), "dropped on its way")
             call = self._channel.unary_unary(details.method)
             try:
                 answer, ended = call.with_call(request, context.time_remaining(), metadata)
@@ -44,7 +57,7 @@ class Relay(grpc.GenericRpcHandler):
                 raise
             if name in self.loses:
                 self.loses.remove(name)
-                context.abort(grpc.StatusCode.UNAVAILABLE, "lost on its way")
+                context.abort(self._code(), "lost on its way")
             context.set_trailing_metadata(ended.trailing_metadata())
             return bytes(answer)
 
@@ -63,7 +76,11 @@ class Relay(grpc.GenericRpcHandler):
             return grpc.unary_stream_rpc_method_handler(stream)
         return grpc.unary_unary_rpc_method_handler(unary)
 
+    def _code(self) -> grpc.StatusCode:
+        return self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
+
     def close(self) -> None:
+        self.lets_go.set()
         self._server.stop(0)
         self._channel.close()
 

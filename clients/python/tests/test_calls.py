@@ -157,6 +157,15 @@ def test_stubs_that_a_user_made_himself_live_beside_the_client(tmp_path: Path, a
     assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
 
 
+def test_the_example_of_the_readme_runs(address: str) -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    env = {**os.environ, "POLICY_SIDECAR": address}
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, env=env, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "_pkey" in done.stdout.splitlines()[0]
+
+
 def test_the_example_engine_runs(address: str) -> None:
     engine = Path(__file__).parent.parent / "examples" / "engine.py"
     done = subprocess.run([sys.executable, engine, address], capture_output=True, text=True, timeout=60)

@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy
 from conftest import NOW, evidence, new_id
 from golden import read
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from policy_sidecar import Client, aio, connect, types
 from policy_sidecar.dropin import AsyncUnit, Unit
@@ -129,9 +129,6 @@ def test_what_a_session_does_not_commit_is_rolled_back(client: Client) -> None:
         insert(session, keys[1])
         with session.begin_nested():
             session.execute(sqlalchemy.text("select 1"))
-        session.begin_nested().rollback()
-        with pytest.raises(RuntimeError, match="rolled back as a whole"):
-            session.commit()
         session.rollback()
         insert(session, keys[2])
         session.commit()
@@ -174,6 +171,66 @@ def test_a_session_of_asyncio_is_followed_and_its_rules_are_tracked(client: Clie
     stored = client.policy_rules.fetch_rule_by_id(tenant_id="t", rule_id=rule).rule
     assert stored is not None and (stored.name, stored.status) == ("after", types.RuleStatus.RETIRED)
     assert client.policy_rules.fetch_rule_by_id(tenant_id="t", rule_id=undone).rule is None
+
+
+def test_a_rule_that_is_no_good_is_refused_until_it_is_mended(client: Client, address: str) -> None:
+    made, changed = new_id(), new_id()
+    client.single_use.policy_rules.create_rule(id=changed, tenant_id="t", name="n")
+
+    async def main() -> None:
+        async with aio.connect(address) as own, AsyncUnit(own) as session:
+            rules = PolicyRulesDriver(session)
+            new = rules.create_rule(id=made, tenant_id="t", name="n", status="GONE")
+            for _ in range(2):
+                with pytest.raises(ValueError, match="GONE"):
+                    await session.commit()
+            new.status = "ACTIVE"
+            await session.commit()
+            old = await rules.fetch_rule_by_id("t", changed)
+            assert old is not None
+            old.status = "GONE"
+            for _ in range(2):
+                with pytest.raises(ValueError, match="GONE"):
+                    await session.commit()
+            old.status = "RETIRED"
+            await session.commit()
+
+    asyncio.run(main())
+    found = [client.policy_rules.fetch_rule_by_id(tenant_id="t", rule_id=key).rule for key in (made, changed)]
+    assert [one and one.status for one in found] == [types.RuleStatus.ACTIVE, types.RuleStatus.RETIRED]
+
+
+def test_a_session_of_a_thread_or_of_a_task_is_followed_as_any_other(client: Client, address: str) -> None:
+    keys = [new_id() for _ in range(3)]
+    engine = sqlalchemy.create_engine("sqlite://")
+    scoped = scoped_session(sessionmaker(engine, info={"policy_sidecar": client}))
+    for key in keys[:2]:
+        PolicyEngineDriver("").insert_violation(scoped, **evidence(key))
+        scoped.commit()
+        scoped.remove()
+    PolicyEngineDriver("").insert_violation(scoped, **evidence(keys[2]))
+    # What follows a session follows no other.
+    with Session(engine) as other:
+        other.execute(sqlalchemy.text("select 1"))
+        other.commit()
+    scoped.rollback()
+    scoped.commit()
+    scoped.remove()
+    found = [client.policy_engine.fetch_violation_by_id(violation_id=key).violation is not None for key in keys]
+    assert found == [True, True, False]
+
+    async def main() -> str | None:
+        async with aio.connect(address) as own:
+            engine = create_async_engine("sqlite+aiosqlite://")
+            made = async_sessionmaker(engine, info={"policy_sidecar": own})
+            scoped = async_scoped_session(made, scopefunc=asyncio.current_task)
+            proposal = await PolicyProposalWriteDriver(scoped).create_proposal("t", "n", "cost_cap", "r", {}, [])
+            await scoped.commit()
+            await scoped.remove()
+            await engine.dispose()
+            return await PolicyProposalReadDriver(AsyncUnit(own)).fetch_proposal_status(proposal)
+
+    assert asyncio.run(main()) == "draft"
 
 
 def test_a_session_of_its_own_rolls_back_what_was_not_committed(address: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 import sqlalchemy
 from conftest import evidence, new_id
@@ -120,6 +121,57 @@ def test_an_end_whose_answer_is_lost_is_asked_for_again_and_told_where_nobody_an
         session.commit()
     relay.close()
     assert found(client, kept, told, after) == [True, True, True] and ids(client) == set()
+
+
+@pytest.mark.parametrize("code", ["DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"])
+def test_an_end_that_fails_after_the_callers_commit_is_told_with_the_id_whatever_it_failed_with(
+    client: Client, address: str, engine: Any, code: str
+) -> None:
+    relay = Relay(address)
+    relay.codes = [grpc.StatusCode[code]]
+    key, other = new_id(), new_id()
+    with connect(relay.address) as caller, Session(engine, info=info(caller)) as session:
+        relay.loses += ["CommitPrepared"] * 5
+        note(session, key)
+        DRIVER.insert_violation(session, **evidence(key))
+        with pytest.raises(errors.OutcomeUnknownError) as unknown:
+            session.commit()
+        relay.loses.clear()
+        assert unknown.value.__cause__ is not None
+        caller.transactions.commit_prepared(transaction_id=unknown.value.transaction_id)
+        assert (found(client, key), noted(engine, key)) == ([True], 1)
+
+    async def work() -> None:
+        async with aio.connect(relay.address) as own:
+            engine = create_async_engine("sqlite+aiosqlite://")
+            async with AsyncSession(engine, info={"policy_sidecar": own, "policy_sidecar_prepares": True}) as session:
+                relay.loses += ["CommitPrepared"] * 5
+                PolicyRulesDriver(session).create_rule(id=other, tenant_id="t", name="n")
+                with pytest.raises(errors.OutcomeUnknownError) as unknown:
+                    await session.commit()
+                assert unknown.value.transaction_id is not None
+            await engine.dispose()
+
+    asyncio.run(work())
+    relay.close()
+    assert client.policy_rules.fetch_rule_by_id(tenant_id="t", rule_id=other).rule is not None and ids(client) == set()
+
+
+def test_an_end_that_somebody_else_has_made_is_told_as_it_is(client: Client, engine: Any) -> None:
+    key = new_id()
+
+    def committing(connection: Any) -> None:
+        for one in ids(client):
+            client.transactions.rollback_prepared(transaction_id=one)
+
+    with Session(engine, info=info(client)) as session:
+        note(session, key)
+        DRIVER.insert_violation(session, **evidence(key))
+        sqlalchemy.event.listen(engine, "commit", committing)
+        with pytest.raises(errors.TransactionEndedError) as told:
+            session.commit()
+        sqlalchemy.event.remove(engine, "commit", committing)
+    assert (told.value.reason, found(client, key), noted(engine, key)) == ("TRANSACTION_ROLLED_BACK", [False], 1)
 
 
 def test_a_preparation_whose_answer_is_lost_is_rolled_back(client: Client, address: str, engine: Any) -> None:

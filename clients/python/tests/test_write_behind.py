@@ -169,22 +169,6 @@ def test_what_a_session_cannot_flush_of_its_own_rows_keeps_the_drivers_from_bein
     assert found(client, *keys) == [True, False, True]
 
 
-def test_the_end_of_a_savepoint_of_the_session_is_a_flush(client: Client) -> None:
-    engine = sqlalchemy.create_engine("sqlite://")
-    kept, undone = new_id(), new_id()
-    with Session(engine, info={"policy_sidecar": client}) as session:
-        with session.begin_nested():
-            DRIVER.insert_violation(session, **evidence(kept))
-        session.commit()
-        with pytest.raises(sqlalchemy.exc.IntegrityError):
-            with session.begin_nested():
-                DRIVER.insert_violation(session, **evidence(undone))
-                DRIVER.insert_violation(session, **evidence(kept))
-        with pytest.raises(RuntimeError, match="rolled back as a whole"):
-            session.commit()
-    assert found(client, kept, undone) == [True, False]
-
-
 def test_the_same_for_asyncio_with_what_is_tracked(client: Client, address: str) -> None:
     relay = Relay(address)
     rules = [new_id() for _ in range(20)]

@@ -39,7 +39,7 @@ class Stream(Opened[Lines], Generic[T]):
                 self.trailers = Trailers.read(self._call.trailing_metadata())
                 self._closed = True
             except grpc.RpcError as error:
-                self._go_on(error_of(error))
+                self._go_on(error_of(error, left=not self._lasts()))
             else:
                 if self._course.is_new(message):
                     value: T = native(message)

@@ -73,8 +73,6 @@ class Lines:
             came, failed = None, None
             try:
                 came = self._do(step)
-            except grpc.RpcError as error:
-                failed = error_of(error)
             except BaseException as error:  # The steps clean up, and pass it on.
                 failed = error
 
@@ -83,9 +81,14 @@ class Lines:
             return time.sleep(step.seconds)
         if isinstance(step, Do):
             return step.work()
-        if isinstance(step, Hold):
-            return self._hold(step)
-        call = self.channel().unary_unary(step.method.path, _serialize, step.method.response.FromString)
+        channel = self.channel()
+        try:
+            return self._hold(step) if isinstance(step, Hold) else self._call(channel, step)
+        except grpc.RpcError as error:
+            raise error_of(error, left=not self.has(channel)) from None
+
+    def _call(self, channel: grpc.Channel, step: Call) -> tuple[Any, Trailers]:
+        call = channel.unary_unary(step.method.path, _serialize, step.method.response.FromString)
         metadata = (*self.settings.headers(), *step.headers)
         answer, ended = call.with_call(step.request, step.timeout, metadata, wait_for_ready=step.wait)
         return answer, Trailers.read(ended.trailing_metadata())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from ._answer import Trailers
 from ._contract import Method
@@ -16,6 +17,29 @@ from .values import UNSET, Unset
 
 L = TypeVar("L")
 SINGLE_USE = ("transaction", "single-use")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How calls of a place are made otherwise."""
+
+    #: Another timeout, of streams, too.
+    timeout: float | None | Unset = UNSET
+    #: What reads outside a transaction have to see.
+    consistency: str | None = None
+    #: What becomes of a stream that is cut.
+    resume: bool | None = None
+    #: The key of a write in a transaction of its own, a UUID.
+    key: str | None = None
+
+    @classmethod
+    def of(
+        cls, timeout: float | None | Unset, consistency: str | None, resume: bool | None, key: str | UUID | None
+    ) -> Options:
+        """The options that a caller gives; ValueError for a `consistency` that no header can carry."""
+        if consistency is not None:
+            header_value("consistency", consistency)
+        return cls(timeout, consistency, resume, key_of(key))
 
 
 @dataclass(frozen=True)
@@ -31,16 +55,20 @@ class Place:
     stream_timeout: float | None = None
     #: Streams that are cut go on; not in an open transaction, which does not outlive its connection.
     resume: bool = False
+    #: The caller's own key of a write in a transaction of its own; None: one is made.
+    key: str | None = None
 
-    def options(self, timeout: float | None | Unset, consistency: str | None, resume: bool | None) -> Place:
-        """The same place with another timeout, with what reads have to see, or with what becomes of a stream that is cut."""
+    def options(self, given: Options) -> Place:
+        """The same place, where calls are made as the options say."""
         headers = self.headers
-        if consistency is not None:
-            headers = (*(one for one in headers if one[0] != "consistency"), ("consistency", consistency))
-        resume = self.resume if resume is None else resume
-        if timeout is UNSET:
-            return replace(self, headers=headers, resume=resume)
-        return replace(self, headers=headers, resume=resume, timeout=timeout, stream_timeout=timeout)
+        if given.consistency is not None:
+            headers = (*(one for one in headers if one[0] != "consistency"), ("consistency", given.consistency))
+        resume = self.resume if given.resume is None else given.resume
+        place = replace(self, headers=headers, resume=resume, key=given.key or self.key)
+        if isinstance(given.timeout, Unset):
+            return place
+        timeout = given.timeout if self.life is None else self.life.bound(given.timeout)
+        return replace(place, timeout=timeout, stream_timeout=timeout)
 
     @property
     def inside(self) -> bool:
@@ -55,7 +83,7 @@ class Place:
         """A unary call from here."""
         if self.life is not None:
             return call_inside(self.life, method, request, self.headers, self.timeout)
-        return call_outside(method, request, self.headers, self.timeout, self.wait)
+        return call_outside(method, request, self.headers, self.timeout, self.wait, self.key)
 
 
 class Bound(Generic[L]):
@@ -70,11 +98,17 @@ class Bound(Generic[L]):
         """Where the calls belong; RuntimeError where that has not begun."""
         return self._place()
 
-    def options(self, timeout: float | None | Unset, consistency: str | None, resume: bool | None) -> Bound[L]:
-        """The same place with other options; ValueError for a `consistency` that no header can carry."""
-        if consistency is not None:
-            header_value("consistency", consistency)
-        return Bound(self.lines, lambda: self._place().options(timeout, consistency, resume))
+    def options(self, given: Options) -> Bound[L]:
+        """The same place with other options."""
+        return Bound(self.lines, lambda: self._place().options(given))
+
+
+def key_of(given: str | UUID | None) -> str | None:
+    """A caller's own key as it is sent; ValueError where it is no UUID."""
+    try:
+        return None if given is None else str(UUID(str(given)))
+    except ValueError:
+        raise ValueError(f"an idempotency key is a UUID, not {given!r}") from None
 
 
 def outside(settings: Settings) -> Place:
@@ -89,7 +123,7 @@ def single_use(settings: Settings) -> Place:
 
 def inside(life: TransactionLife) -> Place:
     """Calls in an open transaction; RuntimeError where it has not begun."""
-    return Place(life.headers, life.timeout, wait=False, life=life)
+    return Place(life.headers, life.timeout, wait=False, life=life, stream_timeout=life.bound(None))
 
 
 def request_of(method: Method, given: Mapping[str, Any], changes: Mapping[str, Any] | None) -> Any:

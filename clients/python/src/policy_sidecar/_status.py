@@ -10,6 +10,8 @@ from ._native import duration_of
 from .errors import Precondition, SidecarError, Violation, class_of
 
 _DETAILS = "grpc-status-details-bin"
+#: What a stream that was reset on its way looks like; a sidecar gives a reason.
+_BROKEN = ("CANCELLED", "UNKNOWN", "INTERNAL")
 
 
 def _details(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, Any]:
@@ -28,12 +30,14 @@ def _details(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, An
     return {}
 
 
-def error_of(failure: Any) -> SidecarError:
-    """The error of what grpc has raised, whichever of its two libraries did."""
+def error_of(failure: Any, left: bool = False) -> SidecarError:
+    """The error of what grpc has raised, whichever of its two libraries did; `left`: this side may have ended it."""
     code = failure.code().name
     details = _details(failure.trailing_metadata())
     info = details.get("ErrorInfo")
     reason = info.reason if info else None
+    if reason is None and not left and code in _BROKEN:
+        code = "UNAVAILABLE"
     retry = details.get("RetryInfo")
     bad = details.get("BadRequest")
     precondition = details.get("PreconditionFailure")

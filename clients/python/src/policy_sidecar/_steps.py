@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from ._answer import Trailers
 from ._contract import Method, control
 from .errors import (
+    CancelledError,
     ConflictError,
     DeadlineError,
     LimitError,
@@ -28,6 +29,8 @@ Headers = tuple[tuple[str, str], ...]
 
 #: Attempts of a call outside a transaction.
 CALL_ATTEMPTS = 5
+#: Codes that leave open what became of a call.
+_OPEN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL")
 #: Deadlines after which a write is known not to have been done.
 _NOT_DONE = ("STATEMENT_TIMEOUT", "REQUEST_TIMEOUT")
 _FIRST_DELAY = 0.05
@@ -147,17 +150,25 @@ def retrying(
         attempt += 1
 
 
-def call_outside(method: Method, request: Any, headers: Headers, timeout: float | None, wait: bool) -> Steps[tuple[Any, Trailers]]:
-    """A call outside a transaction, which is tried again where that changes nothing."""
+def call_outside(
+    method: Method, request: Any, headers: Headers, timeout: float | None, wait: bool, own_key: str | None = None
+) -> Steps[tuple[Any, Trailers]]:
+    """A call outside a transaction, which is tried again where that changes nothing; `own_key` is its caller's."""
     single_use = any(name == "transaction" for name, _ in headers)
-    key = str(uuid.uuid4()) if single_use else None
+    key = (own_key or str(uuid.uuid4())) if single_use else None
     if key is not None:
         headers = (*headers, ("idempotency-key", key))
     deadline = Deadline(timeout)
     repeatable = method.repeatable or (method.once and single_use)
+    lost = False
 
     def once() -> Steps[tuple[Any, Trailers]]:
-        came: tuple[Any, Trailers] = yield Call(method, request, headers, deadline.left, wait)
+        nonlocal lost
+        try:
+            came: tuple[Any, Trailers] = yield Call(method, request, headers, deadline.left, wait)
+        except (UnavailableError, DeadlineError, CancelledError) as error:
+            lost = lost or error.reason not in _NOT_DONE
+            raise
         return came
 
     def promising(error: SidecarError) -> bool:
@@ -167,8 +178,9 @@ def call_outside(method: Method, request: Any, headers: Headers, timeout: float 
 
     try:
         return (yield from retrying(CALL_ATTEMPTS if repeatable else 1, deadline, once, promising))
-    except (UnavailableError, DeadlineError) as error:
-        if method.once and error.reason not in _NOT_DONE:
+    except (UnavailableError, DeadlineError, CancelledError, LimitError) as error:
+        # A limit says nothing of an attempt before it.
+        if method.once and lost:
             error.idempotency_key = key
         raise
 
@@ -196,26 +208,29 @@ def call_inside(
     return (yield from retrying(CALL_ATTEMPTS if method.repeatable or method.once else 1, deadline, once, promising))
 
 
-def commit(transaction_id: str, timeout: float | None) -> Steps[Trailers]:
-    """Commits; where the answer is lost, asks how it ended.
+def commit(
+    transaction_id: str, timeout: float | None, asking: float | None, leave: Callable[[], None]
+) -> Steps[Trailers]:
+    """Commits; where the answer is lost, leaves, so that what never arrived is rolled back, and asks how it ended.
 
-    ConflictError where it was rolled back, OutcomeUnknownError where nobody can tell.
+    `timeout` is for the commit, `asking` for what became of it. ConflictError where it was rolled back, OutcomeUnknownError
+    where nobody can tell.
     """
     method = control("Commit")
     request = method.request(transaction_id=transaction_id)
     try:
         came: tuple[Any, Trailers] = yield Call(method, request, (), timeout, False)
     except SidecarError as error:
-        lost = isinstance(error, (UnavailableError, DeadlineError)) or error.reason == "TRANSACTION_OUTCOME_UNKNOWN"
-        if not lost:
+        if error.code not in _OPEN and error.reason != "TRANSACTION_OUTCOME_UNKNOWN":
             raise
-        yield from look_up(timeout, error, transaction_id=transaction_id)
+        leave()
+        yield from look_up(asking, error, transaction_id=transaction_id)
         return Trailers()
     return came[1]
 
 
 def look_up(timeout: float | None, lost: SidecarError, **subject: str) -> Steps[None]:
-    """Returns where what was lost was committed, a `transaction_id` or an `idempotency_key`; has as long as that had.
+    """Returns where what was lost was committed, a `transaction_id` or an `idempotency_key`; asks for `timeout` seconds.
 
     ConflictError where it was rolled back, OutcomeUnknownError where nobody can tell.
     """

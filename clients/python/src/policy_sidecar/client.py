@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
+from uuid import UUID
 
 from ._answer import Trailers
 from ._binding import Binding, Stream
@@ -14,7 +15,7 @@ from ._gen.services import Services
 from ._gen.services import Transaction as Transactions
 from ._lines import Lines
 from ._operations import Executed, Operation, executing
-from ._requests import inside, outside, single_use
+from ._requests import Options, inside, key_of, outside, single_use
 from ._settings import Settings
 from ._steps import Deadline, Do, Steps, retrying
 from ._transactions import TransactionLife, TransactionOptions
@@ -28,14 +29,22 @@ class Bound(Services):
     """The driver services, bound to where their calls belong."""
 
     def options(
-        self, *, timeout: float | None | Unset = UNSET, consistency: str | None = None, resume: bool | None = None
+        self,
+        *,
+        timeout: float | None | Unset = UNSET,
+        consistency: str | None = None,
+        resume: bool | None = None,
+        idempotency_key: str | UUID | None = None,
     ) -> Bound:
         """The same, where every call has that timeout in seconds, streams included.
 
         `consistency` says what reads outside a transaction have to see: `strong`, `eventual`, or the token of an answer's
-        trailers. `resume` False lets a stream that is cut end with its error; None: as the client says.
+        trailers. `resume` False lets a stream that is cut end with its error; None: as the client says. `idempotency_key`,
+        a UUID such as the id of the message that a caller works at, is for one write of `single_use` or one `execute`
+        outside transactions: whoever sends that again with the same key gets the first answer, and it takes effect once;
+        PreconditionError (`IDEMPOTENCY_KEY_REUSED`) for another request. ValueError where it is no UUID.
         """
-        return Bound(self._binding.options(timeout, consistency, resume))
+        return Bound(self._binding.options(Options.of(timeout, consistency, resume, idempotency_key)))
 
     def execute(self, operations: Sequence[Operation[Any]]) -> Executed:
         """Runs up to 1,000 operations in one round trip: all of them take effect, or none.
@@ -47,7 +56,10 @@ class Bound(Services):
 
 
 class Savepoint:
-    """A block inside a transaction that can be undone alone: an error in it goes back to its beginning, and is passed on."""
+    """A block inside a transaction that can be undone alone: an error in it goes back to its beginning, and is passed on.
+
+    Where going back fails, the transaction can only be rolled back: its next call, and its end, raise what hindered that.
+    """
 
     def __init__(self, life: TransactionLife, lines: Lines) -> None:
         self._life = life
@@ -133,14 +145,21 @@ class Client(Bound):
         return Transaction(self._lines, TransactionLife(options, self._settings.timeout))
 
     def execute(
-        self, operations: Sequence[Operation[Any]], *, isolation: IsolationLevel | None = None, attempts: int = 1
+        self,
+        operations: Sequence[Operation[Any]],
+        *,
+        isolation: IsolationLevel | None = None,
+        attempts: int = 1,
+        idempotency_key: str | UUID | None = None,
     ) -> Executed:
         """Runs up to 1,000 operations in one round trip, as a transaction of their own: all of them take effect, or none.
 
         The sidecar tries them up to `attempts` times, at most 10, while they collide with others. An answer that is lost is
-        asked for again, and they take effect once. An error of one of them has its index as `operation`.
+        asked for again, and they take effect once; `idempotency_key` is as of `options`. An error of one of them has its
+        index as `operation`.
         """
-        return self._binding.lines.run(executing(self._binding.place, operations, isolation, attempts))
+        place = self._binding.place.options(Options(key=key_of(idempotency_key)))
+        return self._binding.lines.run(executing(place, operations, isolation, attempts))
 
     def run(
         self,
@@ -157,13 +176,15 @@ class Client(Bound):
         """Runs work in a transaction, all of it again where it collides or its sidecar goes away; the work's result.
 
         The work has to be repeatable: what it does outside the transaction happens as often as it is tried. `timeout` in
-        seconds bounds all attempts together; the others are those of `transaction`.
+        seconds bounds all attempts together: no call has more than what is left of it, and what is not done by then is not
+        committed (DeadlineError). Only what became of a commit without an answer is asked for beyond it. The others are
+        those of `transaction`.
         """
         deadline = Deadline(timeout)
         options = TransactionOptions(isolation, read_only, deferrable, lease, label)
 
         def attempt() -> T:
-            life = TransactionLife(options, deadline.bound(self._settings.timeout))
+            life = TransactionLife(options, self._settings.timeout, deadline)
             with Transaction(self._lines, life) as transaction:
                 return work(transaction)
 

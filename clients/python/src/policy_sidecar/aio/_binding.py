@@ -39,7 +39,7 @@ class Stream(Opened[Lines], Generic[T]):
             try:
                 message = await self._call.read()
             except grpc.RpcError as error:
-                await self._go_on(error_of(error))
+                await self._go_on(error_of(error, left=not self._lasts()))
                 continue
             if message is _END:
                 self.trailers = Trailers.read(await self._call.trailing_metadata())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import grpc
 import grpc.aio
@@ -25,11 +24,11 @@ def _serialize(message: Any) -> bytes:
 
 
 class Lines:
-    """One channel a loop and process."""
+    """One channel a loop and process; that of a loop that was closed goes when another loop has its first."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._channels: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, grpc.aio.Channel]] = WeakKeyDictionary()
+        self._channels: dict[asyncio.AbstractEventLoop, tuple[int, grpc.aio.Channel]] = {}
 
     def channel(self) -> grpc.aio.Channel:
         """The channel of the running loop."""
@@ -41,6 +40,10 @@ class Lines:
                 channel = grpc.aio.secure_channel(settings.target, settings.credentials(), settings.options())
             else:
                 channel = grpc.aio.insecure_channel(settings.target, settings.options())
+            # A channel holds its loop, which would keep both for ever. Other threads may have their own loops.
+            for one in tuple(self._channels):
+                if one.is_closed():
+                    self._channels.pop(one, None)
             self._channels[loop] = (os.getpid(), channel)
         return channel
 
@@ -73,8 +76,6 @@ class Lines:
             came, failed = None, None
             try:
                 came = await self._do(step)
-            except grpc.RpcError as error:
-                failed = error_of(error)
             except BaseException as error:  # The steps clean up, and pass it on.
                 failed = error
 
@@ -83,9 +84,14 @@ class Lines:
             return await asyncio.sleep(step.seconds)
         if isinstance(step, Do):
             return await step.work()
-        if isinstance(step, Hold):
-            return await self._hold(step)
-        open_call = self.channel().unary_unary(step.method.path, _serialize, step.method.response.FromString)
+        channel = self.channel()
+        try:
+            return await (self._hold(step) if isinstance(step, Hold) else self._call(channel, step))
+        except grpc.RpcError as error:
+            raise error_of(error, left=not self.has(channel)) from None
+
+    async def _call(self, channel: grpc.aio.Channel, step: Call) -> tuple[Any, Trailers]:
+        open_call = channel.unary_unary(step.method.path, _serialize, step.method.response.FromString)
         metadata = (*self.settings.headers(), *step.headers)
         call = open_call(step.request, timeout=step.timeout, metadata=metadata, wait_for_ready=step.wait)
         return await call, Trailers.read(await call.trailing_metadata())

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from ._units import AsyncUnit, Unit
+from ._work import Level
 
 #: Keys of a session's `info`: the client, whether ours is prepared before the session commits, what stands for the session.
 CLIENT = "policy_sidecar"
@@ -15,7 +16,10 @@ _UNIT = "policy_sidecar_unit"
 
 
 def _follow(session: Any, unit: Unit | AsyncUnit, run: Callable[[Any], Any]) -> None:
-    """Ends with a session of SQLAlchemy: just before it commits, or prepared before and committed after it."""
+    """Ends with a session of SQLAlchemy: just before it commits, or prepared before and committed after it.
+
+    A savepoint of the session is one of ours.
+    """
     event: Any = import_module("sqlalchemy.event")
     work = unit.work
 
@@ -27,12 +31,18 @@ def _follow(session: Any, unit: Unit | AsyncUnit, run: Callable[[Any], Any]) -> 
         if not work.ending:
             run(unit.flush())
 
+    def after_transaction_create(beginning: Any, begun: Any) -> None:
+        if begun.nested:
+            try:
+                run(unit._run(work.enter(begun)))
+            except BaseException:
+                begun.close()  # Nobody else has it yet.
+                raise
+
     def before_commit(ending: Any) -> None:
         if ending.in_nested_transaction():
             run(unit.flush())
             return
-        if work.undone_in_part:
-            raise RuntimeError("a savepoint of the session was rolled back, and what drivers did is rolled back as a whole")
         # What the database refuses of the session's own rows it refuses before ours are committed.
         work.ending = True
         try:
@@ -45,27 +55,54 @@ def _follow(session: Any, unit: Unit | AsyncUnit, run: Callable[[Any], Any]) -> 
             run(unit.commit())
 
     def after_commit(ended: Any) -> None:
-        if work.prepared:
+        part = ended.get_nested_transaction()
+        if part is not None:
+            work.keep(part)
+        else:  # What is prepared, and all where a savepoint was open to the end: before the commit it looked like that one's.
             run(unit.commit())
 
     def after_soft_rollback(ending: Any, previous: Any) -> None:
-        if previous.nested and work.dirty:
-            run(unit.rollback())
-            work.undone_in_part = True
+        if previous.nested:
+            run(unit._run(work.undo(previous)))
 
     def after_transaction_end(ending: Any, ended: Any) -> None:
         if ended.parent is None:
+            work.levels.clear()
             run(unit.rollback())
 
     work.before_begin = begin
-    for hook in (before_flush, before_commit, after_commit, after_soft_rollback, after_transaction_end):
+    work.levels = [Level(one) for one in _savepoints(session)]
+    for hook in (
+        after_transaction_create,
+        before_flush,
+        before_commit,
+        after_commit,
+        after_soft_rollback,
+        after_transaction_end,
+    ):
         event.listen(session, hook.__name__, hook)
+
+
+def _savepoints(session: Any) -> list[Any]:
+    """Those that a session is in, from the outermost to the innermost."""
+    found, one = [], session.get_nested_transaction()
+    while one is not None:
+        if one.nested:
+            found.insert(0, one)
+        one = one.parent
+    return found
+
+
+def _itself(session: Any) -> Any:
+    """A session; that of this thread or task, of a `scoped_session` or an `async_scoped_session`."""
+    return session() if callable(session) and hasattr(session, "registry") else session
 
 
 def unit_of(session: Any) -> Unit:
     """What stands for a session at the sidecar."""
     if isinstance(session, Unit):
         return session
+    session = _itself(session)
     unit: Unit | None = session.info.get(_UNIT)
     if unit is None:
         unit = session.info[_UNIT] = Unit(session.info.get(CLIENT))
@@ -77,6 +114,7 @@ def async_unit_of(session: Any) -> AsyncUnit:
     """What stands for a session of asyncio at the sidecar."""
     if isinstance(session, AsyncUnit):
         return session
+    session = _itself(session)
     unit: AsyncUnit | None = session.info.get(_UNIT)
     if unit is None:
         unit = session.info[_UNIT] = AsyncUnit(session.info.get(CLIENT))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from .._contract import control
 from .._operations import Operation, executing
@@ -12,11 +13,15 @@ from .._requests import Place, inside, outside
 from .._settings import Settings
 from .._steps import Steps, call_outside, look_up
 from .._transactions import TransactionLife, TransactionOptions
-from ..errors import OutcomeUnknownError, SidecarError, TransactionAbortedError, UnavailableError
+from ..errors import OutcomeUnknownError, SidecarError, TransactionAbortedError
+
+T = TypeVar("T")
 
 #: Operations, and their bytes, that are sent together: far from what a sidecar refuses for its size or its number of values.
 _MOST_WAITING = 1_000
 _MOST_BYTES = 190_000
+#: What is said of a transaction that was not committed by a `CommitPrepared`, nor by one before.
+_NOT_COMMITTED = ("TRANSACTION_ROLLED_BACK", "TRANSACTION_NOT_PREPARED")
 
 
 class Tracked(Protocol):
@@ -26,15 +31,38 @@ class Tracked(Protocol):
     def goes_last(self) -> bool:
         """Whether it refers to others."""
 
+    @property
+    def found(self) -> Any:
+        """What the database had of it when it was read; None where it was made."""
+
+    @property
+    def stored(self) -> Any:
+        """What the database has of it; None: nothing yet."""
+
     def change(self) -> Operation[Any] | None:
-        """What was changed of it since this was asked last."""
+        """What was changed of it since it was stored, which counts as stored then."""
+
+    def go_back(self, stored: Any) -> None:
+        """Makes it again what the database has again."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """What there was when a part of the session's work began that can be undone alone."""
+
+    #: Its name for the session.
+    part: Any
+    #: What the database had of the objects that were tracked.
+    stored: tuple[Any, ...] = ()
+    #: Where it began in the transaction; None: there was none.
+    savepoint: str | None = None
 
 
 class Work:
     """Writes without a result wait, and are sent as one list: before the next call, at a flush, at the commit.
 
     Until a write is sent there is no transaction: reads are on their own, and what waits at the commit is a transaction by
-    itself. After a list that fails only a rollback is possible.
+    itself. After a list that fails only a rollback is possible, of all, or of the part that it belongs to.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,13 +77,10 @@ class Work:
         self.before_begin: Callable[[], None] | None = None
         #: The session is about to commit, and what waits goes with that.
         self.ending = False
-        #: A part of the session's work was undone alone, which is not followed.
-        self.undone_in_part = False
-
-    @property
-    def dirty(self) -> bool:
-        """Whether there is something to commit."""
-        return self._life is not None or bool(self._waiting) or bool(self._tracked)
+        #: The parts of the session's work that have begun and not ended, from the outermost to the innermost.
+        self.levels: list[Level] = []
+        #: The first savepoint of what has become one with what is around it; it is released before the next is set.
+        self._kept: str | None = None
 
     def add(self, operation: Operation[Any]) -> bool:
         """Lets a write wait; true where it is time for a flush."""
@@ -83,6 +108,32 @@ class Work:
         while self._waiting:
             place = inside((yield from self._open()))
             yield from self._send(place)
+
+    def enter(self, part: Any) -> Steps[None]:
+        """Sends what waits, and begins a part that can be undone alone."""
+        yield from self.flush()
+        savepoint = None if self._life is None else (yield from self._or_fails(self._set_savepoint(self._life)))
+        self.levels.append(Level(part, tuple(one.stored for one in self._tracked), savepoint))
+
+    def keep(self, part: Any) -> None:
+        """Makes a part one with what is around it."""
+        level = self._take(part)
+        if level is not None:
+            self._kept = level.savepoint or self._kept
+
+    def undo(self, part: Any) -> Steps[None]:
+        """Undoes a part alone. Where that fails, nothing of its transaction is committed, and the commit says why."""
+        level = self._take(part)
+        if level is None or self.prepared:
+            return
+        self._waiting, self._bytes, self._failed, self._kept = [], 0, None, None
+        self._go_back(level)
+        life, why = self._life, RuntimeError("rolled back")
+        if life is not None and level.savepoint is not None:
+            yield from life.end_savepoint(level.savepoint, why)
+        elif life is not None:
+            self._life = None
+            yield from life.end(why)
 
     def commit(self) -> Steps[None]:
         """Sends what waits, and commits."""
@@ -151,6 +202,30 @@ class Work:
             self._life = life
         return self._life
 
+    def _set_savepoint(self, life: TransactionLife) -> Steps[str]:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            yield from life.end_savepoint(kept, None)
+        return (yield from life.set_savepoint())
+
+    def _take(self, part: Any) -> Level | None:
+        """Takes the level of a part off, with those inside it; None where there is none."""
+        for at, level in enumerate(self.levels):
+            if level.part is part:
+                del self.levels[at:]
+                return level
+        return None
+
+    def _go_back(self, level: Level) -> None:
+        """Tracks what was tracked at the beginning of a part, and what was read in it, as the database has it again."""
+        known, later = self._tracked[: len(level.stored)], self._tracked[len(level.stored) :]
+        for one, stored in zip(known, level.stored, strict=True):
+            one.go_back(stored)
+        read = [one for one in later if one.found is not None]
+        for one in read:
+            one.go_back(one.found)
+        self._tracked = known + read
+
     def _send(self, place: Place) -> Steps[None]:
         sent, self._waiting = self._waiting[:_MOST_WAITING], self._waiting[_MOST_WAITING:]
         self._bytes = 0
@@ -168,9 +243,9 @@ class Work:
         yield from self._or_fails(life.end(None))
         self._life = None
 
-    def _or_fails(self, steps: Steps[Any]) -> Steps[None]:
+    def _or_fails(self, steps: Steps[T]) -> Steps[T]:
         try:
-            yield from steps
+            return (yield from steps)
         except BaseException as error:  # A task that is cancelled has not sent it, either.
             self._failed = error
             raise
@@ -181,13 +256,17 @@ class Work:
         request = method.request(transaction_id=self._life.id)
         try:
             yield from call_outside(method, request, (), self._settings.timeout, self._settings.wait_for_ready)
-        except UnavailableError as error:
+        except SidecarError as error:
+            if error.reason in _NOT_COMMITTED:
+                raise
+            # Also of a refusal: an attempt before it may have taken effect, and one after it still can.
             raise OutcomeUnknownError(transaction_id=self._life.id) from error
         finally:
             self.prepared = False
             self._life = None
 
     def _forget(self) -> None:
-        self._waiting, self._tracked, self._life, self._failed = [], [], None, None
+        self._waiting, self._tracked, self._life, self._failed, self._kept = [], [], None, None, None
         self._bytes = 0
-        self.prepared = self.undone_in_part = False
+        self.prepared = False
+        self.levels = [Level(one.part) for one in self.levels]

@@ -68,7 +68,7 @@ class Tracked:
         self.of = of
         self._columns = columns
         self._create = create
-        self._stored = stored
+        self.found = self.stored = stored
 
     @property
     def goes_last(self) -> bool:
@@ -79,9 +79,20 @@ class Tracked:
         return {name: getattr(self.of, name, None) for name in self._columns}
 
     def change(self) -> Operation[Any] | None:
-        """The object where it is new, or what was changed of it since this was asked last."""
-        stored, now = self._stored, deepcopy(self._values())
-        self._stored = now
+        """The object where it is new, or what was changed of it since; ValueError or TypeError for what no column takes."""
+        stored, now = self.stored, deepcopy(self._values())
+        made = self._operation(stored, now)
+        self.stored = now  # Not of what is refused, which would count as written.
+        return made
+
+    def go_back(self, stored: dict[str, Any]) -> None:
+        """Gives the object the values that the database has again."""
+        self.stored = stored
+        for name, value in stored.items():
+            if getattr(self.of, name, None) != value:
+                setattr(self.of, name, deepcopy(value))
+
+    def _operation(self, stored: dict[str, Any] | None, now: dict[str, Any]) -> Operation[Any] | None:
         if stored is None:
             return operation_of(self._create, now)
         if stored == now or self.goes_last:
