@@ -79,7 +79,8 @@ const expectSettings = (values: Readonly<Record<string, string | undefined>>): v
 };
 
 /** Names that a container beside, or a pod of the same or another namespace, calls a service by. */
-const namesOf = (service: string): string[] => ['', '.agents', '.agents.svc', '.agents.svc.cluster.local'].map((rest) => service + rest);
+const namesOf = (service: string): string[] =>
+  ['', '.agents', '.agents.svc', '.agents.svc.cluster.local'].map((rest) => `${service}${rest}`);
 
 test.for(['socket', 'mtls'])('the overlay %s renders to a pod that can start', (overlay, { skip }) => {
   const text = render(overlay);
@@ -150,8 +151,8 @@ test.for(['socket', 'mtls'])('who calls a Service of the overlay %s by its name 
   expect(services).toHaveLength(overlay === 'mtls' ? 1 : 0);
   for (const { metadata, spec } of services) {
     const targets = spec.ports.map(({ targetPort }: { targetPort: unknown }) => targetPort);
-    const listening = ['SIDECAR_GRPC_LISTEN', 'SIDECAR_HTTP_LISTEN'].map((name) => /(?<=:)\d+$/.exec(values[name]!)![0]);
-    expect(targets).toEqual(listening.map(Number));
+    const listening = [values['SIDECAR_GRPC_LISTEN'], values['SIDECAR_HTTP_LISTEN']];
+    expect(targets).toEqual(listening.map((listen) => Number(listen!.split(':').at(-1))));
     expect(values['SIDECAR_HTTP_HOSTS']!.split(',')).toEqual(expect.arrayContaining(namesOf(metadata.name)));
   }
 });
@@ -163,6 +164,8 @@ test('the Compose example builds the Containerfile, names settings that exist, a
   expect(existsSync(join(DEPLOY, 'compose', context, dockerfile))).toBe(true);
   expectSettings(sidecar.environment);
   expect(sidecar.environment.SIDECAR_HTTP_HOSTS.split(',')).toEqual(['localhost', 'policy-sidecar']);
+  const drainMs = duration(SETTINGS.drainTimeoutMs.fallback);
+  expect(duration(sidecar.stop_grace_period)).toBeGreaterThan(drainMs + 1_000);
   const { hostname, password } = new URL(sidecar.environment.DATABASE_URL);
   expect(services[hostname].environment.POSTGRES_PASSWORD).toBe(password);
 });
