@@ -1,5 +1,4 @@
 import { parseArgs } from 'node:util';
-import { serveEphemeral } from './commands/ephemeral.ts';
 import { migrate } from './commands/migration.ts';
 import { complain, errors, exit, output, say } from './commands/output.ts';
 import { serve } from './commands/serve.ts';
@@ -18,8 +17,9 @@ import { VERSION } from './version.ts';
 const HELP = `policy-sidecar: the data access of policy engines as gRPC services over PostgreSQL
 
 Usage: policy-sidecar [serve] [settings]     serve until SIGINT or SIGTERM (default)
-       policy-sidecar serve --ephemeral      the same for tests: a database that goes with it, free ports, one line of JSON
-                                             that says where; ends with its parent
+       policy-sidecar serve --ephemeral [--parent PID]  the same for tests: a database that goes with it, free ports, one
+                                             line of JSON that says where; ends with its parent, or with the process PID
+                                             where a wrapper such as npx or a shell is in between
        policy-sidecar migrate up [settings]      bring the database's schema up to date
        policy-sidecar migrate status [settings]  show what is applied and what is pending; exits with 4 where something is
        policy-sidecar migrate check [settings]   show what would stop or change it, changing nothing; exits with 1 where
@@ -128,7 +128,7 @@ const putContract = async (flags: readonly string[], env: NodeJS.ProcessEnv): Pr
   });
 };
 
-const run = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<number> => {
+const run = async (argv: readonly string[], env: NodeJS.ProcessEnv, parent: number): Promise<number> => {
   if (argv.includes('--help') || argv.includes('-h')) {
     say(HELP);
     return EXIT.done;
@@ -147,7 +147,11 @@ const run = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<num
       switch (command) {
         case 'serve': {
           const { values, rest: settings } = own(flags, { ephemeral: { type: 'boolean' } });
-          return await (values['ephemeral'] ? serveEphemeral(settings, env) : serve(loadConfig(settings, env)));
+          if (!values['ephemeral']) return await serve(loadConfig(settings, env));
+          const { childOf, processNamed, serveEphemeral } = await import('./commands/ephemeral.ts');
+          const { values: named, rest: others } = own(settings, { parent: { type: 'string' } });
+          const isWanted = named['parent'] === undefined ? childOf(parent) : processNamed(named['parent']);
+          return await serveEphemeral(others, env, isWanted);
         }
         case 'doctor': {
           // What it stands on is loaded for it alone, too.
@@ -171,8 +175,12 @@ const run = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<num
 /** What a reader of the output gets to take the rest of it. */
 const LAST_LINES_MS = 200;
 
-/** Runs the command, and ends the process with its exit code and, where something went wrong, one line on standard error. */
-export const main = async (argv: readonly string[], env: NodeJS.ProcessEnv): Promise<never> => {
+/**
+ * Runs the command, and ends the process with its exit code and, where something went wrong, one line on standard error.
+ *
+ * @param parent number of the process that started this one.
+ */
+export const main = async (argv: readonly string[], env: NodeJS.ProcessEnv, parent: number): Promise<never> => {
   // Node itself would write these in a way that waits for the reader.
   process.removeAllListeners('warning');
   process.on('warning', ({ name, message }) => errors.write(`${name}: ${message}\n`));
@@ -181,7 +189,7 @@ export const main = async (argv: readonly string[], env: NodeJS.ProcessEnv): Pro
     errors.flushSync();
     void exit.leave(EXIT.no);
   });
-  const code = await run(argv, env);
+  const code = await run(argv, env, parent);
   await Promise.all([output.settle(LAST_LINES_MS), errors.settle(LAST_LINES_MS)]);
   return exit.leave(code);
 };

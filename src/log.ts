@@ -33,6 +33,8 @@ export class Lines implements DestinationStream {
   #dropped = 0;
   #retryMs = RETRY_MS.least;
   #scheduled: NodeJS.Timeout | undefined;
+  /** Told when a reader has gone, and with it what it was to be told. */
+  onLost = (): void => {};
 
   /**
    * @param fd a descriptor that does not block.
@@ -99,6 +101,7 @@ export class Lines implements DestinationStream {
     this.#head = NOTHING;
     this.#queue = [];
     this.#waiting = 0;
+    this.onLost();
   }
 }
 

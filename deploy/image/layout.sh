@@ -5,9 +5,17 @@ set -eu
 root=$1 node=$2 probe=${3:-}
 cd "$(dirname "$0")/../.."
 umask 022
-mkdir -p "$root/app" "$root/usr/local/bin" "$root/run/policy-sidecar" "$root/tmp"
+# Not what the base has itself, such as /tmp: a copied folder's mode would replace its own.
+mkdir -p "$root/app" "$root/usr/local/bin" "$root/run/policy-sidecar"
 cp -R dist proto package.json LICENSE "$root/app/"
 cp "$node" "$root/usr/local/bin/node"
+# From version 25 on Node needs this library, and the base has none. The loader of the base looks in the same places, below
+# /usr alike.
+atomic=$(ldd "$node" | sed -n 's|.* => \(/.*/libatomic\.so\.1\) .*|\1|p')
+if [ -n "$atomic" ]; then
+  mkdir -p "$root/usr$(dirname "${atomic#/usr}")"
+  cp "$atomic" "$root/usr${atomic#/usr}"
+fi
 [ -z "$probe" ] || cp "$probe" "$root/usr/local/bin/grpc-health-probe"
 # No shell and no `env` are needed: the kernel finds Node by the first line.
 printf '%s\n' '#!/usr/local/bin/node' "import('/app/dist/start.js');" >"$root/usr/local/bin/policy-sidecar"

@@ -4,14 +4,10 @@ import { standardError, standardOutput } from '../log.ts';
 export const output = standardOutput();
 export const errors = standardError();
 
-/** What is still done, without waiting, when the process is cut off. */
-export const lastActs: (() => void)[] = [];
-
 /** The way out of this process. */
 export const exit = new Exit(() => {
   errors.write('policy-sidecar: cut off, since it had not ended in time\n');
   errors.flushSync();
-  for (const act of lastActs) act();
 });
 
 /** What a command was asked for. */

@@ -3,22 +3,36 @@ import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EmbeddedError } from './data-folder.ts';
 
-const isAlive = (pid: number): boolean => {
+/** What the kernel tells of a process, from its state on; nothing where it tells nothing. */
+const factsOf = (pid: number): string[] => {
   try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
+    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // The name before may have any characters.
+    return text.slice(text.lastIndexOf(')') + 2).split(' ');
+  } catch {
+    return [];
   }
 };
 
-/** When a process began, in the kernel's words: a pid alone may belong to another process by now. */
-const birthOf = (pid: number): string => {
+const ENDED = 'Z';
+
+const isAlive = (pid: number): boolean => {
   try {
-    return readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[19] ?? '';
-  } catch {
-    return '';
+    process.kill(pid, 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') return false;
   }
+  // One that has ended keeps its number until its parent has asked how.
+  return factsOf(pid)[0] !== ENDED;
+};
+
+/** When a process began, in the kernel's words: a pid alone may belong to another process by now. */
+const birthOf = (pid: number): string => factsOf(pid)[19] ?? '';
+
+/** Tells whether the process that has this number now is still there. */
+export const watchProcess = (pid: number): (() => boolean) => {
+  const birth = birthOf(pid);
+  return () => isAlive(pid) && birthOf(pid) === birth;
 };
 
 /** Takes the data folder for this process; a folder whose owner is alive is refused. */

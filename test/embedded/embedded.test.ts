@@ -9,6 +9,7 @@ import pg from 'pg';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { migrateUp } from '../../src/database/migrate/migrate.ts';
 import { startEmbedded } from '../../src/embedded/embedded.ts';
+import { takeOwnership } from '../../src/embedded/ownership.ts';
 import { copyDataFolder } from '../support/program.ts';
 
 const HOLDER = join(import.meta.dirname, '..', 'support', 'embedded-holder.ts');
@@ -117,6 +118,25 @@ test('a folder in use is refused with the process that has it', async () => {
   const held = await hold(folder);
   await expect(startEmbedded({ dataDir: folder })).rejects.toThrow(`in use by process ${held.child.pid}`);
   expect(await query(held.url, 'select 1 as a')).toEqual([{ a: 1 }]);
+});
+
+// Story: a sidecar that had ended, and whose parent never asked how, kept its folder from the next one.
+test('a folder whose owner has ended is free, though nobody has asked how it ended', async () => {
+  // What becomes of the shell asks for no child's end.
+  const shell = spawn('sh', ['-c', 'sleep 600 & echo $!; exec sleep 600'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [pid] = await once(createInterface(shell.stdout), 'line');
+  try {
+    const birth = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')[19];
+    await writeFile(join(folder, 'sidecar.pid'), `${pid} ${birth}`);
+    await expect(takeOwnership(folder)).rejects.toThrow(`in use by process ${pid}`);
+    process.kill(Number(pid), 'SIGKILL');
+    const disown = await vi.waitFor(() => takeOwnership(folder));
+    expect(existsSync(`/proc/${pid}`)).toBe(true);
+    await disown();
+  } finally {
+    process.kill(Number(pid), 'SIGKILL');
+    shell.kill('SIGKILL');
+  }
 });
 
 test('kill -9: the server goes too, the next start has every committed row', async () => {

