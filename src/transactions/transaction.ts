@@ -357,12 +357,16 @@ export class Transaction {
 
   /** Undoes everything since the savepoint, which stays; heals an aborted transaction. */
   rollBackTo(name: string, signal: Signal | undefined): Promise<void> {
-    return this.#turn(signal, async () => {
-      this.lastMethod = 'TransactionService/RollbackToSavepoint';
-      const index = this.#indexOf(name);
-      await this.#noting(() => this.#connection.command(`rollback to savepoint "u_${name}"`));
-      this.#savepoints.length = index + 1;
-    });
+    return this.#turn(
+      signal,
+      async () => {
+        this.lastMethod = 'TransactionService/RollbackToSavepoint';
+        const index = this.#indexOf(name);
+        await this.#noting(() => this.#connection.command(`rollback to savepoint "u_${name}"`));
+        this.#savepoints.length = index + 1;
+      },
+      true,
+    );
   }
 
   /** Forgets the savepoint and those set after it; keeps what was done. */

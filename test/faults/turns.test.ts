@@ -130,6 +130,23 @@ test('a full queue keeps no stream from its rows', async () => {
   await rollBack(transaction);
 });
 
+// Story: a part was refused for a full queue, and for the same full queue it could not be undone.
+test('a full queue keeps nobody from undoing a part', async () => {
+  const transaction = await begin();
+  const part = { transactionId: transaction, name: 'part' };
+  await sidecar.grpc.unary(tx.savepoint, part);
+  const waiting: Promise<unknown>[] = [];
+  await occupied(transaction, async () => {
+    for (let count = 0; count < QUEUE; count += 1) waiting.push(read(transaction));
+    await vi.waitFor(async () => expect(await pending()).toBe(1 + QUEUE));
+    expect(await refusal(read(transaction))).toMatchObject({ reason: 'TRANSACTION_QUEUE_FULL' });
+    waiting.push(sidecar.grpc.unary(tx.rollbackToSavepoint, part));
+    await vi.waitFor(async () => expect(await pending()).toBe(2 + QUEUE));
+  });
+  await Promise.all(waiting);
+  await rollBack(transaction);
+});
+
 // Story: each of a hundred operations that were under way asked for itself that the statement be stopped, at once: a hundred
 // connections to a database that was late because of its load.
 test('a list that is late is stopped by one request', async () => {
