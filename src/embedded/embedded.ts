@@ -39,6 +39,11 @@ const START_MS = 60_000;
 /** How long a server may take to open its data at all. */
 const NO_SERVER_MS = 5_000;
 
+/** What a server says while processes of the one before it, which was killed, have not ended yet. */
+const PREDECESSOR = /pre-existing shared memory block/;
+/** How long they may take. */
+const PREDECESSOR_MS = 10_000;
+
 /** Pauses before a server that has ended is started again, one an attempt. */
 const RESTART_AFTER_MS = [0, 100, 500, 2_000, 5_000];
 /** After that long a server that ends is not one that cannot live. */
@@ -131,7 +136,17 @@ export const startEmbedded = async ({
       }
     };
 
-    let server = await start();
+    const startAfterPredecessor = async (): Promise<Server> => {
+      for (const began = Date.now(); ; await sleep(100)) {
+        try {
+          return await start();
+        } catch (error) {
+          if (!PREDECESSOR.test((error as Error).message) || Date.now() - began > PREDECESSOR_MS) throw error;
+        }
+      }
+    };
+
+    let server = await startAfterPredecessor();
     const trimming = setInterval(() => {
       trimLog(logPath).catch((error: Error) => report(`${logPath} cannot be kept short: ${error.message}`));
     }, TRIM_MS).unref();

@@ -176,6 +176,30 @@ test('a server that outlived its sidecar and its watchdog is stopped by the next
   }
 });
 
+// Story: a start right after PostgreSQL was killed, as by the kernel for want of memory, was refused now and then: some of its
+// processes had not noticed yet.
+test('processes of a killed server that are still ending are waited for', async () => {
+  await copyDataFolder(folder);
+  const held = await hold(folder);
+  // Or it would start the server again.
+  held.child.kill('SIGSTOP');
+  const pid = serverPid(folder);
+  const [slow] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').map(Number);
+  process.kill(slow!, 'SIGSTOP');
+  try {
+    process.kill(pid, 'SIGKILL');
+    await kill(held.child);
+    const starting = startEmbedded({ dataDir: folder });
+    starting.catch(() => {});
+    const log = (): string => readFileSync(join(folder, 'postgres.log'), 'utf8');
+    await vi.waitFor(() => expect(log()).toContain('pre-existing shared memory block'));
+    process.kill(slow!, 'SIGCONT');
+    await (await starting).stop();
+  } finally {
+    if (existsSync(`/proc/${slow}`)) process.kill(slow!, 'SIGKILL');
+  }
+});
+
 test('of several starts at once after a kill exactly one has the data', async () => {
   await copyDataFolder(folder);
   await kill((await hold(folder)).child);
