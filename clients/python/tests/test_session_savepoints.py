@@ -225,3 +225,35 @@ def test_a_session_of_asyncio_whose_part_cannot_be_undone_commits_nothing(client
     asyncio.run(main())
     stored = [client.policy_rules.fetch_rule_by_id(tenant_id="t", rule_id=key).rule for key in (before, part)]
     assert stored == [None, None]
+
+
+def test_a_part_of_a_session_of_asyncio_that_is_cancelled_is_undone_alone(client: Client, address: str) -> None:
+    before, part, after = (new_id() for _ in range(3))
+
+    async def main() -> None:
+        async with aio.connect(address) as own:
+            engine = create_async_engine("sqlite+aiosqlite://")
+            async with AsyncSession(engine, info={"policy_sidecar": own}) as session:
+                driver = PolicyRulesDriver(session)
+                driver.create_rule(id=before, tenant_id="t", name="n")
+                written = asyncio.Event()
+
+                async def optional() -> None:
+                    async with session.begin_nested():
+                        driver.create_rule(id=part, tenant_id="t", name="n")
+                        await driver.flush()
+                        written.set()
+                        await asyncio.Event().wait()
+
+                task = asyncio.create_task(optional())
+                await written.wait()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                driver.create_rule(id=after, tenant_id="t", name="n")
+                await session.commit()
+            await engine.dispose()
+
+    asyncio.run(main())
+    stored = [client.policy_rules.fetch_rule_by_id(tenant_id="t", rule_id=key).rule for key in (before, part, after)]
+    assert [one is not None for one in stored] == [True, False, True]

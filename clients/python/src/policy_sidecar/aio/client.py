@@ -58,7 +58,8 @@ class Bound(Services):
 class Savepoint:
     """A block inside a transaction that can be undone alone: an error in it goes back to its beginning, and is passed on.
 
-    Where going back fails, the transaction can only be rolled back: its next call, and its end, raise what hindered that.
+    Where going back fails, or its block is left since its generator is closed, which cannot wait, the transaction can only be
+    rolled back: its next call, and its end, raise what hindered it.
     """
 
     def __init__(self, life: TransactionLife, lines: Lines) -> None:

@@ -85,7 +85,8 @@ def _follow(session: Any, unit: Unit | AsyncUnit, run: Callable[[Any], Any]) -> 
 
 def _savepoints(session: Any) -> list[Any]:
     """Those that a session is in, from the outermost to the innermost."""
-    found, one = [], session.get_nested_transaction()
+    found: list[Any] = []
+    one = session.get_nested_transaction()
     while one is not None:
         if one.nested:
             found.insert(0, one)
