@@ -7,6 +7,7 @@ import { PolicyReadService } from '../../src/gen/hoc/cus/policies/v1/policy_read
 import { ProposalsReadService } from '../../src/gen/hoc/cus/policies/v1/proposals_read_pb.ts';
 import { Outcome, TransactionService, TransactionState } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { type CallError, refusal } from '../support/client.ts';
+import { type Locked, whileLocked } from '../support/locked.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { useClient, useSidecar } from '../support/use.ts';
 import { violation } from '../support/violation.ts';
@@ -37,14 +38,8 @@ const reconnect = async (lane = '%') => {
   return rows.length;
 };
 
-const locked = async (work: () => Promise<void>): Promise<void> => {
-  await person.query('begin; lock table policy.risk_ceilings in access exclusive mode');
-  try {
-    await work();
-  } finally {
-    await person.query('rollback');
-  }
-};
+const locked = (work: Locked): Promise<void> =>
+  whileLocked(person, 'lock table policy.risk_ceilings in access exclusive mode', work);
 
 const waitingForLock = async (): Promise<number[]> => {
   const rows = await sidecar.sql<{ pid: number }>(

@@ -5,6 +5,7 @@ import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService, TransactionState } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
+import { type Locked, whileLocked } from '../support/locked.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { useClient, useSidecar } from '../support/use.ts';
 
@@ -63,15 +64,8 @@ const rollBack = (transactionId: string) => sidecar.grpc.unary(tx.rollback, { tr
 const reset = (init = {}) => sidecar.grpc.unary(rpc.resetRiskCeiling, { ceilingId }, init);
 const read = (init = {}) => sidecar.grpc.unary(rpc.fetchRiskCeilings, {}, init);
 
-const locked = async (work: (unlock: () => Promise<unknown>) => Promise<void>): Promise<void> => {
-  await person.query('begin');
-  await person.query('select from policy.risk_ceilings for update');
-  try {
-    await work(() => person.query('rollback'));
-  } finally {
-    await person.query('rollback');
-  }
-};
+const locked = (work: Locked): Promise<void> =>
+  whileLocked(person, 'select from policy.risk_ceilings for update', work);
 
 // Story: twenty streams whose readers did not read held every transaction slot, without a lease, and List showed none.
 describe.each(['grpc', 'connect'] as const)('streams outside transactions over %s', (listener) => {

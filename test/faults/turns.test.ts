@@ -2,6 +2,7 @@ import { beforeAll, expect, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { collect, refusal } from '../support/client.ts';
+import { type Locked, whileLocked } from '../support/locked.ts';
 import { startNetwork } from '../support/network.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { useClient, useSidecar } from '../support/use.ts';
@@ -30,14 +31,8 @@ const read = (transaction: string, init = {}) =>
 const pending = async (): Promise<number> => (await sidecar.grpc.unary(tx.list, {})).transactions[0]!.pendingCalls;
 
 /** Runs work while the row is locked; what waits for it goes on after that. */
-const locked = async (work: () => Promise<void>): Promise<void> => {
-  await person.query('begin; select from policy.risk_ceilings for update');
-  try {
-    await work();
-  } finally {
-    await person.query('rollback');
-  }
-};
+const locked = (work: Locked): Promise<void> =>
+  whileLocked(person, 'select from policy.risk_ceilings for update', work);
 
 /** One call of a transaction keeps the others waiting meanwhile. */
 const occupied = async (transaction: string, work: () => Promise<void>): Promise<void> => {

@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { refusal } from '../support/client.ts';
+import { type Locked, whileLocked } from '../support/locked.ts';
 import { useClient, useSidecar } from '../support/use.ts';
 
 const rpc = PolicyEngineService.method;
@@ -15,15 +16,8 @@ beforeAll(async () => {
   ceilingId = row!.id;
 });
 
-const locked = async (work: () => Promise<void>): Promise<void> => {
-  await holder.query('begin');
-  await holder.query('select from policy.risk_ceilings for update');
-  try {
-    await work();
-  } finally {
-    await holder.query('rollback');
-  }
-};
+const locked = (work: Locked): Promise<void> =>
+  whileLocked(holder, 'select from policy.risk_ceilings for update', work);
 
 const waitingStatements = async (): Promise<number> => {
   const rows = await sidecar.sql(

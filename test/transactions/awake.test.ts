@@ -6,6 +6,8 @@ import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transactio
 import { useSidecar } from '../support/use.ts';
 
 const CALLS = 50;
+/** Now and then the process has something of its own to do, which counts as well. */
+const ROUNDS = 9;
 const { method: rpc } = PolicyEngineService;
 const { method: tx } = TransactionService;
 
@@ -14,11 +16,15 @@ const sidecar = useSidecar();
 const begin = async (): Promise<string> => (await sidecar.grpc.unary(tx.begin, {})).transaction!.id!;
 const read = (init = {}) => sidecar.grpc.unary(rpc.fetchRiskCeilings, {}, init);
 
-/** How often this process has looked for something to do while some calls were made one after the other. */
+/** How often this process looks for something to do while some calls are made one after the other; most of the time. */
 const turnsOf = async (call: () => Promise<unknown>): Promise<number> => {
-  const { loopCount } = performance.nodeTiming.uvMetricsInfo;
-  for (let count = 0; count < CALLS; count += 1) await call();
-  return performance.nodeTiming.uvMetricsInfo.loopCount - loopCount;
+  const rounds: number[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const { loopCount } = performance.nodeTiming.uvMetricsInfo;
+    for (let count = 0; count < CALLS; count += 1) await call();
+    rounds.push(performance.nodeTiming.uvMetricsInfo.loopCount - loopCount);
+  }
+  return rounds.sort((a, b) => a - b)[Math.floor(ROUNDS / 2)]!;
 };
 
 // Story: a transaction of seven calls took three times as long as without the sidecar, and half of that was waking up.
@@ -31,7 +37,6 @@ test('a server stays awake for what comes next in a transaction, not for long, a
   }
   const ids = [await begin()];
   const inside = () => read({ transaction: ids[0]! });
-  await turnsOf(read);
   // Who is kept from its processor looks less often.
   await vi.waitFor(async () => expect(await turnsOf(inside)).toBeGreaterThan(4 * (await turnsOf(read))));
   const before = performance.eventLoopUtilization();

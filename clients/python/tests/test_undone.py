@@ -42,6 +42,21 @@ async def cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
+async def begun(tx: aio.Transaction, id: str) -> asyncio.Task[None]:
+    """A part that has written, and never ends by itself."""
+    written = asyncio.Event()
+
+    async def part() -> None:
+        async with tx.savepoint():
+            await tx.policy_engine.insert_evaluation(**evaluation(id))
+            written.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(part())
+    await written.wait()
+    return task
+
+
 def test_a_part_that_ends_with_what_is_no_exception_is_undone_alone(client: Client) -> None:
     kept, half = new_id(), new_id()
     with client.transaction() as tx:
@@ -59,17 +74,7 @@ def test_a_part_that_is_cancelled_is_undone_alone(client: Client, address: str) 
     async def work() -> None:
         async with aio.connect(address) as caller, caller.transaction() as tx:
             await tx.policy_engine.insert_evaluation(**evaluation(kept))
-            written = asyncio.Event()
-
-            async def part() -> None:
-                async with tx.savepoint():
-                    await tx.policy_engine.insert_evaluation(**evaluation(half))
-                    written.set()
-                    await asyncio.Event().wait()
-
-            task = asyncio.create_task(part())
-            await written.wait()
-            await cancelled(task)
+            await cancelled(await begun(tx, half))
             await tx.policy_engine.insert_evaluation(**evaluation(after))
 
     asyncio.run(work())
@@ -179,17 +184,8 @@ def test_a_part_that_is_cancelled_while_it_is_undone_keeps_all_from_being_commit
     async def work() -> None:
         async with aio.connect(relay.address) as caller, caller.transaction() as tx:
             await tx.policy_engine.insert_evaluation(**evaluation(kept))
-            written = asyncio.Event()
-
-            async def part() -> None:
-                async with tx.savepoint():
-                    await tx.policy_engine.insert_evaluation(**evaluation(half))
-                    written.set()
-                    await asyncio.Event().wait()
-
             relay.keeps.append("RollbackToSavepoint")
-            task = asyncio.create_task(part())
-            await written.wait()
+            task = await begun(tx, half)
             task.cancel()
             await reaches(relay, "RollbackToSavepoint")
             await cancelled(task)

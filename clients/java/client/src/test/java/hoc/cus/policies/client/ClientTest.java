@@ -511,16 +511,19 @@ class ClientTest {
     assertFalse(got.hasAgentId());
   }
 
+  private static PolicyException.InvalidRequest refused() {
+    return assertThrows(
+        PolicyException.InvalidRequest.class,
+        () ->
+            client()
+                .singleUse()
+                .policyEngine()
+                .insertEvaluation(InsertEvaluationRequest.newBuilder().setEvaluationId("no uuid").build()));
+  }
+
   @Test
   void refusedFieldsAreNamed() {
-    var refused =
-        assertThrows(
-            PolicyException.InvalidRequest.class,
-            () ->
-                client()
-                    .singleUse()
-                    .policyEngine()
-                    .insertEvaluation(InsertEvaluationRequest.newBuilder().setEvaluationId("no uuid").build()));
+    var refused = refused();
     var fields = refused.violations().stream().map(violation -> violation.getField()).toList();
     assertTrue(fields.containsAll(List.of("evaluation_id", "decision")), fields.toString());
     assertEquals("INVALID_REQUEST", refused.reason());
@@ -625,14 +628,7 @@ class ClientTest {
   /** What crossed to another process failed on its way, or with the first question there. */
   @Test
   void anExceptionSaysTheSameInAnotherProcess() throws Exception {
-    var refused =
-        assertThrows(
-            PolicyException.InvalidRequest.class,
-            () ->
-                client()
-                    .singleUse()
-                    .policyEngine()
-                    .insertEvaluation(InsertEvaluationRequest.newBuilder().setEvaluationId("no uuid").build()));
+    var refused = refused();
     PolicyException there = assertInstanceOf(PolicyException.InvalidRequest.class, carried(refused));
     assertEquals(refused.getMessage(), there.getMessage());
     assertEquals(refused.code(), there.code());
