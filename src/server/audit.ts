@@ -8,7 +8,8 @@ import {
   TransactionService,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import type { AuditPlace } from '../setting-forms.ts';
-import type { Transaction, TransactionState } from '../transactions/transaction.ts';
+import type { TransactionState } from '../transactions/ended.ts';
+import type { Transaction } from '../transactions/transaction.ts';
 import { AuditFile } from './audit-file.ts';
 import { shownId } from './call-log.ts';
 import type { Endpoint } from './endpoint.ts';

@@ -21,10 +21,11 @@ import {
   TransactionService,
   TransactionState,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { endedError } from '../transactions/ended.ts';
 import { requestOutcome } from '../transactions/once.ts';
 import { outcomeOf } from '../transactions/outcomes.ts';
 import { elsewhere, type TransactionRegistry } from '../transactions/registry.ts';
-import { endedError, type Transaction } from '../transactions/transaction.ts';
+import type { Transaction } from '../transactions/transaction.ts';
 import { type ControlCall, controlEndpoints, type DriverEndpoint, type Endpoint } from './endpoint.ts';
 import { executeHandlers, MAX_ATTEMPTS, MAX_OPERATIONS } from './execute.ts';
 import { headerError, SINGLE_USE } from './headers.ts';

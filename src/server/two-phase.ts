@@ -4,9 +4,10 @@ import type { Database } from '../database/pool.ts';
 import { TransactionSession } from '../database/session.ts';
 import { timestampFromText } from '../database/values.ts';
 import { Outcome, type PrepareRequest } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { orUnknown } from '../transactions/commit-grace.ts';
+import { endedError } from '../transactions/ended.ts';
 import { endPrepared, preparedTransactions } from '../transactions/prepared.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
-import { endedError, orUnknown } from '../transactions/transaction.ts';
 import type { ControlCall, ControlRpc } from './endpoint.ts';
 
 /** A request that names a transaction. */

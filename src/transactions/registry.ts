@@ -7,16 +7,9 @@ import { databaseReadOnly, shuttingDown } from '../database/sqlstate.ts';
 import { statement } from '../database/statement.ts';
 import { asRow, TextRows } from '../database/text-rows.ts';
 import { Awake } from './awake.ts';
+import { type EndedTransaction, endedError, type TransactionState } from './ended.ts';
 import { LOCKED, type OutcomeKey } from './outcomes.ts';
-import {
-  type BeginOptions,
-  type EndedReport,
-  type EndedTransaction,
-  endedError,
-  Transaction,
-  type TransactionLimits,
-  type TransactionState,
-} from './transaction.ts';
+import { type BeginOptions, type EndedReport, Transaction, type TransactionLimits } from './transaction.ts';
 import type { TransactionIdFacts, TransactionIds } from './transaction-id.ts';
 
 /** Ended transactions that are remembered. */

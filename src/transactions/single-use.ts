@@ -11,7 +11,8 @@ import {
 import { commitUnknown } from '../database/sqlstate.ts';
 import type { Param, Statement } from '../database/statement.ts';
 import type { Sink } from '../database/step.ts';
-import { abortedError, orUnknown } from './transaction.ts';
+import { orUnknown } from './commit-grace.ts';
+import { abortedError } from './ended.ts';
 
 export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', readOnly: false, deferrable: false };
 

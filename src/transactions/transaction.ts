@@ -1,9 +1,10 @@
 import { Code, RpcError, refuse } from '../contract/errors.ts';
-import type { Reason } from '../contract/reasons.ts';
 import type { Concluded, Connection, TransactionMode } from '../database/connection.ts';
 import { type CallScope, type Session, type StreamingSession, TransactionSession } from '../database/session.ts';
 import { EitherSignal, Ending, earlier, type Signal } from '../database/signal.ts';
 import { commitUnknown } from '../database/sqlstate.ts';
+import { orUnknown } from './commit-grace.ts';
+import { abortedError, endedError, type TransactionState } from './ended.ts';
 import { evidenceOf, type OutcomeKey, preparedEvidenceOf } from './outcomes.ts';
 import { preparedName, roomForPrepared } from './prepared.ts';
 import type { TransactionRegistry } from './registry.ts';
@@ -20,17 +21,6 @@ export interface BeginOptions extends TransactionMode {
   readonly held: boolean;
 }
 
-/** Where a transaction is in its life. */
-export type TransactionState =
-  | 'open'
-  | 'committing'
-  | 'committed'
-  | 'prepared'
-  | 'rolled back'
-  | 'expired'
-  | 'lost'
-  | 'unknown';
-
 /** Configured bounds. */
 export interface TransactionLimits {
   readonly idleLeaseMs: number;
@@ -46,22 +36,6 @@ export interface TransactionLimits {
 /** Told when the reaper or a lost connection ends a transaction that its caller did not end. */
 export type EndedReport = (transaction: Transaction, how: string) => void;
 
-/** How an ended transaction is remembered. */
-export interface EndedTransaction {
-  readonly caller: string;
-  readonly state: TransactionState;
-  /** Why it ended, for the caller: `idle for 30000 ms`. */
-  readonly how: string;
-  readonly endedAt: number;
-  /** Settles when PostgreSQL has ended it too. */
-  readonly settled: Promise<void>;
-  /** True when its commit left evidence in the database, which is asked then. */
-  readonly wrote: boolean;
-}
-
-/** How long a commit may go on after its caller has left before the answer is that nobody knows, milliseconds. */
-const COMMIT_GRACE_MS = 150;
-
 const SEQUENCE_MEMORY = 1_024;
 const SEQUENCE_BYTES = 8 * 1024 * 1024;
 
@@ -70,35 +44,6 @@ interface Remembered {
   readonly answer: Promise<Uint8Array>;
   bytes: number;
 }
-
-const stateReason = {
-  committed: 'TRANSACTION_COMMITTED',
-  prepared: 'TRANSACTION_PREPARED',
-  'rolled back': 'TRANSACTION_ROLLED_BACK',
-  expired: 'TRANSACTION_EXPIRED',
-  lost: 'TRANSACTION_LOST',
-  unknown: 'TRANSACTION_OUTCOME_UNKNOWN',
-} as const satisfies Readonly<Record<Exclude<TransactionState, 'open' | 'committing'>, Reason>>;
-
-/** How an ended transaction is refused. */
-export const endedError = (ended: Omit<EndedTransaction, 'settled' | 'wrote'>): RpcError =>
-  refuse(
-    stateReason[ended.state as keyof typeof stateReason],
-    `the transaction ${ended.state === 'prepared' ? 'is' : 'has ended:'} ${ended.state} (${ended.how}) at ${new Date(ended.endedAt).toISOString()}`,
-    {
-      metadata: {
-        state: ended.state,
-        how: ended.how,
-        ended_at: new Date(ended.endedAt).toISOString(),
-      },
-    },
-  );
-
-export const abortedError = (): RpcError =>
-  refuse(
-    'TRANSACTION_ABORTED',
-    'an earlier statement of this transaction failed; roll back, or roll back to a savepoint',
-  );
 
 /** One open transaction: a connection, a lease, and the calls that use it one at a time. */
 export class Transaction {
@@ -509,29 +454,3 @@ export class Transaction {
     this.#settle = undefined;
   }
 }
-
-/** A commit goes on when its caller leaves, who is told soon that nobody knows yet how it ends. */
-export const orUnknown = <T>(committing: Promise<T>, signal: Signal | undefined): Promise<T> => {
-  if (!signal) return committing;
-  return new Promise((resolve, reject) => {
-    let timer: NodeJS.Timeout | undefined;
-    const onAbort = (): void => {
-      timer = setTimeout(() => {
-        reject(
-          refuse(
-            'COMMIT_OUTCOME_UNKNOWN',
-            'the call ended while its commit was under way; ask GetOutcome whether it took effect',
-            { cause: signal.reason },
-          ),
-        );
-      }, COMMIT_GRACE_MS);
-    };
-    if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort);
-    const settled = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', onAbort);
-    };
-    committing.then(resolve, reject).finally(settled);
-  });
-};
