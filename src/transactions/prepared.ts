@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RpcError, refuse } from '../contract/errors.ts';
 import type { Connection } from '../database/connection.ts';
-import type { Gate } from '../database/gate.ts';
 import type { Lane } from '../database/lane.ts';
 import type { Database } from '../database/pool.ts';
 import type { Session } from '../database/session.ts';
@@ -81,14 +80,13 @@ export const roomForPrepared = async (connection: Connection, signal: Signal | u
 
 /** Lends a connection of those that may be kept long, by a commit that waits for a standby. */
 const ending = async <T>(
-  ends: Gate,
+  { reserve, ends }: Pick<Database, 'reserve' | 'ends'>,
   signal: Signal | undefined,
-  lane: Lane,
   work: (connection: Connection) => Promise<T>,
 ): Promise<T> => {
   const leave = await ends.enter(signal);
   try {
-    return await lane.use(signal, work);
+    return await reserve.use(signal, work);
   } finally {
     leave();
   }
@@ -101,7 +99,7 @@ const ending = async <T>(
  * @returns false where there is none of that id.
  */
 export const endPrepared = async (
-  { reserve, ends }: Pick<Database, 'reserve' | 'ends'>,
+  database: Pick<Database, 'reserve' | 'ends'>,
   id: string,
   how: 'commit' | 'rollback',
   signal?: Signal,
@@ -109,7 +107,7 @@ export const endPrepared = async (
 ): Promise<boolean> => {
   for (;;) {
     signal?.throwIfAborted();
-    const found = await ending(ends, signal, reserve, async (connection) => {
+    const found = await ending(database, signal, async (connection) => {
       const names = new TextRows(firstText);
       await connection.run(byId, [id], names, signal);
       const [name] = names.rows;

@@ -1,13 +1,15 @@
 import { Code, RpcError, refuse } from '../contract/errors.ts';
 import type { Concluded, Connection, TransactionMode } from '../database/connection.ts';
 import { type CallScope, type Session, type StreamingSession, TransactionSession } from '../database/session.ts';
-import { EitherSignal, Ending, earlier, type Signal } from '../database/signal.ts';
+import { EitherSignal, Ending, type Signal } from '../database/signal.ts';
 import { commitUnknown } from '../database/sqlstate.ts';
 import { orUnknown } from './commit-grace.ts';
 import { abortedError, endedError, type TransactionState } from './ended.ts';
+import { NumberedCalls } from './numbered-calls.ts';
 import { evidenceOf, type OutcomeKey, preparedEvidenceOf } from './outcomes.ts';
 import { preparedName, roomForPrepared } from './prepared.ts';
 import type { TransactionRegistry } from './registry.ts';
+import { Turns } from './turns.ts';
 
 /** What a caller asks for when it begins a transaction. */
 export interface BeginOptions extends TransactionMode {
@@ -36,15 +38,6 @@ export interface TransactionLimits {
 /** Told when the reaper or a lost connection ends a transaction that its caller did not end. */
 export type EndedReport = (transaction: Transaction, how: string) => void;
 
-const SEQUENCE_MEMORY = 1_024;
-const SEQUENCE_BYTES = 8 * 1024 * 1024;
-
-interface Remembered {
-  readonly digest: string;
-  readonly answer: Promise<Uint8Array>;
-  bytes: number;
-}
-
 /** One open transaction: a connection, a lease, and the calls that use it one at a time. */
 export class Transaction {
   readonly id: string;
@@ -58,16 +51,11 @@ export class Transaction {
   readonly #registry: TransactionRegistry;
   readonly #key: OutcomeKey | undefined;
   readonly #savepoints: string[] = [];
-  readonly #sequence = new Map<bigint, Remembered>();
-  #sequenceBytes = 0;
-  #sequenceForgotten = 0n;
-  /** Why calls have ended that had not begun. */
-  readonly #unstarted = new WeakSet<object>();
+  readonly #numbered = new NumberedCalls();
+  readonly #turns: Turns;
   #unused: boolean;
   /** True where a stream holds it, which reads ahead. */
   readonly #held: boolean;
-  #tail: Promise<unknown> = Promise.resolve();
-  #waiting = 0;
   #idleTimer: NodeJS.Timeout | undefined;
   readonly #totalTimer: NodeJS.Timeout;
   readonly #expiry = new Ending();
@@ -82,7 +70,6 @@ export class Transaction {
   lastUsedAt = Date.now();
   lastMethod = '';
   calls = 0;
-  running = false;
 
   constructor(
     registry: TransactionRegistry,
@@ -105,6 +92,7 @@ export class Transaction {
       options.idleLeaseMs === 'none'
         ? this.totalLeaseMs
         : Math.min(options.idleLeaseMs ?? limits.idleLeaseMs, limits.idleLeaseMaxMs);
+    this.#turns = new Turns(limits.queue, () => this.state === 'open' && this.#rest());
     this.#totalTimer = setTimeout(() => this.#expire(`open for ${this.totalLeaseMs} ms`), this.totalLeaseMs);
     connection.onLost = () => this.#onLost();
     this.#rest();
@@ -122,7 +110,12 @@ export class Transaction {
 
   /** Calls waiting for their turn. */
   get waiting(): number {
-    return this.#waiting;
+    return this.#turns.waiting;
+  }
+
+  /** True while a call has its turn. */
+  get running(): boolean {
+    return this.#turns.running;
   }
 
   /** The idle lease as it runs now, milliseconds: shorter until the first use, unless a stream holds the transaction. */
@@ -149,45 +142,19 @@ export class Transaction {
     this.#registry.forget(this, 'expired', how);
     this.#registry.report(this, how);
     this.#expiry.abort(endedError({ caller: this.caller, state: 'expired', how, endedAt: Date.now() }));
-    void this.#tail.then(() => this.#rollBack());
+    this.#turns.afterwards(() => this.#rollBack());
   }
 
-  /** Takes a turn: calls run in arrival order, one at a time. A full queue keeps nobody out who is `expected`. */
+  /** Takes a turn; a full queue keeps nobody out who is `expected`. */
   #turn<T>(signal: Signal | undefined, work: () => Promise<T>, expected = false): Promise<T> {
-    if (!expected && this.#waiting >= this.#registry.limits.queue) {
-      throw refuse('TRANSACTION_QUEUE_FULL', 'too many calls wait inside this transaction');
-    }
+    const begin = (): Promise<T> => {
+      this.#assertOpen();
+      return work();
+    };
+    const turn = this.#turns.take(signal, begin, expected);
     this.#stayAwake();
-    this.#waiting += 1;
     this.#unused = false;
     clearTimeout(this.#idleTimer);
-    const before = this.#tail;
-    const mustWait = signal && (this.running || this.#waiting > 1);
-    let hasLeft = false;
-    const turn = (async () => {
-      await (mustWait ? earlier(before, signal) : before);
-      this.#waiting -= 1;
-      if (signal?.aborted) {
-        hasLeft = true;
-        this.#unstarted.add(signal.reason as object);
-        throw signal.reason;
-      }
-      this.#assertOpen();
-      this.running = true;
-      try {
-        return await work();
-      } finally {
-        this.running = false;
-      }
-    })();
-    const settled = turn.then(
-      () => {},
-      // Whoever comes after one who has left waits for those before.
-      () => (hasLeft ? before : undefined),
-    );
-    this.#tail = settled.then(() => {
-      if (this.state === 'open' && this.#waiting === 0) this.#rest();
-    });
     return turn;
   }
 
@@ -256,38 +223,10 @@ export class Transaction {
    * @param digest identifies method and request.
    */
   once(sequence: bigint, digest: string, work: () => Promise<Uint8Array>): Promise<Uint8Array> {
-    const known = this.#sequence.get(sequence);
-    if (known) {
-      if (known.digest === digest) return known.answer;
-      throw refuse('SEQUENCE_REUSED', `sequence number ${sequence} of this transaction belongs to another request`);
-    }
-    if (sequence <= this.#sequenceForgotten) {
-      throw refuse('SEQUENCE_FORGOTTEN', `the answer to sequence number ${sequence} is no longer kept`);
-    }
-    const remembered: Remembered = { digest, answer: work(), bytes: 0 };
-    this.#sequence.set(sequence, remembered);
-    remembered.answer.then(
-      (answer) => {
-        remembered.bytes = answer.length;
-        this.#sequenceBytes += answer.length;
-        this.#trimSequence();
-      },
-      (error: unknown) => {
-        // A refusal that ran nothing may be tried again under the same number.
-        const ranNothing = error instanceof RpcError && error.code === Code.RESOURCE_EXHAUSTED;
-        if (ranNothing || this.#unstarted.has(error as object)) this.#sequence.delete(sequence);
-      },
-    );
-    return remembered.answer;
-  }
-
-  #trimSequence(): void {
-    for (const [sequence, { bytes }] of this.#sequence) {
-      if (this.#sequence.size <= SEQUENCE_MEMORY && this.#sequenceBytes <= SEQUENCE_BYTES) return;
-      this.#sequence.delete(sequence);
-      this.#sequenceBytes -= bytes;
-      if (sequence > this.#sequenceForgotten) this.#sequenceForgotten = sequence;
-    }
+    return this.#numbered.once(sequence, digest, work, (error) => {
+      const isFull = error instanceof RpcError && error.code === Code.RESOURCE_EXHAUSTED;
+      return isFull || this.#turns.hasLeft(error);
+    });
   }
 
   /** Sets a savepoint; the same name may be set again and then hides the earlier one. */
@@ -419,7 +358,7 @@ export class Transaction {
     this.state = 'rolled back';
     this.#registry.forget(this, 'rolled back', how);
     this.#expiry.abort(endedError({ caller: this.caller, state: 'rolled back', how, endedAt: Date.now() }));
-    void this.#tail.then(() => this.#rollBack());
+    this.#turns.afterwards(() => this.#rollBack());
     return this.ended;
   }
 
@@ -448,7 +387,7 @@ export class Transaction {
     if (this.#settle === undefined) return;
     clearTimeout(this.#idleTimer);
     clearTimeout(this.#totalTimer);
-    this.#sequence.clear();
+    this.#numbered.clear();
     this.#connection.release();
     this.#settle();
     this.#settle = undefined;
