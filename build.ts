@@ -1,11 +1,13 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { chmod, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import type { EntitySchema } from '@mikro-orm/core';
 import { type Plugin, rolldown } from 'rolldown';
 import { EXPLORER, makeReference } from './reference/make.ts';
+import type { entities } from './src/entities/all.ts';
 
 const ROOT = import.meta.dirname;
+type Entity = (typeof entities)[number];
+
 const OUT = resolve(process.argv[2] ?? join(ROOT, 'dist'));
 
 /** What of a column the program asks for when it runs: all that is plain. */
@@ -18,19 +20,19 @@ const plain = (properties: Readonly<Record<string, object>>): object =>
   );
 
 /**
- * Entities as what MikroORM has made of them while this runs: names and types are all that statements take from them, and
- * the library would be a fifth of the memory of a program that asks it for nothing else.
+ * Entities as what MikroORM has made of them while this runs: names, types and whose the rows are is all that the program takes
+ * from them, and the library would be a fifth of the memory of a program that asks it for nothing else.
  */
 const asDescribed: Plugin = {
   name: 'as-described',
   load: {
     filter: { id: /\/src\/entities\/(?!all|columns)[\w-]+\.ts$/ },
     async handler(id) {
-      const entities = Object.entries((await import(id)) as Readonly<Record<string, EntitySchema>>);
+      const entities = Object.entries((await import(id)) as Readonly<Record<string, Entity>>);
       return entities
-        .map(([name, { meta }]) => {
+        .map(([name, { meta, rows }]) => {
           const { schema, tableName, properties } = meta;
-          return `export const ${name} = ${JSON.stringify({ meta: { schema, tableName, properties: plain(properties) } })};`;
+          return `export const ${name} = ${JSON.stringify({ meta: { schema, tableName, properties: plain(properties) }, rows })};`;
         })
         .join('\n');
     },

@@ -129,6 +129,7 @@ export const REASONS = {
   TOO_MANY_CONNECTIONS: { ...busy, metadata: BY_DATABASE },
   CONNECTION_QUEUE_FULL: busy,
   CONNECTION_WAIT_TIMEOUT: busy,
+  DATABASE_REFUSED: refusedStatement,
 
   // Drivers
   CANDIDATE_NOT_FOUND: { code: Code.NOT_FOUND, metadata: ['candidate_id'] },

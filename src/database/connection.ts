@@ -1,29 +1,16 @@
 import pg from 'pg';
 import type { Client } from './client.ts';
 import { MARK } from './mark.ts';
-import type { DatabaseObserver } from './observer.ts';
-import type { Overdue } from './overdue.ts';
 import { Question } from './question.ts';
+import type { ServerState } from './server-state.ts';
 import type { Signal } from './signal.ts';
 import { commitUnknown, databaseError, databaseUnavailable } from './sqlstate.ts';
-import { firstText, type Param, type Query, type Row, type Statement, statement } from './statement.ts';
-import { type Portal, Prepared, type Queried, type Sink, type Step } from './step.ts';
+import { firstText, type Notes, type Param, type Query, type Row, type Statement, statement } from './statement.ts';
+import type { Portal, Prepared, Queried, Sink, Step } from './step.ts';
 import { BIND, type Bound } from './tenants.ts';
 import { asRow, NO_ROWS, TextRows } from './text-rows.ts';
+import { beginning, type TransactionMode } from './transaction-mode.ts';
 import type { Done, Outcome } from './wire.ts';
-
-/** Isolation levels in PostgreSQL's words. */
-export type Isolation = 'read committed' | 'repeatable read' | 'serializable';
-
-/** How a transaction is to be run. */
-export interface TransactionMode {
-  readonly isolation: Isolation;
-  readonly readOnly: boolean;
-  /** Only with serializable and read-only: wait for a snapshot that cannot fail. */
-  readonly deferrable: boolean;
-  /** Whose rows alone it sees; undefined: it sees all. */
-  readonly bound?: Bound | undefined;
-}
 
 /** How a transaction was concluded. */
 export interface Concluded {
@@ -32,36 +19,7 @@ export interface Concluded {
   readonly evident: boolean;
 }
 
-/** What the connections of a database have in common. */
-export interface Shared {
-  /**
-   * Generation of the prepared statements' names: raised when a plan turns out to be of an older schema, so that every
-   * connection prepares anew before it, too, meets the old plan.
-   */
-  generation: number;
-  /** The statements of this generation, as connections prepare them. */
-  readonly prepared: Map<Statement<unknown>, Prepared>;
-  /** The same, of those who see the rows of some tenants alone. */
-  readonly bound: Map<Statement<unknown>, Prepared>;
-  /** False once the server turned out not to keep prepared statements for a connection. */
-  named: boolean;
-  /** When a server last turned out to have forgotten a prepared statement, by the clock of `performance.now()`. */
-  forgotAt: number;
-  /** Connections made before are used no more, for nobody knows what they are by now; the same clock. */
-  trustedSince: number;
-  /** Longest time a statement may take, milliseconds, whoever waits for it. */
-  readonly statementMs: number;
-  /** Longest wait for a lock, milliseconds, where it cannot be set for the session. */
-  readonly lockMs: number | undefined;
-  /** True where commits are to tell where the log of the database stood after them. */
-  readonly marks: boolean;
-  /** Statements under way, and when they have taken too long. */
-  readonly overdue: Overdue;
-  /** Statements that have kept others waiting, and until when they go alone for that; the clock of `performance.now()`. */
-  readonly slow: Map<Statement<unknown>, number>;
-  /** Who watches; undefined: nobody. */
-  readonly observer: DatabaseObserver | undefined;
-}
+const UNNOTED: Notes = { add: () => {} };
 
 const lastCount = (outcomes: readonly Outcome[]): number => outcomes.at(-1)!.count;
 
@@ -72,34 +30,15 @@ const STALE_PLAN = 'RevalidateCachedQuery';
 const UNKNOWN_STATEMENT = '26000';
 const DUPLICATE_STATEMENT = '42P05';
 
-/** A server that forgets statements twice within this time, on new connections, keeps none; milliseconds. */
-const FORGETFUL_MS = 60_000;
-
 const COMMIT = statement('transaction.commit', 'commit');
 
 /** How long this transaction may wait for a lock. */
 const LOCK_TIMEOUT = statement('connection.lock_timeout', `select set_config('lock_timeout', $1, true)`);
 
-/** SQL that begins a transaction. Whether it may write where nobody has said, the server decides: it may be short of disk. */
-const beginText = ({ isolation, readOnly, deferrable }: TransactionMode): string =>
-  `begin isolation level ${isolation}${readOnly ? ' read only' : ''}${deferrable ? ' deferrable' : ''}`;
-
-const beginnings = new Map<string, Statement>();
-
-/** Begins a transaction of that mode. */
-const beginning = (mode: TransactionMode): Statement => {
-  const text = beginText(mode);
-  const known = beginnings.get(text);
-  if (known) return known;
-  const made = statement(`connection.begin.${beginnings.size}`, text);
-  beginnings.set(text, made);
-  return made;
-};
-
 /** One backend, lent to one piece of work at a time. It alone knows whether it may be lent again. */
 export class Connection {
   readonly #client: Client;
-  readonly #shared: Shared;
+  readonly #server: ServerState;
   readonly #giveBack: (broken: boolean) => void;
   /** Of the transaction that it is in. */
   #mode: TransactionMode | undefined;
@@ -123,22 +62,22 @@ export class Connection {
 
   constructor(
     client: Client,
-    shared: Shared,
+    server: ServerState,
     reused: boolean,
     giveBack: (broken: boolean) => void,
     { isShared = false } = {},
   ) {
     this.#client = client;
-    this.#shared = shared;
+    this.#server = server;
     this.reused = reused;
     this.#giveBack = giveBack;
     this.isShared = isShared;
   }
 
   /** Lends its backend to one of several at once, for one statement outside any transaction. */
-  shared(giveBack: (broken: boolean) => void): Connection {
+  seat(giveBack: (broken: boolean) => void): Connection {
     // Any of them may be hit by what the others do to the backend.
-    return new Connection(this.#client, this.#shared, true, giveBack, { isShared: true });
+    return new Connection(this.#client, this.#server, true, giveBack, { isShared: true });
   }
 
   /** True when others have kept what was asked from being answered: it is to be done again, alone. */
@@ -172,6 +111,13 @@ export class Connection {
     return this.#group(statement, [this.#step(statement, params, sink)], signal);
   }
 
+  /** Rows of a statement that is none of a call's, and so notes nothing; as {@link Connection.run}. */
+  async rows<T>({ statement, params }: Query<T>, signal?: Signal): Promise<T[]> {
+    const sink = new TextRows((row) => statement.map(row, UNNOTED));
+    await this.run(statement, params, sink, signal);
+    return sink.rows;
+  }
+
   /**
    * As {@link Connection.run}, outside any transaction, for a caller who sees the rows of some tenants alone, or behind
    * another statement in the same round trip, whose sink keeps it from bringing anything by throwing.
@@ -201,7 +147,7 @@ export class Connection {
     this.#mode = mode;
     this.#bound = mode.bound;
     const begins = beginning(mode);
-    const steps = [this.#step(begins, [], NO_ROWS), ...this.#bounds()];
+    const steps = [this.#step(begins, [], NO_ROWS), ...this.#preamble()];
     if (first) steps.push(this.#step(first.statement, first.params, first.sink));
     try {
       return await this.#group(first?.statement ?? begins, steps, signal);
@@ -228,10 +174,10 @@ export class Connection {
   }
 
   /** What a transaction has to be told that the session could not be. */
-  #bounds(): Step[] {
-    const { lockMs } = this.#shared;
+  #preamble(): Step[] {
+    const { lockMs } = this.#server;
     const steps: Step[] = [];
-    if (this.#client.pooler === 'transaction' && lockMs !== undefined) {
+    if (this.#client.pooler === 'transaction') {
       steps.push(this.#step(LOCK_TIMEOUT, [`${lockMs}ms`], NO_ROWS));
     }
     if (this.#bound !== undefined) steps.push(this.#step(BIND, [this.#bound], NO_ROWS));
@@ -252,14 +198,14 @@ export class Connection {
     bound?: Bound,
   ): Promise<number> {
     this.#bound = bound;
-    const steps = [...this.#bounds(), this.#step(statement, params, sink)];
+    const steps = [...this.#preamble(), this.#step(statement, params, sink)];
     const running = this.#group(statement, steps, signal, (done) => (error, found, begun) => {
       // A server that ends a backend says so instead of the command's completion: then it has rolled back.
       const isKnown = error instanceof pg.DatabaseError && found.length < steps.length;
       this.untouched = this.lost && isKnown && !begun;
       done(error && this.lost && !isKnown ? commitUnknown(error) : error, found, begun);
     });
-    return this.#shared.marks ? this.#marked(running) : running;
+    return this.#server.marks ? this.#marked(running) : running;
   }
 
   /** Asks in the same round trip where the log stands after that commit; not to know it does no harm. */
@@ -309,18 +255,11 @@ export class Connection {
     await this.#asked('close', undefined, true, (done) => this.#client.wire.close(name, done), TIDY_MS);
   }
 
-  /** The statement as connections prepare it: without a name where servers do not keep it. */
   #prepared(statement: Statement<unknown>): Prepared {
-    const { generation, named } = this.#shared;
-    // A plan holds for one role alone, and would be made anew at every change.
-    const prepared = this.#bound === undefined ? this.#shared.prepared : this.#shared.bound;
-    const known = prepared.get(statement);
-    if (known) return known;
-    const name = this.#bound === undefined ? statement.name : `${statement.name}~tenants`;
-    const base = named && this.#client.pooler !== 'transaction' ? name : '';
-    const made = new Prepared(generation === 0 || base === '' ? base : `${base}~${generation}`, statement.text);
-    prepared.set(statement, made);
-    return made;
+    return this.#server.prepared(statement, {
+      isBound: this.#bound !== undefined,
+      isKept: this.#client.pooler !== 'transaction',
+    });
   }
 
   /**
@@ -355,7 +294,7 @@ export class Connection {
     const steps = [this.#step(COMMIT, [], NO_ROWS)];
     if (evidence) steps.unshift(this.#step(evidence.statement, evidence.params, NO_ROWS));
     const running = this.#asked(COMMIT, undefined, true, (done) => this.#client.wire.run(steps, done));
-    const outcomes = await (this.#shared.marks ? this.#marked(running) : running);
+    const outcomes = await (this.#server.marks ? this.#marked(running) : running);
     this.#mode = undefined;
     return { committed: outcomes.at(-1)!.tag === 'COMMIT', evident: evidence !== undefined && outcomes[0]!.count > 0 };
   }
@@ -375,7 +314,7 @@ export class Connection {
   /** Runs SQL that commits by itself, such as the commit of a prepared transaction. */
   async finish(text: string): Promise<void> {
     const running = this.command(text);
-    await (this.#shared.marks ? this.#marked(running) : running);
+    await (this.#server.marks ? this.#marked(running) : running);
   }
 
   /** Rolls back, whatever the state; a backend that does not answer is left behind and does so by itself. */
@@ -390,10 +329,10 @@ export class Connection {
     signal: Signal | undefined,
     reads: boolean,
     ask: (done: Done) => void,
-    limitMs = this.#shared.statementMs,
+    limitMs = this.#server.statementMs,
   ): Promise<readonly Outcome[]> {
     const explain = (error: Error, tookMs: number): unknown => this.#explain(error, reads, tookMs);
-    const question = new Question(this.#client, this.#shared, {
+    const question = new Question(this.#client, this.#server, {
       what,
       signal,
       limitMs,
@@ -416,12 +355,11 @@ export class Connection {
       return databaseError(error, { reads });
     }
     if (code === '0A000' && routine === STALE_PLAN) {
-      this.#shared.generation += 1;
-      this.#forget();
+      this.#server.renew();
       return databaseError(error, { stalePlan: true });
     }
     if (code === UNKNOWN_STATEMENT || code === DUPLICATE_STATEMENT) {
-      if (!client.wire.unprepared.has(error)) this.#noteForgotten();
+      if (!client.wire.unprepared.has(error)) this.#server.forgotten(client.bornAt);
       return databaseError(error, { stalePlan: true });
     }
     const readOnlyDatabase = code === '25006' && !this.#mode?.readOnly;
@@ -436,28 +374,8 @@ export class Connection {
     });
   }
 
-  /** Statements are to be prepared anew. */
-  #forget(): void {
-    this.#shared.prepared.clear();
-    this.#shared.bound.clear();
-  }
-
-  /** Whoever makes a session forget its statements (`discard all`) makes it forget its settings, too, and others with it. */
-  #noteForgotten(): void {
-    const shared = this.#shared;
-    const now = performance.now();
-    if (this.#client.bornAt > shared.forgotAt && now - shared.forgotAt < FORGETFUL_MS) {
-      shared.named = false;
-      this.#forget();
-    }
-    // Of those that find out together, one is enough.
-    if (this.#client.bornAt < shared.trustedSince) return;
-    shared.forgotAt = now;
-    shared.trustedSince = now;
-  }
-
-  /** The database turned out to be read-only although nobody asked for that: it is left, so that a failover is followed. */
-  leave(): void {
+  /** It is not lent again: where it leads, such as to a database that takes no writes any more, others must not follow. */
+  markUnusable(): void {
     this.#unusable = true;
   }
 
@@ -472,7 +390,7 @@ export class Connection {
     }
     this.#client.onLost = undefined;
     const isIdle = this.#mode === undefined && !lost && this.#client.wire.idle && this.#client.wire.status === 'I';
-    const trusted = this.#client.bornAt >= this.#shared.trustedSince;
+    const trusted = this.#server.trusts(this.#client.bornAt);
     const clean = isIdle && trusted && !this.#unusable;
     this.#giveBack(!clean);
     return lost;

@@ -29,12 +29,12 @@ export class Convoy {
   join(): Connection {
     this.#joined += 1;
     this.#under += 1;
-    return this.#connection.shared((broken) => this.#leave(broken));
+    return this.#connection.seat((broken) => this.#leave(broken));
   }
 
   #leave(broken: boolean): void {
     this.#under -= 1;
-    if (broken) this.#connection.leave();
+    if (broken) this.#connection.markUnusable();
     if (this.#under > 0) return;
     this.#isOpen = false;
     this.#connection.release();

@@ -42,7 +42,7 @@ export class Lane extends Lending {
     else if (before !== 'stale_plan' && isStalePlan(error)) why = 'stale_plan';
     else if (undone && connection.reused && !signal?.aborted) why = 'connection_lost';
     if (!why) throw error;
-    this.shared.observer?.again(why);
+    this.server.observer?.again(why);
     return before === 'stale_plan' ? before : why;
   }
 
@@ -93,7 +93,7 @@ export class Lane extends Lending {
   }
 
   #goesAlone(statement: Statement<unknown>): boolean {
-    const { slow } = this.shared;
+    const { slow } = this.server;
     const until = slow.size === 0 ? undefined : slow.get(statement);
     if (until === undefined) return false;
     if (performance.now() < until) return true;

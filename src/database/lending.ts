@@ -1,7 +1,8 @@
 import { Client, type ClientOptions } from './client.ts';
-import { Connection, type Shared } from './connection.ts';
+import { Connection } from './connection.ts';
 import { Gate, type Leave } from './gate.ts';
 import type { Ended, LaneState } from './observer.ts';
+import type { ServerState } from './server-state.ts';
 import { earlier, LEFT, type Signal } from './signal.ts';
 import { connectError, databaseUnavailable, shuttingDown } from './sqlstate.ts';
 
@@ -29,7 +30,7 @@ export class Lending {
   readonly #name: string;
   readonly #options: LaneOptions;
   readonly #clientOptions: ClientOptions;
-  protected readonly shared: Shared;
+  protected readonly server: ServerState;
   readonly #gate: Gate<Connection>;
   /** All that are open or being made. */
   readonly #clients = new Set<Client>();
@@ -47,12 +48,12 @@ export class Lending {
   constructor(
     name: string,
     client: Omit<ClientOptions, 'applicationName' | 'connectMs'>,
-    shared: Shared,
+    server: ServerState,
     options: LaneOptions,
   ) {
     this.#name = name;
     this.#options = options;
-    this.shared = shared;
+    this.server = server;
     this.#clientOptions = { ...client, connectMs: options.waitMs, applicationName: `policy-sidecar ${name}` };
     this.#gate = new Gate(name, {
       slots: options.max,
@@ -103,7 +104,7 @@ export class Lending {
 
   #waited(entering: () => Promise<Leave | Connection>, signal: Signal | undefined): Promise<Connection> {
     if (this.#ending) return Promise.reject(shuttingDown());
-    const { observer } = this.shared;
+    const { observer } = this.server;
     return observer
       ? observed(observer.waiting(this.#name), this.#taken(entering(), signal))
       : this.#taken(entering(), signal);
@@ -125,7 +126,7 @@ export class Lending {
       return undefined;
     }
     this.#lent += 1;
-    this.shared.observer?.waiting(this.#name)();
+    this.server.observer?.waiting(this.#name)();
     return this.#lend(idle, true, leave);
   }
 
@@ -168,14 +169,14 @@ export class Lending {
   #takeIdle(): Client | undefined {
     for (let idle = this.#idle.pop(); idle; idle = this.#idle.pop()) {
       const { client } = idle;
-      if (!client.lost && client.bornAt >= this.shared.trustedSince) return client;
+      if (!client.lost && this.server.trusts(client.bornAt)) return client;
       this.#close(client);
     }
     return undefined;
   }
 
   #lend(client: Client, reused: boolean, leave: Leave): Connection {
-    return new Connection(client, this.shared, reused, (broken) => this.#giveBack(client, broken, leave));
+    return new Connection(client, this.server, reused, (broken) => this.#giveBack(client, broken, leave));
   }
 
   #giveBack(client: Client, broken: boolean, leave: Leave): void {

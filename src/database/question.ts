@@ -1,9 +1,9 @@
 import type pg from 'pg';
 import { RpcError } from '../contract/errors.ts';
 import { CANCEL_MS, type Client } from './client.ts';
-import type { Shared } from './connection.ts';
 import type { Ended } from './observer.ts';
 import type { Due } from './overdue.ts';
+import type { ServerState } from './server-state.ts';
 import type { Signal } from './signal.ts';
 import { databaseUnavailable, statementTimeout } from './sqlstate.ts';
 import type { Statement } from './statement.ts';
@@ -28,7 +28,7 @@ export interface Asked {
 /** Something that is asked of a backend, and whatever may end the wait for its answer. */
 export class Question {
   readonly #client: Client;
-  readonly #shared: Shared;
+  readonly #server: ServerState;
   readonly #asked: Asked;
   readonly #began = performance.now();
   #told: Ended | undefined;
@@ -46,9 +46,9 @@ export class Question {
   /** True when others have kept it from being answered. */
   displaced = false;
 
-  constructor(client: Client, shared: Shared, asked: Asked) {
+  constructor(client: Client, server: ServerState, asked: Asked) {
     this.#client = client;
-    this.#shared = shared;
+    this.#server = server;
     this.#asked = asked;
   }
 
@@ -60,7 +60,7 @@ export class Question {
       signal?.throwIfAborted();
       this.#resolve = resolve;
       this.#reject = reject;
-      const { overdue, observer } = this.#shared;
+      const { overdue, observer } = this.#server;
       this.#told = observer?.sent(what);
       this.#cancels = this.#client.cancels;
       this.#due = isShared
@@ -135,8 +135,8 @@ export class Question {
         this.#leave(new Error('another statement keeps the connection'));
         return;
       }
-      if (typeof what === 'object') this.#shared.slow.set(what, performance.now() + ALONE_MS);
-      this.#due = this.#shared.overdue.watch(this.#onOverdue, this.#began + limitMs);
+      if (typeof what === 'object') this.#server.slow.set(what, performance.now() + ALONE_MS);
+      this.#due = this.#server.overdue.watch(this.#onOverdue, this.#began + limitMs);
     });
   };
 

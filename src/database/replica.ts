@@ -1,7 +1,7 @@
 import { RpcError } from '../contract/errors.ts';
-import type { Shared } from './connection.ts';
 import type { Lane } from './lane.ts';
 import { lsnOf, type Mark, positionOf } from './mark.ts';
+import type { ServerState } from './server-state.ts';
 import { type CallScope, type Collected, SeparateStatements } from './session.ts';
 import { problemOf } from './sqlstate.ts';
 import { firstFlag, type Param, type Row, type Statement, statement } from './statement.ts';
@@ -70,17 +70,17 @@ export class Replica {
   readonly calls: Lane;
   /** Of its own, so that no call keeps it from being looked at. */
   readonly #looks: Lane;
-  readonly #shared: Shared;
+  readonly #server: ServerState;
   readonly #report: Report;
   #problem: string | undefined;
   #isKnown = false;
   #timeline = 0;
   #position = 0n;
 
-  constructor(name: string, shared: Shared, [calls, looks]: readonly [calls: Lane, looks: Lane], report: Report) {
+  constructor(name: string, server: ServerState, [calls, looks]: readonly [calls: Lane, looks: Lane], report: Report) {
     this.name = name;
     this.calls = calls;
-    this.#shared = shared;
+    this.#server = server;
     this.#looks = looks;
     this.#report = report;
   }
@@ -119,11 +119,7 @@ export class Replica {
   async look(primary: Primary): Promise<void> {
     const signal = AbortSignal.timeout(LOOK_TIMEOUT_MS);
     try {
-      const { rows } = await this.#looks.use(signal, async (connection) => {
-        const sink = new TextRows((row: Row) => row);
-        await connection.run(LOOK, [], sink, signal);
-        return sink;
-      });
+      const rows = await this.#looks.use(signal, (connection) => connection.rows(LOOK.with(), signal));
       const [isStandby, system, timeline, lsn] = rows[0]!;
       this.#timeline = Number(timeline);
       this.#position = positionOf(lsn ?? '0/0');
@@ -157,7 +153,7 @@ export class Replica {
 
   /** Cuts every connection off, after which it is of no use. */
   destroy(reason: Error): void {
-    this.#shared.overdue.end();
+    this.#server.overdue.end();
     for (const lane of [this.calls, this.#looks]) lane.destroy(reason);
   }
 }

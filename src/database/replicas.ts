@@ -3,12 +3,12 @@ import { Lane } from './lane.ts';
 import { MARK, type Mark, readMark } from './mark.ts';
 import type { CallNotes } from './notes.ts';
 import type { ReplicaState } from './observer.ts';
-import { type Database, type DatabaseOptions, sharedFor } from './pool.ts';
+import type { Database, DatabaseOptions } from './pool.ts';
 import { type Primary, Replica, ReplicaSession, type Report } from './replica.ts';
+import { ServerState } from './server-state.ts';
 import { AutoCommitSession, type CallScope, type Session } from './session.ts';
 import type { Signal } from './signal.ts';
 import type { Target } from './target.ts';
-import { TextRows } from './text-rows.ts';
 
 /** What a read outside transactions may see: anything recent, or all that had been committed at a mark. */
 export type Wanted = 'eventual' | Mark;
@@ -86,10 +86,10 @@ export class Replicas {
     this.#waitMs = waitMs;
     this.#replicas = targets.map((target, index) => {
       const client = { target, pooler, lockMs };
-      const shared = sharedFor({ ...options, marks: false });
+      const server = new ServerState({ ...options, marks: false });
       const name = `replica ${index + 1}`;
-      const lanes = [new Lane(name, client, shared, calls), new Lane(`${name} watch`, client, shared, LOOKS)] as const;
-      return new Replica(target.description, shared, lanes, report);
+      const lanes = [new Lane(name, client, server, calls), new Lane(`${name} watch`, client, server, LOOKS)] as const;
+      return new Replica(target.description, server, lanes, report);
     });
     void this.#watch();
   }
@@ -196,11 +196,8 @@ export class Replicas {
   async #sample(): Promise<void> {
     const signal = AbortSignal.timeout(SAMPLE_TIMEOUT_MS);
     const at = performance.now();
-    const asked = async (connection: Connection): Promise<string | undefined> => {
-      const sink = new TextRows(([text]) => text ?? undefined);
-      await connection.run(MARK, [], sink, signal);
-      return sink.rows[0];
-    };
+    const asked = async (connection: Connection): Promise<string | undefined> =>
+      (await connection.rows(MARK.with(), signal))[0];
     // Health tells of a primary that does not answer.
     const text = await this.#database.reserve.use(signal, asked).catch(() => undefined);
     const mark = text === undefined ? undefined : readMark(text);

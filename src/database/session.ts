@@ -76,7 +76,7 @@ export interface CallScope {
 /** The ways to read what a statement brings, for every session that can run one. */
 export abstract class Statements implements Session {
   readonly call: CallScope;
-  rowCount = 0n;
+  #rowCount = 0n;
 
   constructor(call: CallScope) {
     this.call = call;
@@ -87,6 +87,15 @@ export abstract class Statements implements Session {
     params: readonly Param[],
     sink: () => S,
   ): Promise<Collected<S>>;
+
+  get rowCount(): bigint {
+    return this.#rowCount;
+  }
+
+  /** Rows have been returned or affected. */
+  protected count(rows: bigint): void {
+    this.#rowCount += rows;
+  }
 
   get notes(): Notes {
     return this.call.notes;
@@ -146,7 +155,7 @@ export abstract class SeparateStatements extends Statements {
     const work = async (connection: Connection): Promise<Collected<S>> => {
       const taken = sink();
       const count = BigInt(await connection.runAfter(before, statement, params, taken, signal));
-      this.rowCount += count;
+      this.count(count);
       return { sink: taken, count };
     };
     return statement.reads ? this.#lane.read(statement, signal, work) : this.#lane.use(signal, work);
@@ -188,7 +197,7 @@ export class TransactionSession extends Statements implements StreamingSession {
   ): Promise<Collected<S>> {
     const taken = sink();
     const count = BigInt(await this.#connection.run(statement, params, taken, this.call.signal));
-    this.rowCount += count;
+    this.count(count);
     return { sink: taken, count };
   }
 

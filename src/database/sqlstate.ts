@@ -38,6 +38,12 @@ const unbound: Entry = {
   message: 'the database cannot bind a caller to tenants; run `policy-sidecar migrate tenants`',
 };
 
+const refused: Entry = {
+  reason: 'DATABASE_REFUSED',
+  message:
+    'something of the database, such as a trigger, refuses the statement; the log of the sidecar has what it says',
+};
+
 /** Where PostgreSQL refuses a change of the role: its messages are in any language. */
 const SET_ROLE: ReadonlySet<string> = new Set(['check_role', 'call_string_check_hook']);
 
@@ -53,8 +59,13 @@ const SQLSTATES: Readonly<Record<string, Entry>> = {
     reason: 'FOREIGN_KEY_VIOLATION',
     message: 'a row this one refers to does not exist, or other rows still refer to it',
   },
+  '23001': { reason: 'FOREIGN_KEY_VIOLATION', message: 'other rows still refer to it' },
+  '23P01': { reason: 'UNIQUE_VIOLATION', message: 'a row that excludes this one exists' },
   '23502': { reason: 'NOT_NULL_VIOLATION', message: 'a required value is missing' },
   '23514': { reason: 'CHECK_VIOLATION', message: 'a value is outside its allowed set' },
+  // What a trigger raises, and what a table does not do.
+  P0: refused,
+  '0A': refused,
   '22': { reason: 'INVALID_VALUE', message: 'a value cannot be stored in its column' },
   '25P02': {
     reason: 'TRANSACTION_ABORTED',

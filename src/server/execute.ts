@@ -2,11 +2,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { create, type DescMessage, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
 import { tellDocuments } from '../contract/document-texts.ts';
 import { Code, type FieldViolation, invalidArgument, ofOperation, type RpcError, refuse } from '../contract/errors.ts';
-import type { TransactionMode } from '../database/connection.ts';
 import type { Database } from '../database/pool.ts';
 import { AutoCommitSession, type Session } from '../database/session.ts';
 import { abortSignalOf } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
+import type { TransactionMode } from '../database/transaction-mode.ts';
 import {
   type Operation,
   type OperationResult,

@@ -104,7 +104,7 @@ export class Readiness {
         const { rows } = await connection.command(PROBE, timeout);
         if (rows[0]?.[0] !== 'on') return 'writes';
         // A failover is followed by connecting anew.
-        connection.leave();
+        connection.markUnusable();
         return 'reads';
       });
     } catch (error) {

@@ -1,4 +1,4 @@
-import type { Isolation } from '../database/connection.ts';
+import type { Isolation } from '../database/transaction-mode.ts';
 import { IsolationLevel } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 
 const NAMES: Readonly<Record<number, Isolation>> = {

@@ -10,10 +10,11 @@ import { AutoCommitSession, type Session, type StreamingSession } from '../datab
 import type { Signal } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import type { Bound } from '../database/tenants.ts';
+import { READ_COMMITTED } from '../database/transaction-mode.ts';
 import type { SeenCall, Telemetry } from '../telemetry/telemetry.ts';
 import { runOnce } from '../transactions/once.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
-import { inImplicit, inOwn, READ_COMMITTED } from '../transactions/single-use.ts';
+import { inImplicit, inOwn } from '../transactions/single-use.ts';
 import type { Access } from './access.ts';
 import { type CallLog, logCall } from './call-log.ts';
 import type { ClientCertificate } from './certificate.ts';

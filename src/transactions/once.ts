@@ -1,39 +1,41 @@
 import { refuse } from '../contract/errors.ts';
 import type { Lane } from '../database/lane.ts';
 import type { Session } from '../database/session.ts';
-import { count, statement } from '../database/statement.ts';
+import { count, firstFlag, statement } from '../database/statement.ts';
+import { type ColumnOf, column, table } from '../database/table.ts';
+import { StoredRequest } from '../entities/stored-request.ts';
 
-/** A stored first answer. */
-interface StoredRequest {
+/** What was answered first, and to which request. */
+interface FirstAnswer {
   readonly hash: string;
   readonly response: Uint8Array;
 }
 
 const bytes = (hex: string): Buffer => Buffer.from(hex.slice(2), 'hex');
 
+const requests = table(StoredRequest);
+const of = (name: ColumnOf<typeof StoredRequest>): string => column(StoredRequest, name);
+const UNDER_KEY = `${of('caller')} = $1 and ${of('request_id')} = $2`;
+
 const lockKey = `hashtextextended($1::text || ' ' || $2::text, 0)`;
 
 const lock = statement('requests.lock', `select pg_advisory_xact_lock(${lockKey})`);
 
-const tryLock = statement('requests.try_lock', `select pg_try_advisory_xact_lock(${lockKey})`, (row) => row[0] === 't');
+const tryLock = statement('requests.try_lock', `select pg_try_advisory_xact_lock(${lockKey})`, firstFlag);
 
 const find = statement(
   'requests.find',
-  `select request_hash, response from policy_sidecar.requests where caller = $1 and request_id = $2`,
-  (row): StoredRequest => ({ hash: bytes(row[0]!).toString('hex'), response: bytes(row[1]!) }),
+  `select ${of('request_hash')}, ${of('response')} from ${requests} where ${UNDER_KEY}`,
+  (row): FirstAnswer => ({ hash: bytes(row[0]!).toString('hex'), response: bytes(row[1]!) }),
 );
 
 const store = statement(
   'requests.store',
-  `insert into policy_sidecar.requests (caller, request_id, method, request_hash, response, transaction_xid)
+  `insert into ${requests} (${(['caller', 'request_id', 'method', 'request_hash', 'response', 'transaction_xid'] as const).map(of).join(', ')})
    values ($1, $2, $3, $4, $5, pg_current_xact_id())`,
 );
 
-const exists = statement(
-  'requests.exists',
-  `select count(*) from policy_sidecar.requests where caller = $1 and request_id = $2`,
-  count,
-);
+const exists = statement('requests.exists', `select count(*) from ${requests} where ${UNDER_KEY}`, count);
 
 /** A write that is to take effect once however often it is sent. */
 export interface OnceRequest {
@@ -94,6 +96,12 @@ export const requestOutcome = async (
   // Whoever held the lock until now had committed before it was free.
   return (await db.row(exists, [caller, idempotencyKey])) === 1n;
 };
+
+/** Deletes answers older than that many seconds. */
+export const pruneRequests = statement(
+  'requests.prune',
+  `delete from ${requests} where ${of('created_at')} < now() - make_interval(secs => $1)`,
+);
 
 /** Reads the key that seals transaction ids, and of which the keys of page tokens come. */
 export const transactionIdKey = async (lane: Lane): Promise<Uint8Array> =>

@@ -1,11 +1,11 @@
 import type { Lane } from '../database/lane.ts';
 import type { Session } from '../database/session.ts';
-import { count, type Query, statement } from '../database/statement.ts';
+import { count, firstFlag, type Query, statement } from '../database/statement.ts';
 import { column, table } from '../database/table.ts';
 import { NO_ROWS } from '../database/text-rows.ts';
 import { Outcome as OutcomeRow } from '../entities/outcome.ts';
 import { PrunedUntil } from '../entities/pruned-until.ts';
-import { StoredRequest } from '../entities/stored-request.ts';
+import { pruneRequests } from './once.ts';
 
 /** What the evidence of a transaction's commit is kept under, and what is locked while the transaction is open. */
 export interface OutcomeKey {
@@ -43,7 +43,7 @@ const exists = statement(
   count,
 );
 
-const tryLock = statement('outcomes.try_lock', `select ${LOCKED}`, (row) => row[0] === 't');
+const tryLock = statement('outcomes.try_lock', `select ${LOCKED}`, firstFlag);
 
 const OUTCOMES = 'outcomes';
 
@@ -52,7 +52,7 @@ const isKnown = statement(
   `select not pg_is_in_recovery() and not exists (
      select from ${table(PrunedUntil)} where ${column(PrunedUntil, 'name')} = '${OUTCOMES}'
        and ${column(PrunedUntil, 'until')} >= to_timestamp($1::double precision / 1000))`,
-  (row) => row[0] === 't',
+  firstFlag,
 );
 
 /**
@@ -78,11 +78,6 @@ const pruneOutcomes = statement(
    values ('${OUTCOMES}', now() - make_interval(secs => $1))
    on conflict (${column(PrunedUntil, 'name')}) do update
      set ${column(PrunedUntil, 'until')} = greatest(${table(PrunedUntil)}.${column(PrunedUntil, 'until')}, excluded.${column(PrunedUntil, 'until')})`,
-);
-
-const pruneRequests = statement(
-  'requests.prune',
-  `delete from ${table(StoredRequest)} where ${column(StoredRequest, 'created_at')} < now() - make_interval(secs => $1)`,
 );
 
 /** Deletes evidence and stored answers older than the retention (milliseconds). */

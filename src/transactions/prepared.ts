@@ -7,7 +7,6 @@ import type { Session } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
 import { isServerError } from '../database/sqlstate.ts';
 import { firstText, statement } from '../database/statement.ts';
-import { TextRows } from '../database/text-rows.ts';
 
 /** A transaction that a sidecar has prepared, as PostgreSQL keeps it. */
 export interface PreparedTransaction {
@@ -108,9 +107,7 @@ export const endPrepared = async (
   for (;;) {
     signal?.throwIfAborted();
     const found = await ending(database, signal, async (connection) => {
-      const names = new TextRows(firstText);
-      await connection.run(byId, [id], names, signal);
-      const [name] = names.rows;
+      const [name] = await connection.rows(byId.with(id), signal);
       if (name === undefined) return 'none';
       try {
         await connection.finish(`${how} prepared '${name}'`);
@@ -127,9 +124,8 @@ export const endPrepared = async (
 };
 
 const overdueIds = async (lane: Lane, signal: Signal): Promise<string[]> => {
-  const found = new TextRows(firstText);
-  await lane.use(signal, (connection) => connection.run(overdue, [], found, signal));
-  return found.rows.filter((id) => id !== undefined);
+  const found = await lane.use(signal, (connection) => connection.rows(overdue.with(), signal));
+  return found.filter((id) => id !== undefined);
 };
 
 /** How often it is looked for what nobody has ended. */

@@ -1,11 +1,12 @@
 import { type RpcError, refuse } from '../contract/errors.ts';
-import type { Connection, TransactionMode } from '../database/connection.ts';
+import type { Connection } from '../database/connection.ts';
 import type { Database } from '../database/pool.ts';
 import type { CallScope, StreamingSession } from '../database/session.ts';
 import type { Signal } from '../database/signal.ts';
 import { databaseReadOnly, shuttingDown } from '../database/sqlstate.ts';
 import { statement } from '../database/statement.ts';
 import { asRow, TextRows } from '../database/text-rows.ts';
+import type { TransactionMode } from '../database/transaction-mode.ts';
 import { Awake } from './awake.ts';
 import { type EndedTransaction, endedError, type TransactionState } from './ended.ts';
 import { LOCKED, type OutcomeKey } from './outcomes.ts';
@@ -224,7 +225,7 @@ const startTransaction = async (
   await connection.begin(mode, signal, { statement, params, sink });
   const [isReadOnly, beganAt] = sink.rows[0]!;
   if (isReadOnly === 'on' && !mode.readOnly) {
-    connection.leave();
+    connection.markUnusable();
     await connection.rollback();
     throw databaseReadOnly();
   }

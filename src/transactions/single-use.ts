@@ -1,4 +1,4 @@
-import type { Connection, TransactionMode } from '../database/connection.ts';
+import type { Connection } from '../database/connection.ts';
 import type { Database } from '../database/pool.ts';
 import {
   AutoCommitSession,
@@ -11,10 +11,9 @@ import {
 import { commitUnknown } from '../database/sqlstate.ts';
 import type { Param, Statement } from '../database/statement.ts';
 import type { Sink } from '../database/step.ts';
+import type { TransactionMode } from '../database/transaction-mode.ts';
 import { orUnknown } from './commit-grace.ts';
 import { abortedError } from './ended.ts';
-
-export const READ_COMMITTED: TransactionMode = { isolation: 'read committed', readOnly: false, deferrable: false };
 
 /** A session whose transaction begins with its first statement: until then it holds no connection. */
 class LateSession extends Statements {
@@ -22,6 +21,7 @@ class LateSession extends Statements {
   readonly #mode: TransactionMode;
   #beginning: Promise<TransactionSession> | undefined;
   #connection: Connection | undefined;
+  #session: TransactionSession | undefined;
   #leaveGate: (() => void) | undefined;
 
   constructor(database: Database, mode: TransactionMode, call: CallScope) {
@@ -43,9 +43,14 @@ class LateSession extends Statements {
       collected = { sink: taken, count: BigInt(count) };
     };
     const session = await (this.#beginning ?? this.#begin(begin));
-    collected ??= await session.collect(statement, params, sink);
-    this.rowCount += collected.count;
+    if (!collected) return session.collect(statement, params, sink);
+    this.count(collected.count);
     return collected;
+  }
+
+  /** Its own are those of the statement that has begun the transaction. */
+  override get rowCount(): bigint {
+    return super.rowCount + (this.#session?.rowCount ?? 0n);
   }
 
   override async attempt<T>(work: (db: Session) => Promise<T>): Promise<T> {
@@ -53,9 +58,15 @@ class LateSession extends Statements {
     return (await (this.#beginning ?? this.#begin(begin))).attempt(work);
   }
 
-  override aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
+  override async aside<T>(work: (db: Session) => Promise<T>): Promise<T> {
     const begins = this.#beginning !== undefined || this.#mode.isolation !== 'read committed';
-    return begins ? this.attempt(work) : work(new AutoCommitSession(this.#database, this.call));
+    if (begins) return this.attempt(work);
+    const before = new AutoCommitSession(this.#database, this.call);
+    try {
+      return await work(before);
+    } finally {
+      this.count(before.rowCount);
+    }
   }
 
   async commit(): Promise<void> {
@@ -98,7 +109,8 @@ class LateSession extends Statements {
     this.#leaveGate ??= await this.#database.writes.enter(signal);
     const { connection } = await this.#database.calls.acquireWith(signal, first);
     this.#connection = connection;
-    return new TransactionSession(connection, this.call);
+    this.#session = new TransactionSession(connection, this.call);
+    return this.#session;
   }
 }
 
@@ -153,7 +165,7 @@ class ImplicitSession extends Statements {
         this.call.notes.mark = connection.mark;
         return { sink: taken, count };
       });
-      this.rowCount += collected.count;
+      this.count(collected.count);
       return collected;
     } finally {
       leave();

@@ -1,8 +1,9 @@
 import { Code, RpcError, refuse } from '../contract/errors.ts';
-import type { Concluded, Connection, TransactionMode } from '../database/connection.ts';
+import type { Concluded, Connection } from '../database/connection.ts';
 import { type CallScope, type Session, type StreamingSession, TransactionSession } from '../database/session.ts';
 import { EitherSignal, Ending, type Signal } from '../database/signal.ts';
 import { commitUnknown } from '../database/sqlstate.ts';
+import type { TransactionMode } from '../database/transaction-mode.ts';
 import { orUnknown } from './commit-grace.ts';
 import { abortedError, endedError, type TransactionState } from './ended.ts';
 import { NumberedCalls } from './numbered-calls.ts';

@@ -8,8 +8,8 @@ import { Lane } from '../../src/database/lane.ts';
 import { readMark } from '../../src/database/mark.ts';
 import { migrateTenants } from '../../src/database/migrate/tenant-policies.ts';
 import { CallNotes } from '../../src/database/notes.ts';
-import { sharedFor } from '../../src/database/pool.ts';
 import { Replica, ReplicaSession } from '../../src/database/replica.ts';
+import { ServerState } from '../../src/database/server-state.ts';
 import { statement } from '../../src/database/statement.ts';
 import { readTarget } from '../../src/database/target.ts';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
@@ -543,9 +543,9 @@ test('after a failover a token of the new primary is honoured by who follows it,
   const target = readTarget(left.url);
   const lane = { max: 1, queue: 1, waitMs: 10_000 };
   const clocks = { statementMs: 60_000, lockMs: 5_000, pooler: 'auto' } as const;
-  const shared = sharedFor({ calls: lane, transactions: lane, ...clocks });
-  const lanes = [0, 1].map(() => new Lane('test', { target, ...clocks }, shared, lane)) as [Lane, Lane];
-  const replica = new Replica('left', shared, lanes, () => {});
+  const server = new ServerState(clocks);
+  const lanes = [0, 1].map(() => new Lane('test', { target, ...clocks }, server, lane)) as [Lane, Lane];
+  const replica = new Replica('left', server, lanes, () => {});
   const answersOf = async (primaryAt: string): Promise<unknown> => {
     const needed = { mark: { ...readMark(before)!, position: 1n }, timeline: readMark(primaryAt)!.timeline };
     const session = new ReplicaSession(replica, needed, { signal: undefined, notes: new CallNotes() });

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -60,6 +60,13 @@ const runs = async (node: string, version: string, [program, ...first]: readonly
   const migrate = launch(program, [...first, 'migrate', 'up'], withDatabase, options);
   expect(await migrate.ended).toBe(0);
   expect(migrate.out().match(/^applied /gm)).toHaveLength(Object.keys(migrations).length);
+  const authorization = join(folder, 'authorization.json');
+  await writeFile(authorization, JSON.stringify({ identities: { local: { read: ['*'], tenants: ['acme'] } } }));
+  const bound = { ...withDatabase, SIDECAR_AUTHORIZATION: authorization };
+  for (const command of [['migrate', 'tenants'], ['doctor']]) {
+    const done = launch(program, [...first, ...command], bound, options);
+    expect(`${await done.ended} ${done.err()}`).toBe('0 ');
+  }
   const served = launch(linked(), ['serve'], withDatabase, options);
   const caller = grpcCaller((await served.serving()).grpc);
   expect((await caller.unary(PolicyEngineService.method.fetchRiskCeilings, {})).riskCeilings).toHaveLength(4);

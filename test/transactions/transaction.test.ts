@@ -486,6 +486,22 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
       expect(results).toMatchObject([{ rows: 3n, response: { value: { rowsAffected: 3n, windowsWritten: 3n } } }]);
     });
 
+    // Story: in a transaction of its own, what ran under a savepoint was counted nowhere, and a correct list was refused.
+    test('a step under a savepoint counts as it does without one, and as inside a transaction', async () => {
+      const steps = [{}, { idempotencyKey: randomUUID() }].map((more) => ({
+        request: {
+          case: 'upsertRecoveryCandidate' as const,
+          value: { failureMatchId: randomUUID(), suggestion: 'retry', confidence: 1, ...more },
+        },
+        expectedRows: 1n,
+      }));
+      const alone = await caller().unary(tx.execute, { operations: steps });
+      const { transaction } = await caller().unary(tx.begin, {});
+      const inside = await caller().unary(tx.execute, { operations: steps }, { transaction: transaction!.id! });
+      await caller().unary(tx.rollback, { transactionId: transaction!.id! });
+      for (const { results } of [alone, inside]) expect(results.map(({ rows }) => rows)).toEqual([1n, 1n]);
+    });
+
     // Story: the snapshot of the second was older than the commit that it had waited for, so it ran again and met the first's
     // rows: its caller was told of a conflict although its list had taken effect.
     test.each([IsolationLevel.READ_COMMITTED, IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])(

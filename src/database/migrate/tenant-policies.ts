@@ -1,10 +1,11 @@
 import { entities } from '../../entities/all.ts';
 import type { Owner } from '../../entities/owner.ts';
+import { tableName } from '../table.ts';
 import { TENANTS_ROLE, TENANTS_SETTING } from '../tenants.ts';
 import { txOf, withClient } from './look.ts';
 
 /** Every table, and whose its rows are. */
-export const OWNERS: ReadonlyMap<string, Owner> = new Map(entities.map(({ meta, rows }) => [meta.name!, rows]));
+export const OWNERS: ReadonlyMap<string, Owner> = new Map(entities.map((entity) => [tableName(entity), entity.rows]));
 
 /** Whose the rows of a table are. */
 const ownerOf = (table: string): Owner => {
