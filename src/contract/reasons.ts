@@ -129,7 +129,6 @@ export const REASONS = {
   TOO_MANY_CONNECTIONS: { ...busy, metadata: BY_DATABASE },
   CONNECTION_QUEUE_FULL: busy,
   CONNECTION_WAIT_TIMEOUT: busy,
-  DATABASE_REFUSED: refusedStatement,
 
   // Drivers
   CANDIDATE_NOT_FOUND: { code: Code.NOT_FOUND, metadata: ['candidate_id'] },
@@ -154,6 +153,9 @@ export const REASONS = {
 
   // Lists
   PAGE_TOKEN_INVALID: invalid,
+
+  // What somebody has made of the database
+  DATABASE_REFUSED: refusedStatement,
 } as const satisfies Readonly<Record<string, Entry>>;
 
 /** A reason of the catalogue. */

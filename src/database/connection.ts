@@ -12,6 +12,22 @@ import { asRow, NO_ROWS, TextRows } from './text-rows.ts';
 import { beginning, type TransactionMode } from './transaction-mode.ts';
 import type { Done, Outcome } from './wire.ts';
 
+/** How something is asked. */
+export interface Manner {
+  /** Ends it. */
+  readonly signal?: Signal | undefined;
+  /** How long it may take, milliseconds; left out: as long as any statement. */
+  readonly limitMs?: number;
+  /** True where it must not be cancelled: by then a commit would count that no standby has. */
+  readonly isFinal?: boolean;
+}
+
+/** Rows and tag of a command. */
+interface Commanded {
+  readonly rows: Row[];
+  readonly tag: string;
+}
+
 /** How a transaction was concluded. */
 export interface Concluded {
   readonly committed: boolean;
@@ -164,9 +180,8 @@ export class Connection {
     signal: Signal | undefined,
     told: (done: Done) => Done = (done) => done,
   ): Promise<number> {
-    return this.#asked(statement, signal, statement.reads, (done) => this.#client.wire.run(steps, told(done))).then(
-      lastCount,
-    );
+    const ask = (done: Done): void => this.#client.wire.run(steps, told(done));
+    return this.#asked(statement, statement.reads, ask, { signal }).then(lastCount);
   }
 
   #step(statement: Statement<unknown>, params: readonly Param[], sink: Sink): Step {
@@ -200,8 +215,9 @@ export class Connection {
     this.#bound = bound;
     const steps = [...this.#preamble(), this.#step(statement, params, sink)];
     const running = this.#group(statement, steps, signal, (done) => (error, found, begun) => {
-      // A server that ends a backend says so instead of the command's completion: then it has rolled back.
-      const isKnown = error instanceof pg.DatabaseError && found.length < steps.length;
+      // A server that ends a backend says so instead of the command's completion: then it has rolled back. A pooler that has
+      // lost the server says so, too, and knows nothing; it does not say how grave that is in the words of the protocol.
+      const isKnown = error instanceof pg.DatabaseError && error.severity !== undefined && found.length < steps.length;
       this.untouched = this.lost && isKnown && !begun;
       done(error && this.lost && !isKnown ? commitUnknown(error) : error, found, begun);
     });
@@ -212,7 +228,7 @@ export class Connection {
   async #marked<T>(committing: Promise<T>): Promise<T> {
     const sink = new TextRows(firstText);
     const steps = [this.#step(MARK, [], sink)];
-    const told = this.#asked(MARK, undefined, true, (done) => this.#client.wire.run(steps, done), TIDY_MS).then(
+    const told = this.#asked(MARK, true, (done) => this.#client.wire.run(steps, done), { limitMs: TIDY_MS }).then(
       () => sink.rows[0],
       () => undefined,
     );
@@ -238,21 +254,23 @@ export class Connection {
     const step: Step = { ...this.#step(statement, params, sink), portal };
     const { prepared } = step;
     if (prepared.types === undefined) {
-      await this.#asked(statement, signal, true, (done) => this.#client.wire.learn(prepared, done));
+      await this.#asked(statement, true, (done) => this.#client.wire.learn(prepared, done), { signal });
     }
-    const [outcome] = await this.#asked(statement, signal, true, (done) => this.#client.wire.run([step], done));
+    const [outcome] = await this.#asked(statement, true, (done) => this.#client.wire.run([step], done), { signal });
     return outcome!.tag === '';
   }
 
   /** Brings more rows of a portal; returns whether there may be more still. */
   async fetch(portal: Portal, sink: Sink, signal?: Signal): Promise<boolean> {
-    const [outcome] = await this.#asked('fetch', signal, true, (done) => this.#client.wire.fetch(portal, sink, done));
+    const [outcome] = await this.#asked('fetch', true, (done) => this.#client.wire.fetch(portal, sink, done), {
+      signal,
+    });
     return outcome!.tag === '';
   }
 
   /** Closes a portal. */
   async close({ name }: Portal): Promise<void> {
-    await this.#asked('close', undefined, true, (done) => this.#client.wire.close(name, done), TIDY_MS);
+    await this.#asked('close', true, (done) => this.#client.wire.close(name, done), { limitMs: TIDY_MS });
   }
 
   #prepared(statement: Statement<unknown>): Prepared {
@@ -265,22 +283,20 @@ export class Connection {
   /**
    * Runs an unprepared command (`savepoint`, `rollback`, …), or several in one round trip.
    *
-   * @param limitMs how long it may take.
    * @returns rows and tag of the last of them.
    */
-  async command(text: string, signal?: Signal, limitMs?: number): Promise<{ rows: Row[]; tag: string }> {
-    return (await this.commands(text, signal, limitMs)).at(-1)!;
+  async command(text: string, manner?: Manner): Promise<Commanded> {
+    return (await this.commands(text, manner)).at(-1)!;
   }
 
   /** As {@link Connection.command}: rows and tags of all of them. */
-  async commands(text: string, signal?: Signal, limitMs?: number): Promise<{ rows: Row[]; tag: string }[]> {
+  async commands(text: string, manner?: Manner): Promise<Commanded[]> {
     const sinks: TextRows<Row>[] = [];
     const sinkAt = (index: number): Sink => {
       sinks[index] ??= new TextRows(asRow);
       return sinks[index];
     };
-    const ask = (done: Done): void => this.#client.wire.query(text, sinkAt, done);
-    const outcomes = await this.#asked(text, signal, true, ask, limitMs);
+    const outcomes = await this.#asked(text, true, (done) => this.#client.wire.query(text, sinkAt, done), manner);
     return outcomes.map(({ tag }, index) => ({ rows: sinks[index]?.rows ?? [], tag }));
   }
 
@@ -293,7 +309,7 @@ export class Connection {
   async commit(evidence?: Query<unknown>): Promise<Concluded> {
     const steps = [this.#step(COMMIT, [], NO_ROWS)];
     if (evidence) steps.unshift(this.#step(evidence.statement, evidence.params, NO_ROWS));
-    const running = this.#asked(COMMIT, undefined, true, (done) => this.#client.wire.run(steps, done));
+    const running = this.#asked(COMMIT, true, (done) => this.#client.wire.run(steps, done), { isFinal: true });
     const outcomes = await (this.#server.marks ? this.#marked(running) : running);
     this.#mode = undefined;
     return { committed: outcomes.at(-1)!.tag === 'COMMIT', evident: evidence !== undefined && outcomes[0]!.count > 0 };
@@ -306,36 +322,38 @@ export class Connection {
    * @returns as {@link Connection.commit}.
    */
   async prepare(name: string, evidence: string): Promise<Concluded> {
-    const results = await this.commands(`${evidence}; set local role none; prepare transaction '${name}'`);
+    const results = await this.commands(`${evidence}; set local role none; prepare transaction '${name}'`, {
+      isFinal: true,
+    });
     this.#mode = undefined;
     return { committed: results.at(-1)!.tag === 'PREPARE', evident: true };
   }
 
   /** Runs SQL that commits by itself, such as the commit of a prepared transaction. */
   async finish(text: string): Promise<void> {
-    const running = this.command(text);
+    const running = this.command(text, { isFinal: true });
     await (this.#server.marks ? this.#marked(running) : running);
   }
 
   /** Rolls back, whatever the state; a backend that does not answer is left behind and does so by itself. */
   async rollback(): Promise<void> {
-    if (this.#mode && !this.lost) await this.command('rollback', undefined, TIDY_MS).catch(() => {});
+    if (this.#mode && !this.lost) await this.command('rollback', { limitMs: TIDY_MS }).catch(() => {});
     this.#mode = undefined;
   }
 
   /** Asks the server for something, and sees to it that the wait for its answer ends. */
   #asked(
     what: Statement<unknown> | string,
-    signal: Signal | undefined,
     reads: boolean,
     ask: (done: Done) => void,
-    limitMs = this.#server.statementMs,
+    { signal, limitMs = this.#server.statementMs, isFinal = false }: Manner = {},
   ): Promise<readonly Outcome[]> {
     const explain = (error: Error, tookMs: number): unknown => this.#explain(error, reads, tookMs);
     const question = new Question(this.#client, this.#server, {
       what,
       signal,
       limitMs,
+      isFinal,
       isShared: this.isShared,
       explain,
     });

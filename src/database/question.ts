@@ -17,8 +17,10 @@ const ALONE_MS = 5_000;
 export interface Asked {
   readonly what: Statement<unknown> | string;
   readonly signal: Signal | undefined;
-  /** How long it may take, milliseconds. */
+  /** How long it may take, milliseconds, once the server has nothing before it. */
   readonly limitMs: number;
+  /** True where a request to stop it would do harm: then its connection is left. */
+  readonly isFinal: boolean;
   /** True where others use the backend, too: some are before it, some behind. */
   readonly isShared: boolean;
   /** What an error is to the caller. */
@@ -121,7 +123,19 @@ export class Question {
   };
 
   readonly #onOverdue = (): void => {
+    const { limitMs, isFinal } = this.#asked;
+    const { wire } = this.#client;
+    const now = performance.now();
+    const since = wire.isNext(this.#done) ? Math.max(this.#began, wire.since) : now;
+    if (now < since + limitMs) {
+      this.#due = this.#server.overdue.watch(this.#onOverdue, since + limitMs);
+      return;
+    }
     this.#isLate = true;
+    if (isFinal) {
+      this.#client.destroy(new Error('a commit was not answered in time'));
+      return;
+    }
     this.#stop();
   };
 

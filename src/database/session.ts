@@ -230,7 +230,7 @@ export class TransactionSession extends Statements implements StreamingSession {
     savepoints = (savepoints + 1) % Number.MAX_SAFE_INTEGER;
     const savepoint = `policy_sidecar_${savepoints}`;
     // The work's first statement goes out with it; where it fails, so does that.
-    const set = this.#connection.command(`savepoint ${savepoint}`, this.call.signal);
+    const set = this.#connection.command(`savepoint ${savepoint}`, { signal: this.call.signal });
     set.catch(() => {});
     try {
       const result = await work(this);
@@ -241,7 +241,7 @@ export class TransactionSession extends Statements implements StreamingSession {
     } catch (error) {
       // Whatever keeps the savepoint from being reached keeps the transaction from going on: the cause says more.
       await this.#connection
-        .command(`rollback to savepoint ${savepoint}; release savepoint ${savepoint}`, undefined, TIDY_MS)
+        .command(`rollback to savepoint ${savepoint}; release savepoint ${savepoint}`, { limitMs: TIDY_MS })
         .catch(() => {});
       throw error;
     }

@@ -199,6 +199,13 @@ export const shuttingDown = (): RpcError => refuse('SHUTTING_DOWN', 'the sidecar
 export const databaseUnavailable = (cause?: unknown): RpcError =>
   refuse(unavailable.reason, unavailable.message, { cause });
 
+/** A commit's wait for the standbys that must have it was given up: the next failover may lose it. */
+export const unreplicated = (): RpcError =>
+  refuse(
+    'COMMIT_OUTCOME_UNKNOWN',
+    'somebody ended the wait for a standby: it is committed here, and a failover may lose it; ask GetOutcome whether it took effect',
+  );
+
 /** The connection was lost when a commit had been asked for and not answered. */
 export const commitUnknown = (cause: unknown): RpcError =>
   refuse('COMMIT_OUTCOME_UNKNOWN', 'the connection was lost during commit; ask GetOutcome whether it took effect', {

@@ -4,6 +4,7 @@ import { Bytes } from './bytes.ts';
 import { Incoming } from './incoming.ts';
 import { bind, closePortal, describePortal, describeStatement, execute, formatCodes, query, SYNC } from './messages.ts';
 import { columnsOf, errorOf, readTag } from './replies.ts';
+import { unreplicated } from './sqlstate.ts';
 import { firstOf, type Portal, type Prepared, type Sink, type Step, type Types } from './step.ts';
 
 const NO_PORTAL = Buffer.from('\0');
@@ -58,7 +59,11 @@ const NO_DATA = 0x6e;
 const PARSE_COMPLETE = 0x31;
 const BIND_COMPLETE = 0x32;
 const ERROR_RESPONSE = 0x45;
+const NOTICE_RESPONSE = 0x4e;
 const READY_FOR_QUERY = 0x5a;
+
+/** Where PostgreSQL waits for a standby after a commit; it says so when somebody has ended that wait. */
+const SYNC_WAIT = 'SyncRepWaitForLSN';
 
 const NOTHING: Outcome = { count: 0, tag: '' };
 
@@ -76,6 +81,9 @@ export class Wire {
   readonly #queue: Exchange[] = [];
   readonly #incoming = new Incoming((type, bytes, start, end) => this.#message(type, bytes, start, end));
   #corked = false;
+
+  /** When the server was done with what was before that which it answers next; the clock of `performance.now()`. */
+  since = 0;
 
   /** As the server said last. */
   status: TransactionStatus = 'I';
@@ -225,9 +233,13 @@ export class Wire {
       case ERROR_RESPONSE:
         this.#error(exchange, errorOf(bytes, start, end));
         break;
+      case NOTICE_RESPONSE:
+        if (exchange && errorOf(bytes, start, end).routine === SYNC_WAIT) exchange.error ??= unreplicated();
+        break;
       case READY_FOR_QUERY:
         this.status = String.fromCharCode(bytes[start]!) as TransactionStatus;
         this.#queue.shift();
+        if (!this.idle) this.since = performance.now();
         exchange?.done(exchange.error, exchange.outcomes, exchange.begun);
         break;
     }

@@ -101,7 +101,7 @@ export class Readiness {
     const timeout = AbortSignal.any([AbortSignal.timeout(PROBE_TIMEOUT_MS), this.#stopped.signal]);
     try {
       return await this.#database.reserve.use(timeout, async (connection) => {
-        const { rows } = await connection.command(PROBE, timeout);
+        const { rows } = await connection.command(PROBE, { signal: timeout });
         if (rows[0]?.[0] !== 'on') return 'writes';
         // A failover is followed by connecting anew.
         connection.markUnusable();

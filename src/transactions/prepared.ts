@@ -61,7 +61,7 @@ export const preparedTransactions = (db: Session): Promise<PreparedTransaction[]
 export const roomForPrepared = async (connection: Connection, signal: Signal | undefined): Promise<void> => {
   const { rows } = await connection.command(
     `select current_setting('max_prepared_transactions'), (select count(*) from pg_prepared_xacts)`,
-    signal,
+    { signal },
   );
   const [most, kept] = rows[0]!.map(Number);
   if (most === 0) {

@@ -342,6 +342,10 @@ export class Transaction {
         this.#finish('unknown', `the connection was lost during ${how}`);
         throw commitUnknown(error);
       }
+      if (error instanceof RpcError && error.reason === 'COMMIT_OUTCOME_UNKNOWN') {
+        this.#finish('unknown', `the wait for a standby was ended at ${how}`);
+        throw error;
+      }
       await this.#connection.rollback();
       this.#finish('rolled back', `the ${how} failed`);
       throw error;
