@@ -253,7 +253,7 @@ export class Connection {
   ): Promise<boolean> {
     const step: Step = { ...this.#step(statement, params, sink), portal };
     const { prepared } = step;
-    if (prepared.types === undefined) {
+    if (!this.#client.wire.knows(prepared)) {
       await this.#asked(statement, true, (done) => this.#client.wire.learn(prepared, done), { signal });
     }
     const [outcome] = await this.#asked(statement, true, (done) => this.#client.wire.run([step], done), { signal });

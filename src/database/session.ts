@@ -175,16 +175,19 @@ export const BATCH_ROWS = 500;
 let savepoints = 0;
 let portals = 0;
 
+/** Lends a turn for a piece of work; one that tidies up takes it, too, when the call has ended. */
+type Exclusive = <R>(work: () => Promise<R>, tidies?: boolean) => Promise<R>;
+
 /** Statements on the connection of an open transaction, in the order they are asked for. */
 export class TransactionSession extends Statements implements StreamingSession {
   readonly #connection: Connection;
-  readonly #exclusive: (<R>(work: () => Promise<R>) => Promise<R>) | undefined;
+  readonly #exclusive: Exclusive | undefined;
 
   /**
    * @param exclusive how a stream takes its turn for each batch when other calls may use the transaction between them;
    *   left out where nobody else can.
    */
-  constructor(connection: Connection, call: CallScope, exclusive?: <R>(work: () => Promise<R>) => Promise<R>) {
+  constructor(connection: Connection, call: CallScope, exclusive?: Exclusive) {
     super(call);
     this.#connection = connection;
     this.#exclusive = exclusive;
@@ -208,21 +211,24 @@ export class TransactionSession extends Statements implements StreamingSession {
   ): AsyncGenerator<S> {
     const connection = this.#connection;
     const { signal } = this.call;
-    const exclusive = this.#exclusive ?? ((work) => work());
+    const exclusive: Exclusive = this.#exclusive ?? ((work) => work());
     portals = (portals + 1) % Number.MAX_SAFE_INTEGER;
     const portal = new Portal(`policy_sidecar_${portals}`, BATCH_ROWS);
-    let batch = sink();
-    let more = await exclusive(() => connection.open(statement, params, portal, batch, signal));
+    let isOpen = false;
+    const next = (batch: S): Promise<boolean> => {
+      if (isOpen) return connection.fetch(portal, batch, signal);
+      isOpen = true;
+      return connection.open(statement, params, portal, batch, signal);
+    };
     try {
-      yield batch;
-      while (more) {
-        batch = sink();
-        more = await exclusive(() => connection.fetch(portal, batch, signal));
+      for (let more = true; more; ) {
+        const batch = sink();
+        more = await exclusive(() => next(batch));
         yield batch;
       }
     } finally {
       // In an aborted transaction the portal is gone already, and closing it would only fail.
-      await exclusive(() => connection.close(portal)).catch(() => {});
+      if (isOpen) await exclusive(() => connection.close(portal), true).catch(() => {});
     }
   }
 

@@ -84,7 +84,8 @@ export const isTimestampInRange = (instant: Timestamp): boolean =>
   instant.nanos >= 0 &&
   instant.nanos <= 999_999_999;
 
-const MAYBE_INEXACT = /\d{16}|\d[eE]|\.\d{15}/;
+/** More digits than any double holds, with a point among them or none; or an exponent. */
+const MAYBE_INEXACT = /(?:\d\.?){16}|\d[eE]/;
 
 /** The same text for the same number. */
 const canonicalDecimal = (text: string): string => {

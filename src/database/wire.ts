@@ -108,6 +108,11 @@ export class Wire {
     return this.#queue[0]?.done === done;
   }
 
+  /** Whether this connection has prepared that, and what its rows are is known. */
+  knows(prepared: Prepared): boolean {
+    return prepared.types !== undefined && this.#prepared.has(prepared);
+  }
+
   /** Runs steps one after the other; if one fails, those after it are not run. */
   run(steps: readonly Step[], done: Done): void {
     const out = new Bytes(512);
@@ -127,7 +132,9 @@ export class Wire {
         this.#prepared.add(prepared);
       }
       const name = portal ? Buffer.from(`${portal.name}\0`) : NO_PORTAL;
-      bind(out, name, prepared.nameBytes, params, types ? sink.wanted(types) : AS_TEXT);
+      // What is new to this connection may bring other types by now than it did elsewhere.
+      const isNew = prepares && prepared.name !== '';
+      bind(out, name, prepared.nameBytes, params, types && !isNew ? sink.wanted(types) : AS_TEXT);
       if (describes) out.all(portal ? describePortal(portal.name) : DESCRIBE);
       else sink.expect(types);
       out.all(portal ? execute(portal.name, portal.rows) : EXECUTE_ALL);

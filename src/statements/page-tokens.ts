@@ -7,6 +7,8 @@ const SEAL_BYTES = 16;
 const LENGTH_BYTES = 4;
 /** Tokens that are kept: lists are asked for again before their rows have changed, and each token costs as much as ten rows. */
 const KEPT = 64;
+/** Characters of what a token is made of up to which it is kept: most are few, and a request may have millions. */
+const KEPT_LENGTH = 4_096;
 
 /**
  * Makes and reads the tokens that a list goes on with: what is in one is sealed and hidden under keys that come of the key
@@ -33,12 +35,14 @@ export class PageTokens {
   /** @param bound what the token is for; it is sealed with the text and not in the token. */
   make(text: string, bound: Buffer): string {
     const of = `${bound.length}:${bound.toString('latin1')}${text}`;
-    const known = this.#made.get(of);
+    const isKept = of.length <= KEPT_LENGTH;
+    const known = isKept ? this.#made.get(of) : undefined;
     if (known !== undefined) return known;
     const bytes = Buffer.from(text);
     const seal = this.#seal(bytes, bound);
     const hidden = createCipheriv(CIPHER, this.#keys.hiding, seal).update(bytes);
     const token = Buffer.concat([seal, hidden]).toString('base64url');
+    if (!isKept) return token;
     if (this.#made.size >= KEPT) this.#made.delete(this.#made.keys().next().value!);
     this.#made.set(of, token);
     return token;

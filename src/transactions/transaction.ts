@@ -203,9 +203,9 @@ export class Transaction {
     this.calls += 1;
     // Once it has begun no full queue keeps it from its next rows, nor from its end.
     let begun = false;
-    const exclusive = <R>(step: () => Promise<R>): Promise<R> => {
+    const exclusive = <R>(step: () => Promise<R>, tidies = false): Promise<R> => {
       const turn = this.#turn(
-        call.signal,
+        tidies ? undefined : call.signal,
         () => {
           if (this.failed) throw abortedError();
           return this.#noting(step);

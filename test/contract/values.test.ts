@@ -119,6 +119,34 @@ describe.each(['grpc', 'connect'] as const)('round trips over %s', (listener) =>
     expect(({} as { x?: number }).x).toBeUndefined();
   });
 
+  // Story: digits on both sides of the point were counted apart, and 12345678901.123456789 lost its last three.
+  test('a number has all of its digits wherever its point is, or is a double that has them', async () => {
+    /** Its digits and where the point is, whatever zeros stand around. */
+    const exactly = (text: string): string => {
+      const [, sign, whole, fraction = '', power = '0'] = /^(-?)(\d+)(?:\.(\d*))?(?:e([+-]?\d+))?$/.exec(text)!;
+      const digits = BigInt(whole! + fraction).toString();
+      const significant = digits.replace(/0+$/, '');
+      return `${sign}${significant}e${Number(power) - fraction.length + digits.length - significant.length}`;
+    };
+    const digit = fc.nat({ max: 9 });
+    const digits = fc.array(digit, { minLength: 1, maxLength: 17 }).map((all) => all.join(''));
+    const number = fc.tuple(fc.constantFrom('', '-'), fc.integer({ min: 1, max: 9 }), digits, digits);
+    await fc.assert(
+      fc.asyncProperty(fc.array(number, { minLength: 1, maxLength: 50 }), async (numbers) => {
+        const texts = numbers.map(([sign, first, whole, fraction]) => `${sign}${first}${whole}.${fraction}`);
+        const id = randomUUID();
+        await sidecar.sql(
+          `insert into policy.evaluations (id, action_type, decision, request_context) values ($1, 'x', 'allow', $2::jsonb)`,
+          [id, `[${texts.join(',')}]`],
+        );
+        const { evaluation: read } = await caller().unary(rpc.fetchEvaluationById, { evaluationId: id });
+        const found = valueToJson(read!.requestContext!) as (string | number)[];
+        expect(found.map((each) => exactly(String(each)))).toEqual(texts.map(exactly));
+      }),
+      { numRuns: 20 },
+    );
+  });
+
   test('numbers that a double cannot hold keep their digits, as text', async () => {
     const id = randomUUID();
     await sidecar.sql(

@@ -18,8 +18,8 @@ import { useDatabase } from '../support/use.ts';
 
 const database = useDatabase(createEmptyDatabase);
 let open: Database;
-const openAt = (url: string): Database => {
-  const lane = { max: 1, queue: 10, waitMs: 10_000 };
+const openAt = (url: string, max = 1): Database => {
+  const lane = { max, queue: 10, waitMs: 10_000 };
   const clocks = { statementMs: 60_000, lockMs: 5_000 };
   return openDatabase(readTarget(url), { calls: lane, transactions: lane, ...clocks, pooler: 'auto' });
 };
@@ -29,23 +29,23 @@ beforeAll(() => {
 afterAll(() => open?.end(1_000));
 
 const notes = new CallNotes();
-const session = () => new AutoCommitSession(open, { signal: undefined, notes });
+const session = (at = open) => new AutoCommitSession(at, { signal: undefined, notes });
 const reading = rowsOf(ResetRiskCeilingResponseSchema);
 const whole = statement('wire_test.whole', 'select $1::bigint', reading);
 const changed = statement('wire_test.changed', 'select value from public.wire_test', reading);
 
-const read = async (asked: typeof whole, ...params: string[]): Promise<bigint> => {
+const read = async (asked: typeof whole, params: string[] = [], at = open): Promise<bigint> => {
   const rows = () => new EncodedRows(reading.encoder!, undefined, notes);
-  const { sink } = await session().collect(asked, params, rows);
+  const { sink } = await session(at).collect(asked, params, rows);
   return fromBinary(ResetRiskCeilingResponseSchema, sink.first()).rowsAffected;
 };
 
 // Story: the server prepares a statement before it looks at its parameters. One whose first parameters it did not take was
 // taken for known, but nobody had told what its rows are, and the next use of it could not read them.
 test('a statement whose first parameters are not taken serves the next', async () => {
-  await expect(read(whole, 'no number')).rejects.toMatchObject({ reason: 'INVALID_VALUE' });
-  expect(await read(whole, '9223372036854775807')).toBe(9_223_372_036_854_775_807n);
-  expect(await read(whole, '-1')).toBe(-1n);
+  await expect(read(whole, ['no number'])).rejects.toMatchObject({ reason: 'INVALID_VALUE' });
+  expect(await read(whole, ['9223372036854775807'])).toBe(9_223_372_036_854_775_807n);
+  expect(await read(whole, ['-1'])).toBe(-1n);
 });
 
 test('a column of another type than before is read as what it is', async () => {
@@ -64,6 +64,21 @@ test('a column of another type than before is read as what it is', async () => {
     expect(await read(changed), type).toBe(7n);
     expect(await read(changed), type).toBe(7n);
   }
+});
+
+// Story: it asked for the form that another connection had learned to be cheapest, and got one that nobody could read.
+test('a connection that is new reads a column of another type than others have met', async () => {
+  const two = openAt(database.url, 2);
+  const make = statement('wire_test.make_again', 'create table public.wire_test_two as select 7::bigint as value');
+  const alter = statement('wire_test.alter_again', 'alter table public.wire_test_two alter value type numeric');
+  const asked = statement('wire_test.asked_again', 'select value from public.wire_test_two', reading);
+  await session(two).execute(make, []);
+  for (let count = 0; count < 2; count += 1) expect(await read(asked, [], two)).toBe(7n);
+  const old = await two.calls.acquire();
+  await session(two).execute(alter, []);
+  expect(await read(asked, [], two)).toBe(7n);
+  old.release();
+  await two.end(1_000);
 });
 
 /** Hands on what comes from the server in pieces of these sizes, over and over, each by itself. */

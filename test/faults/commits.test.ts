@@ -94,6 +94,9 @@ test('a commit that no standby has is not told as one', async () => {
   expect((await marking.grpc.unary(tx.getOutcome, { subject })).outcome).toBe(Outcome.COMMITTED);
 });
 
+/** What a server says when it has closed something. */
+const CLOSE_COMPLETE = Buffer.from([0x33, 0, 0, 0, 4]);
+
 /** What PgBouncer sends to its client when it has lost the server. */
 const POOLERS_ERROR = (() => {
   const body = Buffer.from('SFATAL\0C08P01\0Mserver conn crashed?\0\0');
@@ -103,12 +106,40 @@ const POOLERS_ERROR = (() => {
   return Buffer.concat([head, body]);
 })();
 
+// Story: a stream that was cancelled kept its portal, with all that it sorted, until its transaction ended.
+test('a stream that is left inside a transaction is closed in the database', async () => {
+  const network = await startNetwork(cluster.url);
+  const sidecar = await startTestSidecar({}, network.url);
+  await admin.query(
+    `insert into policy.violations (id, evaluation_id, violation_type, severity, description, evidence, routed_to_governor)
+     select gen_random_uuid(), null, 'x', 0.5, repeat('d', 2000), '{}', false from generate_series(1, 3000)`,
+  );
+  let closed = 0;
+  network.meddle((chunk) => {
+    for (let at = chunk.indexOf(CLOSE_COMPLETE); at !== -1; at = chunk.indexOf(CLOSE_COMPLETE, at + 1)) closed += 1;
+    return chunk;
+  });
+  try {
+    const { transaction } = await sidecar.grpc.unary(tx.begin, {});
+    const inside = { transaction: transaction!.id! };
+    for (let count = 1; count <= 3; count += 1) {
+      for await (const _ of sidecar.grpc.stream(rpc.streamViolations, {}, inside)) break;
+      await vi.waitFor(() => expect(closed).toBe(count));
+    }
+    await sidecar.grpc.unary(tx.rollback, { transactionId: transaction!.id! });
+  } finally {
+    await sidecar.stop();
+    await network.close();
+  }
+});
+
 // Story: what a pooler says of a server that it has lost counted as the server's own word that it had done nothing, and the
 // write was sent again: it took effect twice.
 test('a write whose answer a pooler has lost is not sent again, and nobody says that it was not done', async () => {
   const network = await startNetwork(cluster.url);
   const sidecar = await startTestSidecar({}, network.url);
-  const insert = (description: string) => sidecar.grpc.unary(rpc.insertViolation, violationWith({ description }), single);
+  const insert = (description: string) =>
+    sidecar.grpc.unary(rpc.insertViolation, violationWith({ description }), single);
   try {
     // The connection has been lent before.
     await insert('first');
