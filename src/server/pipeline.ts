@@ -1,5 +1,5 @@
 import type { DescMessage } from '@bufbuild/protobuf';
-import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { create, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
 import { readDocuments, tellDocuments } from '../contract/document-texts.ts';
 import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import { ResponseSize } from '../contract/response-size.ts';
@@ -218,11 +218,11 @@ export class Pipeline {
   /** Responses of a control RPC, each by itself. */
   async *#controlled(
     entry: Entry,
-    { handle, method }: ControlEndpoint,
+    { each, method }: ControlEndpoint,
     request: Message | AsyncIterable<Message>,
   ): AsyncGenerator<readonly Message[]> {
-    for await (const response of handle(request as never, entry.inbound) as AsyncIterable<object>) {
-      const message = created(method.output, response);
+    for await (const response of each(request, entry.inbound)) {
+      const message = create(method.output, response);
       entry.transaction ??= transactionOf(message);
       yield [message];
     }
@@ -392,7 +392,5 @@ export class Pipeline {
   }
 }
 
-const handled = async ({ method, handle }: ControlEndpoint, request: Message, inbound: Inbound): Promise<Message> =>
-  created(method.output, await handle(request as never, inbound));
-
-const created = (desc: DescMessage, init: unknown): Message => create(desc, init as MessageInitShape<DescMessage>);
+const handled = async ({ method, one }: ControlEndpoint, request: Message, inbound: Inbound): Promise<Message> =>
+  create(method.output, await one(request, inbound));
