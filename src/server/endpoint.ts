@@ -14,7 +14,7 @@ import type { CallContext, Driver, Handler, RpcKind } from '../drivers/driver.ts
 import { type Answered, type Answering, answering } from '../statements/answers.ts';
 import type { PageTokens } from '../statements/page-tokens.ts';
 import { Paging } from '../statements/places.ts';
-import type { Inbound } from './pipeline.ts';
+import type { Inbound } from './inbound.ts';
 
 /** What a control RPC (transactions, health, reflection) knows of its call. */
 export type ControlCall = Pick<

@@ -18,9 +18,10 @@ import type { Endpoint } from './endpoint.ts';
 import { GrpcCall } from './grpc-call.ts';
 import { compressionProblem, PADDING, refusedBefore, settleAnswer, unannounced } from './grpc-wire.ts';
 import { readHeaders } from './headers.ts';
+import type { Arrival } from './inbound.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
 import { otherSide } from './other-side.ts';
-import type { Arrival, Pipeline } from './pipeline.ts';
+import type { Pipeline } from './pipeline.ts';
 import { statusBytes, wellFormed } from './status.ts';
 import { securing } from './tls.ts';
 

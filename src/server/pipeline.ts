@@ -1,106 +1,24 @@
-import type { DescMessage } from '@bufbuild/protobuf';
-import { create, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
-import { readDocuments, tellDocuments } from '../contract/document-texts.ts';
+import { create, fromBinary, type Message } from '@bufbuild/protobuf';
+import { readDocuments } from '../contract/document-texts.ts';
 import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import { ResponseSize } from '../contract/response-size.ts';
-import type { CallNotes, Said } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import type { Replicas } from '../database/replicas.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
-import type { Signal } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
-import type { Bound } from '../database/tenants.ts';
 import type { SeenCall, Telemetry } from '../telemetry/telemetry.ts';
 import { runOnce } from '../transactions/once.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
 import { inImplicit, inOwn, READ_COMMITTED } from '../transactions/single-use.ts';
-import type { Access } from './access.ts';
 import { type CallLog, logCall } from './call-log.ts';
-import type { ClientCertificate } from './certificate.ts';
 import { elementBudget } from './elements.ts';
 import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
-import { digest, type Headers, type ReadHeaders, type TraceHeaders, wantedOf } from './headers.ts';
+import { digest, wantedOf } from './headers.ts';
 import type { Identity } from './identity.ts';
+import type { Admitted, Arrival, Inbound } from './inbound.ts';
+import { measured, type Reply, replyBytes, told, toldEach } from './reply.ts';
 import { readScope, type Scope, takesKey } from './scope.ts';
-
-/** A call that has arrived: nothing of its body has been looked at. */
-export interface Arrival extends ReadHeaders {
-  readonly endpoint: Endpoint;
-  /** Who is at the other end, for the log. */
-  readonly peer: string;
-  /** How it was called, in the words of OpenTelemetry. */
-  readonly system: 'grpc' | 'connectrpc';
-  /** By which the connection was let in; undefined where none is asked for. */
-  readonly certificate: ClientCertificate | undefined;
-}
-
-/** A call whose caller is known and whose headers can be read. */
-export interface Admitted extends Headers {
-  readonly endpoint: Endpoint;
-  readonly peer: string;
-  readonly system: Arrival['system'];
-  readonly trace: TraceHeaders | undefined;
-  readonly caller: string;
-  /** What the caller may do. */
-  readonly access: Access;
-  /** Whose rows alone its statements see; undefined: they see all. */
-  readonly bound: Bound | undefined;
-}
-
-/** A call as a listener hands it over. */
-export interface Inbound extends Admitted {
-  /** Whether the listener notices within a minute that the caller's machine has vanished. */
-  readonly watched: boolean;
-  /** Fires with an RpcError when the call's deadline passes or the caller goes away. */
-  readonly signal: Signal;
-  /** What the answer says beside itself; the listener sends it as {@link trailersOf} has it. */
-  readonly notes: CallNotes;
-  /** How large its one response may be, as {@link Pipeline.sizeOf} has it. */
-  readonly size: ResponseSize;
-  /** Whether the listener takes responses as bytes where rows can be made into them directly. */
-  readonly encoded: boolean;
-}
-
-/** A response: a message, or the bytes of one. */
-export type Reply = Message | Buffer;
-
-/** The bytes of a response. */
-export const replyBytes = (output: DescMessage, response: Reply): Uint8Array =>
-  Buffer.isBuffer(response) ? response : toBinary(output, response);
-
-/** A response that is not too large; as bytes, which the measuring has made, where the listener takes them. */
-const measured = ({ endpoint, size, encoded }: Inbound, response: Reply): Reply => {
-  if (size.limit === Number.POSITIVE_INFINITY) return response;
-  const bytes = replyBytes(endpoint.method.output, response);
-  size.hold(bytes.byteLength);
-  if (!encoded || Buffer.isBuffer(bytes)) return response;
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-};
-
-/** A response as its caller takes documents; bytes that rows have become say them so already. */
-const told = ({ endpoint, notes }: Inbound, response: Reply): Reply =>
-  notes.documentTexts && !Buffer.isBuffer(response) ? tellDocuments(endpoint.method.output, response) : response;
-
-async function* toldEach(inbound: Inbound, batches: AsyncIterable<readonly Reply[]>): AsyncGenerator<readonly Reply[]> {
-  for await (const batch of batches) yield batch.map((response) => told(inbound, response));
-}
-
-/** Trailer that names them. */
-export const INEXACT = 'inexact-values';
-
-/** Trailer of what has been committed: the `consistency` of reads that must see it. */
-export const CONSISTENCY_TOKEN = 'consistency-token';
-
-/** What an answer or a stream ends with beside its status. */
-export const trailersOf = ({ notes: { text, mark, trailers } }: Inbound): Said =>
-  text === undefined && mark === undefined
-    ? trailers
-    : [
-        ...(text === undefined ? [] : [[INEXACT, text] as const]),
-        ...(mark === undefined ? [] : [[CONSISTENCY_TOKEN, mark] as const]),
-        ...trailers,
-      ];
 
 /** What a write is told that says nothing of a transaction. */
 const REQUIRED = 'a write needs a `transaction` header: the id of an open transaction, or `single-use`';
@@ -125,42 +43,45 @@ const transactionOf = (message: Message): string | undefined => {
   return transactionId || transaction?.id;
 };
 
+/** What a pipeline stands on. */
+export interface PipelineOptions {
+  readonly database: Database;
+  readonly replicas: Replicas | undefined;
+  readonly transactions: TransactionRegistry;
+  readonly identity: Identity;
+  readonly guards: Guards;
+  readonly calls: CallLog;
+  /** Undefined where nobody watches. */
+  readonly telemetry: Telemetry | undefined;
+  /** How long a call with one response may take that has no deadline, milliseconds. */
+  readonly callTimeoutMs: number;
+  /** How many bytes that response may have. */
+  readonly maxResponseBytes: number;
+}
+
 /** The one way through: identity, validation, transaction, handler, errors, log. */
 export class Pipeline {
   readonly #database: Database;
   readonly #replicas: Replicas | undefined;
   readonly #transactions: TransactionRegistry;
   readonly #identity: Identity;
-  readonly #log: CallLog;
+  readonly #guards: Guards;
+  readonly #calls: CallLog;
   readonly #telemetry: Telemetry | undefined;
   readonly #callTimeoutMs: number;
   readonly #maxResponseBytes: number;
-  readonly #guards: Guards;
   #isOpen = false;
 
-  /**
-   * @param callTimeoutMs how long a call with one response may take that has no deadline.
-   * @param maxResponseBytes how many bytes that response may have.
-   */
-  constructor(
-    database: Database,
-    transactions: TransactionRegistry,
-    identity: Identity,
-    log: CallLog,
-    { callTimeoutMs, maxResponseBytes }: { readonly callTimeoutMs: number; readonly maxResponseBytes: number },
-    guards: Guards,
-    telemetry: Telemetry | undefined,
-    replicas: Replicas | undefined,
-  ) {
-    this.#replicas = replicas;
-    this.#telemetry = telemetry;
-    this.#guards = guards;
-    this.#callTimeoutMs = callTimeoutMs;
-    this.#maxResponseBytes = maxResponseBytes;
-    this.#database = database;
-    this.#transactions = transactions;
-    this.#identity = identity;
-    this.#log = log;
+  constructor(options: PipelineOptions) {
+    this.#database = options.database;
+    this.#replicas = options.replicas;
+    this.#transactions = options.transactions;
+    this.#identity = options.identity;
+    this.#guards = options.guards;
+    this.#calls = options.calls;
+    this.#telemetry = options.telemetry;
+    this.#callTimeoutMs = options.callTimeoutMs;
+    this.#maxResponseBytes = options.maxResponseBytes;
   }
 
   /** From now on calls are let in that need the database, which has turned out to be as it must be. */
@@ -388,7 +309,7 @@ export class Pipeline {
     if ('caller' in inbound) this.#guards.audit.call({ ...inbound, request, response, rows }, failure);
     const transaction = inbound.header('transaction') ?? entry.transaction;
     seen?.ended(failure);
-    logCall(this.#log, inbound, { startedAt, transaction, traceId: seen?.traceId }, failure);
+    logCall(this.#calls, inbound, { startedAt, transaction, traceId: seen?.traceId }, failure);
   }
 }
 

@@ -193,8 +193,17 @@ export const startServer = async (
       writesWaiting: database.writes.pending,
       transactions: transactions.list(),
     }));
-    const calls = { log, sample: config.logSample };
-    const pipeline = new Pipeline(database, transactions, identity, calls, config, guards, telemetry, replicas);
+    const pipeline = new Pipeline({
+      database,
+      replicas,
+      transactions,
+      identity,
+      guards,
+      calls: { log, sample: config.logSample },
+      telemetry,
+      callTimeoutMs: config.callTimeoutMs,
+      maxResponseBytes: config.maxResponseBytes,
+    });
     const { maxMessageBytes, maxRequestBytes, socketMode } = config;
     const budget = new ByteBudget(maxRequestBytes, maxMessageBytes);
     const shared = {
