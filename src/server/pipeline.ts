@@ -1,4 +1,4 @@
-import { create, fromBinary, type Message } from '@bufbuild/protobuf';
+import { create, type Message } from '@bufbuild/protobuf';
 import { readDocuments } from '../contract/document-texts.ts';
 import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import { ResponseSize } from '../contract/response-size.ts';
@@ -7,17 +7,17 @@ import type { Replicas } from '../database/replicas.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import type { SeenCall, Telemetry } from '../telemetry/telemetry.ts';
-import { runOnce } from '../transactions/once.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
 import { inImplicit, inOwn, READ_COMMITTED } from '../transactions/single-use.ts';
 import { type CallLog, logCall } from './call-log.ts';
 import { elementBudget } from './elements.ts';
 import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
-import { digest, wantedOf } from './headers.ts';
+import { wantedOf } from './headers.ts';
 import type { Identity } from './identity.ts';
 import type { Admitted, Arrival, Inbound } from './inbound.ts';
-import { measured, type Reply, replyBytes, told, toldEach } from './reply.ts';
+import { keyed, onceInOwn, onceInTransaction } from './repeats.ts';
+import { measured, type Reply, told, toldEach } from './reply.ts';
 import { readScope, type Scope, takesKey } from './scope.ts';
 
 /** What a write is told that says nothing of a transaction. */
@@ -44,7 +44,7 @@ const transactionOf = (message: Message): string | undefined => {
 };
 
 /** What a pipeline stands on. */
-export interface PipelineOptions {
+export interface PipelineParts {
   readonly database: Database;
   readonly replicas: Replicas | undefined;
   readonly transactions: TransactionRegistry;
@@ -61,27 +61,11 @@ export interface PipelineOptions {
 
 /** The one way through: identity, validation, transaction, handler, errors, log. */
 export class Pipeline {
-  readonly #database: Database;
-  readonly #replicas: Replicas | undefined;
-  readonly #transactions: TransactionRegistry;
-  readonly #identity: Identity;
-  readonly #guards: Guards;
-  readonly #calls: CallLog;
-  readonly #telemetry: Telemetry | undefined;
-  readonly #callTimeoutMs: number;
-  readonly #maxResponseBytes: number;
+  readonly #parts: PipelineParts;
   #isOpen = false;
 
-  constructor(options: PipelineOptions) {
-    this.#database = options.database;
-    this.#replicas = options.replicas;
-    this.#transactions = options.transactions;
-    this.#identity = options.identity;
-    this.#guards = options.guards;
-    this.#calls = options.calls;
-    this.#telemetry = options.telemetry;
-    this.#callTimeoutMs = options.callTimeoutMs;
-    this.#maxResponseBytes = options.maxResponseBytes;
+  constructor(parts: PipelineParts) {
+    this.#parts = parts;
   }
 
   /** From now on calls are let in that need the database, which has turned out to be as it must be. */
@@ -91,12 +75,12 @@ export class Pipeline {
 
   /** How long a call may take whose caller sets no deadline, milliseconds. A stream lasts as long as its lease. */
   longest({ method }: Endpoint): number {
-    return method.methodKind === 'unary' ? this.#callTimeoutMs : Number.POSITIVE_INFINITY;
+    return method.methodKind === 'unary' ? this.#parts.callTimeoutMs : Number.POSITIVE_INFINITY;
   }
 
   /** How large the one response of a call may be. What a write has done is not undone by keeping its answer back. */
   sizeOf({ method, kind }: Endpoint): ResponseSize {
-    return new ResponseSize(method, kind === 'write' ? Number.POSITIVE_INFINITY : this.#maxResponseBytes);
+    return new ResponseSize(method, kind === 'write' ? Number.POSITIVE_INFINITY : this.#parts.maxResponseBytes);
   }
 
   /** Runs a call with one response. */
@@ -110,7 +94,7 @@ export class Pipeline {
     const { endpoint } = inbound;
     let leave: (() => void) | undefined;
     try {
-      leave = this.#guards.limits.enter(inbound.caller, endpoint);
+      leave = this.#parts.guards.limits.enter(inbound.caller, endpoint);
       const request = this.#admit(entry, decode);
       const response = await this.#answer(entry, request);
       if (endpoint.kind === 'control') entry.transaction ??= transactionOf(response as Message);
@@ -159,7 +143,7 @@ export class Pipeline {
     let ended = false;
     let leave: (() => void) | undefined;
     try {
-      leave = this.#guards.limits.enter(caller, endpoint);
+      leave = this.#parts.guards.limits.enter(caller, endpoint);
       yield* source();
       ended = true;
       this.#note(entry);
@@ -187,12 +171,12 @@ export class Pipeline {
       if (!this.#isOpen && !endpoint.open) throw refuse('DATABASE_UNAVAILABLE', 'the database is not ready yet');
       const broken = unreadable.filter(({ field }) => field === 'header authorization');
       if (broken.length > 0) throw invalidArgument(broken);
-      const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);
+      const caller = endpoint.open ? 'anyone' : this.#parts.identity.caller(header('authorization'), certificate);
       known = { caller };
       const wrong = unreadable.filter(({ field }) => field !== 'header idempotency-key' || takesKey(endpoint, arrival));
       if (wrong.length > 0) throw invalidArgument(wrong);
-      this.#guards.limits.arrive(caller, endpoint);
-      const access = this.#guards.authorization.of(caller);
+      this.#parts.guards.limits.arrive(caller, endpoint);
+      const access = this.#parts.guards.authorization.of(caller);
       if (!endpoint.open) access.check(endpoint);
       return { endpoint, peer, system, trace, header, sent, caller, access, bound: access.bound };
     } catch (error) {
@@ -238,44 +222,38 @@ export class Pipeline {
       case 'none':
         if (endpoint.kind === 'write') throw refuse('TRANSACTION_REQUIRED', REQUIRED);
     }
-    const wanted = this.#replicas && endpoint.kind === 'read' ? wantedOf(inbound) : undefined;
-    if (wanted !== undefined) return this.#replicas!.read(wanted, inbound, run);
-    return run(new AutoCommitSession(this.#database, inbound));
+    const { replicas, database } = this.#parts;
+    const wanted = replicas && endpoint.kind === 'read' ? wantedOf(inbound) : undefined;
+    if (wanted !== undefined) return replicas!.read(wanted, inbound, run);
+    return run(new AutoCommitSession(database, inbound));
   }
 
   #inLeased(
     inbound: Inbound,
-    { kind, name, path, method }: DriverEndpoint,
+    endpoint: DriverEndpoint,
     { id, sequence }: Scope & { kind: 'leased' },
     request: Message,
     run: (db: Session) => Promise<Reply>,
   ): Promise<Reply> {
-    const transaction = this.#transactions.find(id, inbound.caller);
-    if (kind === 'compute') return run(new AutoCommitSession(this.#database, inbound));
-    if (sequence === undefined) return transaction.run(name, inbound, run);
-    const { output } = method;
-    const first = (): Promise<Uint8Array> =>
-      transaction.run(name, inbound, async (db) => replyBytes(output, await run(db)));
-    return transaction
-      .once(sequence, digest(path, method.input, request, inbound), first)
-      .then((bytes) => fromBinary(output, bytes));
+    const transaction = this.#parts.transactions.find(id, inbound.caller);
+    if (endpoint.kind === 'compute') return run(new AutoCommitSession(this.#parts.database, inbound));
+    const first = (): Promise<Reply> => transaction.run(endpoint.name, inbound, run);
+    if (sequence === undefined) return first();
+    return onceInTransaction(transaction, sequence, endpoint, request, inbound, first);
   }
 
   #inSingleUse(
     inbound: Inbound,
-    { name, path, method, answering }: DriverEndpoint,
+    endpoint: DriverEndpoint,
     idempotencyKey: string | undefined,
     request: Message,
     run: (db: Session) => Promise<Reply>,
   ): Promise<Reply> {
-    const { input, output } = method;
-    if (idempotencyKey === undefined) {
-      return answering ? inImplicit(this.#database, inbound, run) : inOwn(this.#database, READ_COMMITTED, inbound, run);
+    const { database } = this.#parts;
+    if (idempotencyKey !== undefined) {
+      return onceInOwn(database, READ_COMMITTED, inbound, keyed(endpoint, request, inbound, idempotencyKey), run);
     }
-    const once = { caller: inbound.caller, idempotencyKey, method: name, hash: digest(path, input, request, inbound) };
-    const first = (db: Session): Promise<Uint8Array> =>
-      runOnce(db, once, async () => replyBytes(output, await run(db)));
-    return inOwn(this.#database, READ_COMMITTED, inbound, first).then((bytes) => fromBinary(output, bytes));
+    return endpoint.answering ? inImplicit(database, inbound, run) : inOwn(database, READ_COMMITTED, inbound, run);
   }
 
   #source(entry: Entry, request: Message): AsyncIterable<readonly Reply[]> {
@@ -289,12 +267,12 @@ export class Pipeline {
       return inbound.notes.documentTexts ? toldEach(inbound, batches) : batches;
     };
     const scope = readScope(inbound);
-    if (scope.kind === 'leased') return this.#transactions.find(scope.id, caller).stream(name, inbound, run);
-    return this.#transactions.reading({ caller, method: name }, inbound, run);
+    if (scope.kind === 'leased') return this.#parts.transactions.find(scope.id, caller).stream(name, inbound, run);
+    return this.#parts.transactions.reading({ caller, method: name }, inbound, run);
   }
 
   #entry<C extends Arrival | Admitted | Inbound>(inbound: C): Entry<C> {
-    return { inbound, startedAt: performance.now(), seen: this.#telemetry?.call(inbound) };
+    return { inbound, startedAt: performance.now(), seen: this.#parts.telemetry?.call(inbound) };
   }
 
   #fail(entry: Entry, error: unknown): RpcError {
@@ -306,10 +284,10 @@ export class Pipeline {
   /** A call has ended: its line in the log, and in the audit where it wrote. */
   #note(entry: Entry<Arrival | Admitted | Inbound>, failure?: RpcError): void {
     const { inbound, startedAt, seen, request, response, rows } = entry;
-    if ('caller' in inbound) this.#guards.audit.call({ ...inbound, request, response, rows }, failure);
+    if ('caller' in inbound) this.#parts.guards.audit.call({ ...inbound, request, response, rows }, failure);
     const transaction = inbound.header('transaction') ?? entry.transaction;
     seen?.ended(failure);
-    logCall(this.#calls, inbound, { startedAt, transaction, traceId: seen?.traceId }, failure);
+    logCall(this.#parts.calls, inbound, { startedAt, transaction, traceId: seen?.traceId }, failure);
   }
 }
 

@@ -8,7 +8,6 @@ import { untilAborted } from '../database/signal.ts';
 import {
   type BeginRequest,
   BeginRequestSchema,
-  IsolationLevel,
   Outcome,
   type TransactionSchema,
   TransactionService,
@@ -137,7 +136,7 @@ export const transactionEndpoints = (
 
   const begin = (request: BeginRequest, call: ControlCall, held: boolean): Promise<Transaction> => {
     refuseHeader(call);
-    const isolation = isolationOf(request.isolationLevel ?? IsolationLevel.READ_COMMITTED);
+    const isolation = isolationOf(request.isolationLevel);
     if (request.deferrable && !(request.readOnly && isolation === 'serializable')) {
       throw invalidArgument([{ field: 'deferrable', description: 'goes only with SERIALIZABLE and read_only' }]);
     }
