@@ -178,6 +178,15 @@ export class TransactionRegistry {
     return this.#ids.read(id, caller) !== undefined;
   }
 
+  /** Ends what these callers have open. */
+  endOf(callers: ReadonlySet<string>, how: string): void {
+    for (const transaction of this.list()) {
+      if (!callers.has(transaction.caller)) continue;
+      this.report(transaction, how);
+      void transaction.abandon(how);
+    }
+  }
+
   /** Refuses new transactions. */
   close(): void {
     this.#closing = true;
