@@ -109,7 +109,7 @@ export const startServer = async (
   try {
     const identity = config.tokensFile
       ? tokenIdentity(config.tokensFile, log, (callers) => {
-          transactions.endOf(callers, 'its caller is no longer in the tokens file');
+          transactions.remove(callers, 'its caller is no longer in the tokens file');
         })
       : listenerIdentity;
     closers.below.push(() => identity.close());
@@ -145,9 +145,9 @@ export const startServer = async (
     const { audit, authorization } = guards;
     closers.below.push(() => authorization.close());
     closers.below.push((patienceMs) => audit.close(patienceMs));
-    transactions.onEnded = (transaction, state, how) => {
+    transactions.onEnded = (transaction, state, how, cause) => {
       audit.ended(transaction, state, how);
-      telemetry?.leaseEnded(state, how);
+      telemetry?.leaseEnded(state, cause);
     };
     telemetry?.look(() => ({
       lanes: [database.calls.state, database.transactions.state, database.reserve.state],

@@ -242,10 +242,10 @@ export const transactionEndpoints = (
           yield { transaction: describe(transaction, call.caller) };
           await untilAborted([call.signal, closing], transaction.ended);
           if (call.signal.aborted) throw call.signal.reason;
-          await transaction.abandon('the sidecar shut down');
+          await transaction.abandon('shutdown', 'the sidecar shut down');
           yield { transaction: describe(transaction, call.caller) };
         } finally {
-          await transaction.abandon('the stream that held it ended');
+          await transaction.abandon('stream_ended', 'the stream that held it ended');
         }
       },
     },
