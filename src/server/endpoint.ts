@@ -23,7 +23,7 @@ export type ControlCall = Pick<
 >;
 
 /** Rows that an RPC affected or returned: what its answer says, else the rows of its statements. */
-export const rowsOf = (answer: unknown, ofStatements: bigint): bigint =>
+export const rowCountOf = (answer: unknown, ofStatements: bigint): bigint =>
   (answer as { readonly rowsAffected?: bigint }).rowsAffected ?? ofStatements;
 
 type Awaitable<T> = T | Promise<T>;

@@ -23,7 +23,7 @@ import {
 import { firstAnswer, type OnceRequest } from '../transactions/once.ts';
 import { inOwn } from '../transactions/single-use.ts';
 import type { Transaction } from '../transactions/transaction.ts';
-import { answered, type ControlCall, type DriverEndpoint, rowsOf } from './endpoint.ts';
+import { answered, type ControlCall, type DriverEndpoint, rowCountOf } from './endpoint.ts';
 import { idempotencyKeyOf, outsideError, sequenceOf } from './headers.ts';
 import { isolationOf } from './isolation.ts';
 import { keyed, onceInOwn, onceInTransaction } from './repeats.ts';
@@ -117,7 +117,7 @@ export const executeHandlers = (database: Database, endpoints: readonly DriverEn
   const runOne = async (db: Session, operation: Operation, call: ControlCall): Promise<OperationResult> => {
     const { endpoint, result } = runnerOf(operation);
     const { response: value, count } = await answered(endpoint, db, operation.request.value as Message, call, false);
-    const rows = rowsOf(value, count);
+    const rows = rowCountOf(value, count);
     if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
       throw unexpected(operation.expectedRows, rows);
     }

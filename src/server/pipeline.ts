@@ -11,7 +11,7 @@ import type { TransactionRegistry } from '../transactions/registry.ts';
 import { inImplicit, inOwn, READ_COMMITTED } from '../transactions/single-use.ts';
 import { type CallLog, logCall } from './call-log.ts';
 import { elementBudget } from './elements.ts';
-import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
+import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, rowCountOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
 import { wantedOf } from './headers.ts';
 import type { Identity } from './identity.ts';
@@ -209,7 +209,7 @@ export class Pipeline {
     if (endpoint.kind === 'control') return handled(endpoint, request, inbound);
     const run = async (db: Session): Promise<Reply> => {
       const { response, count } = await answered(endpoint, db, request, inbound, inbound.encoded);
-      entry.rows = rowsOf(response, count);
+      entry.rows = rowCountOf(response, count);
       return measured(inbound, told(inbound, response));
     };
     const scope = readScope(inbound);

@@ -17,7 +17,7 @@ interface Named {
 }
 
 /** What the handlers share with those of open transactions. */
-interface Shared {
+interface Helpers {
   readonly idOf: (request: Named, call: ControlCall) => string;
   /** What memory and database know of how a transaction ended. */
   readonly outcomeOf: (id: string, call: ControlCall) => Promise<Outcome>;
@@ -34,7 +34,7 @@ const ENDS = {
 export const preparedRpcs = (
   database: Database,
   transactions: TransactionRegistry,
-  { idOf, outcomeOf, lease }: Shared,
+  { idOf, outcomeOf, lease }: Helpers,
 ): Pick<ControlRpcs<typeof TransactionService>, 'prepare' | 'commitPrepared' | 'rollbackPrepared' | 'listPrepared'> => {
   const ending = (how: 'commit' | 'rollback') => ({
     handle: async (request: Named, call: ControlCall) => {
