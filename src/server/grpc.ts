@@ -12,7 +12,7 @@ import { Overdue } from '../database/overdue.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import { Arrivals } from './arrivals.ts';
 import { bind } from './bind.ts';
-import { CONNECTION_LIMITS, Connections } from './connections.ts';
+import { Connections } from './connections.ts';
 import { deadlineExceeded } from './deadline.ts';
 import type { Endpoint } from './endpoint.ts';
 import { GrpcCall } from './grpc-call.ts';
@@ -92,7 +92,7 @@ interface Opened {
 export const listenGrpc = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
-  { listen, socketMode, maxMessageBytes, budget, certificates, streams, limits = CONNECTION_LIMITS }: ListenerOptions,
+  { listen, socketMode, maxMessageBytes, budget, certificates, streams, limits }: ListenerOptions,
 ): Promise<Listener> => {
   /** The call that the library is about to be handed. */
   let arriving: GrpcCall | undefined;

@@ -11,7 +11,7 @@ import { bind } from './bind.ts';
 import type { Reservation } from './budget.ts';
 import { certificateOf } from './certificate.ts';
 import { admit, asConnectError, type Call, callKey, handlers, JSON_OPTIONS, RawSchema } from './connect-calls.ts';
-import { aboutMs, CONNECTION_LIMITS, Connections, HEADER_BYTES_READ } from './connections.ts';
+import { aboutMs, Connections, HEADER_BYTES_READ } from './connections.ts';
 import { answerDocs, wantsDocs } from './docs.ts';
 import type { Endpoint } from './endpoint.ts';
 import { type Query, readQuery } from './get-request.ts';
@@ -74,7 +74,7 @@ export const listenHttp = async (
     budget,
     certificates,
     streams,
-    limits = CONNECTION_LIMITS,
+    limits,
     web,
     docs,
   }: ListenerOptions & { readonly web: Omit<WebRules, 'listen'>; readonly docs: boolean },

@@ -169,8 +169,6 @@ export class Pipeline {
     try {
       if (problem) throw problem;
       if (!this.#isOpen && !endpoint.open) throw refuse('DATABASE_UNAVAILABLE', 'the database is not ready yet');
-      const broken = unreadable.filter(({ field }) => field === 'header authorization');
-      if (broken.length > 0) throw invalidArgument(broken);
       const caller = endpoint.open ? 'anyone' : this.#parts.identity.caller(header('authorization'), certificate);
       known = { caller };
       const wrong = unreadable.filter(({ field }) => field !== 'header idempotency-key' || takesKey(endpoint, arrival));
