@@ -64,6 +64,7 @@ const ATTEMPTS_BYTES = 2;
 
 const EXECUTE = {
   name: 'TransactionService/Execute',
+  // Digests that are stored are of this word.
   path: 'Execute',
   method: TransactionService.method.execute,
 };

@@ -2,6 +2,7 @@ import type { Database } from '../database/pool.ts';
 import { drivers as driversFor } from '../drivers/drivers.ts';
 import { Health } from '../gen/grpc/health/v1/health_pb.ts';
 import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import type { Providers } from '../providers/providers.ts';
 import type { PageTokens } from '../statements/page-tokens.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
 import { type DriverEndpoint, driverEndpoints, type Endpoint, type Served } from './endpoint.ts';
@@ -35,7 +36,7 @@ export const allServed = ({
   reflection,
   closing,
 }: {
-  readonly providers: Parameters<typeof driversFor>[0];
+  readonly providers: Providers;
   readonly tokens: PageTokens;
   readonly database: Database;
   readonly transactions: TransactionRegistry;
