@@ -10,7 +10,6 @@ const LONGEST = 300;
 const LONGER: Readonly<Record<string, string>> = {
   'src/database/connection.ts': 'one backend and all that it may be asked',
   'src/server/json.ts': 'one format',
-  'src/server/pipeline.ts': 'one way through',
   'src/settings.ts': 'one setting after the other',
   'src/transactions/transaction.ts': 'one transaction from its beginning to every end it may have',
 };

@@ -6,7 +6,7 @@ import { boundTo } from '../database/tenants.ts';
 import type { Access, Authorization, Tenants } from './access.ts';
 import schema from './authorization.schema.json' with { type: 'json' };
 import type { Endpoint } from './endpoint.ts';
-import { type Reading, watched } from './watched.ts';
+import { type Reading, watched } from './watched-file.ts';
 
 /** What an RPC needs: a computation is a read of what this process holds. */
 export type Need = 'read' | 'write';

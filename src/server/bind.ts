@@ -16,7 +16,7 @@ export interface BindOptions {
 }
 
 /** An address that takes connections. */
-export interface Bound {
+export interface Address {
   /** As asked for, with the port that was chosen for port 0. */
   readonly address: string;
   /** Takes no more connections; settles when those taken have ended. */
@@ -106,7 +106,7 @@ const listenOnFile = async (server: Server, path: string, mode: number): Promise
 export const bind = async (
   { listen, socketMode, keepAliveMs }: BindOptions,
   onConnection: (socket: Socket) => void,
-): Promise<Bound> => {
+): Promise<Address> => {
   const servers: Server[] = [];
   const open = (): Server => {
     const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveMs }, onConnection);

@@ -13,7 +13,9 @@ import { CallEnd, cancelled, deadlineExceeded } from './deadline.ts';
 import { decodeBinary, decodeJson, malformed } from './decode.ts';
 import type { Endpoint } from './endpoint.ts';
 import { type ReadHeaders, takesTexts } from './headers.ts';
-import { type Admitted, type Arrival, type Inbound, type Pipeline, type Reply, trailersOf } from './pipeline.ts';
+import type { Admitted, Arrival, Inbound } from './inbound.ts';
+import type { Pipeline } from './pipeline.ts';
+import { type Reply, trailersOf } from './reply.ts';
 import { errorDetails, wellFormed } from './status.ts';
 
 /** A request as this file and the library pass it to each other. */

@@ -32,12 +32,7 @@ export const CONNECTION_LIMITS: ConnectionLimits = {
   checkMs: 5_000,
 };
 
-/**
- * Calls under way on one HTTP/2 connection; a client keeps back what goes beyond. Node counts a call that was reset until
- * its next turn, so this is twice what a caller may end and begin anew at one moment.
- */
-export const CONNECTION_STREAMS = 1_000;
-/** Calls beyond that in one go after which the connection is closed: a client that has read the limit sends none. */
+/** Calls beyond its limit in one go after which the connection is closed: a client that has read the limit sends none. */
 const REJECTED_STREAMS = 10_000;
 
 /** Header bytes and fields that are taken in, so that a call with too many can be told; HTTP/1.1 says 431 beyond. */
@@ -118,8 +113,11 @@ export class Connections {
   readonly #silent = new Map<Socket, NodeJS.Timeout>();
   readonly #limits: ConnectionLimits;
 
-  /** @param streams calls under way on one connection. */
-  constructor(limits: ConnectionLimits, streams = CONNECTION_STREAMS) {
+  /**
+   * @param streams calls under way on one connection; a client keeps back what goes beyond. Node counts a call that was
+   *   reset until its next turn: this must be twice what a caller may end and begin anew at one moment.
+   */
+  constructor(limits: ConnectionLimits, streams: number) {
     this.#limits = limits;
     this.http2 = createServer({
       settings: { maxConcurrentStreams: streams, maxHeaderListSize: HEADER_BYTES_READ },

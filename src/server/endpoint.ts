@@ -5,43 +5,37 @@ import {
   type DescService,
   type Message,
   type MessageInitShape,
+  type MessageShape,
 } from '@bufbuild/protobuf';
 import type { FieldViolation } from '../contract/errors.ts';
-import { type Rule, requestCheck } from '../contract/rules.ts';
-import type { CallNotes } from '../database/notes.ts';
+import { type Rules, requestCheck } from '../contract/rules.ts';
 import type { Session } from '../database/session.ts';
-import type { Signal } from '../database/signal.ts';
-import type { Bound } from '../database/tenants.ts';
 import type { CallContext, Driver, Handler, RpcKind } from '../drivers/driver.ts';
 import { type Answered, type Answering, answering } from '../statements/answers.ts';
 import type { PageTokens } from '../statements/page-tokens.ts';
 import { Paging } from '../statements/places.ts';
-import type { Access } from './access.ts';
+import type { Inbound } from './inbound.ts';
 
 /** What a control RPC (transactions, health, reflection) knows of its call. */
-export interface ControlCall extends CallContext {
-  readonly signal: Signal;
-  /** What the caller may do: an operation within the call is held against it, too. */
-  readonly access: Access;
-  /** Whose rows alone its statements see; undefined: they see all. */
-  readonly bound: Bound | undefined;
-  /** What the answer says beside itself. */
-  readonly notes: CallNotes;
-  /** Value of a request header, if it is there. */
-  readonly header: (name: string) => string | undefined;
-  /** Names and values of all request headers in turn, as they were sent. */
-  readonly sent: readonly string[];
-  /** Who is at the other end, for logs. */
-  readonly peer: string;
-  /** Whether the listener notices within a minute that the caller's machine has vanished. */
-  readonly watched: boolean;
-}
-
-type ControlHandler = (request: never, call: ControlCall) => unknown;
+export type ControlCall = Pick<
+  Inbound,
+  'caller' | 'access' | 'bound' | 'signal' | 'size' | 'notes' | 'header' | 'sent' | 'peer' | 'watched'
+>;
 
 /** Rows that an RPC affected or returned: what its answer says, else the rows of its statements. */
-export const rowsOf = (answer: unknown, ofStatements: bigint): bigint =>
+export const rowCountOf = (answer: unknown, ofStatements: bigint): bigint =>
   (answer as { readonly rowsAffected?: bigint }).rowsAffected ?? ofStatements;
+
+type Awaitable<T> = T | Promise<T>;
+type AnyInit = MessageInitShape<DescMessage>;
+type AnyUnary = (request: Message, call: ControlCall) => Awaitable<AnyInit>;
+type AnyStreaming = (request: Message | AsyncIterable<Message>, call: ControlCall) => AsyncIterable<AnyInit>;
+
+/** A control RPC whose kind and messages have been left behind. */
+interface AnyControlRpc {
+  readonly rules?: Rules<DescMessage>;
+  readonly handle: AnyUnary & AnyStreaming;
+}
 
 /** What every RPC has, as the pipeline runs it. */
 interface Named {
@@ -73,7 +67,10 @@ export interface ProgrammedEndpoint extends Named {
 /** An RPC of this server: it sees the call itself and deals with transactions itself. */
 export interface ControlEndpoint extends Named {
   readonly kind: 'control';
-  readonly handle: ControlHandler;
+  /** Runs it where it has one response. */
+  readonly one: AnyUnary;
+  /** Runs it where it has a stream of them. */
+  readonly each: AnyStreaming;
 }
 
 /** One RPC of a driver as the pipeline runs it. */
@@ -122,22 +119,40 @@ export interface Served {
   readonly endpoints: readonly Endpoint[];
 }
 
+/** What a control RPC does, by its kind; there is none with a stream of requests and one response. */
+type ControlHandler<M extends DescMethod> = M extends { readonly methodKind: 'unary' }
+  ? (request: MessageShape<M['input']>, call: ControlCall) => Awaitable<MessageInitShape<M['output']>>
+  : M extends { readonly methodKind: 'server_streaming' }
+    ? (request: MessageShape<M['input']>, call: ControlCall) => AsyncIterable<MessageInitShape<M['output']>>
+    : M extends { readonly methodKind: 'bidi_streaming' }
+      ? (
+          requests: AsyncIterable<MessageShape<M['input']>>,
+          call: ControlCall,
+        ) => AsyncIterable<MessageInitShape<M['output']>>
+      : never;
+
 /** One control RPC: what its request must satisfy, and its handler. */
-export interface ControlRpc {
-  readonly rules?: Readonly<Record<string, Rule>>;
-  readonly handle: ControlHandler;
+export interface ControlRpc<M extends DescMethod> {
+  readonly rules?: Rules<M['input']>;
+  readonly handle: ControlHandler<M>;
 }
 
-/** Endpoints of a service that this server itself implements. */
-export const controlEndpoints = (
-  service: DescService,
-  rpcs: Readonly<Record<string, ControlRpc>>,
+/** The control RPCs of a service, keyed as in generated code; all of them. */
+export type ControlRpcs<S extends DescService> = { readonly [K in keyof S['method']]: ControlRpc<S['method'][K]> };
+
+/** Endpoints of a service that this server itself implements; leaving out an RPC of it does not compile. */
+export const controlEndpoints = <S extends DescService>(
+  service: S,
+  rpcs: ControlRpcs<S>,
   { open = false, quiet = false } = {},
-): ControlEndpoint[] =>
-  service.methods.map((method) => {
-    const { rules = {}, handle } = rpcs[method.localName]!;
-    return { ...named(method, requestCheck(method.input, rules), { open, quiet }), kind: 'control', handle };
+): ControlEndpoint[] => {
+  const anyRpcs = rpcs as unknown as Readonly<Record<string, AnyControlRpc>>;
+  return service.methods.map((method) => {
+    const { rules = {}, handle } = anyRpcs[method.localName]!;
+    const common = named(method, requestCheck(method.input, rules), { open, quiet });
+    return { ...common, kind: 'control', one: handle, each: handle };
   });
+};
 
 const programmed = async (
   { run, method }: ProgrammedEndpoint,
@@ -147,7 +162,7 @@ const programmed = async (
 ): Promise<Answered<Message>> => {
   const before = db.rowCount;
   const init = await run(db, request, call);
-  const response = create(method.output, init as MessageInitShape<DescMessage>);
+  const response = create(method.output, init);
   return { response, count: db.rowCount - before };
 };
 

@@ -18,14 +18,15 @@ import {
   ExecuteRequestSchema,
   type ExecuteResponse,
   ExecuteResponseSchema,
-  IsolationLevel,
+  TransactionService,
 } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
-import { firstAnswer, type OnceRequest, runOnce } from '../transactions/once.ts';
+import { firstAnswer, type OnceRequest } from '../transactions/once.ts';
 import { inOwn } from '../transactions/single-use.ts';
 import type { Transaction } from '../transactions/transaction.ts';
-import { answered, type ControlCall, type DriverEndpoint, rowsOf } from './endpoint.ts';
-import { digest, idempotencyKeyOf, outsideError, sequenceOf } from './headers.ts';
+import { answered, type ControlCall, type DriverEndpoint, rowCountOf } from './endpoint.ts';
+import { idempotencyKeyOf, outsideError, sequenceOf } from './headers.ts';
 import { isolationOf } from './isolation.ts';
+import { keyed, onceInOwn, onceInTransaction } from './repeats.ts';
 
 /** One kind of operation: which RPC runs it and how its answer is wrapped. */
 interface Runner {
@@ -61,12 +62,15 @@ export const MAX_OPERATIONS = 1_000;
 /** `attempts` in a response. */
 const ATTEMPTS_BYTES = 2;
 
-const EXECUTE = 'TransactionService/Execute';
+const EXECUTE = {
+  name: 'TransactionService/Execute',
+  // Digests that are stored are of this word.
+  path: 'Execute',
+  method: TransactionService.method.execute,
+};
 
 /** Operations sent before the first of them is answered. */
 const MOST_UNDER_WAY = 100;
-
-const read = (bytes: Uint8Array): ExecuteResponse => fromBinary(ExecuteResponseSchema, bytes);
 
 /** What a message of so many bytes takes as an element of a list: with its tag and its length. */
 const fieldBytes = (bytes: number): number => 2 + Math.floor(Math.log2(Math.max(bytes, 1)) / 7) + bytes;
@@ -114,7 +118,7 @@ export const executeHandlers = (database: Database, endpoints: readonly DriverEn
   const runOne = async (db: Session, operation: Operation, call: ControlCall): Promise<OperationResult> => {
     const { endpoint, result } = runnerOf(operation);
     const { response: value, count } = await answered(endpoint, db, operation.request.value as Message, call, false);
-    const rows = rowsOf(value, count);
+    const rows = rowCountOf(value, count);
     if (operation.expectedRows !== undefined && operation.expectedRows !== rows) {
       throw unexpected(operation.expectedRows, rows);
     }
@@ -193,33 +197,24 @@ export const executeHandlers = (database: Database, endpoints: readonly DriverEn
       );
     }
     const run = (): Promise<ExecuteResponse> =>
-      transaction.run(EXECUTE, call, (db) => db.attempt((within) => results(within, request, call, 1)));
+      transaction.run(EXECUTE.name, call, (db) => db.attempt((within) => results(within, request, call, 1)));
     const sequence = sequenceOf(call);
-    if (sequence === undefined) return run();
-    const hash = digest('Execute', ExecuteRequestSchema, request, call);
-    return read(await transaction.once(sequence, hash, async () => toBinary(ExecuteResponseSchema, await run())));
+    return sequence === undefined ? run() : onceInTransaction(transaction, sequence, EXECUTE, request, call, run);
   };
 
   /** The answer to a request that was committed while another waited for it. */
-  const answeredBefore = (once: OnceRequest, call: ControlCall): Promise<Uint8Array | undefined> =>
-    firstAnswer(new AutoCommitSession(database, call), once).catch(() => undefined);
+  const answeredBefore = async (once: OnceRequest, call: ControlCall): Promise<ExecuteResponse | undefined> => {
+    const bytes = await firstAnswer(new AutoCommitSession(database, call), once).catch(() => undefined);
+    return bytes && fromBinary(ExecuteResponseSchema, bytes);
+  };
 
   const alone = async (request: ExecuteRequest, call: ControlCall): Promise<ExecuteResponse> => {
     admit(request, call);
     if (sequenceOf(call) !== undefined) throw outsideError();
     const idempotencyKey = idempotencyKeyOf(call);
-    const { caller } = call;
-    const once =
-      idempotencyKey === undefined
-        ? undefined
-        : {
-            caller,
-            idempotencyKey,
-            method: EXECUTE,
-            hash: digest('Execute', ExecuteRequestSchema, request, call),
-          };
+    const once = idempotencyKey === undefined ? undefined : keyed(EXECUTE, request, call, idempotencyKey);
     const mode: TransactionMode = {
-      isolation: isolationOf(request.isolationLevel ?? IsolationLevel.READ_COMMITTED),
+      isolation: isolationOf(request.isolationLevel),
       readOnly: false,
       deferrable: false,
     };
@@ -227,14 +222,12 @@ export const executeHandlers = (database: Database, endpoints: readonly DriverEn
     for (let attempt = 1; ; attempt += 1) {
       const run = (db: Session): Promise<ExecuteResponse> => results(db, request, call, attempt);
       try {
-        return await inOwn(database, mode, call, (db) =>
-          once ? runOnce(db, once, async () => toBinary(ExecuteResponseSchema, await run(db))).then(read) : run(db),
-        );
+        return await (once ? onceInOwn(database, mode, call, once, run) : inOwn(database, mode, call, run));
       } catch (error) {
         const failure = toRpcError(error);
         // A snapshot is older than the wait for a request of the same key, whose answer it does not show.
         const meanwhile = once && mode.isolation !== 'read committed' ? await answeredBefore(once, call) : undefined;
-        if (meanwhile) return read(meanwhile);
+        if (meanwhile) return meanwhile;
         if (failure.code !== Code.ABORTED || attempt >= attempts) throw failure;
         database.observer?.again('conflict');
         // Those that collided must not meet again at the same moment.

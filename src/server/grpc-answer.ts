@@ -4,7 +4,8 @@ import type { Said } from '../database/notes.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import type { CallEnd } from './deadline.ts';
 import { framed } from './frames.ts';
-import { type Inbound, type Reply, replyBytes, trailersOf } from './pipeline.ts';
+import type { Inbound } from './inbound.ts';
+import { type Reply, replyBytes, trailersOf } from './reply.ts';
 import { statusBytes, wellFormed } from './status.ts';
 
 const metadataOf = (said: Said): Metadata => {

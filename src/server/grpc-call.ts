@@ -8,7 +8,8 @@ import { CallEnd } from './deadline.ts';
 import { decodeBinary } from './decode.ts';
 import { GrpcAnswer } from './grpc-answer.ts';
 import { grpcTimeoutMs, takesTexts } from './headers.ts';
-import type { Admitted, Inbound, Pipeline } from './pipeline.ts';
+import type { Admitted, Inbound } from './inbound.ts';
+import type { Pipeline } from './pipeline.ts';
 
 /** What the library tells of a call. */
 type Reader = Parameters<ServerInterceptingCallInterface['start']>[0];

@@ -12,15 +12,16 @@ import { Overdue } from '../database/overdue.ts';
 import { toRpcError } from '../database/sqlstate.ts';
 import { Arrivals } from './arrivals.ts';
 import { bind } from './bind.ts';
-import { CONNECTION_LIMITS, Connections } from './connections.ts';
+import { Connections } from './connections.ts';
 import { deadlineExceeded } from './deadline.ts';
 import type { Endpoint } from './endpoint.ts';
 import { GrpcCall } from './grpc-call.ts';
 import { compressionProblem, PADDING, refusedBefore, settleAnswer, unannounced } from './grpc-wire.ts';
 import { readHeaders } from './headers.ts';
+import type { Arrival } from './inbound.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
 import { otherSide } from './other-side.ts';
-import type { Arrival, Pipeline } from './pipeline.ts';
+import type { Pipeline } from './pipeline.ts';
 import { statusBytes, wellFormed } from './status.ts';
 import { securing } from './tls.ts';
 
@@ -91,7 +92,7 @@ interface Opened {
 export const listenGrpc = async (
   pipeline: Pipeline,
   endpoints: readonly Endpoint[],
-  { listen, socketMode, maxMessageBytes, budget, certificates, streams, limits = CONNECTION_LIMITS }: ListenerOptions,
+  { listen, socketMode, maxMessageBytes, budget, certificates, streams, limits }: ListenerOptions,
 ): Promise<Listener> => {
   /** The call that the library is about to be handed. */
   let arriving: GrpcCall | undefined;

@@ -2,8 +2,8 @@ import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { type Authorization, unrestricted } from './access.ts';
 import { type Audit, openAudit } from './audit.ts';
+import { CallLimits } from './call-limits.ts';
 import type { Endpoint } from './endpoint.ts';
-import { CallLimits } from './rate.ts';
 
 /** What stands between a known caller and what it asks for. */
 export interface Guards {

@@ -11,15 +11,15 @@ import { bind } from './bind.ts';
 import type { Reservation } from './budget.ts';
 import { certificateOf } from './certificate.ts';
 import { admit, asConnectError, type Call, callKey, handlers, JSON_OPTIONS, RawSchema } from './connect-calls.ts';
-import { aboutMs, CONNECTION_LIMITS, Connections, HEADER_BYTES_READ } from './connections.ts';
+import { aboutMs, Connections, HEADER_BYTES_READ } from './connections.ts';
 import { answerDocs, wantsDocs } from './docs.ts';
 import type { Endpoint } from './endpoint.ts';
+import { type Query, readQuery } from './get-request.ts';
 import { readHeaders, settleHeaders } from './headers.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
 import { WebGuard, type WebRules } from './origins.ts';
 import type { Pipeline } from './pipeline.ts';
 import { answerRoute, type Routes } from './probes.ts';
-import { type Query, readQuery } from './query.ts';
 import { securing } from './tls.ts';
 
 type Request = IncomingMessage | Http2ServerRequest;
@@ -74,7 +74,7 @@ export const listenHttp = async (
     budget,
     certificates,
     streams,
-    limits = CONNECTION_LIMITS,
+    limits,
     web,
     docs,
   }: ListenerOptions & { readonly web: Omit<WebRules, 'listen'>; readonly docs: boolean },

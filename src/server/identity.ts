@@ -2,7 +2,7 @@ import { hash, timingSafeEqual } from 'node:crypto';
 import type { Logger } from 'pino';
 import { type RpcError, refuse } from '../contract/errors.ts';
 import type { ClientCertificate } from './certificate.ts';
-import { watched } from './watched.ts';
+import { watched } from './watched-file.ts';
 
 /** Tells who calls. */
 export interface Identity {

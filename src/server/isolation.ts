@@ -14,8 +14,8 @@ const LEVELS: Readonly<Record<Isolation, IsolationLevel>> = {
   serializable: IsolationLevel.SERIALIZABLE,
 };
 
-/** PostgreSQL's word for an isolation level. */
-export const isolationOf = (level: IsolationLevel): Isolation => NAMES[level]!;
+/** PostgreSQL's word for an isolation level; for none that of the one that is taken then. */
+export const isolationOf = (level: IsolationLevel = IsolationLevel.READ_COMMITTED): Isolation => NAMES[level]!;
 
 /** Isolation level of PostgreSQL's word. */
 export const isolationLevelOf = (isolation: Isolation): IsolationLevel => LEVELS[isolation];

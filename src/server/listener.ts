@@ -8,9 +8,9 @@ export interface ListenerOptions extends Pick<BindOptions, 'listen' | 'socketMod
   readonly maxMessageBytes: number;
   /** What requests under way hold, on all listeners together. */
   readonly budget: ByteBudget;
-  readonly limits?: ConnectionLimits;
+  readonly limits: ConnectionLimits;
   /** Calls under way on one connection. */
-  readonly streams?: number;
+  readonly streams: number;
   /** What a listener on a `host:port` speaks TLS with; undefined: it does not. */
   readonly certificates: Certificates | undefined;
 }

@@ -4,7 +4,7 @@ import { isIP } from 'node:net';
 import { cors } from '@connectrpc/connect';
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { DECISIVE } from './headers.ts';
-import { CONSISTENCY_TOKEN, INEXACT } from './pipeline.ts';
+import { CONSISTENCY_TOKEN, INEXACT } from './reply.ts';
 
 /** Whom the HTTP port answers. */
 export interface WebRules {

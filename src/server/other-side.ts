@@ -1,6 +1,6 @@
 import type { Http2Session } from 'node:http2';
 import { certificateOf } from './certificate.ts';
-import type { Arrival } from './pipeline.ts';
+import type { Arrival } from './inbound.ts';
 
 type OtherSide = Pick<Arrival, 'peer' | 'certificate'>;
 

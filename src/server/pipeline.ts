@@ -1,107 +1,25 @@
-import type { DescMessage } from '@bufbuild/protobuf';
-import { create, fromBinary, type Message, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
-import { readDocuments, tellDocuments } from '../contract/document-texts.ts';
+import { create, type Message } from '@bufbuild/protobuf';
+import { readDocuments } from '../contract/document-texts.ts';
 import { invalidArgument, type RpcError, refuse } from '../contract/errors.ts';
 import { ResponseSize } from '../contract/response-size.ts';
-import type { CallNotes, Said } from '../database/notes.ts';
 import type { Database } from '../database/pool.ts';
 import type { Replicas } from '../database/replicas.ts';
 import { AutoCommitSession, type Session, type StreamingSession } from '../database/session.ts';
-import type { Signal } from '../database/signal.ts';
 import { toRpcError } from '../database/sqlstate.ts';
-import type { Bound } from '../database/tenants.ts';
 import { READ_COMMITTED } from '../database/transaction-mode.ts';
 import type { SeenCall, Telemetry } from '../telemetry/telemetry.ts';
-import { runOnce } from '../transactions/once.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
 import { inImplicit, inOwn } from '../transactions/single-use.ts';
-import type { Access } from './access.ts';
 import { type CallLog, logCall } from './call-log.ts';
-import type { ClientCertificate } from './certificate.ts';
 import { elementBudget } from './elements.ts';
-import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, rowsOf } from './endpoint.ts';
+import { answered, type ControlEndpoint, type DriverEndpoint, type Endpoint, rowCountOf } from './endpoint.ts';
 import type { Guards } from './guards.ts';
-import { digest, type Headers, type ReadHeaders, type TraceHeaders, wantedOf } from './headers.ts';
+import { wantedOf } from './headers.ts';
 import type { Identity } from './identity.ts';
+import type { Admitted, Arrival, Inbound } from './inbound.ts';
+import { keyed, onceInOwn, onceInTransaction } from './repeats.ts';
+import { measured, type Reply, told, toldEach } from './reply.ts';
 import { readScope, type Scope, takesKey } from './scope.ts';
-
-/** A call that has arrived: nothing of its body has been looked at. */
-export interface Arrival extends ReadHeaders {
-  readonly endpoint: Endpoint;
-  /** Who is at the other end, for the log. */
-  readonly peer: string;
-  /** How it was called, in the words of OpenTelemetry. */
-  readonly system: 'grpc' | 'connectrpc';
-  /** By which the connection was let in; undefined where none is asked for. */
-  readonly certificate: ClientCertificate | undefined;
-}
-
-/** A call whose caller is known and whose headers can be read. */
-export interface Admitted extends Headers {
-  readonly endpoint: Endpoint;
-  readonly peer: string;
-  readonly system: Arrival['system'];
-  readonly trace: TraceHeaders | undefined;
-  readonly caller: string;
-  /** What the caller may do. */
-  readonly access: Access;
-  /** Whose rows alone its statements see; undefined: they see all. */
-  readonly bound: Bound | undefined;
-}
-
-/** A call as a listener hands it over. */
-export interface Inbound extends Admitted {
-  /** Whether the listener notices within a minute that the caller's machine has vanished. */
-  readonly watched: boolean;
-  /** Fires with an RpcError when the call's deadline passes or the caller goes away. */
-  readonly signal: Signal;
-  /** What the answer says beside itself; the listener sends it as {@link trailersOf} has it. */
-  readonly notes: CallNotes;
-  /** How large its one response may be, as {@link Pipeline.sizeOf} has it. */
-  readonly size: ResponseSize;
-  /** Whether the listener takes responses as bytes where rows can be made into them directly. */
-  readonly encoded: boolean;
-}
-
-/** A response: a message, or the bytes of one. */
-export type Reply = Message | Buffer;
-
-/** The bytes of a response. */
-export const replyBytes = (output: DescMessage, response: Reply): Uint8Array =>
-  Buffer.isBuffer(response) ? response : toBinary(output, response);
-
-/** A response that is not too large; as bytes, which the measuring has made, where the listener takes them. */
-const measured = ({ endpoint, size, encoded }: Inbound, response: Reply): Reply => {
-  if (size.limit === Number.POSITIVE_INFINITY) return response;
-  const bytes = replyBytes(endpoint.method.output, response);
-  size.hold(bytes.byteLength);
-  if (!encoded || Buffer.isBuffer(bytes)) return response;
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-};
-
-/** A response as its caller takes documents; bytes that rows have become say them so already. */
-const told = ({ endpoint, notes }: Inbound, response: Reply): Reply =>
-  notes.documentTexts && !Buffer.isBuffer(response) ? tellDocuments(endpoint.method.output, response) : response;
-
-async function* toldEach(inbound: Inbound, batches: AsyncIterable<readonly Reply[]>): AsyncGenerator<readonly Reply[]> {
-  for await (const batch of batches) yield batch.map((response) => told(inbound, response));
-}
-
-/** Trailer that names them. */
-export const INEXACT = 'inexact-values';
-
-/** Trailer of what has been committed: the `consistency` of reads that must see it. */
-export const CONSISTENCY_TOKEN = 'consistency-token';
-
-/** What an answer or a stream ends with beside its status. */
-export const trailersOf = ({ notes: { text, mark, trailers } }: Inbound): Said =>
-  text === undefined && mark === undefined
-    ? trailers
-    : [
-        ...(text === undefined ? [] : [[INEXACT, text] as const]),
-        ...(mark === undefined ? [] : [[CONSISTENCY_TOKEN, mark] as const]),
-        ...trailers,
-      ];
 
 /** What a write is told that says nothing of a transaction. */
 const REQUIRED = 'a write needs a `transaction` header: the id of an open transaction, or `single-use`';
@@ -126,42 +44,29 @@ const transactionOf = (message: Message): string | undefined => {
   return transactionId || transaction?.id;
 };
 
+/** What a pipeline stands on. */
+export interface PipelineParts {
+  readonly database: Database;
+  readonly replicas: Replicas | undefined;
+  readonly transactions: TransactionRegistry;
+  readonly identity: Identity;
+  readonly guards: Guards;
+  readonly calls: CallLog;
+  /** Undefined where nobody watches. */
+  readonly telemetry: Telemetry | undefined;
+  /** How long a call with one response may take that has no deadline, milliseconds. */
+  readonly callTimeoutMs: number;
+  /** How many bytes that response may have. */
+  readonly maxResponseBytes: number;
+}
+
 /** The one way through: identity, validation, transaction, handler, errors, log. */
 export class Pipeline {
-  readonly #database: Database;
-  readonly #replicas: Replicas | undefined;
-  readonly #transactions: TransactionRegistry;
-  readonly #identity: Identity;
-  readonly #log: CallLog;
-  readonly #telemetry: Telemetry | undefined;
-  readonly #callTimeoutMs: number;
-  readonly #maxResponseBytes: number;
-  readonly #guards: Guards;
+  readonly #parts: PipelineParts;
   #isOpen = false;
 
-  /**
-   * @param callTimeoutMs how long a call with one response may take that has no deadline.
-   * @param maxResponseBytes how many bytes that response may have.
-   */
-  constructor(
-    database: Database,
-    transactions: TransactionRegistry,
-    identity: Identity,
-    log: CallLog,
-    { callTimeoutMs, maxResponseBytes }: { readonly callTimeoutMs: number; readonly maxResponseBytes: number },
-    guards: Guards,
-    telemetry: Telemetry | undefined,
-    replicas: Replicas | undefined,
-  ) {
-    this.#replicas = replicas;
-    this.#telemetry = telemetry;
-    this.#guards = guards;
-    this.#callTimeoutMs = callTimeoutMs;
-    this.#maxResponseBytes = maxResponseBytes;
-    this.#database = database;
-    this.#transactions = transactions;
-    this.#identity = identity;
-    this.#log = log;
+  constructor(parts: PipelineParts) {
+    this.#parts = parts;
   }
 
   /** From now on calls are let in that need the database, which has turned out to be as it must be. */
@@ -171,12 +76,12 @@ export class Pipeline {
 
   /** How long a call may take whose caller sets no deadline, milliseconds. A stream lasts as long as its lease. */
   longest({ method }: Endpoint): number {
-    return method.methodKind === 'unary' ? this.#callTimeoutMs : Number.POSITIVE_INFINITY;
+    return method.methodKind === 'unary' ? this.#parts.callTimeoutMs : Number.POSITIVE_INFINITY;
   }
 
   /** How large the one response of a call may be. What a write has done is not undone by keeping its answer back. */
   sizeOf({ method, kind }: Endpoint): ResponseSize {
-    return new ResponseSize(method, kind === 'write' ? Number.POSITIVE_INFINITY : this.#maxResponseBytes);
+    return new ResponseSize(method, kind === 'write' ? Number.POSITIVE_INFINITY : this.#parts.maxResponseBytes);
   }
 
   /** Runs a call with one response. */
@@ -190,7 +95,7 @@ export class Pipeline {
     const { endpoint } = inbound;
     let leave: (() => void) | undefined;
     try {
-      leave = this.#guards.limits.enter(inbound.caller, endpoint);
+      leave = this.#parts.guards.limits.enter(inbound.caller, endpoint);
       const request = this.#admit(entry, decode);
       const response = await this.#answer(entry, request);
       if (endpoint.kind === 'control') entry.transaction ??= transactionOf(response as Message);
@@ -219,11 +124,11 @@ export class Pipeline {
   /** Responses of a control RPC, each by itself. */
   async *#controlled(
     entry: Entry,
-    { handle, method }: ControlEndpoint,
+    { each, method }: ControlEndpoint,
     request: Message | AsyncIterable<Message>,
   ): AsyncGenerator<readonly Message[]> {
-    for await (const response of handle(request as never, entry.inbound) as AsyncIterable<object>) {
-      const message = created(method.output, response);
+    for await (const response of each(request, entry.inbound)) {
+      const message = create(method.output, response);
       entry.transaction ??= transactionOf(message);
       yield [message];
     }
@@ -239,7 +144,7 @@ export class Pipeline {
     let ended = false;
     let leave: (() => void) | undefined;
     try {
-      leave = this.#guards.limits.enter(caller, endpoint);
+      leave = this.#parts.guards.limits.enter(caller, endpoint);
       yield* source();
       ended = true;
       this.#note(entry);
@@ -265,14 +170,12 @@ export class Pipeline {
     try {
       if (problem) throw problem;
       if (!this.#isOpen && !endpoint.open) throw refuse('DATABASE_UNAVAILABLE', 'the database is not ready yet');
-      const broken = unreadable.filter(({ field }) => field === 'header authorization');
-      if (broken.length > 0) throw invalidArgument(broken);
-      const caller = endpoint.open ? 'anyone' : this.#identity.caller(header('authorization'), certificate);
+      const caller = endpoint.open ? 'anyone' : this.#parts.identity.caller(header('authorization'), certificate);
       known = { caller };
       const wrong = unreadable.filter(({ field }) => field !== 'header idempotency-key' || takesKey(endpoint, arrival));
       if (wrong.length > 0) throw invalidArgument(wrong);
-      this.#guards.limits.arrive(caller, endpoint);
-      const access = this.#guards.authorization.of(caller);
+      this.#parts.guards.limits.arrive(caller, endpoint);
+      const access = this.#parts.guards.authorization.of(caller);
       if (!endpoint.open) access.check(endpoint);
       return { endpoint, peer, system, trace, header, sent, caller, access, bound: access.bound };
     } catch (error) {
@@ -305,7 +208,7 @@ export class Pipeline {
     if (endpoint.kind === 'control') return handled(endpoint, request, inbound);
     const run = async (db: Session): Promise<Reply> => {
       const { response, count } = await answered(endpoint, db, request, inbound, inbound.encoded);
-      entry.rows = rowsOf(response, count);
+      entry.rows = rowCountOf(response, count);
       return measured(inbound, told(inbound, response));
     };
     const scope = readScope(inbound);
@@ -318,44 +221,38 @@ export class Pipeline {
       case 'none':
         if (endpoint.kind === 'write') throw refuse('TRANSACTION_REQUIRED', REQUIRED);
     }
-    const wanted = this.#replicas && endpoint.kind === 'read' ? wantedOf(inbound) : undefined;
-    if (wanted !== undefined) return this.#replicas!.read(wanted, inbound, run);
-    return run(new AutoCommitSession(this.#database, inbound));
+    const { replicas, database } = this.#parts;
+    const wanted = replicas && endpoint.kind === 'read' ? wantedOf(inbound) : undefined;
+    if (wanted !== undefined) return replicas!.read(wanted, inbound, run);
+    return run(new AutoCommitSession(database, inbound));
   }
 
   #inLeased(
     inbound: Inbound,
-    { kind, name, path, method }: DriverEndpoint,
+    endpoint: DriverEndpoint,
     { id, sequence }: Scope & { kind: 'leased' },
     request: Message,
     run: (db: Session) => Promise<Reply>,
   ): Promise<Reply> {
-    const transaction = this.#transactions.find(id, inbound.caller);
-    if (kind === 'compute') return run(new AutoCommitSession(this.#database, inbound));
-    if (sequence === undefined) return transaction.run(name, inbound, run);
-    const { output } = method;
-    const first = (): Promise<Uint8Array> =>
-      transaction.run(name, inbound, async (db) => replyBytes(output, await run(db)));
-    return transaction
-      .once(sequence, digest(path, method.input, request, inbound), first)
-      .then((bytes) => fromBinary(output, bytes));
+    const transaction = this.#parts.transactions.find(id, inbound.caller);
+    if (endpoint.kind === 'compute') return run(new AutoCommitSession(this.#parts.database, inbound));
+    const first = (): Promise<Reply> => transaction.run(endpoint.name, inbound, run);
+    if (sequence === undefined) return first();
+    return onceInTransaction(transaction, sequence, endpoint, request, inbound, first);
   }
 
   #inSingleUse(
     inbound: Inbound,
-    { name, path, method, answering }: DriverEndpoint,
+    endpoint: DriverEndpoint,
     idempotencyKey: string | undefined,
     request: Message,
     run: (db: Session) => Promise<Reply>,
   ): Promise<Reply> {
-    const { input, output } = method;
-    if (idempotencyKey === undefined) {
-      return answering ? inImplicit(this.#database, inbound, run) : inOwn(this.#database, READ_COMMITTED, inbound, run);
+    const { database } = this.#parts;
+    if (idempotencyKey !== undefined) {
+      return onceInOwn(database, READ_COMMITTED, inbound, keyed(endpoint, request, inbound, idempotencyKey), run);
     }
-    const once = { caller: inbound.caller, idempotencyKey, method: name, hash: digest(path, input, request, inbound) };
-    const first = (db: Session): Promise<Uint8Array> =>
-      runOnce(db, once, async () => replyBytes(output, await run(db)));
-    return inOwn(this.#database, READ_COMMITTED, inbound, first).then((bytes) => fromBinary(output, bytes));
+    return endpoint.answering ? inImplicit(database, inbound, run) : inOwn(database, READ_COMMITTED, inbound, run);
   }
 
   #source(entry: Entry, request: Message): AsyncIterable<readonly Reply[]> {
@@ -369,12 +266,12 @@ export class Pipeline {
       return inbound.notes.documentTexts ? toldEach(inbound, batches) : batches;
     };
     const scope = readScope(inbound);
-    if (scope.kind === 'leased') return this.#transactions.find(scope.id, caller).stream(name, inbound, run);
-    return this.#transactions.reading({ caller, method: name }, inbound, run);
+    if (scope.kind === 'leased') return this.#parts.transactions.find(scope.id, caller).stream(name, inbound, run);
+    return this.#parts.transactions.reading({ caller, method: name }, inbound, run);
   }
 
   #entry<C extends Arrival | Admitted | Inbound>(inbound: C): Entry<C> {
-    return { inbound, startedAt: performance.now(), seen: this.#telemetry?.call(inbound) };
+    return { inbound, startedAt: performance.now(), seen: this.#parts.telemetry?.call(inbound) };
   }
 
   #fail(entry: Entry, error: unknown): RpcError {
@@ -386,14 +283,12 @@ export class Pipeline {
   /** A call has ended: its line in the log, and in the audit where it wrote. */
   #note(entry: Entry<Arrival | Admitted | Inbound>, failure?: RpcError): void {
     const { inbound, startedAt, seen, request, response, rows } = entry;
-    if ('caller' in inbound) this.#guards.audit.call({ ...inbound, request, response, rows }, failure);
+    if ('caller' in inbound) this.#parts.guards.audit.call({ ...inbound, request, response, rows }, failure);
     const transaction = inbound.header('transaction') ?? entry.transaction;
     seen?.ended(failure);
-    logCall(this.#log, inbound, { startedAt, transaction, traceId: seen?.traceId }, failure);
+    logCall(this.#parts.calls, inbound, { startedAt, transaction, traceId: seen?.traceId }, failure);
   }
 }
 
-const handled = async ({ method, handle }: ControlEndpoint, request: Message, inbound: Inbound): Promise<Message> =>
-  created(method.output, await handle(request as never, inbound));
-
-const created = (desc: DescMessage, init: unknown): Message => create(desc, init as MessageInitShape<DescMessage>);
+const handled = async ({ method, one }: ControlEndpoint, request: Message, inbound: Inbound): Promise<Message> =>
+  create(method.output, await one(request, inbound));

@@ -3,9 +3,15 @@ import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
 import { Code } from '../contract/errors.ts';
 import { file_google_rpc_error_details } from '../gen/google/rpc/error_details_pb.ts';
 import { ServerReflection, type ServerReflectionRequest } from '../gen/grpc/reflection/v1/reflection_pb.ts';
-import { ServerReflection as ServerReflectionAlpha } from '../gen/grpc/reflection/v1alpha/reflection_pb.ts';
+import {
+  type ServerReflectionRequest as AlphaRequest,
+  ServerReflection as ServerReflectionAlpha,
+} from '../gen/grpc/reflection/v1alpha/reflection_pb.ts';
 import { file_hoc_cus_policies_v1_error_reason } from '../gen/hoc/cus/policies/v1/error_reason_pb.ts';
 import { controlEndpoints, type Endpoint } from './endpoint.ts';
+
+/** In either version. */
+type Question = ServerReflectionRequest | AlphaRequest;
 
 /** The files that declare services, and what they import. */
 const filesOf = (services: readonly DescService[]): Map<string, DescFile> => {
@@ -73,7 +79,7 @@ export const reflectionEndpoints = (described: readonly DescService[]): Endpoint
       ? { case: 'fileDescriptorResponse' as const, value: { fileDescriptorProto: withImports(file) } }
       : failure(`not found: ${name}`);
 
-  const answer = ({ messageRequest: question }: ServerReflectionRequest) => {
+  const answer = ({ messageRequest: question }: Question) => {
     switch (question.case) {
       case 'listServices':
         return {
@@ -108,16 +114,17 @@ export const reflectionEndpoints = (described: readonly DescService[]): Endpoint
     }
   };
 
-  const handler = {
+  const rpcs = <Q extends Question>() => ({
     serverReflectionInfo: {
-      async *handle(requests: AsyncIterable<ServerReflectionRequest>) {
+      async *handle(requests: AsyncIterable<Q>) {
         for await (const request of requests) {
           yield { validHost: request.host, originalRequest: request, messageResponse: answer(request) };
         }
       },
     },
-  };
-  return [ServerReflection, ServerReflectionAlpha].flatMap((service) =>
-    controlEndpoints(service, handler, { quiet: true }),
-  );
+  });
+  return [
+    ...controlEndpoints(ServerReflection, rpcs<ServerReflectionRequest>(), { quiet: true }),
+    ...controlEndpoints(ServerReflectionAlpha, rpcs<AlphaRequest>(), { quiet: true }),
+  ];
 };

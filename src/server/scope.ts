@@ -1,7 +1,7 @@
 import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import type { Endpoint } from './endpoint.ts';
 import { type Headers, idempotencyKeyOf, outsideError, SINGLE_USE, sequenceOf } from './headers.ts';
-import type { Admitted } from './pipeline.ts';
+import type { Admitted } from './inbound.ts';
 
 /** Where a call runs, as its headers say. */
 export type Scope =

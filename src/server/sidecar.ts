@@ -2,35 +2,28 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import { type Database, type DatabaseOptions, openDatabase } from '../database/pool.ts';
-import { Replicas } from '../database/replicas.ts';
-import { problemOf } from '../database/sqlstate.ts';
-import { readTarget, type Target } from '../database/target.ts';
-import { drivers as driversFor } from '../drivers/drivers.ts';
-import { Health } from '../gen/grpc/health/v1/health_pb.ts';
-import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { createProviders } from '../providers/providers.ts';
 import { PageTokens } from '../statements/page-tokens.ts';
 import type { Telemetry } from '../telemetry/telemetry.ts';
 import { transactionIdKey } from '../transactions/once.ts';
-import { prune } from '../transactions/outcomes.ts';
-import { sweepPrepared } from '../transactions/prepared.ts';
 import { TransactionRegistry } from '../transactions/registry.ts';
+import type { EndedReport, TransactionLimits } from '../transactions/transaction.ts';
 import { TransactionIds } from '../transactions/transaction-id.ts';
 import { ByteBudget } from './budget.ts';
 import { shownId } from './call-log.ts';
+import { startChores } from './chores.ts';
 import { CONNECTION_LIMITS, type ConnectionLimits } from './connections.ts';
-import { driverEndpoints, type Served } from './endpoint.ts';
+import { openDatabases } from './databases.ts';
+import type { Served } from './endpoint.ts';
 import { listenGrpc } from './grpc.ts';
-import { type Guards, openGuards } from './guards.ts';
-import { healthEndpoints, Readiness } from './health.ts';
+import { openGuards } from './guards.ts';
+import { Readiness } from './health.ts';
 import { listenHttp } from './http.ts';
 import { listenerIdentity, tokenIdentity } from './identity.ts';
 import { Pipeline } from './pipeline.ts';
 import { healthRoutes } from './probes.ts';
-import { reflectionEndpoints } from './reflection.ts';
+import { allServed } from './served.ts';
 import { Certificates } from './tls.ts';
-import { transactionEndpoints } from './transaction-service.ts';
 
 /** A sidecar that serves. */
 export interface Sidecar {
@@ -49,10 +42,6 @@ export interface Sidecar {
   stop(): Promise<void>;
 }
 
-/** How often stored answers past their retention are deleted. */
-const PRUNE_MS = 600_000;
-const OVERDUE = 'its lease ended while it was prepared';
-const OVERDUE_KEPT = 'a prepared transaction is past its lease and could not be rolled back';
 /** What is left to do gets so long after the drain time: rolling back, the last calls, the last commands to the database. */
 const ROLL_BACK_MS = 200;
 const LAST_CALLS_MS = 200;
@@ -70,25 +59,17 @@ const unused = async (open: () => number, deadline: number): Promise<void> => {
   }
 };
 
-const targetOf = (url: string, log: Logger): Target =>
-  readTarget(url, (problem) => {
-    log.warn({ problem }, 'TLS files of the database not usable, those read before stay in use');
-  });
+/** Closes something; what it is at may take so long (milliseconds). */
+type Closer = (patienceMs: number) => unknown;
 
-const openReplicas = (config: Config, database: Database, options: DatabaseOptions, log: Logger): Replicas =>
-  new Replicas(
-    database,
-    config.replicaUrls.map((url) => targetOf(url, log)),
-    {
-      ...options,
-      waitMs: config.replicaWaitMs,
-      maxLagMs: config.replicaMaxLagMs,
-      report: (replica, problem, cause) => {
-        if (problem === undefined) log.info({ replica }, 'a replica is read from now on');
-        else log.warn({ replica, problem, ...(cause === undefined ? {} : { cause }) }, 'a replica is left out');
-      },
-    },
-  );
+const leasesOf = (config: Config): TransactionLimits => ({
+  idleLeaseMs: config.transactionIdleLeaseMs,
+  idleLeaseMaxMs: config.transactionIdleLeaseMaxMs,
+  firstUseMs: config.transactionFirstUseMs,
+  totalLeaseMs: config.transactionTotalLeaseMs,
+  totalLeaseMaxMs: config.transactionTotalLeaseMaxMs,
+  queue: config.transactionQueue,
+});
 
 /**
  * Listens, and serves all drivers on both listeners as soon as the database is ready.
@@ -117,75 +98,56 @@ export const startServer = async (
     readonly prepare?: () => Promise<void>;
   },
 ): Promise<Sidecar> => {
-  let onRemoved = (_callers: ReadonlySet<string>): void => {};
-  const identity = config.tokensFile
-    ? tokenIdentity(config.tokensFile, log, (callers) => onRemoved(callers))
-    : listenerIdentity;
-  const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
-  const certificates = cert && key ? new Certificates({ cert, key, clientCa }, log) : undefined;
-  const target = targetOf(url, log);
-  const options = {
-    pooler: config.pooler,
-    observer: telemetry,
-    statementMs: config.callTimeoutMs,
-    lockMs: config.lockTimeoutMs,
-    calls: { max: config.poolMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
-    transactions: { max: config.transactionsMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
-    marks: config.replicaUrls.length > 0,
-  };
-  const database = openDatabase(target, options);
-  const replicas = config.replicaUrls.length > 0 ? openReplicas(config, database, options, log) : undefined;
   const closing = new AbortController();
-  const listeners: { close(graceMs: number): Promise<void> }[] = [];
-  const providers = createProviders(config, (layer, problem) => {
-    log.warn({ layer, problem }, 'a layer of suggestions could not do its part');
-  });
-  let guards: Guards | undefined;
+  /** What serves is closed before what that stands on. */
+  const closers: Readonly<Record<'serving' | 'below', Closer[]>> = { serving: [], below: [] };
+  const close = async (callsMs: number): Promise<void> => {
+    closing.abort();
+    await Promise.all(closers.serving.map((closer) => closer(callsMs)));
+    await Promise.all(closers.below.map((closer) => closer(LAST_COMMANDS_MS)));
+  };
   try {
+    const identity = config.tokensFile
+      ? tokenIdentity(config.tokensFile, log, (callers) => {
+          transactions.remove(callers, 'its caller is no longer in the tokens file');
+        })
+      : listenerIdentity;
+    closers.below.push(() => identity.close());
+    const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
+    const certificates = cert && key ? new Certificates({ cert, key, clientCa }, log) : undefined;
+    closers.below.push(() => certificates?.close());
+    const databases = openDatabases(config, { url, telemetry, log });
+    closers.below.push((patienceMs) => databases.end(patienceMs));
+    const { database, replicas } = databases;
+    const providers = createProviders(config, (layer, problem) => {
+      log.warn({ layer, problem }, 'a layer of suggestions could not do its part');
+    });
+    closers.below.push(() => providers.close());
     const tokens = new PageTokens();
     const ids = new TransactionIds(`${hostname()}/${process.pid}`);
-    const limits = {
-      idleLeaseMs: config.transactionIdleLeaseMs,
-      idleLeaseMaxMs: config.transactionIdleLeaseMaxMs,
-      firstUseMs: config.transactionFirstUseMs,
-      totalLeaseMs: config.transactionTotalLeaseMs,
-      totalLeaseMaxMs: config.transactionTotalLeaseMaxMs,
-      queue: config.transactionQueue,
+    const report: EndedReport = ({ id, caller, label, lastMethod }, how) => {
+      log.warn({ transaction: shownId(id), caller, label, lastMethod, how }, 'transaction ended by the sidecar');
     };
-    const transactions = new TransactionRegistry(database, ids, limits, ({ id, caller, label, lastMethod }, how) => {
-      log.warn({ transaction: id.slice(0, 10), caller, label, lastMethod, how }, 'transaction ended by the sidecar');
-    });
-    onRemoved = (callers) => {
-      const how = 'its caller is no longer in the tokens file';
-      for (const transaction of transactions.list()) {
-        if (!callers.has(transaction.caller)) continue;
-        transactions.report(transaction, how);
-        void transaction.abandon(how);
-      }
-    };
+    const transactions = new TransactionRegistry(database, ids, leasesOf(config), report);
     const readiness = new Readiness(database, log);
-    const drivers = driversFor(providers).map((driver) => ({
-      service: driver.service,
-      writes: Object.values(driver.rpcs).some(({ kind }) => kind === 'write'),
-      endpoints: driverEndpoints(tokens)(driver),
-    }));
-    const ofDrivers = drivers.flatMap(({ endpoints }) => endpoints);
-    const ofTransactions = transactionEndpoints(database, transactions, ofDrivers, closing.signal);
-    const served: readonly Served[] = [
-      ...drivers,
-      { service: TransactionService, writes: true, endpoints: ofTransactions },
-      ...services,
-    ];
-    const endpoints = [
-      ...served.flatMap(({ endpoints }) => endpoints),
-      ...healthEndpoints(readiness, [...served, { service: Health, writes: false }], closing.signal),
-      ...(config.reflection ? reflectionEndpoints([...served.map(({ service }) => service), Health]) : []),
-    ];
-    guards = await openGuards(config, ofDrivers, log);
-    const { audit } = guards;
-    transactions.onEnded = (transaction, state, how) => {
+    closers.serving.push(() => readiness.stop());
+    const { ofDrivers, endpoints } = allServed({
+      providers,
+      tokens,
+      database,
+      transactions,
+      readiness,
+      services,
+      reflection: config.reflection,
+      closing: closing.signal,
+    });
+    const guards = await openGuards(config, ofDrivers, log);
+    const { audit, authorization } = guards;
+    closers.below.push(() => authorization.close());
+    closers.below.push((patienceMs) => audit.close(patienceMs));
+    transactions.onEnded = (transaction, state, how, cause) => {
       audit.ended(transaction, state, how);
-      telemetry?.leaseEnded(state, how);
+      telemetry?.leaseEnded(state, cause);
     };
     telemetry?.look(() => ({
       lanes: [database.calls.state, database.transactions.state, database.reserve.state],
@@ -193,8 +155,17 @@ export const startServer = async (
       writesWaiting: database.writes.pending,
       transactions: transactions.list(),
     }));
-    const calls = { log, sample: config.logSample };
-    const pipeline = new Pipeline(database, transactions, identity, calls, config, guards, telemetry, replicas);
+    const pipeline = new Pipeline({
+      database,
+      replicas,
+      transactions,
+      identity,
+      guards,
+      calls: { log, sample: config.logSample },
+      telemetry,
+      callTimeoutMs: config.callTimeoutMs,
+      maxResponseBytes: config.maxResponseBytes,
+    });
     const { maxMessageBytes, maxRequestBytes, socketMode } = config;
     const budget = new ByteBudget(maxRequestBytes, maxMessageBytes);
     const shared = {
@@ -210,7 +181,7 @@ export const startServer = async (
       },
     };
     const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, ...shared });
-    listeners.push(grpc);
+    closers.serving.push((patienceMs) => grpc.close(patienceMs));
     const http = config.httpListen
       ? await listenHttp(
           pipeline,
@@ -224,29 +195,15 @@ export const startServer = async (
           },
         )
       : undefined;
-    if (http) listeners.push(http);
+    closers.serving.push((patienceMs) => http?.close(patienceMs));
     await prepare();
     const sealing = await transactionIdKey(database.reserve);
     ids.open(sealing);
     tokens.open(sealing);
     await readiness.start();
     pipeline.open();
-    const pruning = setInterval(() => {
-      prune(database.reserve, config.requestRetentionMs).catch((error: unknown) => {
-        log.warn({ problem: problemOf(error) }, 'stored answers could not be pruned');
-      });
-    }, PRUNE_MS).unref();
-    const sweeping = sweepPrepared(database, {
-      ended: (id) => {
-        transactions.settled(id, 'rolled back', OVERDUE);
-        audit.overdue(id, OVERDUE);
-        log.warn({ transaction: shownId(id) }, 'a prepared transaction was rolled back: nobody ended it in its lease');
-      },
-      failed: (error, id) => {
-        if (id === undefined) log.warn({ problem: problemOf(error) }, 'prepared transactions cannot be looked through');
-        else log.warn({ problem: problemOf(error), transaction: shownId(id) }, OVERDUE_KEPT);
-      },
-    });
+    const retentionMs = config.requestRetentionMs;
+    closers.below.push(startChores({ database, retentionMs, transactions, audit, log }));
     return {
       grpcAddress: grpc.address,
       httpAddress: http?.address,
@@ -266,30 +223,11 @@ export const startServer = async (
           transactions.drain(rollBackMs),
           sleep(rollBackMs + ROLL_BACK_MS, undefined, { ref: false }),
         ]);
-        closing.abort();
-        const rest = Math.max(LAST_CALLS_MS, deadline - Date.now());
-        await Promise.all([grpc.close(rest), http?.close(rest), readiness.stop()]);
-        clearInterval(pruning);
-        clearInterval(sweeping);
-        identity.close();
-        guards?.authorization.close();
-        certificates?.close();
-        providers.close();
-        await Promise.all([
-          database.end(LAST_COMMANDS_MS),
-          replicas?.end(LAST_COMMANDS_MS),
-          audit.close(LAST_COMMANDS_MS),
-        ]);
+        await close(Math.max(LAST_CALLS_MS, deadline - Date.now()));
       },
     };
   } catch (error) {
-    closing.abort();
-    await Promise.all(listeners.map((listener) => listener.close(0)));
-    identity.close();
-    guards?.authorization.close();
-    certificates?.close();
-    providers.close();
-    await Promise.all([database.end(LAST_COMMANDS_MS), replicas?.end(LAST_COMMANDS_MS)]);
+    await close(0);
     throw error;
   }
 };

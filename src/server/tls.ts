@@ -6,7 +6,7 @@ import type { Logger } from 'pino';
 import { ConfigError } from '../setting-forms.ts';
 import { noteCertificate } from './certificate.ts';
 import type { ConnectionLimits } from './connections.ts';
-import { watchFiles } from './watch.ts';
+import { watchFiles } from './file-watch.ts';
 
 /** Files of a listener that speaks TLS, all in PEM. */
 export interface TlsFiles {

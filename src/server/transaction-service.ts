@@ -8,15 +8,7 @@ import { untilAborted } from '../database/signal.ts';
 import {
   type BeginRequest,
   BeginRequestSchema,
-  type CommitRequest,
-  type ExecuteRequest,
-  type GetOutcomeRequest,
-  type HoldRequest,
-  IsolationLevel,
   Outcome,
-  type ReleaseSavepointRequest,
-  type RollbackToSavepointRequest,
-  type SavepointRequest,
   type TransactionSchema,
   TransactionService,
   TransactionState,
@@ -89,15 +81,15 @@ const describe = (transaction: Transaction, caller: string): MessageInitShape<ty
   };
 };
 
-const lease: Rule = (value) => (durationMs(value as Duration) >= 1 ? undefined : 'must be at least 1 ms');
-const savepointName: Rule = (value) =>
-  /^[A-Za-z0-9_]{1,48}$/.test(value as string) ? undefined : 'must be 1 to 48 letters, digits and underscores';
+const lease: Rule<Duration> = (value) => (durationMs(value) >= 1 ? undefined : 'must be at least 1 ms');
+const savepointName: Rule<string> = (value) =>
+  /^[A-Za-z0-9_]{1,48}$/.test(value) ? undefined : 'must be 1 to 48 letters, digits and underscores';
 const named = { name: savepointName };
 
 /** Each operation is checked by the rules of its own RPC, all of them before any runs. */
 const operationCount = unchecked(
-  required((value) =>
-    (value as unknown[]).length <= MAX_OPERATIONS ? undefined : `must have at most ${MAX_OPERATIONS} elements`,
+  required((value: readonly unknown[]) =>
+    value.length <= MAX_OPERATIONS ? undefined : `must have at most ${MAX_OPERATIONS} elements`,
   ),
 );
 
@@ -144,7 +136,7 @@ export const transactionEndpoints = (
 
   const begin = (request: BeginRequest, call: ControlCall, held: boolean): Promise<Transaction> => {
     refuseHeader(call);
-    const isolation = isolationOf(request.isolationLevel ?? IsolationLevel.READ_COMMITTED);
+    const isolation = isolationOf(request.isolationLevel);
     if (request.deferrable && !(request.readOnly && isolation === 'serializable')) {
       throw invalidArgument([{ field: 'deferrable', description: 'goes only with SERIALIZABLE and read_only' }]);
     }
@@ -183,18 +175,18 @@ export const transactionEndpoints = (
   return controlEndpoints(TransactionService, {
     begin: {
       rules: beginRules,
-      handle: async (request: BeginRequest, call) => ({
+      handle: async (request, call) => ({
         transaction: describe(await begin(request, call, false), call.caller),
       }),
     },
     commit: {
-      handle: async (request: CommitRequest, call) => {
+      handle: async (request, call) => {
         await find(request, call).commit(call);
         return { committedAt: timestampFromMs(Date.now()) };
       },
     },
     rollback: {
-      handle: async (request: CommitRequest, call) => {
+      handle: async (request, call) => {
         const id = idOf(request, call);
         const open = transactions.isOpen(id) ? transactions.find(id, call.caller) : undefined;
         await open?.rollback('rolled back by its caller').catch((error: unknown) => {
@@ -215,51 +207,51 @@ export const transactionEndpoints = (
     ...preparedRpcs(database, transactions, { idOf, outcomeOf: outcomeOfTransaction, lease }),
     savepoint: {
       rules: named,
-      handle: async (request: SavepointRequest, call) => {
+      handle: async (request, call) => {
         await find(request, call).savepoint(request.name, call.signal);
         return {};
       },
     },
     rollbackToSavepoint: {
       rules: named,
-      handle: async (request: RollbackToSavepointRequest, call) => {
+      handle: async (request, call) => {
         await find(request, call).rollBackTo(request.name, call.signal);
         return {};
       },
     },
     releaseSavepoint: {
       rules: named,
-      handle: async (request: ReleaseSavepointRequest, call) => {
+      handle: async (request, call) => {
         await find(request, call).release(request.name, call.signal);
         return {};
       },
     },
     get: {
-      handle: (request: CommitRequest, call) => ({ transaction: describe(find(request, call), call.caller) }),
+      handle: (request, call) => ({ transaction: describe(find(request, call), call.caller) }),
     },
     list: {
-      handle: (_request: unknown, call) => ({
+      handle: (_request, call) => ({
         transactions: transactions.list().map((transaction) => describe(transaction, call.caller)),
       }),
     },
     hold: {
       rules: nested('begin', beginRules),
-      async *handle({ begin: request = create(BeginRequestSchema) }: HoldRequest, call) {
+      async *handle({ begin: request = create(BeginRequestSchema) }, call) {
         const transaction = await begin(request, call, true);
         try {
           yield { transaction: describe(transaction, call.caller) };
           await untilAborted([call.signal, closing], transaction.ended);
           if (call.signal.aborted) throw call.signal.reason;
-          await transaction.abandon('the sidecar shut down');
+          await transaction.abandon('shutdown', 'the sidecar shut down');
           yield { transaction: describe(transaction, call.caller) };
         } finally {
-          await transaction.abandon('the stream that held it ended');
+          await transaction.abandon('stream_ended', 'the stream that held it ended');
         }
       },
     },
     execute: {
       rules: { operations: operationCount, max_attempts: between(1, MAX_ATTEMPTS) },
-      handle: (request: ExecuteRequest, call) => {
+      handle: (request, call) => {
         const id = call.header('transaction');
         if (id === undefined || id === SINGLE_USE) return execute.alone(request, call);
         return execute.inside(transactions.find(id, call.caller), request, call);
@@ -267,7 +259,7 @@ export const transactionEndpoints = (
     },
     getOutcome: {
       rules: { idempotency_key: uuid },
-      handle: async ({ subject }: GetOutcomeRequest, call) => {
+      handle: async ({ subject }, call) => {
         refuseHeader(call);
         switch (subject.case) {
           case 'transactionId':

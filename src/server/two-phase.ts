@@ -1,14 +1,15 @@
-import { durationFromMs, durationMs } from '@bufbuild/protobuf/wkt';
+import { type Duration, durationFromMs, durationMs } from '@bufbuild/protobuf/wkt';
 import { refuse } from '../contract/errors.ts';
+import type { Rule } from '../contract/rules.ts';
 import type { Database } from '../database/pool.ts';
 import { TransactionSession } from '../database/session.ts';
 import { timestampFromText } from '../database/values.ts';
-import { Outcome, type PrepareRequest } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { Outcome, type TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { orUnknown } from '../transactions/commit-grace.ts';
 import { endedError } from '../transactions/ended.ts';
 import { endPrepared, preparedTransactions } from '../transactions/prepared.ts';
 import type { TransactionRegistry } from '../transactions/registry.ts';
-import type { ControlCall, ControlRpc } from './endpoint.ts';
+import type { ControlCall, ControlRpcs } from './endpoint.ts';
 
 /** A request that names a transaction. */
 interface Named {
@@ -16,11 +17,11 @@ interface Named {
 }
 
 /** What the handlers share with those of open transactions. */
-interface Shared {
+interface Helpers {
   readonly idOf: (request: Named, call: ControlCall) => string;
   /** What memory and database know of how a transaction ended. */
   readonly outcomeOf: (id: string, call: ControlCall) => Promise<Outcome>;
-  readonly lease: NonNullable<ControlRpc['rules']>[string];
+  readonly lease: Rule<Duration>;
 }
 
 /** How a prepared transaction was ended, in the words of outcomes. */
@@ -33,10 +34,10 @@ const ENDS = {
 export const preparedRpcs = (
   database: Database,
   transactions: TransactionRegistry,
-  { idOf, outcomeOf, lease }: Shared,
-): Readonly<Record<'prepare' | 'commitPrepared' | 'rollbackPrepared' | 'listPrepared', ControlRpc>> => {
-  const ending = (how: 'commit' | 'rollback'): ControlRpc => ({
-    handle: async (request: Named, call) => {
+  { idOf, outcomeOf, lease }: Helpers,
+): Pick<ControlRpcs<typeof TransactionService>, 'prepare' | 'commitPrepared' | 'rollbackPrepared' | 'listPrepared'> => {
+  const ending = (how: 'commit' | 'rollback') => ({
+    handle: async (request: Named, call: ControlCall) => {
       const id = idOf(request, call);
       // Refuses what was never issued to the caller.
       transactions.factsOf(id, call.caller);
@@ -64,7 +65,7 @@ export const preparedRpcs = (
   return {
     prepare: {
       rules: { lease },
-      handle: async (request: PrepareRequest, call) => {
+      handle: async (request, call) => {
         const transaction = transactions.find(idOf(request, call), call.caller);
         return { lease: durationFromMs(await transaction.prepare(request.lease && durationMs(request.lease), call)) };
       },
@@ -72,7 +73,7 @@ export const preparedRpcs = (
     commitPrepared: ending('commit'),
     rollbackPrepared: ending('rollback'),
     listPrepared: {
-      handle: async (_request: unknown, call) => {
+      handle: async (_request, call) => {
         const found = await database.reserve.use(call.signal, (connection) =>
           preparedTransactions(new TransactionSession(connection, call)),
         );

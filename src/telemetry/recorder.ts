@@ -12,7 +12,6 @@ import {
   observeProcess,
   POOL,
 } from './instruments.ts';
-import { causeOf } from './lease-ends.ts';
 import type { KeptSpan } from './span.ts';
 import { attributesOf, namedOf } from './statements.ts';
 import type { Arrived, Look, SeenCall } from './telemetry.ts';
@@ -196,8 +195,8 @@ export class Recorder implements DatabaseObserver {
     this.#traces?.event('done again', { reason: why });
   }
 
-  leaseEnded(state: string, how: string): void {
-    const cause = causeOf(state, how);
+  leaseEnded(state: string, why: string | undefined): void {
+    const cause = why ?? state.replaceAll(' ', '_');
     this.#instruments.leaseEnds.add(1, { cause });
     this.#traces?.event('transaction ended', { cause });
   }

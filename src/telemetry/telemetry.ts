@@ -34,8 +34,8 @@ export interface Look {
 /** Watches over calls, statements, transactions and the process, and tells it in the words of OpenTelemetry. */
 export interface Telemetry extends DatabaseObserver {
   call(arrived: Arrived): SeenCall;
-  /** A transaction has ended: its state, and in words how. */
-  leaseEnded(state: string, how: string): void;
+  /** A transaction has ended: its state, and why the sidecar has ended it, where it has. */
+  leaseEnded(state: string, cause: string | undefined): void;
   /** From now on this is looked at for every collection. */
   look(looking: () => Look): void;
   /** All numbers in the text format of Prometheus; undefined where they are not asked for. */

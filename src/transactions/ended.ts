@@ -12,6 +12,18 @@ export type TransactionState =
   | 'lost'
   | 'unknown';
 
+/** Why the sidecar ends a transaction that neither its caller nor PostgreSQL has ended. */
+export const END_CAUSES = [
+  'idle_lease',
+  'total_lease',
+  'stream_ended',
+  'caller_left',
+  'caller_removed',
+  'shutdown',
+] as const;
+
+export type EndCause = (typeof END_CAUSES)[number];
+
 /** How an ended transaction is remembered. */
 export interface EndedTransaction {
   readonly caller: string;

@@ -8,7 +8,7 @@ import { statement } from '../database/statement.ts';
 import { asRow, TextRows } from '../database/text-rows.ts';
 import type { TransactionMode } from '../database/transaction-mode.ts';
 import { Awake } from './awake.ts';
-import { type EndedTransaction, endedError, type TransactionState } from './ended.ts';
+import { type EndCause, type EndedTransaction, endedError, type TransactionState } from './ended.ts';
 import { LOCKED, type OutcomeKey } from './outcomes.ts';
 import { type BeginOptions, type EndedReport, Transaction, type TransactionLimits } from './transaction.ts';
 import type { TransactionIdFacts, TransactionIds } from './transaction-id.ts';
@@ -27,8 +27,8 @@ export class TransactionRegistry {
   #closing = false;
   readonly limits: TransactionLimits;
   readonly report: EndedReport;
-  /** Told of every transaction that ends, however it does. */
-  onEnded: (transaction: Transaction, state: TransactionState, how: string) => void = () => {};
+  /** Told of every transaction that ends, however it does; of a cause where the sidecar has ended it. */
+  onEnded: (transaction: Transaction, state: TransactionState, how: string, cause?: EndCause) => void = () => {};
 
   constructor(database: Database, ids: TransactionIds, limits: TransactionLimits, report: EndedReport) {
     this.#database = database;
@@ -57,7 +57,7 @@ export class TransactionRegistry {
     this.#open.set(transaction.id, transaction);
     if (signal?.aborted) {
       // Nobody will ever hear its id.
-      await transaction.abandon('its caller left while it began');
+      await transaction.abandon('caller_left', 'its caller left while it began');
       throw signal.reason;
     }
     return transaction;
@@ -99,7 +99,7 @@ export class TransactionRegistry {
     try {
       yield* transaction.stream(method, call, work);
     } finally {
-      await transaction.abandon('its stream ended');
+      await transaction.abandon('stream_ended', 'its stream ended');
     }
   }
 
@@ -160,9 +160,9 @@ export class TransactionRegistry {
   }
 
   /** Moves a transaction from the open ones to memory. */
-  forget(transaction: Transaction, state: TransactionState, how: string): void {
+  forget(transaction: Transaction, state: TransactionState, how: string, cause?: EndCause): void {
     if (!this.#open.delete(transaction.id)) return;
-    this.onEnded(transaction, state, how);
+    this.onEnded(transaction, state, how, cause);
     const { caller, ended: settled, wrote } = transaction;
     this.#memory.set(transaction.id, { caller, state, how, endedAt: Date.now(), settled, wrote });
     if (this.#memory.size > MEMORY) this.#memory.delete(this.#memory.keys().next().value!);
@@ -179,6 +179,15 @@ export class TransactionRegistry {
     return this.#ids.read(id, caller) !== undefined;
   }
 
+  /** Ends what callers have open who are no longer known. */
+  remove(callers: ReadonlySet<string>, how: string): void {
+    for (const transaction of this.list()) {
+      if (!callers.has(transaction.caller)) continue;
+      this.report(transaction, how);
+      void transaction.abandon('caller_removed', how);
+    }
+  }
+
   /** Refuses new transactions. */
   close(): void {
     this.#closing = true;
@@ -192,7 +201,7 @@ export class TransactionRegistry {
     const all = Promise.all(open.map(({ ended }) => ended));
     const timeout = new Promise<'late'>((resolve) => setTimeout(resolve, timeoutMs, 'late').unref());
     if ((await Promise.race([all, timeout])) === 'late') {
-      await Promise.all(this.list().map((transaction) => transaction.abandon('the sidecar shut down')));
+      await Promise.all(this.list().map((transaction) => transaction.abandon('shutdown', 'the sidecar shut down')));
     }
   }
 }

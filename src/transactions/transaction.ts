@@ -5,7 +5,7 @@ import { EitherSignal, Ending, type Signal } from '../database/signal.ts';
 import { commitUnknown } from '../database/sqlstate.ts';
 import type { TransactionMode } from '../database/transaction-mode.ts';
 import { orUnknown } from './commit-grace.ts';
-import { abortedError, endedError, type TransactionState } from './ended.ts';
+import { abortedError, type EndCause, endedError, type TransactionState } from './ended.ts';
 import { NumberedCalls } from './numbered-calls.ts';
 import { evidenceOf, type OutcomeKey, preparedEvidenceOf } from './outcomes.ts';
 import { preparedName, roomForPrepared } from './prepared.ts';
@@ -94,7 +94,10 @@ export class Transaction {
         ? this.totalLeaseMs
         : Math.min(options.idleLeaseMs ?? limits.idleLeaseMs, limits.idleLeaseMaxMs);
     this.#turns = new Turns(limits.queue, () => this.state === 'open' && this.#rest());
-    this.#totalTimer = setTimeout(() => this.#expire(`open for ${this.totalLeaseMs} ms`), this.totalLeaseMs);
+    this.#totalTimer = setTimeout(
+      () => this.#expire('total_lease', `open for ${this.totalLeaseMs} ms`),
+      this.totalLeaseMs,
+    );
     connection.onLost = () => this.#onLost();
     this.#rest();
   }
@@ -129,7 +132,7 @@ export class Transaction {
     this.lastUsedAt = Date.now();
     clearTimeout(this.#idleTimer);
     const { leaseMs } = this;
-    this.#idleTimer = setTimeout(() => this.#expire(`idle for ${leaseMs} ms`), leaseMs);
+    this.#idleTimer = setTimeout(() => this.#expire('idle_lease', `idle for ${leaseMs} ms`), leaseMs);
   }
 
   #stayAwake(): void {
@@ -137,10 +140,10 @@ export class Transaction {
   }
 
   /** Ends an overdue transaction: whatever it runs is stopped and rolled back. A commit under way wins. */
-  #expire(how: string): void {
+  #expire(cause: 'idle_lease' | 'total_lease', how: string): void {
     if (this.state !== 'open') return;
     this.state = 'expired';
-    this.#registry.forget(this, 'expired', how);
+    this.#registry.forget(this, 'expired', how, cause);
     this.#registry.report(this, how);
     this.#expiry.abort(endedError({ caller: this.caller, state: 'expired', how, endedAt: Date.now() }));
     this.#turns.afterwards(() => this.#rollBack());
@@ -358,10 +361,10 @@ export class Transaction {
   }
 
   /** Ends it at once on the server's own account: what is running is stopped, waiting calls are refused. */
-  abandon(how: string): Promise<void> {
+  abandon(cause: EndCause, how: string): Promise<void> {
     if (this.state !== 'open') return this.ended;
     this.state = 'rolled back';
-    this.#registry.forget(this, 'rolled back', how);
+    this.#registry.forget(this, 'rolled back', how, cause);
     this.#expiry.abort(endedError({ caller: this.caller, state: 'rolled back', how, endedAt: Date.now() }));
     this.#turns.afterwards(() => this.#rollBack());
     return this.ended;

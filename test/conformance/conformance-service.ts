@@ -3,7 +3,7 @@ import { type Any, anyPack, anyUnpack } from '@bufbuild/protobuf/wkt';
 import { type Detail, RpcError } from '../../src/contract/errors.ts';
 import type { Said } from '../../src/database/notes.ts';
 import { type ControlCall, controlEndpoints, type Served } from '../../src/server/endpoint.ts';
-import { type Fields, messageOf, pause, sentHeaders, serviceOf } from './descriptors.ts';
+import { type Fields, messageOf, pause, type Rpc, sentHeaders, serviceOf } from './descriptors.ts';
 
 interface Header {
   readonly name: string;
@@ -35,6 +35,13 @@ type StreamDefinition = Definition & { readonly responseData: readonly Uint8Arra
 type UnaryRequest = Fields<{ readonly responseDefinition?: UnaryDefinition }>;
 type StreamRequest = Fields<{ readonly responseDefinition?: StreamDefinition; readonly fullDuplex?: boolean }>;
 
+type Judged = {
+  readonly unary: Rpc<'unary', UnaryRequest>;
+  readonly idempotentUnary: Rpc<'unary', UnaryRequest>;
+  readonly serverStream: Rpc<'server_streaming', StreamRequest>;
+  readonly bidiStream: Rpc<'bidi_streaming', StreamRequest>;
+};
+
 /** RPCs of the judge's service that this server does not have. */
 export const NOT_SERVED = ['ClientStream', 'Unimplemented'];
 
@@ -65,7 +72,7 @@ class AskedFor extends RpcError {
 
 /** The service that connectrpc's judge calls, registered as the program registers its own. */
 export const conformanceService = (types: FileRegistry): Served => {
-  const service = serviceOf(types, SERVICE);
+  const service = serviceOf<Judged>(types, SERVICE);
   const requestInfo = (call: ControlCall, desc: DescMessage, requests: readonly Message[]) => ({
     requestHeaders: [...sentHeaders(call)].map(([name, value]) => ({ name, value })),
     timeoutMs: timeoutOf(call),
@@ -105,7 +112,7 @@ export const conformanceService = (types: FileRegistry): Served => {
     const { responseDefinition: definition } = request;
     if (!definition) return;
     say(call, definition);
-    let info: object | undefined = requestInfo(call, service.method['serverStream']!.input, [request]);
+    let info: object | undefined = requestInfo(call, service.method.serverStream.input, [request]);
     for (const data of definition.responseData) {
       await pause(definition.responseDelayMs, call);
       yield payload(data, info);
@@ -115,7 +122,7 @@ export const conformanceService = (types: FileRegistry): Served => {
   }
 
   async function* bidiStream(requests: AsyncIterable<StreamRequest>, call: ControlCall) {
-    const desc = service.method['bidiStream']!.input;
+    const desc = service.method.bidiStream.input;
     let definition: StreamDefinition | undefined;
     let isFull: boolean | undefined;
     let received: Message[] = [];
@@ -146,8 +153,8 @@ export const conformanceService = (types: FileRegistry): Served => {
   }
 
   const endpoints = controlEndpoints(service, {
-    unary: { handle: unary(service.method['unary']!.input) },
-    idempotentUnary: { handle: unary(service.method['idempotentUnary']!.input) },
+    unary: { handle: unary(service.method.unary.input) },
+    idempotentUnary: { handle: unary(service.method.idempotentUnary.input) },
     serverStream: { handle: serverStream },
     bidiStream: { handle: bidiStream },
   });

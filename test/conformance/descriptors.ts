@@ -1,16 +1,24 @@
 import {
   createFileRegistry,
   type DescMessage,
-  type DescService,
+  type DescMethod,
   type FileRegistry,
   fromBinary,
   type Message,
 } from '@bufbuild/protobuf';
+import type { GenMessage, GenService } from '@bufbuild/protobuf/codegenv2';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import type { ControlCall } from '../../src/server/endpoint.ts';
 
 /** A message of a type that is known at run time only, its fields named as in generated code. */
 export type Fields<T> = Message & T;
+
+/** An RPC of a service that is known at run time only. */
+export interface Rpc<Kind extends DescMethod['methodKind'], Request extends Message> {
+  readonly methodKind: Kind;
+  readonly input: GenMessage<Request>;
+  readonly output: DescMessage;
+}
 
 /** The types of a FileDescriptorSet, its services without the RPCs that are left out. */
 export const readDescriptors = (bytes: Uint8Array, leftOut: readonly string[]): FileRegistry => {
@@ -28,11 +36,14 @@ export const messageOf = (types: FileRegistry, name: string): DescMessage => {
   return found;
 };
 
-/** A service that must be there. */
-export const serviceOf = (types: FileRegistry, name: string): DescService => {
+/** A service that must be there, and has these RPCs. */
+export const serviceOf = <M extends Readonly<Record<string, Pick<DescMethod, 'methodKind' | 'input' | 'output'>>>>(
+  types: FileRegistry,
+  name: string,
+): GenService<M> => {
   const found = types.getService(name);
   if (!found) throw new Error(`there is no ${name}`);
-  return found;
+  return found as GenService<M>;
 };
 
 /** Headers of a call as they were sent, by name, without those that HTTP/2 has for itself. */

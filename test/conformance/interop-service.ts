@@ -1,7 +1,7 @@
-import type { FileRegistry } from '@bufbuild/protobuf';
+import type { FileRegistry, Message } from '@bufbuild/protobuf';
 import { RpcError } from '../../src/contract/errors.ts';
 import { type ControlCall, controlEndpoints, type Served } from '../../src/server/endpoint.ts';
-import { type Fields, pause, sentHeaders, serviceOf } from './descriptors.ts';
+import { type Fields, pause, type Rpc, sentHeaders, serviceOf } from './descriptors.ts';
 
 interface EchoStatus {
   readonly code: number;
@@ -13,6 +13,13 @@ type StreamRequest = Fields<{
   readonly responseParameters: readonly { readonly size: number; readonly intervalUs: number }[];
   readonly responseStatus?: EchoStatus;
 }>;
+
+type TestService = {
+  readonly emptyCall: Rpc<'unary', Message>;
+  readonly unaryCall: Rpc<'unary', SimpleRequest>;
+  readonly streamingOutputCall: Rpc<'server_streaming', StreamRequest>;
+  readonly fullDuplexCall: Rpc<'bidi_streaming', StreamRequest>;
+};
 
 /** RPCs of gRPC's test service that this server does not have. */
 export const NOT_SERVED = ['CacheableUnaryCall', 'StreamingInputCall', 'HalfDuplexCall', 'UnimplementedCall'];
@@ -52,11 +59,11 @@ async function* responses({ responseParameters }: StreamRequest, call: ControlCa
 
 /** The service that gRPC's interoperability cases call, registered as the program registers its own. */
 export const interopService = (types: FileRegistry): Served => {
-  const service = serviceOf(types, 'grpc.testing.TestService');
+  const service = serviceOf<TestService>(types, 'grpc.testing.TestService');
   const endpoints = controlEndpoints(service, {
     emptyCall: { handle: () => ({}) },
     unaryCall: {
-      handle: (request: SimpleRequest, call) => {
+      handle: (request, call) => {
         echo(call);
         obey(request);
         return payload(request.responseSize);
@@ -64,7 +71,7 @@ export const interopService = (types: FileRegistry): Served => {
     },
     streamingOutputCall: { handle: responses },
     fullDuplexCall: {
-      async *handle(requests: AsyncIterable<StreamRequest>, call: ControlCall) {
+      async *handle(requests, call) {
         echo(call);
         for await (const request of requests) {
           obey(request);

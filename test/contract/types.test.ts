@@ -5,12 +5,14 @@ import { column, columnList } from '../../src/database/table.ts';
 import { read, write } from '../../src/drivers/driver.ts';
 import { PolicyRule } from '../../src/entities/policy-rule.ts';
 import { Violation } from '../../src/entities/violation.ts';
+import { Health, type HealthListRequest } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import {
   type FetchViolationsRequest,
   InsertViolationRequestSchema,
   type PolicyEngineService,
 } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { CreateRuleRequestSchema, type PolicyRulesService } from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
+import { type ControlRpcs, controlEndpoints } from '../../src/server/endpoint.ts';
 import { cell, cells } from '../../src/statements/cells.ts';
 import { where } from '../../src/statements/filters.ts';
 import { fits } from '../../src/statements/fits.ts';
@@ -144,5 +146,44 @@ describe('inserts', () => {
         'updated_at',
       ].toSorted(),
     );
+  });
+});
+
+describe('control RPCs', () => {
+  const check = { handle: () => ({}) };
+  const list = { handle: () => ({}) };
+  const watch = { handle: async function* () {} };
+
+  test('that are missing, or in each other’s place, do not compile', () => {
+    // @ts-expect-error: an RPC that is missing
+    expect(() => controlEndpoints(Health, { check, list })).toThrow();
+    // @ts-expect-error: an RPC that the service does not have
+    const known: ControlRpcs<typeof Health> = { check, list, watch, wacth: watch };
+    expect(controlEndpoints(Health, known).map(({ name }) => name)).toEqual([
+      'Health/Check',
+      'Health/List',
+      'Health/Watch',
+    ]);
+    // @ts-expect-error: one answer where a stream is due
+    controlEndpoints(Health, { check, list, watch: check });
+    // @ts-expect-error: a stream where one answer is due
+    controlEndpoints(Health, { check: watch, list, watch });
+  });
+
+  test('of another’s request, or of a misspelt field, do not compile', () => {
+    const other = { handle: (_request: HealthListRequest) => ({}) };
+    // @ts-expect-error: a handler of another RPC's request
+    controlEndpoints(Health, { check: other, list, watch });
+    // @ts-expect-error: a misspelt field of the request
+    controlEndpoints(Health, { check: { handle: ({ servcie }) => servcie }, list, watch });
+    // @ts-expect-error: a misspelt field of the answer
+    controlEndpoints(Health, { check: { handle: () => ({ staus: 1 }) }, list, watch });
+    expect(() =>
+      // @ts-expect-error: a rule of a misspelt field
+      controlEndpoints(Health, { check: { rules: { servcie: uuid }, ...check }, list, watch }),
+    ).toThrow('has no field servcie');
+    // @ts-expect-error: a rule on numbers for a text
+    controlEndpoints(Health, { check: { rules: { service: between(0, 1) }, ...check }, list, watch });
+    expect(controlEndpoints(Health, { check: { rules: { service: uuid }, ...check }, list, watch })).toHaveLength(3);
   });
 });

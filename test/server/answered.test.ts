@@ -2,7 +2,8 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { create, createFileRegistry } from '@bufbuild/protobuf';
-import { FileDescriptorProtoSchema, file_google_protobuf_empty } from '@bufbuild/protobuf/wkt';
+import type { GenService } from '@bufbuild/protobuf/codegenv2';
+import { type EmptySchema, FileDescriptorProtoSchema, file_google_protobuf_empty } from '@bufbuild/protobuf/wkt';
 import { describe, expect, test, vi } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
 import { ServerReflection } from '../../src/gen/grpc/reflection/v1/reflection_pb.ts';
@@ -145,10 +146,12 @@ describe('work that goes on after its deadline', () => {
       },
     ],
   });
-  const worker = createFileRegistry(file, () => emptyFile).getService('late.Worker')!;
+  const worker = createFileRegistry(file, () => emptyFile).getService('late.Worker')! as GenService<{
+    work: { methodKind: 'unary'; input: typeof EmptySchema; output: typeof EmptySchema };
+  }>;
   const work = worker.methods[0]!;
   const finish: (() => void)[] = [];
-  const handle = () => new Promise<object>((resolve) => finish.push(() => resolve({})));
+  const handle = () => new Promise<Record<string, never>>((resolve) => finish.push(() => resolve({})));
 
   test('its caller is told at the deadline, and what comes after that is nobody’s', async () => {
     const server = await startServer(

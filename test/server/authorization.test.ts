@@ -9,7 +9,7 @@ import { SymbolTableService } from '../../src/gen/hoc/cus/policies/v1/symbol_tab
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { authorizationReading, type Grants } from '../../src/server/authorization.ts';
 import { driverEndpoints } from '../../src/server/endpoint.ts';
-import { readOnce } from '../../src/server/watched.ts';
+import { readOnce } from '../../src/server/watched-file.ts';
 import { PageTokens } from '../../src/statements/page-tokens.ts';
 import { collect, refusal } from '../support/client.ts';
 import { startTestSidecar } from '../support/sidecar.ts';

@@ -8,7 +8,7 @@ import { drivers } from '../../src/drivers/drivers.ts';
 import { authorizationReading } from '../../src/server/authorization.ts';
 import { driverEndpoints } from '../../src/server/endpoint.ts';
 import { tokenIdentity } from '../../src/server/identity.ts';
-import { readOnce } from '../../src/server/watched.ts';
+import { readOnce } from '../../src/server/watched-file.ts';
 import { PageTokens } from '../../src/statements/page-tokens.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');

@@ -95,8 +95,13 @@ describe('with nothing but the port of the probes', () => {
   });
 
   test('open transactions are counted, and their ends by cause', async () => {
-    const ids = [await begin(), await begin(), await begin({ idleLease: { seconds: 0n, nanos: 50_000_000 } })];
+    const short = { seconds: 0n, nanos: 50_000_000 };
+    const ids = [await begin(), await begin(), await begin({ idleLease: short })];
     await seen(/^policy_sidecar_transaction_ends_total\{cause="idle_lease"\} 1$/m);
+    await begin({ totalLease: short });
+    await seen(/^policy_sidecar_transaction_ends_total\{cause="total_lease"\} 1$/m);
+    for await (const _ of caller.stream(tx.hold, {})) break;
+    await seen(/^policy_sidecar_transaction_ends_total\{cause="stream_ended"\} 1$/m);
     await seen(/^policy_sidecar_transaction_open 2$/m);
     await caller.unary(tx.commit, { transactionId: ids[0]! });
     await caller.unary(tx.rollback, { transactionId: ids[1]! });

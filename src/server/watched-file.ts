@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Logger } from 'pino';
 import { ConfigError } from '../setting-forms.ts';
-import { watchFiles } from './watch.ts';
+import { watchFiles } from './file-watch.ts';
 
 /** What is read from a file whose content may change while this process runs. */
 export interface Watched<T> {
