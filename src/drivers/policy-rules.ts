@@ -1,4 +1,4 @@
-import { mask, nested, type Rules, required } from '../contract/rules.ts';
+import { nested, required } from '../contract/rules.ts';
 import { statement } from '../database/statement.ts';
 import { table } from '../database/table.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
@@ -12,9 +12,8 @@ import {
   PolicyRulesService,
 } from '../gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { one, row } from '../statements/answers.ts';
-import { fits } from '../statements/fits.ts';
 import { insert } from '../statements/insert.ts';
-import { byMask, notNull, patchAssignments, patchCheck, patchParams } from '../statements/patch.ts';
+import { patch } from '../statements/patch.ts';
 import { projection } from '../statements/projection.ts';
 import { driver, read, write } from './driver.ts';
 
@@ -55,17 +54,16 @@ const insertIntegrity = statement(
   integrity,
 );
 
-const patchPaths = PolicyRulePatchSchema.fields.map(({ name }) => name);
+const rulePatch = patch(PolicyRule, PolicyRulePatchSchema);
 
-const status = `$${4 + patchPaths.indexOf('status')}::text`;
-const retires = `'status' = any($3::text[]) and ${status} = 'RETIRED'`;
+const retires = rulePatch.becomes('status', `'RETIRED'`, 3);
 
 /** Other readers of the table look at these alone: a rule that is retired must not look active to them. */
 const DEACTIVATED = `is_active = case when ${retires} then null else is_active end, mode = case when ${retires} then null else mode end`;
 
 const updateRule = statement(
   'policy_rules.update_rule',
-  `update ${table(PolicyRule)} set ${patchAssignments(PolicyRule, PolicyRulePatchSchema, 3)}, ${DEACTIVATED}
+  `update ${table(PolicyRule)} set ${rulePatch.assignments(3)}, ${DEACTIVATED}
   where tenant_id = $1 and id = $2 returning ${rule.columns}`,
   rule,
 );
@@ -77,11 +75,6 @@ const retireRule = statement(
   where tenant_id = $1 and id = $2 returning ${rule.columns}`,
   rule,
 );
-
-const ruleFits: Rules<typeof PolicyRulePatchSchema> = {
-  name: fits(PolicyRule, 'name'),
-  rule_type: fits(PolicyRule, 'rule_type'),
-};
 
 /** `PolicyRulesDriver`: rules and their verdicts, one row at a time. */
 export const policyRules = driver(PolicyRulesService, {
@@ -107,11 +100,9 @@ export const policyRules = driver(PolicyRulesService, {
   ),
   flush: write({}, () => ({})),
   updateRule: write(
-    { updates: byMask, update_mask: mask(patchPaths) },
-    row('rule', ({ tenantId, ruleId, updates, updateMask }) =>
-      updateRule.with(tenantId, ruleId, ...patchParams(PolicyRulePatchSchema, updates, updateMask)),
-    ),
-    patchCheck(PolicyRulePatchSchema, ruleFits, notNull(PolicyRule)),
+    rulePatch.rules,
+    row('rule', (request) => updateRule.with(request.tenantId, request.ruleId, ...rulePatch.params(request))),
+    rulePatch.check,
   ),
   retireRule: write(
     {},
