@@ -25,15 +25,7 @@ import { affected, one, row, rows } from '../../statements/answers.ts';
 import { lowerEnumText } from '../../statements/codecs.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert, overwriting } from '../../statements/insert.ts';
-import {
-  byMask,
-  notNull,
-  patchAssignments,
-  patchCheck,
-  patchParams,
-  patchUpdate,
-  pathsOf,
-} from '../../statements/patch.ts';
+import { byMask, patch, patchUpdate } from '../../statements/patch.ts';
 import { projection, rowsOf } from '../../statements/projection.ts';
 import { driver, read, write } from '../driver.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
@@ -85,30 +77,28 @@ const release = statement(
   count,
 );
 
-const candidatePaths = RecoveryCandidatePatchSchema.fields.map(({ name }) => name);
+const rate = between(0, 1);
+
+const candidatePatch = patch(RecoveryCandidate, RecoveryCandidatePatchSchema, {
+  rules: { confidence: rate },
+  neverNull: ['decision'],
+  clocks: { executed_at: 2 },
+  textOf: lowerEnumText,
+});
 
 const updateCandidate = statement(
   'recovery_write.update_recovery_candidate',
-  `update ${table(RecoveryCandidate)} set ${patchAssignments(RecoveryCandidate, RecoveryCandidatePatchSchema, 3, { executed_at: 2 })}
-  where ${candidate('id')} = $1::integer`,
-);
-
-const rate = between(0, 1);
-
-const candidatePatch = patchCheck(
-  RecoveryCandidatePatchSchema,
-  { confidence: rate },
-  notNull(RecoveryCandidate, ['decision']),
+  `update ${table(RecoveryCandidate)} set ${candidatePatch.assignments(3)} where ${candidate('id')} = $1::integer`,
 );
 
 /** The clock is one more field to change, and not to be set twice. */
 const candidateCheck = (request: UpdateRecoveryCandidateRequest): FieldViolation[] => {
-  const { executedNow, updateMask } = request;
-  if (!executedNow) return candidatePatch(request);
-  if (pathsOf(RecoveryCandidatePatchSchema, updateMask).length === 0) return [];
-  const twice = pathsOf(RecoveryCandidatePatchSchema, updateMask).includes('executed_at');
+  if (!request.executedNow) return candidatePatch.check(request);
+  const named = candidatePatch.named(request);
+  if (named.length === 0) return [];
   const description = 'must not name executed_at, which executed_now sets';
-  return [...candidatePatch(request), ...(twice ? [{ field: 'update_mask', description }] : [])];
+  const twice = named.includes('executed_at') ? [{ field: 'update_mask', description }] : [];
+  return [...candidatePatch.check(request), ...twice];
 };
 
 const newProvenance = insert(SuggestionProvenance, InsertSuggestionProvenanceRequestSchema, {
@@ -228,11 +218,10 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     ),
   ),
   updateRecoveryCandidate: write(
-    { updates: byMask, update_mask: mask(candidatePaths) },
-    affected(({ candidateId, updates, updateMask, executedNow }) => {
-      const values = patchParams(RecoveryCandidatePatchSchema, updates, updateMask, lowerEnumText);
-      return updateCandidate.with(candidateId, executedNow, ...values);
-    }),
+    candidatePatch.rules,
+    affected((request) =>
+      updateCandidate.with(request.candidateId, request.executedNow, ...candidatePatch.params(request)),
+    ),
     candidateCheck,
   ),
   insertSuggestionProvenance: write(
