@@ -1,13 +1,12 @@
 import { type DescMessage, isFieldSet, type MessageShape } from '@bufbuild/protobuf';
+import { protoCamelCase } from '@bufbuild/protobuf/reflect';
 import type { FieldMask } from '@bufbuild/protobuf/wkt';
 import type { FieldViolation } from '../contract/errors.ts';
 import type { FieldName } from '../contract/fields.ts';
 import { EVERY, mask, type Rule, type Rules, requestCheck, unchecked, uuid } from '../contract/rules.ts';
-import type { Query } from '../database/statement.ts';
-import { type Param, statement } from '../database/statement.ts';
+import { type Param, type Query, statement } from '../database/statement.ts';
 import { columnNamed, type Table, table } from '../database/table.ts';
-import { binderOf, columnProperties, parameterOf } from '../statements/parameters.ts';
-import { enumText } from './codecs.ts';
+import { parameterOf } from './parameters.ts';
 import { type Storing, storedFields } from './stored-fields.ts';
 
 /** A request to change the columns that its mask names. */
@@ -48,6 +47,9 @@ interface Patch<P extends DescMessage> {
    */
   readonly check: (request: PatchRequest<P>) => FieldViolation[];
 }
+
+/** The mask says what of them is looked at. */
+const BY_MASK: Rule<unknown> = unchecked(() => undefined);
 
 const FORGOTTEN: FieldViolation = { field: 'update_mask', description: 'must name what is to change, or be *' };
 
@@ -96,7 +98,7 @@ export const patch = <E extends Table, P extends DescMessage>(
       return [names, ...values];
     },
     named,
-    rules: { updates: byMask, update_mask: mask(paths) },
+    rules: { updates: BY_MASK, update_mask: mask(paths) },
     check: (request) => {
       const { updates } = request;
       const names = new Set(named(request));
@@ -115,135 +117,40 @@ export const patch = <E extends Table, P extends DescMessage>(
   };
 };
 
-/**
- * SQL: one assignment a field of the patch; a column that the mask leaves out is set to itself, so that one statement
- * serves every mask.
- *
- * @param mask number of the parameter that holds the mask's paths; the values follow it in field order.
- * @param clocks fields that become the time of the transaction where the parameter of that number is true.
- */
-export const patchAssignments = (
-  entity: Table,
-  desc: DescMessage,
-  mask: number,
-  clocks: Readonly<Record<string, number>> = {},
-): string =>
-  desc.fields
-    .map((field, index) => {
-      const target = columnNamed(entity, field.name);
-      const value = parameterOf(entity, field.name, mask + 1 + index);
-      const clock = clocks[field.name];
-      const now = clock === undefined ? '' : `when $${clock}::boolean then now() `;
-      return `${target} = case ${now}when '${field.name}' = any($${mask}::text[]) then ${value} else ${target} end`;
-    })
-    .join(', ');
+type CamelCase<S extends string> = S extends `${infer First}_${infer Rest}`
+  ? `${First}${Capitalize<CamelCase<Rest>>}`
+  : S;
 
-/** Fields of a patch that a mask names, in its order; `*` names all. */
-export const pathsOf = (desc: DescMessage, updateMask: FieldMask | undefined): readonly string[] => {
-  const paths = updateMask?.paths ?? [];
-  return paths[0] === EVERY ? desc.fields.map(({ name }) => name) : paths;
-};
-
-/** Rule of `updates`: the mask says what of it is looked at, which {@link patchCheck} does. */
-export const byMask: Rule<unknown> = unchecked(() => undefined);
+interface PatchUpdateOptions<E extends Table, P extends DescMessage, I extends string> extends PatchOptions<E, P> {
+  /** The field of the request that names the row. */
+  readonly idField: I;
+}
 
 /**
- * Declares the check of what a patch's mask names: a value must satisfy the rules, and what is left unset must be able to
- * be NULL. Values that the mask leaves out are not looked at; an empty mask is a forgotten one, and refused.
+ * Declares an update by field mask of a table whose primary key is the UUID `id`.
  *
- * @param cannotBeNull of the name of a field.
+ * @returns rules and check of a request; and the update, which counts the rows changed. An empty mask without values
+ *   names nothing: then the id is not looked at, and no row is changed.
  */
-export const patchCheck = <P extends DescMessage>(
-  desc: P,
-  rules: Rules<P>,
-  cannotBeNull: (name: string) => boolean,
-): ((request: PatchRequest<P>) => FieldViolation[]) => {
-  const ofValues = requestCheck(desc, rules);
-  return ({ updates, updateMask }) => {
-    const named = new Set(pathsOf(desc, updateMask));
-    const given = (updates ?? {}) as Record<string, unknown>;
-    if (named.size === 0) {
-      return [{ field: 'update_mask', description: 'must name what is to change, or be *' }];
-    }
-    const unset = desc.fields
-      .filter(({ name, localName }) => given[localName] === undefined && cannotBeNull(name))
-      .map(({ name }) => ({ field: name, description: 'must be set' }));
-    return (
-      [...(updates ? ofValues(updates) : []), ...unset]
-        // `applies_to.values[0]` is of the path `applies_to`.
-        .filter(({ field }) => named.has(field.split(/[.[]/, 1)[0]!))
-        .map(({ field, description }) => ({ field: `updates.${field}`, description }))
-    );
-  };
-};
-
-/**
- * Whether a column of the entity holds no NULL.
- *
- * @param others columns that hold NULL only in rows that are older than this service: nobody makes them NULL.
- */
-export const notNull =
-  (entity: Table, others: readonly string[] = []) =>
-  (name: string): boolean =>
-    others.includes(name) || !columnProperties(entity, name).nullable;
-
-/** The values that the mask names; the others have not been looked at. */
-export const namedValues = <P extends DescMessage>(
-  desc: P,
-  updates: MessageShape<P> | undefined,
-  updateMask: FieldMask | undefined,
-): Partial<MessageShape<P>> => {
-  const given = (updates ?? {}) as Record<string, unknown>;
-  const paths = pathsOf(desc, updateMask);
-  const named = desc.fields.filter(({ name }) => paths.includes(name));
-  return Object.fromEntries(named.map(({ localName }) => [localName, given[localName]])) as Partial<MessageShape<P>>;
-};
-
-/**
- * Parameters for {@link patchAssignments}: the paths, then the values of the fields they name.
- *
- * @param textOf what is stored for an enum value.
- */
-export const patchParams = <P extends DescMessage>(
-  desc: P,
-  updates: MessageShape<P> | undefined,
-  updateMask: FieldMask | undefined,
-  textOf: typeof enumText = enumText,
-): Param[] => {
-  const named = namedValues(desc, updates, updateMask) as Record<string, unknown>;
-  return [pathsOf(desc, updateMask), ...desc.fields.map((field) => binderOf(field, textOf)(named[field.localName]))];
-};
-
-/**
- * Declares an update by field mask of a table whose primary key is the UUID `id`, named `idField` in the request.
- *
- * @returns the paths a mask may hold; the check of what it names; and the update, which counts the rows changed. An
- *   empty mask without values names nothing: then the id is not looked at, and no row is changed.
- */
-export const patchUpdate = <P extends DescMessage>(
+export const patchUpdate = <E extends Table, P extends DescMessage, I extends string>(
   name: string,
-  entity: Table,
-  desc: P,
-  idField: string,
-  rules: Rules<P>,
-  neverNull: readonly string[] = [],
+  entity: E,
+  message: P,
+  options: PatchUpdateOptions<E, P, I>,
 ) => {
-  const paths = desc.fields.map((field) => field.name);
-  const update = statement(
-    name,
-    `update ${table(entity)} set ${patchAssignments(entity, desc, 2)} where id = $1::uuid`,
-  );
-  const ofPatch = patchCheck(desc, rules, notNull(entity, neverNull));
-  const namesNone = ({ updateMask }: PatchRequest<P>): boolean => pathsOf(desc, updateMask).length === 0;
-  const check = (id: string, request: PatchRequest<P>): FieldViolation[] => {
+  type Request = PatchRequest<P> & { readonly [K in CamelCase<I>]: string };
+  const { idField } = options;
+  const idName = protoCamelCase(idField) as CamelCase<I>;
+  const { rules, assignments, params, named, check: ofPatch } = patch(entity, message, options);
+  const update = statement(name, `update ${table(entity)} set ${assignments(2)} where id = $1::uuid`);
+  const check = (request: Request): FieldViolation[] => {
     const { updates } = request;
-    if (namesNone(request) && !desc.fields.some((field) => updates && isFieldSet(updates, field))) return [];
-    const idProblem = uuid(id);
+    if (named(request).length === 0 && !message.fields.some((field) => updates && isFieldSet(updates, field)))
+      return [];
+    const idProblem = uuid(request[idName]);
     return [...(idProblem ? [{ field: idField, description: idProblem }] : []), ...ofPatch(request)];
   };
-  const ask = (id: string, request: PatchRequest<P>): Query<unknown> | undefined => {
-    const { updates, updateMask } = request;
-    return namesNone(request) ? undefined : update.with(id, ...patchParams(desc, updates, updateMask));
-  };
-  return { paths, check, ask };
+  const ask = (request: Request): Query<unknown> | undefined =>
+    named(request).length === 0 ? undefined : update.with(request[idName], ...params(request));
+  return { rules, check, ask };
 };

@@ -1,5 +1,4 @@
 import type { DescMessage } from '@bufbuild/protobuf';
-import { mask } from '../../contract/rules.ts';
 import { statement } from '../../database/statement.ts';
 import { column, type Table, table } from '../../database/table.ts';
 import { BusinessRule } from '../../entities/business-rule.ts';
@@ -17,7 +16,7 @@ import {
 import { affected, each, rows } from '../../statements/answers.ts';
 import { fits } from '../../statements/fits.ts';
 import { list } from '../../statements/lists.ts';
-import { byMask, patchUpdate } from '../../statements/patch.ts';
+import { patchUpdate } from '../../statements/patch.ts';
 import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
 import type { Part } from './contract.ts';
@@ -39,24 +38,12 @@ const riskCeilings = activeRows('risk_ceilings', RiskCeiling, RiskCeilingSchema)
 const safetyRules = activeRows('safety_rules', SafetyRule, SafetyRuleSchema);
 const businessRules = activeRows('business_rules', BusinessRule, BusinessRuleSchema);
 
-const riskCeilingPatch = patchUpdate(
-  'policy_engine.update_risk_ceiling',
-  RiskCeiling,
-  RiskCeilingPatchSchema,
-  'ceiling_id',
-  {
-    name: fits(RiskCeiling, 'name'),
-    metric: fits(RiskCeiling, 'metric'),
-    tenant_id: fits(RiskCeiling, 'tenant_id'),
-    breach_action: fits(RiskCeiling, 'breach_action'),
-  },
-);
+const riskCeilingPatch = patchUpdate('policy_engine.update_risk_ceiling', RiskCeiling, RiskCeilingPatchSchema, {
+  idField: 'ceiling_id',
+});
 
-const safetyRulePatch = patchUpdate('policy_engine.update_safety_rule', SafetyRule, SafetyRulePatchSchema, 'rule_id', {
-  name: fits(SafetyRule, 'name'),
-  rule_type: fits(SafetyRule, 'rule_type'),
-  action: fits(SafetyRule, 'action'),
-  tenant_id: fits(SafetyRule, 'tenant_id'),
+const safetyRulePatch = patchUpdate('policy_engine.update_safety_rule', SafetyRule, SafetyRulePatchSchema, {
+  idField: 'rule_id',
 });
 
 const resetRiskCeiling = statement(
@@ -98,18 +85,10 @@ export const configurationRpcs = {
     {},
     each('businessRule', (_request, walk) => businessRules({}, walk)),
   ),
-  updateRiskCeiling: write(
-    { updates: byMask, update_mask: mask(riskCeilingPatch.paths) },
-    affected((request) => riskCeilingPatch.ask(request.ceilingId, request)),
-    (request) => riskCeilingPatch.check(request.ceilingId, request),
-  ),
+  updateRiskCeiling: write(riskCeilingPatch.rules, affected(riskCeilingPatch.ask), riskCeilingPatch.check),
   resetRiskCeiling: write(
     { ceiling_id: fits(RiskCeiling, 'id') },
     affected(({ ceilingId }) => resetRiskCeiling.with(ceilingId)),
   ),
-  updateSafetyRule: write(
-    { updates: byMask, update_mask: mask(safetyRulePatch.paths) },
-    affected((request) => safetyRulePatch.ask(request.ruleId, request)),
-    (request) => safetyRulePatch.check(request.ruleId, request),
-  ),
+  updateSafetyRule: write(safetyRulePatch.rules, affected(safetyRulePatch.ask), safetyRulePatch.check),
 } satisfies Part;

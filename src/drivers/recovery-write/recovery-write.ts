@@ -1,5 +1,5 @@
 import { type FieldViolation, RpcError, refuse } from '../../contract/errors.ts';
-import { between, filled, mask, page, type Rule, required } from '../../contract/rules.ts';
+import { between, filled, page, type Rule, required } from '../../contract/rules.ts';
 import type { Session } from '../../database/session.ts';
 import { count, firstFlag, firstNumber, firstText, statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
@@ -25,7 +25,7 @@ import { affected, one, row, rows } from '../../statements/answers.ts';
 import { lowerEnumText } from '../../statements/codecs.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert, overwriting } from '../../statements/insert.ts';
-import { byMask, patch, patchUpdate } from '../../statements/patch.ts';
+import { patch, patchUpdate } from '../../statements/patch.ts';
 import { projection, rowsOf } from '../../statements/projection.ts';
 import { driver, read, write } from '../driver.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
@@ -132,14 +132,10 @@ const insertFailure = statement(
   firstText,
 );
 
-const failurePatch = patchUpdate(
-  'recovery_write.update_failure_match',
-  FailureMatch,
-  FailureMatchPatchSchema,
-  'failure_match_id',
-  {},
-  ['is_retryable', 'recovery_attempted', 'recovery_succeeded'],
-);
+const failurePatch = patchUpdate('recovery_write.update_failure_match', FailureMatch, FailureMatchPatchSchema, {
+  idField: 'failure_match_id',
+  neverNull: ['is_retryable', 'recovery_attempted', 'recovery_succeeded'],
+});
 
 const newEntry = insert(FailureCatalogEntry, UpsertFailureCatalogEntryRequestSchema, {
   binders: { embedding: (vector: readonly number[]) => (vector.length === 0 ? null : vector) },
@@ -244,11 +240,7 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     newFailure.rules,
     one('failureMatchId', (request) => insertFailure.with(...newFailure.params(request)), { rowsAffected: 1n }),
   ),
-  updateFailureMatch: write(
-    { updates: byMask, update_mask: mask(failurePatch.paths) },
-    affected((request) => failurePatch.ask(request.failureMatchId, request)),
-    (request) => failurePatch.check(request.failureMatchId, request),
-  ),
+  updateFailureMatch: write(failurePatch.rules, affected(failurePatch.ask), failurePatch.check),
   upsertFailureCatalogEntry: write(
     { id: filled, success_rate: rate },
     one('isInsert', (request) => upsertCatalogEntry.with(...newEntry.params(request)), { rowsAffected: 1n }),
