@@ -53,38 +53,14 @@ const resetRiskCeiling = statement(
 
 /** Constraints, ceilings and rules that an engine loads, and the changes it may make to them. */
 export const configurationRpcs = {
-  fetchEthicalConstraints: read(
-    {},
-    rows('ethicalConstraints', (_request, walk) => ethicalConstraints({}, walk)),
-  ),
-  fetchRiskCeilings: read(
-    {},
-    rows('riskCeilings', (_request, walk) => riskCeilings({}, walk)),
-  ),
-  fetchSafetyRules: read(
-    {},
-    rows('safetyRules', (_request, walk) => safetyRules({}, walk)),
-  ),
-  fetchBusinessRules: read(
-    {},
-    rows('businessRules', (_request, walk) => businessRules({}, walk)),
-  ),
-  streamEthicalConstraints: read(
-    {},
-    each('ethicalConstraint', (_request, walk) => ethicalConstraints({}, walk)),
-  ),
-  streamRiskCeilings: read(
-    {},
-    each('riskCeiling', (_request, walk) => riskCeilings({}, walk)),
-  ),
-  streamSafetyRules: read(
-    {},
-    each('safetyRule', (_request, walk) => safetyRules({}, walk)),
-  ),
-  streamBusinessRules: read(
-    {},
-    each('businessRule', (_request, walk) => businessRules({}, walk)),
-  ),
+  fetchEthicalConstraints: read({}, rows('ethicalConstraints', ethicalConstraints)),
+  fetchRiskCeilings: read({}, rows('riskCeilings', riskCeilings)),
+  fetchSafetyRules: read({}, rows('safetyRules', safetyRules)),
+  fetchBusinessRules: read({}, rows('businessRules', businessRules)),
+  streamEthicalConstraints: read({}, each('ethicalConstraint', ethicalConstraints)),
+  streamRiskCeilings: read({}, each('riskCeiling', riskCeilings)),
+  streamSafetyRules: read({}, each('safetyRule', safetyRules)),
+  streamBusinessRules: read({}, each('businessRule', businessRules)),
   updateRiskCeiling: write(riskCeilingPatch.rules, affected(riskCeilingPatch.ask), riskCeilingPatch.check),
   resetRiskCeiling: write(
     { ceiling_id: fits(RiskCeiling, 'id') },

@@ -64,22 +64,10 @@ const matching = (request: FetchConflictsRequest | StreamConflictsRequest, walk:
 
 /** Conflicts between policies: found, listed, settled. */
 export const conflictRpcs = {
-  fetchConflicts: read(
-    {},
-    rows('conflicts', (request, walk) => matching(request, walk)),
-  ),
-  streamConflicts: read(
-    {},
-    each('conflict', (request, walk) => matching(request, walk)),
-  ),
-  fetchUnresolvedConflicts: read(
-    {},
-    rows('conflicts', (request, walk) => unresolvedConflicts(request, walk)),
-  ),
-  streamUnresolvedConflicts: read(
-    {},
-    each('conflict', (request, walk) => unresolvedConflicts(request, walk)),
-  ),
+  fetchConflicts: read({}, rows('conflicts', matching)),
+  streamConflicts: read({}, each('conflict', matching)),
+  fetchUnresolvedConflicts: read({}, rows('conflicts', unresolvedConflicts)),
+  streamUnresolvedConflicts: read({}, each('conflict', unresolvedConflicts)),
   resolveConflict: write(
     { conflict_id: fits(PolicyConflict, 'id'), resolved_by: fits(PolicyConflict, 'resolved_by') },
     affected(({ conflictId, resolution, resolvedBy }) => resolveConflict.with(conflictId, resolution, resolvedBy)),

@@ -40,14 +40,8 @@ const edges = (walk: Walk, activeOnly = true) => (activeOnly ? activeEdges : all
 
 /** The dependency graph between policies, as stored. */
 export const dependencyRpcs = {
-  fetchDependencies: read(
-    {},
-    rows('dependencies', (_request, walk) => dependencies({}, walk)),
-  ),
-  streamDependencies: read(
-    {},
-    each('dependency', (_request, walk) => dependencies({}, walk)),
-  ),
+  fetchDependencies: read({}, rows('dependencies', dependencies)),
+  streamDependencies: read({}, each('dependency', dependencies)),
   fetchDependencyEdges: read(
     {},
     rows('edges', ({ activeOnly }, walk) => edges(walk, activeOnly)),
@@ -56,14 +50,8 @@ export const dependencyRpcs = {
     {},
     each('edge', ({ activeOnly }, walk) => edges(walk, activeOnly)),
   ),
-  fetchDependencyEdgesWithType: read(
-    {},
-    rows('edges', (_request, walk) => typedEdges({}, walk)),
-  ),
-  streamDependencyEdgesWithType: read(
-    {},
-    each('edge', (_request, walk) => typedEdges({}, walk)),
-  ),
+  fetchDependencyEdgesWithType: read({}, rows('edges', typedEdges)),
+  streamDependencyEdgesWithType: read({}, each('edge', typedEdges)),
   insertDependency: write(
     newDependency.rules,
     one('dependencyId', (request) => insertDependency.with(...newDependency.params(request)), { rowsAffected: 1n }),

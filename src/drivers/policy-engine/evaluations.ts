@@ -53,10 +53,7 @@ export const evaluationRpcs = {
     { limit: page },
     rows('evaluations', (request, walk) => evaluations(request, walk, { limit: request.limit ?? 100 })),
   ),
-  streamEvaluations: read(
-    {},
-    each('evaluation', (request, walk) => evaluations(request, walk)),
-  ),
+  streamEvaluations: read({}, each('evaluation', evaluations)),
   fetchEvaluationById: read(
     { evaluation_id: fits(Evaluation, 'id') },
     row('evaluation', ({ evaluationId }) => evaluationById.with(evaluationId)),

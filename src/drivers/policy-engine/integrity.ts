@@ -64,20 +64,8 @@ export const integrityRpcs = {
     {},
     each('name', (request, walk) => namesOf(request.table, walk)),
   ),
-  fetchTemporalPoliciesForIntegrity: read(
-    {},
-    rows('temporalPolicies', (_request, walk) => temporalPolicies({}, walk)),
-  ),
-  streamTemporalPoliciesForIntegrity: read(
-    {},
-    each('temporalPolicy', (_request, walk) => temporalPolicies({}, walk)),
-  ),
-  fetchEthicalConstraintsForIntegrity: read(
-    {},
-    rows('ethicalConstraints', (_request, walk) => ethicalConstraints({}, walk)),
-  ),
-  streamEthicalConstraintsForIntegrity: read(
-    {},
-    each('ethicalConstraint', (_request, walk) => ethicalConstraints({}, walk)),
-  ),
+  fetchTemporalPoliciesForIntegrity: read({}, rows('temporalPolicies', temporalPolicies)),
+  streamTemporalPoliciesForIntegrity: read({}, each('temporalPolicy', temporalPolicies)),
+  fetchEthicalConstraintsForIntegrity: read({}, rows('ethicalConstraints', ethicalConstraints)),
+  streamEthicalConstraintsForIntegrity: read({}, each('ethicalConstraint', ethicalConstraints)),
 } satisfies Part;

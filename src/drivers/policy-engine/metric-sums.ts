@@ -92,8 +92,5 @@ export const metricSumRpcs = {
     { policy_id: policyId, limit: page },
     rows('windows', (request, walk) => metricWindows(request, walk, { limit: request.limit ?? 100 })),
   ),
-  streamTemporalMetricWindows: read(
-    { policy_id: policyId },
-    each('window', (request, walk) => metricWindows(request, walk)),
-  ),
+  streamTemporalMetricWindows: read({ policy_id: policyId }, each('window', metricWindows)),
 } satisfies Part;

@@ -43,8 +43,5 @@ export const provenanceRpcs = {
     { limit: page },
     rows('provenance', ({ policyVersion, limit = 50 }, walk) => provenance({ policyVersion }, walk, { limit })),
   ),
-  streamProvenance: read(
-    {},
-    each('provenance', ({ policyVersion }, walk) => provenance({ policyVersion }, walk)),
-  ),
+  streamProvenance: read({}, each('provenance', provenance)),
 } satisfies Part;

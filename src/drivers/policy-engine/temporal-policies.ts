@@ -54,14 +54,8 @@ const matching = (request: FetchTemporalPoliciesRequest | StreamTemporalPolicies
 
 /** Bounds on a metric over time. */
 export const temporalPolicyRpcs = {
-  fetchTemporalPolicies: read(
-    {},
-    rows('temporalPolicies', (request, walk) => matching(request, walk)),
-  ),
-  streamTemporalPolicies: read(
-    {},
-    each('temporalPolicy', (request, walk) => matching(request, walk)),
-  ),
+  fetchTemporalPolicies: read({}, rows('temporalPolicies', matching)),
+  streamTemporalPolicies: read({}, each('temporalPolicy', matching)),
   fetchTemporalPolicyForUtilization: read(
     { policy_id: fits(TemporalPolicy, 'id') },
     row('utilization', ({ policyId }) => utilizationBasis.with(policyId)),

@@ -59,10 +59,7 @@ export const violationRpcs = {
     { limit: page },
     rows('violations', (request, walk) => violations(request, walk, { limit: request.limit ?? 100 })),
   ),
-  streamViolations: read(
-    {},
-    each('violation', (request, walk) => violations(request, walk)),
-  ),
+  streamViolations: read({}, each('violation', violations)),
   fetchViolationById: read(
     { violation_id: fits(Violation, 'id') },
     row('violation', ({ violationId }) => violationById.with(violationId)),
