@@ -1,6 +1,5 @@
-import type { DescMessage } from '@bufbuild/protobuf';
 import { statement } from '../../database/statement.ts';
-import { column, type Table, table } from '../../database/table.ts';
+import { column, table } from '../../database/table.ts';
 import { BusinessRule } from '../../entities/business-rule.ts';
 import { EthicalConstraint } from '../../entities/ethical-constraint.ts';
 import { RiskCeiling } from '../../entities/risk-ceiling.ts';
@@ -15,28 +14,20 @@ import {
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { affected, each, rows } from '../../statements/answers.ts';
 import { fits } from '../../statements/fits.ts';
-import { list } from '../../statements/lists.ts';
 import { patchUpdate } from '../../statements/patch.ts';
 import { projection } from '../../statements/projection.ts';
 import { read, write } from '../driver.ts';
+import { activeRows } from './active-rows.ts';
 import type { Part } from './contract.ts';
 
-const activeRows = <D extends DescMessage>(
-  name: string,
-  entity: Table<'id' | 'is_active' | 'created_at'>,
-  message: D,
-) =>
-  list(`policy_engine.${name}`, {
-    entity,
-    always: [column(entity, 'is_active')],
-    order: ['created_at', 'id'],
-    reading: projection(message, entity),
-  });
-
-const ethicalConstraints = activeRows('ethical_constraints', EthicalConstraint, EthicalConstraintSchema);
-const riskCeilings = activeRows('risk_ceilings', RiskCeiling, RiskCeilingSchema);
-const safetyRules = activeRows('safety_rules', SafetyRule, SafetyRuleSchema);
-const businessRules = activeRows('business_rules', BusinessRule, BusinessRuleSchema);
+const ethicalConstraints = activeRows(
+  'ethical_constraints',
+  EthicalConstraint,
+  projection(EthicalConstraintSchema, EthicalConstraint),
+);
+const riskCeilings = activeRows('risk_ceilings', RiskCeiling, projection(RiskCeilingSchema, RiskCeiling));
+const safetyRules = activeRows('safety_rules', SafetyRule, projection(SafetyRuleSchema, SafetyRule));
+const businessRules = activeRows('business_rules', BusinessRule, projection(BusinessRuleSchema, BusinessRule));
 
 const riskCeilingPatch = patchUpdate('policy_engine.update_risk_ceiling', RiskCeiling, RiskCeilingPatchSchema, {
   idField: 'ceiling_id',

@@ -14,22 +14,14 @@ import {
   TemporalPolicyForIntegritySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, rows } from '../../statements/answers.ts';
-import { list } from '../../statements/lists.ts';
 import type { Walk } from '../../statements/places.ts';
-import { projection, type Selected } from '../../statements/projection.ts';
+import { projection } from '../../statements/projection.ts';
 import { read } from '../driver.ts';
+import { activeRows } from './active-rows.ts';
 import type { Part } from './contract.ts';
 
-const active = <T>(name: string, entity: Table<'id' | 'is_active' | 'created_at'>, reading: Selected<T>) =>
-  list(`policy_engine.${name}`, {
-    entity,
-    always: [column(entity, 'is_active')],
-    order: ['created_at', 'id'],
-    reading,
-  });
-
 const names = <E extends Table<'id' | 'is_active' | 'created_at'>>(entity: E, name: ColumnOf<E>) =>
-  active(`active_names.${tableName(entity)}`, entity, {
+  activeRows(`active_names.${tableName(entity)}`, entity, {
     expressions: [column(entity, name)],
     map: ([cell]: Row): string => cell!,
   });
@@ -49,10 +41,10 @@ const NAMES: Readonly<Record<Exclude<IntegrityTable, typeof IntegrityTable.UNSPE
 const namesOf = (chosen: IntegrityTable, walk: Walk) => NAMES[chosen as keyof typeof NAMES]!({}, walk);
 
 const temporalPolicy = projection(TemporalPolicyForIntegritySchema, TemporalPolicy);
-const temporalPolicies = active('temporal_policies_for_integrity', TemporalPolicy, temporalPolicy);
+const temporalPolicies = activeRows('temporal_policies_for_integrity', TemporalPolicy, temporalPolicy);
 
 const ethicalConstraint = projection(EthicalConstraintForIntegritySchema, EthicalConstraint);
-const ethicalConstraints = active('ethical_constraints_for_integrity', EthicalConstraint, ethicalConstraint);
+const ethicalConstraints = activeRows('ethical_constraints_for_integrity', EthicalConstraint, ethicalConstraint);
 
 /** What an engine reads to check that its policies are whole. */
 export const integrityRpcs = {
