@@ -7,6 +7,7 @@ import { SafetyRule } from '../../entities/safety-rule.ts';
 import {
   BusinessRuleSchema,
   EthicalConstraintSchema,
+  type PolicyEngineService,
   RiskCeilingPatchSchema,
   RiskCeilingSchema,
   SafetyRulePatchSchema,
@@ -16,9 +17,8 @@ import { affected, each, rows } from '../../statements/answers.ts';
 import { fits } from '../../statements/fits.ts';
 import { patchUpdate } from '../../statements/patch.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
+import { type Part, read, write } from '../driver.ts';
 import { activeRows } from './active-rows.ts';
-import type { Part } from './contract.ts';
 
 const ethicalConstraints = activeRows(
   'ethical_constraints',
@@ -58,4 +58,4 @@ export const configurationRpcs = {
     affected(({ ceilingId }) => resetRiskCeiling.with(ceilingId)),
   ),
   updateSafetyRule: write(safetyRulePatch.rules, affected(safetyRulePatch.ask), safetyRulePatch.check),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

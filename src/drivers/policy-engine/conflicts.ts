@@ -5,6 +5,7 @@ import {
   type FetchConflictsRequest,
   InsertConflictRequestSchema,
   PolicyConflictSchema,
+  type PolicyEngineService,
   type StreamConflictsRequest,
   UnresolvedConflictSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
@@ -15,8 +16,7 @@ import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import type { Walk } from '../../statements/places.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof PolicyConflict>): string => column(PolicyConflict, name);
 const from = table(PolicyConflict);
@@ -76,4 +76,4 @@ export const conflictRpcs = {
     newConflict.rules,
     one('conflict', (request) => insertConflict.with(...newConflict.params(request)), { rowsAffected: 1n }),
   ),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

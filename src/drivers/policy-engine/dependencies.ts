@@ -5,6 +5,7 @@ import {
   DependencyEdgeSchema,
   InsertDependencyRequestSchema,
   PolicyDependencySchema,
+  type PolicyEngineService,
   TypedDependencyEdgeSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, rows } from '../../statements/answers.ts';
@@ -12,8 +13,7 @@ import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import type { Walk } from '../../statements/places.ts';
 import { projection, type Selected } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof PolicyDependency>): string => column(PolicyDependency, name);
 const dependency = projection(PolicyDependencySchema, PolicyDependency);
@@ -56,4 +56,4 @@ export const dependencyRpcs = {
     newDependency.rules,
     one('dependencyId', (request) => insertDependency.with(...newDependency.params(request)), { rowsAffected: 1n }),
   ),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

@@ -2,15 +2,18 @@ import { page } from '../../contract/rules.ts';
 import { firstText, statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
 import { Evaluation } from '../../entities/evaluation.ts';
-import { EvaluationSchema, InsertEvaluationRequestSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import {
+  EvaluationSchema,
+  InsertEvaluationRequestSchema,
+  type PolicyEngineService,
+} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, row, rows } from '../../statements/answers.ts';
 import { where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof Evaluation>): string => column(Evaluation, name);
 const evaluation = projection(EvaluationSchema, Evaluation);
@@ -58,4 +61,4 @@ export const evaluationRpcs = {
     { evaluation_id: fits(Evaluation, 'id') },
     row('evaluation', ({ evaluationId }) => evaluationById.with(evaluationId)),
   ),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

@@ -11,14 +11,14 @@ import { TemporalPolicy } from '../../entities/temporal-policy.ts';
 import {
   EthicalConstraintForIntegritySchema,
   IntegrityTable,
+  type PolicyEngineService,
   TemporalPolicyForIntegritySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, rows } from '../../statements/answers.ts';
 import type { Walk } from '../../statements/places.ts';
 import { projection } from '../../statements/projection.ts';
-import { read } from '../driver.ts';
+import { type Part, read } from '../driver.ts';
 import { activeRows } from './active-rows.ts';
-import type { Part } from './contract.ts';
 
 const names = <E extends Table<'id' | 'is_active' | 'created_at'>>(entity: E, name: ColumnOf<E>) =>
   activeRows(`active_names.${tableName(entity)}`, entity, {
@@ -60,4 +60,4 @@ export const integrityRpcs = {
   streamTemporalPoliciesForIntegrity: read({}, each('temporalPolicy', temporalPolicies)),
   fetchEthicalConstraintsForIntegrity: read({}, rows('ethicalConstraints', ethicalConstraints)),
   streamEthicalConstraintsForIntegrity: read({}, each('ethicalConstraint', ethicalConstraints)),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

@@ -4,6 +4,7 @@ import { type ColumnOf, column } from '../../database/table.ts';
 import { PolicyProvenance } from '../../entities/policy-provenance.ts';
 import {
   InsertProvenanceRequestSchema,
+  type PolicyEngineService,
   ProvenanceEntrySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, rows } from '../../statements/answers.ts';
@@ -11,8 +12,7 @@ import { where } from '../../statements/filters.ts';
 import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof PolicyProvenance>): string => column(PolicyProvenance, name);
 const entry = projection(ProvenanceEntrySchema, PolicyProvenance);
@@ -44,4 +44,4 @@ export const provenanceRpcs = {
     rows('provenance', ({ policyVersion, limit = 50 }, walk) => provenance({ policyVersion }, walk, { limit })),
   ),
   streamProvenance: read({}, each('provenance', provenance)),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

@@ -4,6 +4,7 @@ import { TemporalPolicy } from '../../entities/temporal-policy.ts';
 import {
   type FetchTemporalPoliciesRequest,
   InsertTemporalPolicyRequestSchema,
+  type PolicyEngineService,
   type StreamTemporalPoliciesRequest,
   TemporalPolicySchema,
   TemporalUtilizationBasisSchema,
@@ -15,8 +16,7 @@ import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import type { Walk } from '../../statements/places.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof TemporalPolicy>): string => column(TemporalPolicy, name);
 const temporalPolicy = projection(TemporalPolicySchema, TemporalPolicy);
@@ -64,4 +64,4 @@ export const temporalPolicyRpcs = {
     newPolicy.rules,
     one('policyId', (request) => insertTemporalPolicy.with(...newPolicy.params(request)), { rowsAffected: 1n }),
   ),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

@@ -5,6 +5,7 @@ import { type ColumnOf, column, columnList, table } from '../../database/table.t
 import { PolicySetVersion } from '../../entities/policy-set-version.ts';
 import {
   InsertPolicyVersionRequestSchema,
+  type PolicyEngineService,
   PolicySetVersionSchema,
   PolicySetVersionSnapshotsSchema,
   PolicySetVersionStateSchema,
@@ -16,8 +17,7 @@ import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof PolicySetVersion>, alias?: string): string => column(PolicySetVersion, name, alias);
 const from = table(PolicySetVersion);
@@ -198,4 +198,4 @@ export const versionRpcs = {
     const { others, ...rest } = await switched(db, rollBackTo, [...target(versionId), by]);
     return { ...rest, rolledBack: others };
   }),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

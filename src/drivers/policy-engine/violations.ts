@@ -2,15 +2,18 @@ import { page } from '../../contract/rules.ts';
 import { firstText, statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
 import { Violation } from '../../entities/violation.ts';
-import { InsertViolationRequestSchema, PolicyViolationSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import {
+  InsertViolationRequestSchema,
+  type PolicyEngineService,
+  PolicyViolationSchema,
+} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { affected, each, one, row, rows } from '../../statements/answers.ts';
 import { where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof Violation>): string => column(Violation, name);
 const violation = projection(PolicyViolationSchema, Violation);
@@ -68,4 +71,4 @@ export const violationRpcs = {
     { violation_id: fits(Violation, 'id') },
     affected(({ violationId, notes }) => acknowledge.with(violationId, notes)),
   ),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;
