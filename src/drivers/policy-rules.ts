@@ -42,15 +42,15 @@ const newRule = insert(PolicyRule, CreateRuleRequestSchema, {
   },
 });
 
-const insertRule = statement('policy_rules.insert_rule', `${newRule.text} returning ${rule.columns}`, rule);
+const insertRule = newRule.statement('policy_rules.insert_rule', `returning ${rule.columns}`, rule);
 
 const newIntegrity = insert(PolicyRuleIntegrity, CreateIntegrityRequestSchema, {
   defaults: { computed_at: 'statement_timestamp()' },
 });
 
-const insertIntegrity = statement(
+const insertIntegrity = newIntegrity.statement(
   'policy_rules.insert_integrity',
-  `${newIntegrity.text} returning ${integrity.columns}`,
+  `returning ${integrity.columns}`,
   integrity,
 );
 
@@ -84,20 +84,14 @@ export const policyRules = driver(PolicyRulesService, {
   ),
   addRule: write(
     { rule: required(), ...nested('rule', newRule.rules) },
-    one('rule', (request) => insertRule.with(...newRule.params(request.rule!))),
+    one('rule', ({ rule }) => insertRule(rule!)),
   ),
   addIntegrity: write(
     { integrity: required(), ...nested('integrity', newIntegrity.rules) },
-    one('integrity', (request) => insertIntegrity.with(...newIntegrity.params(request.integrity!))),
+    one('integrity', ({ integrity }) => insertIntegrity(integrity!)),
   ),
-  createRule: write(
-    newRule.rules,
-    one('rule', (request) => insertRule.with(...newRule.params(request))),
-  ),
-  createIntegrity: write(
-    newIntegrity.rules,
-    one('integrity', (request) => insertIntegrity.with(...newIntegrity.params(request))),
-  ),
+  createRule: write(newRule.rules, one('rule', insertRule)),
+  createIntegrity: write(newIntegrity.rules, one('integrity', insertIntegrity)),
   flush: write({}, () => ({})),
   updateRule: write(
     rulePatch.rules,

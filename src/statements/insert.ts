@@ -2,7 +2,7 @@ import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
 import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
 import type { FieldName } from '../contract/fields.ts';
 import { type Rules, required } from '../contract/rules.ts';
-import type { Param } from '../database/statement.ts';
+import { type Param, type Query, type Reading, type Row, type RowMap, statement } from '../database/statement.ts';
 import { type ColumnOf, column, columnNamed, type Table, table } from '../database/table.ts';
 import { parameterOf } from './parameters.ts';
 import { type Storing, storedFields } from './stored-fields.ts';
@@ -24,9 +24,21 @@ type Beside<G extends string> = [G] extends [never] ? [] : [beside: Readonly<Rec
 
 /** SQL, parameters and rules of an insert. */
 export interface Insert<D extends DescMessage, G extends string> {
-  /** `insert into … values (…)`; what becomes of a conflict and what is returned are for the caller to add. */
+  /** `insert into … values (…)`. */
   readonly text: string;
   readonly params: (message: MessageShape<D>, ...beside: Beside<G>) => Param[];
+  /**
+   * Declares the insert as a statement.
+   *
+   * @param tail what becomes of a conflict, and what is returned.
+   * @param reading what that becomes; left out where nobody reads it.
+   * @returns what a message asks of the database.
+   */
+  readonly statement: <T = Row>(
+    name: string,
+    tail?: string,
+    reading?: Reading<T> | RowMap<T>,
+  ) => (message: MessageShape<D>, ...beside: Beside<G>) => Query<T>;
   /** What the columns take. A field can be left out that has a default or whose column takes NULL. */
   readonly rules: Rules<D>;
 }
@@ -73,12 +85,18 @@ export const insert = <E extends Table, D extends DescMessage, G extends ColumnO
     ...Object.entries(constants).map(([name, sql]) => [name, typeof sql === 'string' ? sql : sql(stored)] as const),
   ];
   const names = all.map(([name]) => columnNamed(entity, name)).join(', ');
+  const text = `insert into ${table(entity)} (${names}) values (${all.map(([, sql]) => sql).join(', ')})`;
+  const params: Insert<D, G>['params'] = (values, ...[beside]) => [
+    ...fields.map(({ field, bind }) => bind((values as unknown as Record<string, unknown>)[field.localName])),
+    ...given.map((name) => beside?.[name]),
+  ];
   return {
-    text: `insert into ${table(entity)} (${names}) values (${all.map(([, sql]) => sql).join(', ')})`,
-    params: (values, ...[beside]) => [
-      ...fields.map(({ field, bind }) => bind((values as unknown as Record<string, unknown>)[field.localName])),
-      ...given.map((name) => beside?.[name]),
-    ],
+    text,
+    params,
+    statement: <T>(name: string, tail = '', reading: Reading<T> | RowMap<T> = (row) => row as T) => {
+      const declared = statement(name, `${text} ${tail}`, reading);
+      return (values, ...beside) => declared.with(...params(values, ...beside));
+    },
     rules: Object.fromEntries(fields.flatMap(({ field, rule }) => (rule ? [[field.name, rule]] : []))) as Rules<D>,
   };
 };

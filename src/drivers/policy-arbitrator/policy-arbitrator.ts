@@ -59,9 +59,9 @@ const newPrecedence = insert(PolicyPrecedence, CreatePrecedenceRequestSchema, {
   textOf: lowerEnumText,
 });
 
-const insertPrecedence = statement(
+const insertPrecedence = newPrecedence.statement(
   'policy_arbitrator.create_precedence',
-  `${newPrecedence.text} returning ${precedence.columns}`,
+  `returning ${precedence.columns}`,
   precedence,
 );
 
@@ -149,10 +149,7 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
       };
     },
   ),
-  createPrecedence: write(
-    newPrecedence.rules,
-    one('precedence', (request) => insertPrecedence.with(...newPrecedence.params(request))),
-  ),
+  createPrecedence: write(newPrecedence.rules, one('precedence', insertPrecedence)),
   updatePrecedence: write(
     precedencePatch.rules,
     row('precedence', (request) =>

@@ -53,9 +53,9 @@ const resolveConflict = statement(
 /** A conflict whose detector does not say how severe it is lies in the middle. */
 const newConflict = insert(PolicyConflict, InsertConflictRequestSchema, { defaults: { severity: '0.5' } });
 
-const insertConflict = statement(
+const insertConflict = newConflict.statement(
   'policy_engine.insert_conflict',
-  `${newConflict.text} returning ${conflict.columns}`,
+  `returning ${conflict.columns}`,
   conflict,
 );
 
@@ -72,8 +72,5 @@ export const conflictRpcs = {
     { conflict_id: fits(PolicyConflict, 'id'), resolved_by: fits(PolicyConflict, 'resolved_by') },
     affected(({ conflictId, resolution, resolvedBy }) => resolveConflict.with(conflictId, resolution, resolvedBy)),
   ),
-  insertConflict: write(
-    newConflict.rules,
-    one('conflict', (request) => insertConflict.with(...newConflict.params(request)), { rowsAffected: 1n }),
-  ),
+  insertConflict: write(newConflict.rules, one('conflict', insertConflict, { rowsAffected: 1n })),
 } satisfies Part<typeof PolicyEngineService>;

@@ -1,4 +1,4 @@
-import { firstText, statement } from '../../database/statement.ts';
+import { firstText } from '../../database/statement.ts';
 import { type ColumnOf, column } from '../../database/table.ts';
 import { PolicyDependency } from '../../entities/policy-dependency.ts';
 import {
@@ -30,11 +30,7 @@ const typedEdges = oldestFirst('dependency_edges_with_type', typedEdge, of('is_a
 
 const newDependency = insert(PolicyDependency, InsertDependencyRequestSchema);
 
-const insertDependency = statement(
-  'policy_engine.insert_dependency',
-  `${newDependency.text} returning ${of('id')}`,
-  firstText,
-);
+const insertDependency = newDependency.statement('policy_engine.insert_dependency', `returning ${of('id')}`, firstText);
 
 const edges = (walk: Walk, activeOnly = true) => (activeOnly ? activeEdges : allEdges)({}, walk);
 
@@ -52,8 +48,5 @@ export const dependencyRpcs = {
   ),
   fetchDependencyEdgesWithType: read({}, rows('edges', typedEdges)),
   streamDependencyEdgesWithType: read({}, each('edge', typedEdges)),
-  insertDependency: write(
-    newDependency.rules,
-    one('dependencyId', (request) => insertDependency.with(...newDependency.params(request)), { rowsAffected: 1n }),
-  ),
+  insertDependency: write(newDependency.rules, one('dependencyId', insertDependency, { rowsAffected: 1n })),
 } satisfies Part<typeof PolicyEngineService>;

@@ -20,11 +20,7 @@ const evaluation = projection(EvaluationSchema, Evaluation);
 
 const newEvaluation = insert(Evaluation, InsertEvaluationRequestSchema, { columns: { evaluation_id: 'id' } });
 
-const insertEvaluation = statement(
-  'policy_engine.insert_evaluation',
-  `${newEvaluation.text} returning ${of('id')}`,
-  firstText,
-);
+const insertEvaluation = newEvaluation.statement('policy_engine.insert_evaluation', `returning ${of('id')}`, firstText);
 
 const evaluations = list('policy_engine.evaluations', {
   entity: Evaluation,
@@ -48,10 +44,7 @@ const evaluationById = statement(
 
 /** What was decided about actions. */
 export const evaluationRpcs = {
-  insertEvaluation: write(
-    newEvaluation.rules,
-    one('evaluationId', (request) => insertEvaluation.with(...newEvaluation.params(request)), { rowsAffected: 1n }),
-  ),
+  insertEvaluation: write(newEvaluation.rules, one('evaluationId', insertEvaluation, { rowsAffected: 1n })),
   fetchEvaluations: read(
     { limit: page },
     rows('evaluations', (request, walk) => evaluations(request, walk, { limit: request.limit ?? 100 })),

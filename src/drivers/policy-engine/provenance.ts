@@ -1,5 +1,5 @@
 import { page } from '../../contract/rules.ts';
-import { firstText, statement } from '../../database/statement.ts';
+import { firstText } from '../../database/statement.ts';
 import { type ColumnOf, column } from '../../database/table.ts';
 import { PolicyProvenance } from '../../entities/policy-provenance.ts';
 import {
@@ -19,11 +19,7 @@ const entry = projection(ProvenanceEntrySchema, PolicyProvenance);
 
 const newEntry = insert(PolicyProvenance, InsertProvenanceRequestSchema);
 
-const insertProvenance = statement(
-  'policy_engine.insert_provenance',
-  `${newEntry.text} returning ${of('id')}`,
-  firstText,
-);
+const insertProvenance = newEntry.statement('policy_engine.insert_provenance', `returning ${of('id')}`, firstText);
 
 const provenance = list('policy_engine.provenance', {
   entity: PolicyProvenance,
@@ -35,10 +31,7 @@ const provenance = list('policy_engine.provenance', {
 
 /** Who changed which policy, and why. */
 export const provenanceRpcs = {
-  insertProvenance: write(
-    newEntry.rules,
-    one('provenanceId', (request) => insertProvenance.with(...newEntry.params(request)), { rowsAffected: 1n }),
-  ),
+  insertProvenance: write(newEntry.rules, one('provenanceId', insertProvenance, { rowsAffected: 1n })),
   fetchProvenance: read(
     { limit: page },
     rows('provenance', ({ policyVersion, limit = 50 }, walk) => provenance({ policyVersion }, walk, { limit })),

@@ -23,7 +23,7 @@ const snapshotById = statement(
 
 const newSnapshot = insert(Snapshot, InsertSnapshotRequestSchema, { constants: { created_at: 'now()' } });
 
-const insertSnapshot = statement('policy_engine.insert_snapshot', newSnapshot.text);
+const insertSnapshot = newSnapshot.statement('policy_engine.insert_snapshot');
 
 /** Stored snapshots of a policy set. */
 export const snapshotRpcs = {
@@ -31,8 +31,5 @@ export const snapshotRpcs = {
     {},
     row('snapshot', ({ snapshotId }) => snapshotById.with(snapshotId)),
   ),
-  insertSnapshot: write(
-    newSnapshot.rules,
-    affected((request) => insertSnapshot.with(...newSnapshot.params(request))),
-  ),
+  insertSnapshot: write(newSnapshot.rules, affected(insertSnapshot)),
 } satisfies Part<typeof PolicyEngineService>;

@@ -43,9 +43,9 @@ const utilizationBasis = statement(
 
 const newPolicy = insert(TemporalPolicy, InsertTemporalPolicyRequestSchema);
 
-const insertTemporalPolicy = statement(
+const insertTemporalPolicy = newPolicy.statement(
   'policy_engine.insert_temporal_policy',
-  `${newPolicy.text} returning ${of('id')}`,
+  `returning ${of('id')}`,
   firstText,
 );
 
@@ -60,8 +60,5 @@ export const temporalPolicyRpcs = {
     { policy_id: fits(TemporalPolicy, 'id') },
     row('utilization', ({ policyId }) => utilizationBasis.with(policyId)),
   ),
-  insertTemporalPolicy: write(
-    newPolicy.rules,
-    one('policyId', (request) => insertTemporalPolicy.with(...newPolicy.params(request)), { rowsAffected: 1n }),
-  ),
+  insertTemporalPolicy: write(newPolicy.rules, one('policyId', insertTemporalPolicy, { rowsAffected: 1n })),
 } satisfies Part<typeof PolicyEngineService>;

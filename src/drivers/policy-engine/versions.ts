@@ -78,11 +78,7 @@ const newVersion = insert(PolicySetVersion, InsertPolicyVersionRequestSchema, {
   constants: { is_active: 'true' },
 });
 
-const insertVersion = statement(
-  'policy_engine.insert_policy_version',
-  `${newVersion.text} returning ${of('id')}`,
-  firstText,
-);
+const insertVersion = newVersion.statement('policy_engine.insert_policy_version', `returning ${of('id')}`, firstText);
 
 const markRolledBack = statement(
   'policy_engine.mark_version_rolled_back',
@@ -178,10 +174,7 @@ export const versionRpcs = {
     {},
     affected(() => deactivateAll.with()),
   ),
-  insertPolicyVersion: write(
-    newVersion.rules,
-    one('versionId', (request) => insertVersion.with(...newVersion.params(request)), { rowsAffected: 1n }),
-  ),
+  insertPolicyVersion: write(newVersion.rules, one('versionId', insertVersion, { rowsAffected: 1n })),
   markVersionRolledBack: write(
     { by: fits(PolicySetVersion, 'rolled_back_by') },
     affected(({ by }) => markRolledBack.with(by)),

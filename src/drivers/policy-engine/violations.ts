@@ -20,11 +20,7 @@ const violation = projection(PolicyViolationSchema, Violation);
 
 const newViolation = insert(Violation, InsertViolationRequestSchema, { columns: { violation_id: 'id' } });
 
-const insertViolation = statement(
-  'policy_engine.insert_violation',
-  `${newViolation.text} returning ${of('id')}`,
-  firstText,
-);
+const insertViolation = newViolation.statement('policy_engine.insert_violation', `returning ${of('id')}`, firstText);
 
 const violations = list('policy_engine.violations', {
   entity: Violation,
@@ -54,10 +50,7 @@ const acknowledge = statement(
 
 /** What evaluations found to be against a policy. */
 export const violationRpcs = {
-  insertViolation: write(
-    newViolation.rules,
-    one('violationId', (request) => insertViolation.with(...newViolation.params(request)), { rowsAffected: 1n }),
-  ),
+  insertViolation: write(newViolation.rules, one('violationId', insertViolation, { rowsAffected: 1n })),
   fetchViolations: read(
     { limit: page },
     rows('violations', (request, walk) => violations(request, walk, { limit: request.limit ?? 100 })),

@@ -106,9 +106,9 @@ const newProvenance = insert(SuggestionProvenance, InsertSuggestionProvenanceReq
   textOf: lowerEnumText,
 });
 
-const insertProvenance = statement(
+const insertProvenance = newProvenance.statement(
   'recovery_write.insert_suggestion_provenance',
-  `${newProvenance.text} returning ${column(SuggestionProvenance, 'id')}`,
+  `returning ${column(SuggestionProvenance, 'id')}`,
   firstNumber,
 );
 
@@ -126,9 +126,9 @@ const newFailure = insert(FailureMatch, InsertFailureMatchRequestSchema, {
   },
 });
 
-const insertFailure = statement(
+const insertFailure = newFailure.statement(
   'recovery_write.insert_failure_match',
-  `${newFailure.text} returning ${column(FailureMatch, 'id')}`,
+  `returning ${column(FailureMatch, 'id')}`,
   firstText,
 );
 
@@ -142,9 +142,9 @@ const newEntry = insert(FailureCatalogEntry, UpsertFailureCatalogEntryRequestSch
 });
 
 // A row that this statement has made has no other version.
-const upsertCatalogEntry = statement(
+const upsertCatalogEntry = newEntry.statement(
   'recovery_write.upsert_failure_catalog_entry',
-  `${newEntry.text} on conflict (${column(FailureCatalogEntry, 'id')})
+  `on conflict (${column(FailureCatalogEntry, 'id')})
   do update set ${overwriting(FailureCatalogEntry, ['error_code', 'error_pattern', 'recovery_action', 'success_rate', 'embedding'])}
   returning xmax = 0`,
   firstFlag,
@@ -222,7 +222,7 @@ export const recoveryWrite = driver(RecoveryWriteService, {
   ),
   insertSuggestionProvenance: write(
     { ...newProvenance.rules, suggestion_id: given },
-    one('provenanceId', (request) => insertProvenance.with(...newProvenance.params(request)), { rowsAffected: 1n }),
+    one('provenanceId', insertProvenance, { rowsAffected: 1n }),
   ),
   claimWork: write(
     { worker_id: filled, batch_size: page },
@@ -236,13 +236,10 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     {},
     one('rowsAffected', ({ stalledSeconds = 300 }) => release.with(stalledSeconds)),
   ),
-  insertFailureMatch: write(
-    newFailure.rules,
-    one('failureMatchId', (request) => insertFailure.with(...newFailure.params(request)), { rowsAffected: 1n }),
-  ),
+  insertFailureMatch: write(newFailure.rules, one('failureMatchId', insertFailure, { rowsAffected: 1n })),
   updateFailureMatch: write(failurePatch.rules, affected(failurePatch.ask), failurePatch.check),
   upsertFailureCatalogEntry: write(
     { id: filled, success_rate: rate },
-    one('isInsert', (request) => upsertCatalogEntry.with(...newEntry.params(request)), { rowsAffected: 1n }),
+    one('isInsert', upsertCatalogEntry, { rowsAffected: 1n }),
   ),
 });

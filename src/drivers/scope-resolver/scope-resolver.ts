@@ -97,7 +97,7 @@ const newScope = insert(PolicyScope, CreateScopeRequestSchema, {
   textOf: lowerEnumText,
 });
 
-const insertScope = statement('scope_resolver.create_scope', `${newScope.text} returning ${stored.columns}`, scopeOf);
+const insertScope = newScope.statement('scope_resolver.create_scope', `returning ${stored.columns}`, scopeOf);
 
 const ofScope = `${of('tenant_id')} = $1 and ${of('scope_id')} = $2`;
 
@@ -176,7 +176,7 @@ export const scopeResolver = driver(ScopeResolverService, {
   ),
   createScope: write(
     newScope.rules,
-    one('scope', (request) => insertScope.with(...newScope.params(request, { scope_id: newScopeId() }))),
+    one('scope', (request) => insertScope(request, { scope_id: newScopeId() })),
   ),
   updateScope: write(
     scopePatch.rules,
