@@ -3,9 +3,11 @@ import { type ColumnOf, column } from '../../database/table.ts';
 import { PolicyDependency } from '../../entities/policy-dependency.ts';
 import {
   DependencyEdgeSchema,
+  type FetchDependencyEdgesRequest,
   InsertDependencyRequestSchema,
   PolicyDependencySchema,
   type PolicyEngineService,
+  type StreamDependencyEdgesRequest,
   TypedDependencyEdgeSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, rows } from '../../statements/answers.ts';
@@ -32,20 +34,15 @@ const newDependency = insert(PolicyDependency, InsertDependencyRequestSchema);
 
 const insertDependency = newDependency.statement('policy_engine.insert_dependency', `returning ${of('id')}`, firstText);
 
-const edges = (walk: Walk, activeOnly = true) => (activeOnly ? activeEdges : allEdges)({}, walk);
+const edges = ({ activeOnly = true }: FetchDependencyEdgesRequest | StreamDependencyEdgesRequest, walk: Walk) =>
+  (activeOnly ? activeEdges : allEdges)({}, walk);
 
 /** The dependency graph between policies, as stored. */
 export const dependencyRpcs = {
   fetchDependencies: read({}, rows('dependencies', dependencies)),
   streamDependencies: read({}, each('dependency', dependencies)),
-  fetchDependencyEdges: read(
-    {},
-    rows('edges', ({ activeOnly }, walk) => edges(walk, activeOnly)),
-  ),
-  streamDependencyEdges: read(
-    {},
-    each('edge', ({ activeOnly }, walk) => edges(walk, activeOnly)),
-  ),
+  fetchDependencyEdges: read({}, rows('edges', edges)),
+  streamDependencyEdges: read({}, each('edge', edges)),
   fetchDependencyEdgesWithType: read({}, rows('edges', typedEdges)),
   streamDependencyEdgesWithType: read({}, each('edge', typedEdges)),
   insertDependency: write(newDependency.rules, one('dependencyId', insertDependency, { rowsAffected: 1n })),

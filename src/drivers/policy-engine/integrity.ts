@@ -10,8 +10,10 @@ import { SafetyRule } from '../../entities/safety-rule.ts';
 import { TemporalPolicy } from '../../entities/temporal-policy.ts';
 import {
   EthicalConstraintForIntegritySchema,
+  type FetchActivePoliciesForIntegrityRequest,
   IntegrityTable,
   type PolicyEngineService,
+  type StreamActivePoliciesForIntegrityRequest,
   TemporalPolicyForIntegritySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, rows } from '../../statements/answers.ts';
@@ -38,7 +40,10 @@ const NAMES: Readonly<Record<Exclude<IntegrityTable, typeof IntegrityTable.UNSPE
 };
 
 /** The boundary has refused every other number. */
-const namesOf = (chosen: IntegrityTable, walk: Walk) => NAMES[chosen as keyof typeof NAMES]!({}, walk);
+const chosenNames = (
+  { table }: FetchActivePoliciesForIntegrityRequest | StreamActivePoliciesForIntegrityRequest,
+  walk: Walk,
+) => NAMES[table as keyof typeof NAMES]!({}, walk);
 
 const temporalPolicy = projection(TemporalPolicyForIntegritySchema, TemporalPolicy);
 const temporalPolicies = activeRows('temporal_policies_for_integrity', TemporalPolicy, temporalPolicy);
@@ -48,14 +53,8 @@ const ethicalConstraints = activeRows('ethical_constraints_for_integrity', Ethic
 
 /** What an engine reads to check that its policies are whole. */
 export const integrityRpcs = {
-  fetchActivePoliciesForIntegrity: read(
-    {},
-    rows('names', (request, walk) => namesOf(request.table, walk)),
-  ),
-  streamActivePoliciesForIntegrity: read(
-    {},
-    each('name', (request, walk) => namesOf(request.table, walk)),
-  ),
+  fetchActivePoliciesForIntegrity: read({}, rows('names', chosenNames)),
+  streamActivePoliciesForIntegrity: read({}, each('name', chosenNames)),
   fetchTemporalPoliciesForIntegrity: read({}, rows('temporalPolicies', temporalPolicies)),
   streamTemporalPoliciesForIntegrity: read({}, each('temporalPolicy', temporalPolicies)),
   fetchEthicalConstraintsForIntegrity: read({}, rows('ethicalConstraints', ethicalConstraints)),
