@@ -84,7 +84,10 @@ export const compute = <M extends DescMethod>(
 });
 
 /** The RPCs of a service, keyed as in generated code; all of them. */
-export type Rpcs<S extends DescService> = { readonly [K in keyof S['method']]: RpcDefinition<S['method'][K]> };
+type Rpcs<S extends DescService> = { readonly [K in keyof S['method']]: RpcDefinition<S['method'][K]> };
+
+/** Some RPCs of a service, whose driver joins them all. */
+export type Part<S extends DescService> = Partial<Rpcs<S>>;
 
 /** A driver: a service and what each of its RPCs does. */
 export interface Driver {

@@ -74,44 +74,14 @@ const resolvedConflicts = list('policy_graph.resolved_conflicts', {
 
 /** `PolicyGraphDriver`: rules, limits and settled conflicts behind the policy graphs. */
 export const policyGraph = driver(PolicyGraphService, {
-  fetchActivePolicies: read(
-    {},
-    rows('policies', (request, walk) => activePolicies(request, walk)),
-  ),
-  fetchAllPolicies: read(
-    {},
-    rows('policies', (request, walk) => allPolicies(request, walk)),
-  ),
-  fetchActiveLimits: read(
-    {},
-    rows('limits', (request, walk) => activeLimits(request, walk)),
-  ),
-  fetchAllLimits: read(
-    {},
-    rows('limits', (request, walk) => allLimits(request, walk)),
-  ),
-  fetchResolvedConflicts: read(
-    {},
-    rows('pairs', (_request, walk) => resolvedConflicts({}, walk)),
-  ),
-  streamActivePolicies: read(
-    {},
-    each('policy', (request, walk) => activePolicies(request, walk)),
-  ),
-  streamAllPolicies: read(
-    {},
-    each('policy', (request, walk) => allPolicies(request, walk)),
-  ),
-  streamActiveLimits: read(
-    {},
-    each('limit', (request, walk) => activeLimits(request, walk)),
-  ),
-  streamAllLimits: read(
-    {},
-    each('limit', (request, walk) => allLimits(request, walk)),
-  ),
-  streamResolvedConflicts: read(
-    {},
-    each('pair', (_request, walk) => resolvedConflicts({}, walk)),
-  ),
+  fetchActivePolicies: read({}, rows('policies', activePolicies)),
+  fetchAllPolicies: read({}, rows('policies', allPolicies)),
+  fetchActiveLimits: read({}, rows('limits', activeLimits)),
+  fetchAllLimits: read({}, rows('limits', allLimits)),
+  fetchResolvedConflicts: read({}, rows('pairs', resolvedConflicts)),
+  streamActivePolicies: read({}, each('policy', activePolicies)),
+  streamAllPolicies: read({}, each('policy', allPolicies)),
+  streamActiveLimits: read({}, each('limit', activeLimits)),
+  streamAllLimits: read({}, each('limit', allLimits)),
+  streamResolvedConflicts: read({}, each('pair', resolvedConflicts)),
 });

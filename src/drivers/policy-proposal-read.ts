@@ -75,14 +75,8 @@ const named: Rules<typeof FetchProposalStatusRequestSchema> = { proposal_id: fit
 
 /** `PolicyProposalReadDriver`: feedback, proposals, and the rules they may become. */
 export const policyProposalRead = driver(PolicyProposalReadService, {
-  fetchUnacknowledgedFeedback: read(
-    {},
-    rows('feedback', (request, walk) => unacknowledged(request, walk)),
-  ),
-  streamUnacknowledgedFeedback: read(
-    {},
-    each('feedback', (request, walk) => unacknowledged(request, walk)),
-  ),
+  fetchUnacknowledgedFeedback: read({}, rows('feedback', unacknowledged)),
+  streamUnacknowledgedFeedback: read({}, each('feedback', unacknowledged)),
   fetchProposalById: read(
     named,
     row('proposal', ({ proposalId }) => proposalById.with(proposalId)),

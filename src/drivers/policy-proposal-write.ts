@@ -25,11 +25,7 @@ const newProposal = insert(PolicyProposal, CreateProposalRequestSchema, {
   constants: { status: `'draft'`, created_at: 'statement_timestamp()', is_synthetic: 'false' },
 });
 
-const insertProposal = statement(
-  'policy_proposal_write.insert_proposal',
-  `${newProposal.text} returning id`,
-  firstText,
-);
+const insertProposal = newProposal.statement('policy_proposal_write.insert_proposal', 'returning id', firstText);
 
 const updateStatus = statement(
   'policy_proposal_write.update_status',
@@ -44,7 +40,7 @@ const newVersion = insert(ProposalVersion, CreateVersionRequestSchema, {
   constants: { created_at: 'statement_timestamp()', is_current: 'false' },
 });
 
-const insertVersion = statement('policy_proposal_write.insert_version', `${newVersion.text} returning id`, firstText);
+const insertVersion = newVersion.statement('policy_proposal_write.insert_version', 'returning id', firstText);
 
 /** A rule that has just become active. */
 const newRule = insert(PolicyRule, CreatePolicyRuleRequestSchema, {
@@ -67,7 +63,7 @@ const newRule = insert(PolicyRule, CreatePolicyRuleRequestSchema, {
   },
 });
 
-const insertRule = statement('policy_proposal_write.insert_rule', `${newRule.text} on conflict (id) do nothing`);
+const insertRule = newRule.statement('policy_proposal_write.insert_rule', 'on conflict (id) do nothing');
 
 const deleteRule = statement(
   'policy_proposal_write.delete_rule',
@@ -76,10 +72,7 @@ const deleteRule = statement(
 
 /** `PolicyProposalWriteDriver`: proposals, their versions, and the rules made of them. */
 export const policyProposalWrite = driver(PolicyProposalWriteService, {
-  createProposal: write(
-    newProposal.rules,
-    one('id', (request) => insertProposal.with(...newProposal.params(request))),
-  ),
+  createProposal: write(newProposal.rules, one('id', insertProposal)),
   updateProposalStatus: write(
     {
       proposal_id: fits(PolicyProposal, 'id'),
@@ -97,16 +90,10 @@ export const policyProposalWrite = driver(PolicyProposalWriteService, {
       ),
     ),
   ),
-  createVersion: write(
-    newVersion.rules,
-    one('id', (request) => insertVersion.with(...newVersion.params(request))),
-  ),
+  createVersion: write(newVersion.rules, one('id', insertVersion)),
   createPolicyRule: write(
     newRule.rules,
-    reply(
-      (request) => insertRule.with(...newRule.params(request)),
-      (_rows, count, { ruleId }) => ({ ruleId: ruleId!, created: count > 0n }),
-    ),
+    reply(insertRule, (_rows, count, { ruleId }) => ({ ruleId: ruleId!, created: count > 0n })),
   ),
   deletePolicyRule: write(
     {},

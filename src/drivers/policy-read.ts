@@ -57,12 +57,6 @@ export const policyRead = driver(PolicyReadService, {
     {},
     row('guardrail', ({ guardrailId }) => guardrailById.with(guardrailId)),
   ),
-  listAllGuardrails: read(
-    {},
-    rows('guardrails', (_request, walk) => allGuardrails({}, walk)),
-  ),
-  streamAllGuardrails: read(
-    {},
-    each('guardrail', (_request, walk) => allGuardrails({}, walk)),
-  ),
+  listAllGuardrails: read({}, rows('guardrails', allGuardrails)),
+  streamAllGuardrails: read({}, each('guardrail', allGuardrails)),
 });

@@ -1,4 +1,4 @@
-import { mask, nested, type Rules, required } from '../contract/rules.ts';
+import { nested, required } from '../contract/rules.ts';
 import { statement } from '../database/statement.ts';
 import { table } from '../database/table.ts';
 import { PolicyRule } from '../entities/policy-rule.ts';
@@ -12,9 +12,8 @@ import {
   PolicyRulesService,
 } from '../gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { one, row } from '../statements/answers.ts';
-import { fits } from '../statements/fits.ts';
 import { insert } from '../statements/insert.ts';
-import { byMask, notNull, patchAssignments, patchCheck, patchParams } from '../statements/patch.ts';
+import { patch } from '../statements/patch.ts';
 import { projection } from '../statements/projection.ts';
 import { driver, read, write } from './driver.ts';
 
@@ -43,29 +42,28 @@ const newRule = insert(PolicyRule, CreateRuleRequestSchema, {
   },
 });
 
-const insertRule = statement('policy_rules.insert_rule', `${newRule.text} returning ${rule.columns}`, rule);
+const insertRule = newRule.statement('policy_rules.insert_rule', `returning ${rule.columns}`, rule);
 
 const newIntegrity = insert(PolicyRuleIntegrity, CreateIntegrityRequestSchema, {
   defaults: { computed_at: 'statement_timestamp()' },
 });
 
-const insertIntegrity = statement(
+const insertIntegrity = newIntegrity.statement(
   'policy_rules.insert_integrity',
-  `${newIntegrity.text} returning ${integrity.columns}`,
+  `returning ${integrity.columns}`,
   integrity,
 );
 
-const patchPaths = PolicyRulePatchSchema.fields.map(({ name }) => name);
+const rulePatch = patch(PolicyRule, PolicyRulePatchSchema);
 
-const status = `$${4 + patchPaths.indexOf('status')}::text`;
-const retires = `'status' = any($3::text[]) and ${status} = 'RETIRED'`;
+const retires = rulePatch.becomes('status', `'RETIRED'`, 3);
 
 /** Other readers of the table look at these alone: a rule that is retired must not look active to them. */
 const DEACTIVATED = `is_active = case when ${retires} then null else is_active end, mode = case when ${retires} then null else mode end`;
 
 const updateRule = statement(
   'policy_rules.update_rule',
-  `update ${table(PolicyRule)} set ${patchAssignments(PolicyRule, PolicyRulePatchSchema, 3)}, ${DEACTIVATED}
+  `update ${table(PolicyRule)} set ${rulePatch.assignments(3)}, ${DEACTIVATED}
   where tenant_id = $1 and id = $2 returning ${rule.columns}`,
   rule,
 );
@@ -78,11 +76,6 @@ const retireRule = statement(
   rule,
 );
 
-const ruleFits: Rules<typeof PolicyRulePatchSchema> = {
-  name: fits(PolicyRule, 'name'),
-  rule_type: fits(PolicyRule, 'rule_type'),
-};
-
 /** `PolicyRulesDriver`: rules and their verdicts, one row at a time. */
 export const policyRules = driver(PolicyRulesService, {
   fetchRuleById: read(
@@ -91,27 +84,19 @@ export const policyRules = driver(PolicyRulesService, {
   ),
   addRule: write(
     { rule: required(), ...nested('rule', newRule.rules) },
-    one('rule', (request) => insertRule.with(...newRule.params(request.rule!))),
+    one('rule', ({ rule }) => insertRule(rule!)),
   ),
   addIntegrity: write(
     { integrity: required(), ...nested('integrity', newIntegrity.rules) },
-    one('integrity', (request) => insertIntegrity.with(...newIntegrity.params(request.integrity!))),
+    one('integrity', ({ integrity }) => insertIntegrity(integrity!)),
   ),
-  createRule: write(
-    newRule.rules,
-    one('rule', (request) => insertRule.with(...newRule.params(request))),
-  ),
-  createIntegrity: write(
-    newIntegrity.rules,
-    one('integrity', (request) => insertIntegrity.with(...newIntegrity.params(request))),
-  ),
+  createRule: write(newRule.rules, one('rule', insertRule)),
+  createIntegrity: write(newIntegrity.rules, one('integrity', insertIntegrity)),
   flush: write({}, () => ({})),
   updateRule: write(
-    { updates: byMask, update_mask: mask(patchPaths) },
-    row('rule', ({ tenantId, ruleId, updates, updateMask }) =>
-      updateRule.with(tenantId, ruleId, ...patchParams(PolicyRulePatchSchema, updates, updateMask)),
-    ),
-    patchCheck(PolicyRulePatchSchema, ruleFits, notNull(PolicyRule)),
+    rulePatch.rules,
+    row('rule', (request) => updateRule.with(request.tenantId, request.ruleId, ...rulePatch.params(request))),
+    rulePatch.check,
   ),
   retireRule: write(
     {},

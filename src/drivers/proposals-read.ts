@@ -208,12 +208,6 @@ export const proposalsRead = driver(ProposalsReadService, {
     named,
     row('proposal', ({ proposalId }) => proposalDetail.with(proposalId)),
   ),
-  listProposalVersions: read(
-    named,
-    rows('versions', (request, walk) => versions(request, walk)),
-  ),
-  streamProposalVersions: read(
-    named,
-    each('version', (request, walk) => versions(request, walk)),
-  ),
+  listProposalVersions: read(named, rows('versions', versions)),
+  streamProposalVersions: read(named, each('version', versions)),
 });

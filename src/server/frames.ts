@@ -1,4 +1,4 @@
-import { frameOf, PREFIX, writePrefix } from '../statements/frame.ts';
+import { frameOf, PREFIX, writePrefix } from '../statements/grpc-frame.ts';
 
 /** Bytes that are handed over at once where there are so many: enough to cost little, little enough to be made again and again. */
 const PIECE = 64 * 1024;

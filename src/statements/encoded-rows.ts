@@ -2,7 +2,7 @@ import type { ResponseSize } from '../contract/response-size.ts';
 import { Bytes } from '../database/bytes.ts';
 import type { Notes, RowEncoder, RowWriter } from '../database/statement.ts';
 import type { Sink } from '../database/step.ts';
-import { messageIn, PREFIX } from './frame.ts';
+import { messageIn, PREFIX } from './grpc-frame.ts';
 
 /** Bytes below which growing is not worth its while, and above which nothing is set aside beforehand. */
 const SMALLEST = 512;

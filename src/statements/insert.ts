@@ -1,50 +1,52 @@
-import { type DescField, type DescMessage, type MessageShape, ScalarType } from '@bufbuild/protobuf';
+import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
 import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
-import type { FieldName, FieldsOf } from '../contract/fields.ts';
-import { type Rule, type Rules, required } from '../contract/rules.ts';
-import type { Param } from '../database/statement.ts';
+import type { FieldName } from '../contract/fields.ts';
+import { type Rules, required } from '../contract/rules.ts';
+import { type Param, type Query, type Reading, type Row, type RowMap, statement } from '../database/statement.ts';
 import { type ColumnOf, column, columnNamed, type Table, table } from '../database/table.ts';
-import type { enumText } from './codecs.ts';
-import { fitting } from './fits.ts';
-import { binderOf, columnProperties, parameterOf } from './parameters.ts';
+import { parameterOf } from './parameters.ts';
+import { type Storing, storedFields } from './stored-fields.ts';
 
 /** What entity and message alone do not tell. Keys are proto field names, except where they are columns. */
-interface InsertOptions<E extends Table, D extends DescMessage, G extends ColumnOf<E>> {
-  /** Columns of fields that are called otherwise. */
-  readonly columns?: { readonly [F in FieldName<D>]?: ColumnOf<E> };
+interface InsertOptions<E extends Table, D extends DescMessage, G extends ColumnOf<E>> extends Storing<E, D> {
   /** SQL of what is stored where a request leaves the field out. */
   readonly defaults?: { readonly [F in FieldName<D>]?: string };
   /** SQL of what is stored, made of the SQL of the field's value. */
   readonly expressions?: { readonly [F in FieldName<D>]?: (value: string) => string };
-  /** How values are bound whose type does not tell. */
-  readonly binders?: { readonly [F in FieldName<D>]?: (value: FieldsOf<MessageShape<D>>[F]) => Param };
   /** Columns that no field fills, and the SQL that does; it may be made of what is stored for fields. */
   readonly constants?: { readonly [C in ColumnOf<E>]?: Constant<FieldName<D>> };
   /** Columns that no field fills, and whose values come beside the message. */
   readonly given?: readonly G[];
-  /** What is stored for an enum value. */
-  readonly textOf?: typeof enumText;
 }
 
-type Bind = (value: unknown) => Param;
 type Constant<F extends string> = string | ((stored: (field: F) => string) => string);
 type Beside<G extends string> = [G] extends [never] ? [] : [beside: Readonly<Record<G, Param>>];
 
 /** SQL, parameters and rules of an insert. */
 export interface Insert<D extends DescMessage, G extends string> {
-  /** `insert into … values (…)`; what becomes of a conflict and what is returned are for the caller to add. */
+  /** `insert into … values (…)`. */
   readonly text: string;
   readonly params: (message: MessageShape<D>, ...beside: Beside<G>) => Param[];
+  /**
+   * Declares the insert as a statement.
+   *
+   * @param tail what becomes of a conflict, and what is returned.
+   * @param reading what that becomes; left out where nobody reads it.
+   * @returns what a message asks of the database.
+   */
+  readonly statement: <T = Row>(
+    name: string,
+    tail?: string,
+    reading?: Reading<T> | RowMap<T>,
+  ) => (message: MessageShape<D>, ...beside: Beside<G>) => Query<T>;
   /** What the columns take. A field can be left out that has a default or whose column takes NULL. */
   readonly rules: Rules<D>;
 }
 
 /** {@link InsertOptions} as they are looked up for the fields of any message. */
 interface Lookup {
-  readonly columns?: Readonly<Record<string, string>>;
   readonly defaults?: Readonly<Record<string, string>>;
   readonly expressions?: Readonly<Record<string, (value: string) => string>>;
-  readonly binders?: Readonly<Record<string, Bind>>;
   readonly constants?: Readonly<Record<string, Constant<string>>>;
 }
 
@@ -57,20 +59,19 @@ export const insert = <E extends Table, D extends DescMessage, G extends ColumnO
   message: D,
   options: InsertOptions<E, D, G> = {},
 ): Insert<D, G> => {
-  const { columns = {}, defaults = {}, expressions = {}, binders = {}, constants = {} } = options as Lookup;
-  const { given = [], textOf } = options;
-  const fields = message.fields.map((field, index) => {
-    const name = columns[field.name] ?? field.name;
+  const { defaults = {}, expressions = {}, constants = {} } = options as Lookup;
+  const { given = [] } = options;
+  const fields = storedFields(entity, message, options).map(({ field, name, nullable, bind, rule }, index) => {
     const parameter = parameterOf(entity, name, index + 1);
     const fallback = defaults[field.name];
     const value = fallback === undefined ? parameter : `coalesce(${parameter}, ${fallback})`;
-    const canBeUnset = fallback !== undefined || columnProperties(entity, name).nullable === true;
+    const canBeUnset = field.presence !== FeatureSet_FieldPresence.EXPLICIT || fallback !== undefined || nullable;
     return {
       field,
       name,
       stored: expressions[field.name]?.(value) ?? value,
-      bind: ofPresent(binders[field.name]) ?? binderOf(field, textOf),
-      rule: ruleOf(entity, name, field, canBeUnset),
+      bind,
+      rule: canBeUnset ? rule : required(rule),
     };
   });
   const stored = (wanted: string): string => {
@@ -84,25 +85,20 @@ export const insert = <E extends Table, D extends DescMessage, G extends ColumnO
     ...Object.entries(constants).map(([name, sql]) => [name, typeof sql === 'string' ? sql : sql(stored)] as const),
   ];
   const names = all.map(([name]) => columnNamed(entity, name)).join(', ');
+  const text = `insert into ${table(entity)} (${names}) values (${all.map(([, sql]) => sql).join(', ')})`;
+  const params: Insert<D, G>['params'] = (values, ...[beside]) => [
+    ...fields.map(({ field, bind }) => bind((values as unknown as Record<string, unknown>)[field.localName])),
+    ...given.map((name) => beside?.[name]),
+  ];
   return {
-    text: `insert into ${table(entity)} (${names}) values (${all.map(([, sql]) => sql).join(', ')})`,
-    params: (values, ...[beside]) => [
-      ...fields.map(({ field, bind }) => bind((values as unknown as Record<string, unknown>)[field.localName])),
-      ...given.map((name) => beside?.[name]),
-    ],
+    text,
+    params,
+    statement: <T>(name: string, tail = '', reading: Reading<T> | RowMap<T> = (row) => row as T) => {
+      const declared = statement(name, `${text} ${tail}`, reading);
+      return (values, ...beside) => declared.with(...params(values, ...beside));
+    },
     rules: Object.fromEntries(fields.flatMap(({ field, rule }) => (rule ? [[field.name, rule]] : []))) as Rules<D>,
   };
-};
-
-/** A binder of what is set as one of what may be unset. */
-const ofPresent = (bind: Bind | undefined): Bind | undefined =>
-  bind && ((value) => (value === undefined ? undefined : bind(value)));
-
-/** Only texts can be too long, or not be what their column holds: of a closed set, all that is stored fits. */
-const ruleOf = (entity: Table, name: string, field: DescField, canBeUnset: boolean): Rule | undefined => {
-  const isText = field.fieldKind === 'scalar' && field.scalar === ScalarType.STRING;
-  const rule = isText ? fitting(entity, name) : undefined;
-  return field.presence === FeatureSet_FieldPresence.EXPLICIT && !canBeUnset ? required(rule) : rule;
 };
 
 /** SQL: assignments of what an insert has brought to the row that was there before it. */

@@ -15,10 +15,10 @@ import { computeConfidence, timeWeight, UnreadableTime } from '../../src/drivers
 import { normalizeError, sanitizedStart } from '../../src/drivers/recovery-matcher/normalize.ts';
 import { EVERYTHING, sanitize } from '../../src/drivers/recovery-matcher/sanitizer.ts';
 import { generateSuggestion } from '../../src/drivers/recovery-matcher/suggestion.ts';
-import { byCodePoint, floatText, pythonJson } from '../../src/drivers/scope-resolver/python-json.ts';
 import { idsJson, isoText, listedIds } from '../../src/drivers/scope-resolver/scope-matching.ts';
 import { SymbolTables } from '../../src/drivers/symbol-table/symbol-tables.ts';
 import { SymbolTable } from '../../src/drivers/symbol-table/symbols.ts';
+import { byCodePoint, floatText, pythonJson } from '../../src/statements/python-json.ts';
 
 describe('JSON as Python writes it', () => {
   test.each([

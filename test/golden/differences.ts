@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
 import { MAX_LEVELS } from '../../src/database/values.ts';
-import { pythonJson } from '../../src/drivers/scope-resolver/python-json.ts';
+import { pythonJson } from '../../src/statements/python-json.ts';
 import { compact, EVENTS, remove } from './compaction.ts';
 import { Row, wholeText } from './compare.ts';
 import type { Call } from './format.ts';

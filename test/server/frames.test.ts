@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { framed } from '../../src/server/frames.ts';
-import { messageIn, PREFIX } from '../../src/statements/frame.ts';
+import { messageIn, PREFIX } from '../../src/statements/grpc-frame.ts';
 
 /** The messages of a body, as a client reads them. */
 const read = (body: Buffer): Buffer[] => {

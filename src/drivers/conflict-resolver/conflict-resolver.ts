@@ -10,7 +10,7 @@ import {
   PolicyCategorySchema,
   type ResolveRequestSchema,
 } from '../../gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
-import { enumText } from '../../statements/codecs.ts';
+import { enumText, lowerEnumText } from '../../statements/codecs.ts';
 import { compute, driver } from '../driver.ts';
 import type { Action, Category } from './grammar.ts';
 import {
@@ -50,7 +50,7 @@ const operative: Rule<readonly IrInstruction[]> = (instructions) => {
 const instruction = ({ operation }: IrInstruction): Instruction => {
   if (operation.case !== 'action') return { kind: kindOf(operation.value!.$typeName) };
   const { action, target } = operation.value;
-  return { kind: 'IRAction', action: enumText(ActionTypeSchema, action).toLowerCase() as Action, target };
+  return { kind: 'IRAction', action: lowerEnumText(ActionTypeSchema, action) as Action, target };
 };
 
 const policyFunction = ({ blocks, entryBlock, governance }: IrFunction): PolicyFunction => ({

@@ -1,4 +1,4 @@
-import { byCodePoint } from '../scope-resolver/python-json.ts';
+import { byCodePoint } from '../../statements/python-json.ts';
 import { type Action, actionPrecedence, type Category, categoryPriority } from './grammar.ts';
 
 /** How a function is governed; its priority changes when conflicts are settled. */

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { refuse } from '../../contract/errors.ts';
-import { pythonJson } from '../scope-resolver/python-json.ts';
+import { pythonJson } from '../../statements/python-json.ts';
 
 /** How several limits or actions become one. */
 export type Strategy = 'most_restrictive' | 'explicit_priority' | 'fail_closed';

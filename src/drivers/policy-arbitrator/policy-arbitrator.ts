@@ -1,6 +1,6 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { invalidArgument } from '../../contract/errors.ts';
-import { mask, page, required } from '../../contract/rules.ts';
+import { page, required } from '../../contract/rules.ts';
 import { statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
 import { PolicyPrecedence } from '../../entities/policy-precedence.ts';
@@ -19,7 +19,7 @@ import { lowerEnumText } from '../../statements/codecs.ts';
 import { where } from '../../statements/filters.ts';
 import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
-import { byMask, notNull, patchAssignments, patchCheck, patchParams } from '../../statements/patch.ts';
+import { patch } from '../../statements/patch.ts';
 import { projection } from '../../statements/projection.ts';
 import { driver, read, write } from '../driver.ts';
 import {
@@ -59,18 +59,17 @@ const newPrecedence = insert(PolicyPrecedence, CreatePrecedenceRequestSchema, {
   textOf: lowerEnumText,
 });
 
-const insertPrecedence = statement(
+const insertPrecedence = newPrecedence.statement(
   'policy_arbitrator.create_precedence',
-  `${newPrecedence.text} returning ${precedence.columns}`,
+  `returning ${precedence.columns}`,
   precedence,
 );
 
-const patchPaths = PolicyPrecedencePatchSchema.fields.map(({ name }) => name);
+const precedencePatch = patch(PolicyPrecedence, PolicyPrecedencePatchSchema, { textOf: lowerEnumText });
 
 const updatePrecedence = statement(
   'policy_arbitrator.update_precedence',
-  `update ${table(PolicyPrecedence)} set ${patchAssignments(PolicyPrecedence, PolicyPrecedencePatchSchema, 3)},
-    ${of('updated_at')} = now()
+  `update ${table(PolicyPrecedence)} set ${precedencePatch.assignments(3)}, ${of('updated_at')} = now()
   where ${ofPolicy} returning ${precedence.columns}`,
   precedence,
 );
@@ -150,17 +149,13 @@ export const policyArbitrator = driver(PolicyArbitratorService, {
       };
     },
   ),
-  createPrecedence: write(
-    newPrecedence.rules,
-    one('precedence', (request) => insertPrecedence.with(...newPrecedence.params(request))),
-  ),
+  createPrecedence: write(newPrecedence.rules, one('precedence', insertPrecedence)),
   updatePrecedence: write(
-    { updates: byMask, update_mask: mask(patchPaths) },
-    row('precedence', ({ tenantId, policyId, updates, updateMask }) => {
-      const values = patchParams(PolicyPrecedencePatchSchema, updates, updateMask, lowerEnumText);
-      return updatePrecedence.with(tenantId, policyId, ...values);
-    }),
-    patchCheck(PolicyPrecedencePatchSchema, {}, notNull(PolicyPrecedence)),
+    precedencePatch.rules,
+    row('precedence', (request) =>
+      updatePrecedence.with(request.tenantId, request.policyId, ...precedencePatch.params(request)),
+    ),
+    precedencePatch.check,
   ),
   deletePrecedence: write(
     {},

@@ -1,7 +1,5 @@
-import type { DescMessage } from '@bufbuild/protobuf';
-import { mask } from '../../contract/rules.ts';
 import { statement } from '../../database/statement.ts';
-import { column, type Table, table } from '../../database/table.ts';
+import { column, table } from '../../database/table.ts';
 import { BusinessRule } from '../../entities/business-rule.ts';
 import { EthicalConstraint } from '../../entities/ethical-constraint.ts';
 import { RiskCeiling } from '../../entities/risk-ceiling.ts';
@@ -9,6 +7,7 @@ import { SafetyRule } from '../../entities/safety-rule.ts';
 import {
   BusinessRuleSchema,
   EthicalConstraintSchema,
+  type PolicyEngineService,
   RiskCeilingPatchSchema,
   RiskCeilingSchema,
   SafetyRulePatchSchema,
@@ -16,47 +15,26 @@ import {
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { affected, each, rows } from '../../statements/answers.ts';
 import { fits } from '../../statements/fits.ts';
-import { list } from '../../statements/lists.ts';
-import { byMask, patchUpdate } from '../../statements/patch.ts';
+import { patchUpdate } from '../../statements/patch.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
+import { activeRows } from './active-rows.ts';
 
-const activeRows = <D extends DescMessage>(
-  name: string,
-  entity: Table<'id' | 'is_active' | 'created_at'>,
-  message: D,
-) =>
-  list(`policy_engine.${name}`, {
-    entity,
-    always: [column(entity, 'is_active')],
-    order: ['created_at', 'id'],
-    reading: projection(message, entity),
-  });
-
-const ethicalConstraints = activeRows('ethical_constraints', EthicalConstraint, EthicalConstraintSchema);
-const riskCeilings = activeRows('risk_ceilings', RiskCeiling, RiskCeilingSchema);
-const safetyRules = activeRows('safety_rules', SafetyRule, SafetyRuleSchema);
-const businessRules = activeRows('business_rules', BusinessRule, BusinessRuleSchema);
-
-const riskCeilingPatch = patchUpdate(
-  'policy_engine.update_risk_ceiling',
-  RiskCeiling,
-  RiskCeilingPatchSchema,
-  'ceiling_id',
-  {
-    name: fits(RiskCeiling, 'name'),
-    metric: fits(RiskCeiling, 'metric'),
-    tenant_id: fits(RiskCeiling, 'tenant_id'),
-    breach_action: fits(RiskCeiling, 'breach_action'),
-  },
+const ethicalConstraints = activeRows(
+  'ethical_constraints',
+  EthicalConstraint,
+  projection(EthicalConstraintSchema, EthicalConstraint),
 );
+const riskCeilings = activeRows('risk_ceilings', RiskCeiling, projection(RiskCeilingSchema, RiskCeiling));
+const safetyRules = activeRows('safety_rules', SafetyRule, projection(SafetyRuleSchema, SafetyRule));
+const businessRules = activeRows('business_rules', BusinessRule, projection(BusinessRuleSchema, BusinessRule));
 
-const safetyRulePatch = patchUpdate('policy_engine.update_safety_rule', SafetyRule, SafetyRulePatchSchema, 'rule_id', {
-  name: fits(SafetyRule, 'name'),
-  rule_type: fits(SafetyRule, 'rule_type'),
-  action: fits(SafetyRule, 'action'),
-  tenant_id: fits(SafetyRule, 'tenant_id'),
+const riskCeilingPatch = patchUpdate('policy_engine.update_risk_ceiling', RiskCeiling, RiskCeilingPatchSchema, {
+  idField: 'ceiling_id',
+});
+
+const safetyRulePatch = patchUpdate('policy_engine.update_safety_rule', SafetyRule, SafetyRulePatchSchema, {
+  idField: 'rule_id',
 });
 
 const resetRiskCeiling = statement(
@@ -66,50 +44,18 @@ const resetRiskCeiling = statement(
 
 /** Constraints, ceilings and rules that an engine loads, and the changes it may make to them. */
 export const configurationRpcs = {
-  fetchEthicalConstraints: read(
-    {},
-    rows('ethicalConstraints', (_request, walk) => ethicalConstraints({}, walk)),
-  ),
-  fetchRiskCeilings: read(
-    {},
-    rows('riskCeilings', (_request, walk) => riskCeilings({}, walk)),
-  ),
-  fetchSafetyRules: read(
-    {},
-    rows('safetyRules', (_request, walk) => safetyRules({}, walk)),
-  ),
-  fetchBusinessRules: read(
-    {},
-    rows('businessRules', (_request, walk) => businessRules({}, walk)),
-  ),
-  streamEthicalConstraints: read(
-    {},
-    each('ethicalConstraint', (_request, walk) => ethicalConstraints({}, walk)),
-  ),
-  streamRiskCeilings: read(
-    {},
-    each('riskCeiling', (_request, walk) => riskCeilings({}, walk)),
-  ),
-  streamSafetyRules: read(
-    {},
-    each('safetyRule', (_request, walk) => safetyRules({}, walk)),
-  ),
-  streamBusinessRules: read(
-    {},
-    each('businessRule', (_request, walk) => businessRules({}, walk)),
-  ),
-  updateRiskCeiling: write(
-    { updates: byMask, update_mask: mask(riskCeilingPatch.paths) },
-    affected((request) => riskCeilingPatch.ask(request.ceilingId, request)),
-    (request) => riskCeilingPatch.check(request.ceilingId, request),
-  ),
+  fetchEthicalConstraints: read({}, rows('ethicalConstraints', ethicalConstraints)),
+  fetchRiskCeilings: read({}, rows('riskCeilings', riskCeilings)),
+  fetchSafetyRules: read({}, rows('safetyRules', safetyRules)),
+  fetchBusinessRules: read({}, rows('businessRules', businessRules)),
+  streamEthicalConstraints: read({}, each('ethicalConstraint', ethicalConstraints)),
+  streamRiskCeilings: read({}, each('riskCeiling', riskCeilings)),
+  streamSafetyRules: read({}, each('safetyRule', safetyRules)),
+  streamBusinessRules: read({}, each('businessRule', businessRules)),
+  updateRiskCeiling: write(riskCeilingPatch.rules, affected(riskCeilingPatch.ask), riskCeilingPatch.check),
   resetRiskCeiling: write(
     { ceiling_id: fits(RiskCeiling, 'id') },
     affected(({ ceilingId }) => resetRiskCeiling.with(ceilingId)),
   ),
-  updateSafetyRule: write(
-    { updates: byMask, update_mask: mask(safetyRulePatch.paths) },
-    affected((request) => safetyRulePatch.ask(request.ruleId, request)),
-    (request) => safetyRulePatch.check(request.ruleId, request),
-  ),
-} satisfies Part;
+  updateSafetyRule: write(safetyRulePatch.rules, affected(safetyRulePatch.ask), safetyRulePatch.check),
+} satisfies Part<typeof PolicyEngineService>;

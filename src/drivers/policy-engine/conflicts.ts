@@ -5,6 +5,7 @@ import {
   type FetchConflictsRequest,
   InsertConflictRequestSchema,
   PolicyConflictSchema,
+  type PolicyEngineService,
   type StreamConflictsRequest,
   UnresolvedConflictSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
@@ -15,8 +16,7 @@ import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import type { Walk } from '../../statements/places.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof PolicyConflict>): string => column(PolicyConflict, name);
 const from = table(PolicyConflict);
@@ -53,9 +53,9 @@ const resolveConflict = statement(
 /** A conflict whose detector does not say how severe it is lies in the middle. */
 const newConflict = insert(PolicyConflict, InsertConflictRequestSchema, { defaults: { severity: '0.5' } });
 
-const insertConflict = statement(
+const insertConflict = newConflict.statement(
   'policy_engine.insert_conflict',
-  `${newConflict.text} returning ${conflict.columns}`,
+  `returning ${conflict.columns}`,
   conflict,
 );
 
@@ -64,28 +64,13 @@ const matching = (request: FetchConflictsRequest | StreamConflictsRequest, walk:
 
 /** Conflicts between policies: found, listed, settled. */
 export const conflictRpcs = {
-  fetchConflicts: read(
-    {},
-    rows('conflicts', (request, walk) => matching(request, walk)),
-  ),
-  streamConflicts: read(
-    {},
-    each('conflict', (request, walk) => matching(request, walk)),
-  ),
-  fetchUnresolvedConflicts: read(
-    {},
-    rows('conflicts', (request, walk) => unresolvedConflicts(request, walk)),
-  ),
-  streamUnresolvedConflicts: read(
-    {},
-    each('conflict', (request, walk) => unresolvedConflicts(request, walk)),
-  ),
+  fetchConflicts: read({}, rows('conflicts', matching)),
+  streamConflicts: read({}, each('conflict', matching)),
+  fetchUnresolvedConflicts: read({}, rows('conflicts', unresolvedConflicts)),
+  streamUnresolvedConflicts: read({}, each('conflict', unresolvedConflicts)),
   resolveConflict: write(
     { conflict_id: fits(PolicyConflict, 'id'), resolved_by: fits(PolicyConflict, 'resolved_by') },
     affected(({ conflictId, resolution, resolvedBy }) => resolveConflict.with(conflictId, resolution, resolvedBy)),
   ),
-  insertConflict: write(
-    newConflict.rules,
-    one('conflict', (request) => insertConflict.with(...newConflict.params(request)), { rowsAffected: 1n }),
-  ),
-} satisfies Part;
+  insertConflict: write(newConflict.rules, one('conflict', insertConflict, { rowsAffected: 1n })),
+} satisfies Part<typeof PolicyEngineService>;

@@ -1,10 +1,13 @@
-import { firstText, statement } from '../../database/statement.ts';
+import { firstText } from '../../database/statement.ts';
 import { type ColumnOf, column } from '../../database/table.ts';
 import { PolicyDependency } from '../../entities/policy-dependency.ts';
 import {
   DependencyEdgeSchema,
+  type FetchDependencyEdgesRequest,
   InsertDependencyRequestSchema,
   PolicyDependencySchema,
+  type PolicyEngineService,
+  type StreamDependencyEdgesRequest,
   TypedDependencyEdgeSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, rows } from '../../statements/answers.ts';
@@ -12,8 +15,7 @@ import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import type { Walk } from '../../statements/places.ts';
 import { projection, type Selected } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof PolicyDependency>): string => column(PolicyDependency, name);
 const dependency = projection(PolicyDependencySchema, PolicyDependency);
@@ -30,42 +32,18 @@ const typedEdges = oldestFirst('dependency_edges_with_type', typedEdge, of('is_a
 
 const newDependency = insert(PolicyDependency, InsertDependencyRequestSchema);
 
-const insertDependency = statement(
-  'policy_engine.insert_dependency',
-  `${newDependency.text} returning ${of('id')}`,
-  firstText,
-);
+const insertDependency = newDependency.statement('policy_engine.insert_dependency', `returning ${of('id')}`, firstText);
 
-const edges = (walk: Walk, activeOnly = true) => (activeOnly ? activeEdges : allEdges)({}, walk);
+const edges = ({ activeOnly = true }: FetchDependencyEdgesRequest | StreamDependencyEdgesRequest, walk: Walk) =>
+  (activeOnly ? activeEdges : allEdges)({}, walk);
 
 /** The dependency graph between policies, as stored. */
 export const dependencyRpcs = {
-  fetchDependencies: read(
-    {},
-    rows('dependencies', (_request, walk) => dependencies({}, walk)),
-  ),
-  streamDependencies: read(
-    {},
-    each('dependency', (_request, walk) => dependencies({}, walk)),
-  ),
-  fetchDependencyEdges: read(
-    {},
-    rows('edges', ({ activeOnly }, walk) => edges(walk, activeOnly)),
-  ),
-  streamDependencyEdges: read(
-    {},
-    each('edge', ({ activeOnly }, walk) => edges(walk, activeOnly)),
-  ),
-  fetchDependencyEdgesWithType: read(
-    {},
-    rows('edges', (_request, walk) => typedEdges({}, walk)),
-  ),
-  streamDependencyEdgesWithType: read(
-    {},
-    each('edge', (_request, walk) => typedEdges({}, walk)),
-  ),
-  insertDependency: write(
-    newDependency.rules,
-    one('dependencyId', (request) => insertDependency.with(...newDependency.params(request)), { rowsAffected: 1n }),
-  ),
-} satisfies Part;
+  fetchDependencies: read({}, rows('dependencies', dependencies)),
+  streamDependencies: read({}, each('dependency', dependencies)),
+  fetchDependencyEdges: read({}, rows('edges', edges)),
+  streamDependencyEdges: read({}, each('edge', edges)),
+  fetchDependencyEdgesWithType: read({}, rows('edges', typedEdges)),
+  streamDependencyEdgesWithType: read({}, each('edge', typedEdges)),
+  insertDependency: write(newDependency.rules, one('dependencyId', insertDependency, { rowsAffected: 1n })),
+} satisfies Part<typeof PolicyEngineService>;

@@ -2,26 +2,25 @@ import { page } from '../../contract/rules.ts';
 import { firstText, statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
 import { Evaluation } from '../../entities/evaluation.ts';
-import { EvaluationSchema, InsertEvaluationRequestSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import {
+  EvaluationSchema,
+  InsertEvaluationRequestSchema,
+  type PolicyEngineService,
+} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, row, rows } from '../../statements/answers.ts';
 import { where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof Evaluation>): string => column(Evaluation, name);
 const evaluation = projection(EvaluationSchema, Evaluation);
 
 const newEvaluation = insert(Evaluation, InsertEvaluationRequestSchema, { columns: { evaluation_id: 'id' } });
 
-const insertEvaluation = statement(
-  'policy_engine.insert_evaluation',
-  `${newEvaluation.text} returning ${of('id')}`,
-  firstText,
-);
+const insertEvaluation = newEvaluation.statement('policy_engine.insert_evaluation', `returning ${of('id')}`, firstText);
 
 const evaluations = list('policy_engine.evaluations', {
   entity: Evaluation,
@@ -45,20 +44,14 @@ const evaluationById = statement(
 
 /** What was decided about actions. */
 export const evaluationRpcs = {
-  insertEvaluation: write(
-    newEvaluation.rules,
-    one('evaluationId', (request) => insertEvaluation.with(...newEvaluation.params(request)), { rowsAffected: 1n }),
-  ),
+  insertEvaluation: write(newEvaluation.rules, one('evaluationId', insertEvaluation, { rowsAffected: 1n })),
   fetchEvaluations: read(
     { limit: page },
     rows('evaluations', (request, walk) => evaluations(request, walk, { limit: request.limit ?? 100 })),
   ),
-  streamEvaluations: read(
-    {},
-    each('evaluation', (request, walk) => evaluations(request, walk)),
-  ),
+  streamEvaluations: read({}, each('evaluation', evaluations)),
   fetchEvaluationById: read(
     { evaluation_id: fits(Evaluation, 'id') },
     row('evaluation', ({ evaluationId }) => evaluationById.with(evaluationId)),
   ),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

@@ -10,26 +10,20 @@ import { SafetyRule } from '../../entities/safety-rule.ts';
 import { TemporalPolicy } from '../../entities/temporal-policy.ts';
 import {
   EthicalConstraintForIntegritySchema,
+  type FetchActivePoliciesForIntegrityRequest,
   IntegrityTable,
+  type PolicyEngineService,
+  type StreamActivePoliciesForIntegrityRequest,
   TemporalPolicyForIntegritySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, rows } from '../../statements/answers.ts';
-import { list } from '../../statements/lists.ts';
 import type { Walk } from '../../statements/places.ts';
-import { projection, type Selected } from '../../statements/projection.ts';
-import { read } from '../driver.ts';
-import type { Part } from './contract.ts';
-
-const active = <T>(name: string, entity: Table<'id' | 'is_active' | 'created_at'>, reading: Selected<T>) =>
-  list(`policy_engine.${name}`, {
-    entity,
-    always: [column(entity, 'is_active')],
-    order: ['created_at', 'id'],
-    reading,
-  });
+import { projection } from '../../statements/projection.ts';
+import { type Part, read } from '../driver.ts';
+import { activeRows } from './active-rows.ts';
 
 const names = <E extends Table<'id' | 'is_active' | 'created_at'>>(entity: E, name: ColumnOf<E>) =>
-  active(`active_names.${tableName(entity)}`, entity, {
+  activeRows(`active_names.${tableName(entity)}`, entity, {
     expressions: [column(entity, name)],
     map: ([cell]: Row): string => cell!,
   });
@@ -46,38 +40,23 @@ const NAMES: Readonly<Record<Exclude<IntegrityTable, typeof IntegrityTable.UNSPE
 };
 
 /** The boundary has refused every other number. */
-const namesOf = (chosen: IntegrityTable, walk: Walk) => NAMES[chosen as keyof typeof NAMES]!({}, walk);
+const chosenNames = (
+  { table }: FetchActivePoliciesForIntegrityRequest | StreamActivePoliciesForIntegrityRequest,
+  walk: Walk,
+) => NAMES[table as keyof typeof NAMES]!({}, walk);
 
 const temporalPolicy = projection(TemporalPolicyForIntegritySchema, TemporalPolicy);
-const temporalPolicies = active('temporal_policies_for_integrity', TemporalPolicy, temporalPolicy);
+const temporalPolicies = activeRows('temporal_policies_for_integrity', TemporalPolicy, temporalPolicy);
 
 const ethicalConstraint = projection(EthicalConstraintForIntegritySchema, EthicalConstraint);
-const ethicalConstraints = active('ethical_constraints_for_integrity', EthicalConstraint, ethicalConstraint);
+const ethicalConstraints = activeRows('ethical_constraints_for_integrity', EthicalConstraint, ethicalConstraint);
 
 /** What an engine reads to check that its policies are whole. */
 export const integrityRpcs = {
-  fetchActivePoliciesForIntegrity: read(
-    {},
-    rows('names', (request, walk) => namesOf(request.table, walk)),
-  ),
-  streamActivePoliciesForIntegrity: read(
-    {},
-    each('name', (request, walk) => namesOf(request.table, walk)),
-  ),
-  fetchTemporalPoliciesForIntegrity: read(
-    {},
-    rows('temporalPolicies', (_request, walk) => temporalPolicies({}, walk)),
-  ),
-  streamTemporalPoliciesForIntegrity: read(
-    {},
-    each('temporalPolicy', (_request, walk) => temporalPolicies({}, walk)),
-  ),
-  fetchEthicalConstraintsForIntegrity: read(
-    {},
-    rows('ethicalConstraints', (_request, walk) => ethicalConstraints({}, walk)),
-  ),
-  streamEthicalConstraintsForIntegrity: read(
-    {},
-    each('ethicalConstraint', (_request, walk) => ethicalConstraints({}, walk)),
-  ),
-} satisfies Part;
+  fetchActivePoliciesForIntegrity: read({}, rows('names', chosenNames)),
+  streamActivePoliciesForIntegrity: read({}, each('name', chosenNames)),
+  fetchTemporalPoliciesForIntegrity: read({}, rows('temporalPolicies', temporalPolicies)),
+  streamTemporalPoliciesForIntegrity: read({}, each('temporalPolicy', temporalPolicies)),
+  fetchEthicalConstraintsForIntegrity: read({}, rows('ethicalConstraints', ethicalConstraints)),
+  streamEthicalConstraintsForIntegrity: read({}, each('ethicalConstraint', ethicalConstraints)),
+} satisfies Part<typeof PolicyEngineService>;

@@ -6,14 +6,14 @@ import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import {
   type NewTemporalMetricEvent,
   type NewTemporalMetricEventSchema,
+  type PolicyEngineService,
   RecordTemporalMetricEventResponseSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { affected, reply } from '../../statements/answers.ts';
 import { fits } from '../../statements/fits.ts';
 import { typeOf } from '../../statements/parameters.ts';
 import { rowsOf } from '../../statements/projection.ts';
-import { write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, write } from '../driver.ts';
 
 /** Events of one call at most. */
 const MAX_EVENTS = 10_000;
@@ -92,4 +92,4 @@ export const metricEventRpcs = {
     { events: notTooMany, ...nested('events', eventRules) },
     affected(({ events }) => (events.length === 0 ? undefined : insertEvents.with(JSON.stringify(events.map(asJson))))),
   ),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

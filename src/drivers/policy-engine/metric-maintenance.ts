@@ -7,12 +7,12 @@ import {
   CompactTemporalEventsResponseSchema,
   FetchTemporalStatsResponseSchema,
   FetchTemporalStorageStatsResponseSchema,
+  type PolicyEngineService,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { affected, response } from '../../statements/answers.ts';
 import { rowsOf } from '../../statements/projection.ts';
 import { sumOf } from '../../statements/sums.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const events = table(TemporalMetricEvent);
 const windows = table(TemporalMetricWindow);
@@ -147,4 +147,4 @@ export const metricMaintenanceRpcs = {
     {},
     response(() => storageStats.with()),
   ),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

@@ -5,6 +5,7 @@ import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import { TemporalMetricWindow } from '../../entities/temporal-metric-window.ts';
 import {
   FetchTemporalMetricTotalResponseSchema,
+  type PolicyEngineService,
   TemporalMetricWindowSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, response, rows } from '../../statements/answers.ts';
@@ -13,8 +14,7 @@ import { fits } from '../../statements/fits.ts';
 import { list } from '../../statements/lists.ts';
 import { projection, rowsOf } from '../../statements/projection.ts';
 import { sumOf } from '../../statements/sums.ts';
-import { read } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read } from '../driver.ts';
 
 const event = (name: ColumnOf<typeof TemporalMetricEvent>): string => column(TemporalMetricEvent, name);
 const window = (name: ColumnOf<typeof TemporalMetricWindow>): string => column(TemporalMetricWindow, name);
@@ -92,8 +92,5 @@ export const metricSumRpcs = {
     { policy_id: policyId, limit: page },
     rows('windows', (request, walk) => metricWindows(request, walk, { limit: request.limit ?? 100 })),
   ),
-  streamTemporalMetricWindows: read(
-    { policy_id: policyId },
-    each('window', (request, walk) => metricWindows(request, walk)),
-  ),
-} satisfies Part;
+  streamTemporalMetricWindows: read({ policy_id: policyId }, each('window', metricWindows)),
+} satisfies Part<typeof PolicyEngineService>;

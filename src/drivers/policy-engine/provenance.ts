@@ -1,9 +1,10 @@
 import { page } from '../../contract/rules.ts';
-import { firstText, statement } from '../../database/statement.ts';
+import { firstText } from '../../database/statement.ts';
 import { type ColumnOf, column } from '../../database/table.ts';
 import { PolicyProvenance } from '../../entities/policy-provenance.ts';
 import {
   InsertProvenanceRequestSchema,
+  type PolicyEngineService,
   ProvenanceEntrySchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { each, one, rows } from '../../statements/answers.ts';
@@ -11,19 +12,14 @@ import { where } from '../../statements/filters.ts';
 import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof PolicyProvenance>): string => column(PolicyProvenance, name);
 const entry = projection(ProvenanceEntrySchema, PolicyProvenance);
 
 const newEntry = insert(PolicyProvenance, InsertProvenanceRequestSchema);
 
-const insertProvenance = statement(
-  'policy_engine.insert_provenance',
-  `${newEntry.text} returning ${of('id')}`,
-  firstText,
-);
+const insertProvenance = newEntry.statement('policy_engine.insert_provenance', `returning ${of('id')}`, firstText);
 
 const provenance = list('policy_engine.provenance', {
   entity: PolicyProvenance,
@@ -35,16 +31,10 @@ const provenance = list('policy_engine.provenance', {
 
 /** Who changed which policy, and why. */
 export const provenanceRpcs = {
-  insertProvenance: write(
-    newEntry.rules,
-    one('provenanceId', (request) => insertProvenance.with(...newEntry.params(request)), { rowsAffected: 1n }),
-  ),
+  insertProvenance: write(newEntry.rules, one('provenanceId', insertProvenance, { rowsAffected: 1n })),
   fetchProvenance: read(
     { limit: page },
     rows('provenance', ({ policyVersion, limit = 50 }, walk) => provenance({ policyVersion }, walk, { limit })),
   ),
-  streamProvenance: read(
-    {},
-    each('provenance', ({ policyVersion }, walk) => provenance({ policyVersion }, walk)),
-  ),
-} satisfies Part;
+  streamProvenance: read({}, each('provenance', provenance)),
+} satisfies Part<typeof PolicyEngineService>;

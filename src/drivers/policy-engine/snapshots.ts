@@ -3,13 +3,13 @@ import { type ColumnOf, column, table } from '../../database/table.ts';
 import { Snapshot } from '../../entities/snapshot.ts';
 import {
   InsertSnapshotRequestSchema,
+  type PolicyEngineService,
   PolicySetSnapshotSchema,
 } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { affected, row } from '../../statements/answers.ts';
 import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof Snapshot>): string => column(Snapshot, name);
 const snapshot = projection(PolicySetSnapshotSchema, Snapshot);
@@ -23,7 +23,7 @@ const snapshotById = statement(
 
 const newSnapshot = insert(Snapshot, InsertSnapshotRequestSchema, { constants: { created_at: 'now()' } });
 
-const insertSnapshot = statement('policy_engine.insert_snapshot', newSnapshot.text);
+const insertSnapshot = newSnapshot.statement('policy_engine.insert_snapshot');
 
 /** Stored snapshots of a policy set. */
 export const snapshotRpcs = {
@@ -31,8 +31,5 @@ export const snapshotRpcs = {
     {},
     row('snapshot', ({ snapshotId }) => snapshotById.with(snapshotId)),
   ),
-  insertSnapshot: write(
-    newSnapshot.rules,
-    affected((request) => insertSnapshot.with(...newSnapshot.params(request))),
-  ),
-} satisfies Part;
+  insertSnapshot: write(newSnapshot.rules, affected(insertSnapshot)),
+} satisfies Part<typeof PolicyEngineService>;

@@ -4,6 +4,7 @@ import { TemporalPolicy } from '../../entities/temporal-policy.ts';
 import {
   type FetchTemporalPoliciesRequest,
   InsertTemporalPolicyRequestSchema,
+  type PolicyEngineService,
   type StreamTemporalPoliciesRequest,
   TemporalPolicySchema,
   TemporalUtilizationBasisSchema,
@@ -15,8 +16,7 @@ import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import type { Walk } from '../../statements/places.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof TemporalPolicy>): string => column(TemporalPolicy, name);
 const temporalPolicy = projection(TemporalPolicySchema, TemporalPolicy);
@@ -43,9 +43,9 @@ const utilizationBasis = statement(
 
 const newPolicy = insert(TemporalPolicy, InsertTemporalPolicyRequestSchema);
 
-const insertTemporalPolicy = statement(
+const insertTemporalPolicy = newPolicy.statement(
   'policy_engine.insert_temporal_policy',
-  `${newPolicy.text} returning ${of('id')}`,
+  `returning ${of('id')}`,
   firstText,
 );
 
@@ -54,20 +54,11 @@ const matching = (request: FetchTemporalPoliciesRequest | StreamTemporalPolicies
 
 /** Bounds on a metric over time. */
 export const temporalPolicyRpcs = {
-  fetchTemporalPolicies: read(
-    {},
-    rows('temporalPolicies', (request, walk) => matching(request, walk)),
-  ),
-  streamTemporalPolicies: read(
-    {},
-    each('temporalPolicy', (request, walk) => matching(request, walk)),
-  ),
+  fetchTemporalPolicies: read({}, rows('temporalPolicies', matching)),
+  streamTemporalPolicies: read({}, each('temporalPolicy', matching)),
   fetchTemporalPolicyForUtilization: read(
     { policy_id: fits(TemporalPolicy, 'id') },
     row('utilization', ({ policyId }) => utilizationBasis.with(policyId)),
   ),
-  insertTemporalPolicy: write(
-    newPolicy.rules,
-    one('policyId', (request) => insertTemporalPolicy.with(...newPolicy.params(request)), { rowsAffected: 1n }),
-  ),
-} satisfies Part;
+  insertTemporalPolicy: write(newPolicy.rules, one('policyId', insertTemporalPolicy, { rowsAffected: 1n })),
+} satisfies Part<typeof PolicyEngineService>;

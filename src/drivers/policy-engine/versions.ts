@@ -5,6 +5,7 @@ import { type ColumnOf, column, columnList, table } from '../../database/table.t
 import { PolicySetVersion } from '../../entities/policy-set-version.ts';
 import {
   InsertPolicyVersionRequestSchema,
+  type PolicyEngineService,
   PolicySetVersionSchema,
   PolicySetVersionSnapshotsSchema,
   PolicySetVersionStateSchema,
@@ -16,8 +17,7 @@ import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof PolicySetVersion>, alias?: string): string => column(PolicySetVersion, name, alias);
 const from = table(PolicySetVersion);
@@ -78,11 +78,7 @@ const newVersion = insert(PolicySetVersion, InsertPolicyVersionRequestSchema, {
   constants: { is_active: 'true' },
 });
 
-const insertVersion = statement(
-  'policy_engine.insert_policy_version',
-  `${newVersion.text} returning ${of('id')}`,
-  firstText,
-);
+const insertVersion = newVersion.statement('policy_engine.insert_policy_version', `returning ${of('id')}`, firstText);
 
 const markRolledBack = statement(
   'policy_engine.mark_version_rolled_back',
@@ -178,10 +174,7 @@ export const versionRpcs = {
     {},
     affected(() => deactivateAll.with()),
   ),
-  insertPolicyVersion: write(
-    newVersion.rules,
-    one('versionId', (request) => insertVersion.with(...newVersion.params(request)), { rowsAffected: 1n }),
-  ),
+  insertPolicyVersion: write(newVersion.rules, one('versionId', insertVersion, { rowsAffected: 1n })),
   markVersionRolledBack: write(
     { by: fits(PolicySetVersion, 'rolled_back_by') },
     affected(({ by }) => markRolledBack.with(by)),
@@ -198,4 +191,4 @@ export const versionRpcs = {
     const { others, ...rest } = await switched(db, rollBackTo, [...target(versionId), by]);
     return { ...rest, rolledBack: others };
   }),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

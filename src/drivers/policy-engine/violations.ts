@@ -2,26 +2,25 @@ import { page } from '../../contract/rules.ts';
 import { firstText, statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
 import { Violation } from '../../entities/violation.ts';
-import { InsertViolationRequestSchema, PolicyViolationSchema } from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import {
+  InsertViolationRequestSchema,
+  type PolicyEngineService,
+  PolicyViolationSchema,
+} from '../../gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { affected, each, one, row, rows } from '../../statements/answers.ts';
 import { where } from '../../statements/filters.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
-import { read, write } from '../driver.ts';
-import type { Part } from './contract.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof Violation>): string => column(Violation, name);
 const violation = projection(PolicyViolationSchema, Violation);
 
 const newViolation = insert(Violation, InsertViolationRequestSchema, { columns: { violation_id: 'id' } });
 
-const insertViolation = statement(
-  'policy_engine.insert_violation',
-  `${newViolation.text} returning ${of('id')}`,
-  firstText,
-);
+const insertViolation = newViolation.statement('policy_engine.insert_violation', `returning ${of('id')}`, firstText);
 
 const violations = list('policy_engine.violations', {
   entity: Violation,
@@ -51,18 +50,12 @@ const acknowledge = statement(
 
 /** What evaluations found to be against a policy. */
 export const violationRpcs = {
-  insertViolation: write(
-    newViolation.rules,
-    one('violationId', (request) => insertViolation.with(...newViolation.params(request)), { rowsAffected: 1n }),
-  ),
+  insertViolation: write(newViolation.rules, one('violationId', insertViolation, { rowsAffected: 1n })),
   fetchViolations: read(
     { limit: page },
     rows('violations', (request, walk) => violations(request, walk, { limit: request.limit ?? 100 })),
   ),
-  streamViolations: read(
-    {},
-    each('violation', (request, walk) => violations(request, walk)),
-  ),
+  streamViolations: read({}, each('violation', violations)),
   fetchViolationById: read(
     { violation_id: fits(Violation, 'id') },
     row('violation', ({ violationId }) => violationById.with(violationId)),
@@ -71,4 +64,4 @@ export const violationRpcs = {
     { violation_id: fits(Violation, 'id') },
     affected(({ violationId, notes }) => acknowledge.with(violationId, notes)),
   ),
-} satisfies Part;
+} satisfies Part<typeof PolicyEngineService>;

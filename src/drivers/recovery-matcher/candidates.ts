@@ -20,7 +20,7 @@ import { document, lowerEnumText } from '../../statements/codecs.ts';
 import { filteredCount, where } from '../../statements/filters.ts';
 import { list } from '../../statements/lists.ts';
 import { projection, rowsOf } from '../../statements/projection.ts';
-import { type Rpcs, read, write } from '../driver.ts';
+import { type Part, read, write } from '../driver.ts';
 
 const of = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
 
@@ -148,4 +148,4 @@ export const candidateRpcs = {
       return { candidate };
     },
   ),
-} satisfies Partial<Rpcs<typeof RecoveryMatcherService>>;
+} satisfies Part<typeof RecoveryMatcherService>;

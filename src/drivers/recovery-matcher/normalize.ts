@@ -17,7 +17,7 @@ export interface NormalizedError {
 }
 
 /** Characters of a message that count. */
-const MESSAGE_CHARACTERS = 500;
+export const MESSAGE_CHARACTERS = 500;
 const SIGNATURE_DIGITS = 16;
 /** Characters of a text that are looked at: the patterns take quadratic time on hostile text. */
 const LONGEST_TEXT = 10_000;
@@ -64,5 +64,3 @@ export const normalizeError = (report: FailureReport): NormalizedError => {
   const digest = createHash('sha256').update(`${errorCode}:${message}`).digest('hex');
   return { errorCode, errorSignature: digest.slice(0, SIGNATURE_DIGITS) };
 };
-
-export { MESSAGE_CHARACTERS };

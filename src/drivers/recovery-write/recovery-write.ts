@@ -1,5 +1,5 @@
 import { type FieldViolation, RpcError, refuse } from '../../contract/errors.ts';
-import { between, filled, mask, page, type Rule, required } from '../../contract/rules.ts';
+import { between, filled, page, type Rule, required } from '../../contract/rules.ts';
 import type { Session } from '../../database/session.ts';
 import { count, firstFlag, firstNumber, firstText, statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
@@ -25,15 +25,7 @@ import { affected, one, row, rows } from '../../statements/answers.ts';
 import { lowerEnumText } from '../../statements/codecs.ts';
 import { fits } from '../../statements/fits.ts';
 import { insert, overwriting } from '../../statements/insert.ts';
-import {
-  byMask,
-  notNull,
-  patchAssignments,
-  patchCheck,
-  patchParams,
-  patchUpdate,
-  pathsOf,
-} from '../../statements/patch.ts';
+import { patch, patchUpdate } from '../../statements/patch.ts';
 import { projection, rowsOf } from '../../statements/projection.ts';
 import { driver, read, write } from '../driver.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
@@ -85,30 +77,28 @@ const release = statement(
   count,
 );
 
-const candidatePaths = RecoveryCandidatePatchSchema.fields.map(({ name }) => name);
+const rate = between(0, 1);
+
+const candidatePatch = patch(RecoveryCandidate, RecoveryCandidatePatchSchema, {
+  rules: { confidence: rate },
+  neverNull: ['decision'],
+  clocks: { executed_at: 2 },
+  textOf: lowerEnumText,
+});
 
 const updateCandidate = statement(
   'recovery_write.update_recovery_candidate',
-  `update ${table(RecoveryCandidate)} set ${patchAssignments(RecoveryCandidate, RecoveryCandidatePatchSchema, 3, { executed_at: 2 })}
-  where ${candidate('id')} = $1::integer`,
-);
-
-const rate = between(0, 1);
-
-const candidatePatch = patchCheck(
-  RecoveryCandidatePatchSchema,
-  { confidence: rate },
-  notNull(RecoveryCandidate, ['decision']),
+  `update ${table(RecoveryCandidate)} set ${candidatePatch.assignments(3)} where ${candidate('id')} = $1::integer`,
 );
 
 /** The clock is one more field to change, and not to be set twice. */
 const candidateCheck = (request: UpdateRecoveryCandidateRequest): FieldViolation[] => {
-  const { executedNow, updateMask } = request;
-  if (!executedNow) return candidatePatch(request);
-  if (pathsOf(RecoveryCandidatePatchSchema, updateMask).length === 0) return [];
-  const twice = pathsOf(RecoveryCandidatePatchSchema, updateMask).includes('executed_at');
+  if (!request.executedNow) return candidatePatch.check(request);
+  const named = candidatePatch.named(request);
+  if (named.length === 0) return [];
   const description = 'must not name executed_at, which executed_now sets';
-  return [...candidatePatch(request), ...(twice ? [{ field: 'update_mask', description }] : [])];
+  const twice = named.includes('executed_at') ? [{ field: 'update_mask', description }] : [];
+  return [...candidatePatch.check(request), ...twice];
 };
 
 const newProvenance = insert(SuggestionProvenance, InsertSuggestionProvenanceRequestSchema, {
@@ -116,9 +106,9 @@ const newProvenance = insert(SuggestionProvenance, InsertSuggestionProvenanceReq
   textOf: lowerEnumText,
 });
 
-const insertProvenance = statement(
+const insertProvenance = newProvenance.statement(
   'recovery_write.insert_suggestion_provenance',
-  `${newProvenance.text} returning ${column(SuggestionProvenance, 'id')}`,
+  `returning ${column(SuggestionProvenance, 'id')}`,
   firstNumber,
 );
 
@@ -136,29 +126,25 @@ const newFailure = insert(FailureMatch, InsertFailureMatchRequestSchema, {
   },
 });
 
-const insertFailure = statement(
+const insertFailure = newFailure.statement(
   'recovery_write.insert_failure_match',
-  `${newFailure.text} returning ${column(FailureMatch, 'id')}`,
+  `returning ${column(FailureMatch, 'id')}`,
   firstText,
 );
 
-const failurePatch = patchUpdate(
-  'recovery_write.update_failure_match',
-  FailureMatch,
-  FailureMatchPatchSchema,
-  'failure_match_id',
-  {},
-  ['is_retryable', 'recovery_attempted', 'recovery_succeeded'],
-);
+const failurePatch = patchUpdate('recovery_write.update_failure_match', FailureMatch, FailureMatchPatchSchema, {
+  idField: 'failure_match_id',
+  neverNull: ['is_retryable', 'recovery_attempted', 'recovery_succeeded'],
+});
 
 const newEntry = insert(FailureCatalogEntry, UpsertFailureCatalogEntryRequestSchema, {
   binders: { embedding: (vector: readonly number[]) => (vector.length === 0 ? null : vector) },
 });
 
 // A row that this statement has made has no other version.
-const upsertCatalogEntry = statement(
+const upsertCatalogEntry = newEntry.statement(
   'recovery_write.upsert_failure_catalog_entry',
-  `${newEntry.text} on conflict (${column(FailureCatalogEntry, 'id')})
+  `on conflict (${column(FailureCatalogEntry, 'id')})
   do update set ${overwriting(FailureCatalogEntry, ['error_code', 'error_pattern', 'recovery_action', 'success_rate', 'embedding'])}
   returning xmax = 0`,
   firstFlag,
@@ -228,16 +214,15 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     ),
   ),
   updateRecoveryCandidate: write(
-    { updates: byMask, update_mask: mask(candidatePaths) },
-    affected(({ candidateId, updates, updateMask, executedNow }) => {
-      const values = patchParams(RecoveryCandidatePatchSchema, updates, updateMask, lowerEnumText);
-      return updateCandidate.with(candidateId, executedNow, ...values);
-    }),
+    candidatePatch.rules,
+    affected((request) =>
+      updateCandidate.with(request.candidateId, request.executedNow, ...candidatePatch.params(request)),
+    ),
     candidateCheck,
   ),
   insertSuggestionProvenance: write(
     { ...newProvenance.rules, suggestion_id: given },
-    one('provenanceId', (request) => insertProvenance.with(...newProvenance.params(request)), { rowsAffected: 1n }),
+    one('provenanceId', insertProvenance, { rowsAffected: 1n }),
   ),
   claimWork: write(
     { worker_id: filled, batch_size: page },
@@ -251,17 +236,10 @@ export const recoveryWrite = driver(RecoveryWriteService, {
     {},
     one('rowsAffected', ({ stalledSeconds = 300 }) => release.with(stalledSeconds)),
   ),
-  insertFailureMatch: write(
-    newFailure.rules,
-    one('failureMatchId', (request) => insertFailure.with(...newFailure.params(request)), { rowsAffected: 1n }),
-  ),
-  updateFailureMatch: write(
-    { updates: byMask, update_mask: mask(failurePatch.paths) },
-    affected((request) => failurePatch.ask(request.failureMatchId, request)),
-    (request) => failurePatch.check(request.failureMatchId, request),
-  ),
+  insertFailureMatch: write(newFailure.rules, one('failureMatchId', insertFailure, { rowsAffected: 1n })),
+  updateFailureMatch: write(failurePatch.rules, affected(failurePatch.ask), failurePatch.check),
   upsertFailureCatalogEntry: write(
     { id: filled, success_rate: rate },
-    one('isInsert', (request) => upsertCatalogEntry.with(...newEntry.params(request)), { rowsAffected: 1n }),
+    one('isInsert', upsertCatalogEntry, { rowsAffected: 1n }),
   ),
 });

@@ -1,4 +1,4 @@
-import { byCodePoint, type PythonJson, parsePythonJson, pythonJson } from './python-json.ts';
+import { byCodePoint, type PythonJson, parsePythonJson, pythonJson } from '../../statements/python-json.ts';
 
 /** A scope as stored: its type and its ids are texts that may be anything. */
 export interface StoredScope {

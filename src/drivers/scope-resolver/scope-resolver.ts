@@ -1,26 +1,26 @@
 import { randomBytes } from 'node:crypto';
 import { invalidArgument, type RpcError, refuse } from '../../contract/errors.ts';
-import { mask, page, required } from '../../contract/rules.ts';
+import { page, required } from '../../contract/rules.ts';
 import { type Notes, type Row, statement } from '../../database/statement.ts';
 import { type ColumnOf, column, table } from '../../database/table.ts';
 import { jsonToValue } from '../../database/values.ts';
 import { PolicyScope } from '../../entities/policy-scope.ts';
 import {
   CreateScopeRequestSchema,
-  type PolicyScopePatch,
   PolicyScopePatchSchema,
   PolicyScopeSchema,
   type RunContext,
   ScopeResolverService,
   ScopeTypeSchema,
 } from '../../gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
+import type { StringList } from '../../gen/hoc/cus/policies/v1/types_pb.ts';
 import { affected, one, row, rows } from '../../statements/answers.ts';
 import { cell, cells } from '../../statements/cells.ts';
 import { lowerEnumText } from '../../statements/codecs.ts';
 import { where } from '../../statements/filters.ts';
 import { insert } from '../../statements/insert.ts';
 import { list } from '../../statements/lists.ts';
-import { byMask, namedValues, patchCheck, pathsOf } from '../../statements/patch.ts';
+import { patch } from '../../statements/patch.ts';
 import { projection } from '../../statements/projection.ts';
 import { compute, driver, read, write } from '../driver.ts';
 import {
@@ -83,50 +83,38 @@ const scopes = list('scope_resolver.scopes', {
   reading: { expressions: stored.expressions, map: scopeOf },
 });
 
+const columns = {
+  agent_ids: 'agent_ids_json',
+  api_key_ids: 'api_key_ids_json',
+  human_actor_ids: 'human_actor_ids_json',
+} as const;
+
 const newScope = insert(PolicyScope, CreateScopeRequestSchema, {
-  columns: {
-    agent_ids: 'agent_ids_json',
-    api_key_ids: 'api_key_ids_json',
-    human_actor_ids: 'human_actor_ids_json',
-  },
+  columns,
   binders: { agent_ids: idsJson, api_key_ids: idsJson, human_actor_ids: idsJson },
   defaults: { scope_type: `'all_runs'` },
   given: ['scope_id'],
   textOf: lowerEnumText,
 });
 
-const insertScope = statement('scope_resolver.create_scope', `${newScope.text} returning ${stored.columns}`, scopeOf);
+const insertScope = newScope.statement('scope_resolver.create_scope', `returning ${stored.columns}`, scopeOf);
 
 const ofScope = `${of('tenant_id')} = $1 and ${of('scope_id')} = $2`;
 
-/** Fields that can change and the columns they are stored in, in the order of the parameters. */
-const PATCHED: Readonly<Record<string, ColumnOf<typeof PolicyScope>>> = {
-  scope_type: 'scope_type',
-  agent_ids: 'agent_ids_json',
-  api_key_ids: 'api_key_ids_json',
-  human_actor_ids: 'human_actor_ids_json',
-  description: 'description',
-};
+const idsOf = ({ values }: StringList): string | null => idsJson(values);
+
+const scopePatch = patch(PolicyScope, PolicyScopePatchSchema, {
+  columns,
+  binders: { agent_ids: idsOf, api_key_ids: idsOf, human_actor_ids: idsOf },
+  textOf: lowerEnumText,
+});
 
 const updateScope = statement(
   'scope_resolver.update_scope',
-  `update ${table(PolicyScope)} set ${Object.entries(PATCHED)
-    .map(([field, name], index) => {
-      const value = `$${index + 4}::text`;
-      return `${of(name)} = case when '${field}' = any($3::text[]) then ${value} else ${of(name)} end`;
-    })
-    .join(', ')}, ${of('updated_at')} = now()
+  `update ${table(PolicyScope)} set ${scopePatch.assignments(3)}, ${of('updated_at')} = now()
   where ${ofScope} returning ${stored.columns}`,
   scopeOf,
 );
-
-const patchValues = ({ scopeType, agentIds, apiKeyIds, humanActorIds, description }: Partial<PolicyScopePatch>) => [
-  scopeType && lowerEnumText(ScopeTypeSchema, scopeType),
-  idsJson(agentIds?.values ?? []),
-  idsJson(apiKeyIds?.values ?? []),
-  idsJson(humanActorIds?.values ?? []),
-  description,
-];
 
 const deleteScope = statement('scope_resolver.delete_scope', `delete from ${table(PolicyScope)} where ${ofScope}`);
 
@@ -188,18 +176,12 @@ export const scopeResolver = driver(ScopeResolverService, {
   ),
   createScope: write(
     newScope.rules,
-    one('scope', (request) => insertScope.with(...newScope.params(request, { scope_id: newScopeId() }))),
+    one('scope', (request) => insertScope(request, { scope_id: newScopeId() })),
   ),
   updateScope: write(
-    {
-      updates: byMask,
-      update_mask: mask(PolicyScopePatchSchema.fields.map(({ name }) => name)),
-    },
-    row('scope', ({ tenantId, scopeId, updates, updateMask }) => {
-      const values = patchValues(namedValues(PolicyScopePatchSchema, updates, updateMask));
-      return updateScope.with(tenantId, scopeId, pathsOf(PolicyScopePatchSchema, updateMask), ...values);
-    }),
-    patchCheck(PolicyScopePatchSchema, {}, (name) => name === PolicyScopePatchSchema.field.scopeType.name),
+    scopePatch.rules,
+    row('scope', (request) => updateScope.with(request.tenantId, request.scopeId, ...scopePatch.params(request))),
+    scopePatch.check,
   ),
   deleteScope: write(
     {},

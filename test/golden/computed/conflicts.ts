@@ -1,5 +1,5 @@
-import { byCodePoint } from '../../../src/drivers/scope-resolver/python-json.ts';
 import { IrFunctionSchema, IrInstructionSchema } from '../../../src/gen/hoc/cus/policies/v1/conflict_resolver_pb.ts';
+import { byCodePoint } from '../../../src/statements/python-json.ts';
 import { type Actual, Row } from '../compare.ts';
 import { operation } from '../operations.ts';
 import { asked, type Computation, type Data } from './subject.ts';
