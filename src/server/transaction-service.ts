@@ -54,7 +54,7 @@ const ENDED_ELSEWHERE: ReadonlyMap<Outcome, TransactionState> = new Map([
 
 const describe = (transaction: Transaction, caller: string): MessageInitShape<typeof TransactionSchema> => {
   const now = Date.now();
-  const { mode, state, failed, waiting, running } = transaction;
+  const { mode, state, failed, waiting, running, lease } = transaction;
   const busy = running || waiting > 0;
   return {
     ...(transaction.caller === caller ? { id: transaction.id } : {}),
@@ -65,16 +65,13 @@ const describe = (transaction: Transaction, caller: string): MessageInitShape<ty
     deferrable: mode.deferrable,
     state: state === 'open' && failed ? TransactionState.FAILED : STATE[state],
     beganAt: timestampFromMs(transaction.beganAt),
-    idleLease: durationFromMs(transaction.idleLeaseMs),
-    totalLease: durationFromMs(transaction.totalLeaseMs),
+    idleLease: durationFromMs(lease.idleMs),
+    totalLease: durationFromMs(lease.totalMs),
     expiresAt: timestampFromMs(
-      Math.min(
-        transaction.beganAt + transaction.totalLeaseMs,
-        (busy ? now : transaction.lastUsedAt) + transaction.leaseMs,
-      ),
+      Math.min(transaction.beganAt + lease.totalMs, (busy ? now : lease.usedAt) + lease.restMs),
     ),
     age: durationFromMs(now - transaction.beganAt),
-    idle: durationFromMs(busy ? 0 : now - transaction.lastUsedAt),
+    idle: durationFromMs(busy ? 0 : now - lease.usedAt),
     lastMethod: transaction.lastMethod,
     calls: BigInt(transaction.calls),
     pendingCalls: waiting + (running ? 1 : 0),

@@ -1,5 +1,4 @@
 import { refuse } from '../contract/errors.ts';
-import type { Lane } from '../database/lane.ts';
 import type { Session } from '../database/session.ts';
 import { count, firstFlag, statement } from '../database/statement.ts';
 import { type ColumnOf, column, table } from '../database/table.ts';
@@ -102,15 +101,3 @@ export const pruneRequests = statement(
   'requests.prune',
   `delete from ${requests} where ${of('created_at')} < now() - make_interval(secs => $1)`,
 );
-
-/** Reads the key that seals transaction ids, and of which the keys of page tokens come. */
-export const transactionIdKey = async (lane: Lane): Promise<Uint8Array> =>
-  lane.use(undefined, async (connection) => {
-    const { rows } = await connection.command(
-      `select value from policy_sidecar.secrets where name = 'transaction_id_key'`,
-    );
-    if (!rows[0]?.[0]) {
-      throw refuse('SCHEMA_OUTDATED', 'the database holds no transaction id key');
-    }
-    return bytes(rows[0][0]);
-  });

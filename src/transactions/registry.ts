@@ -10,8 +10,35 @@ import type { TransactionMode } from '../database/transaction-mode.ts';
 import { Awake } from './awake.ts';
 import { type EndCause, type EndedTransaction, endedError, type TransactionState } from './ended.ts';
 import { LOCKED, type OutcomeKey } from './outcomes.ts';
-import { type BeginOptions, type EndedReport, Transaction, type TransactionLimits } from './transaction.ts';
+import { Transaction } from './transaction.ts';
 import type { TransactionIdFacts, TransactionIds } from './transaction-id.ts';
+
+/** What a caller asks for when it begins a transaction. */
+export interface BeginOptions extends TransactionMode {
+  readonly caller: string;
+  readonly label: string;
+  /** Milliseconds; undefined takes the configured default, `none` has no idle lease. */
+  readonly idleLeaseMs: number | 'none' | undefined;
+  /** Milliseconds; undefined takes the configured default. */
+  readonly totalLeaseMs: number | undefined;
+  /** True where a stream ties it to its caller, who then has heard of it. */
+  readonly held: boolean;
+}
+
+/** Configured bounds. */
+export interface TransactionLimits {
+  readonly idleLeaseMs: number;
+  readonly idleLeaseMaxMs: number;
+  /** Longest idle lease before the first use: the answer to its beginning may have been lost. */
+  readonly firstUseMs: number;
+  readonly totalLeaseMs: number;
+  readonly totalLeaseMaxMs: number;
+  /** Calls that may wait inside one transaction. */
+  readonly queue: number;
+}
+
+/** Told when a lease or a lost connection has ended a transaction that its caller has not. */
+export type EndedReport = (transaction: Transaction, how: string) => void;
 
 /** Ended transactions that are remembered. */
 const MEMORY = 10_000;

@@ -6,38 +6,13 @@ import { commitUnknown } from '../database/sqlstate.ts';
 import type { TransactionMode } from '../database/transaction-mode.ts';
 import { orUnknown } from './commit-grace.ts';
 import { abortedError, type EndCause, endedError, type TransactionState } from './ended.ts';
+import { Lease } from './lease.ts';
 import { NumberedCalls } from './numbered-calls.ts';
 import { evidenceOf, type OutcomeKey, preparedEvidenceOf } from './outcomes.ts';
 import { preparedName, roomForPrepared } from './prepared.ts';
-import type { TransactionRegistry } from './registry.ts';
+import type { BeginOptions, TransactionRegistry } from './registry.ts';
+import { Savepoints } from './savepoints.ts';
 import { Turns } from './turns.ts';
-
-/** What a caller asks for when it begins a transaction. */
-export interface BeginOptions extends TransactionMode {
-  readonly caller: string;
-  readonly label: string;
-  /** Milliseconds; undefined takes the configured default, `none` has no idle lease. */
-  readonly idleLeaseMs: number | 'none' | undefined;
-  /** Milliseconds; undefined takes the configured default. */
-  readonly totalLeaseMs: number | undefined;
-  /** True where a stream ties it to its caller, who then has heard of it. */
-  readonly held: boolean;
-}
-
-/** Configured bounds. */
-export interface TransactionLimits {
-  readonly idleLeaseMs: number;
-  readonly idleLeaseMaxMs: number;
-  /** Longest idle lease before the first use: the answer to its beginning may have been lost. */
-  readonly firstUseMs: number;
-  readonly totalLeaseMs: number;
-  readonly totalLeaseMaxMs: number;
-  /** Calls that may wait inside one transaction. */
-  readonly queue: number;
-}
-
-/** Told when the reaper or a lost connection ends a transaction that its caller did not end. */
-export type EndedReport = (transaction: Transaction, how: string) => void;
 
 /** One open transaction: a connection, a lease, and the calls that use it one at a time. */
 export class Transaction {
@@ -45,20 +20,16 @@ export class Transaction {
   readonly caller: string;
   readonly label: string;
   readonly mode: TransactionMode;
-  readonly idleLeaseMs: number;
-  readonly totalLeaseMs: number;
   readonly beganAt = Date.now();
+  readonly lease: Lease;
   readonly #connection: Connection;
   readonly #registry: TransactionRegistry;
   readonly #key: OutcomeKey | undefined;
-  readonly #savepoints: string[] = [];
+  readonly #savepoints: Savepoints;
   readonly #numbered = new NumberedCalls();
   readonly #turns: Turns;
-  #unused: boolean;
   /** True where a stream holds it, which reads ahead. */
   readonly #held: boolean;
-  #idleTimer: NodeJS.Timeout | undefined;
-  readonly #totalTimer: NodeJS.Timeout;
   readonly #expiry = new Ending();
   #settle: (() => void) | undefined;
   /** Settles when the transaction has ended, however it did. */
@@ -68,7 +39,6 @@ export class Transaction {
   state: TransactionState = 'open';
   /** True when its commit left evidence in the database. */
   wrote = false;
-  lastUsedAt = Date.now();
   lastMethod = '';
   calls = 0;
 
@@ -81,25 +51,17 @@ export class Transaction {
     const { limits } = registry;
     this.#registry = registry;
     this.#connection = connection;
+    this.#savepoints = new Savepoints(connection);
     this.#key = key;
     this.id = id;
     this.caller = options.caller;
     this.label = options.label;
     this.mode = options;
     this.#held = options.held;
-    this.#unused = !this.#held;
-    this.totalLeaseMs = Math.min(options.totalLeaseMs ?? limits.totalLeaseMs, limits.totalLeaseMaxMs);
-    this.idleLeaseMs =
-      options.idleLeaseMs === 'none'
-        ? this.totalLeaseMs
-        : Math.min(options.idleLeaseMs ?? limits.idleLeaseMs, limits.idleLeaseMaxMs);
+    this.lease = new Lease(options, limits, (cause, how) => this.#expire(cause, how));
     this.#turns = new Turns(limits.queue, () => this.state === 'open' && this.#rest());
-    this.#totalTimer = setTimeout(
-      () => this.#expire('total_lease', `open for ${this.totalLeaseMs} ms`),
-      this.totalLeaseMs,
-    );
     connection.onLost = () => this.#onLost();
-    this.#rest();
+    this.#stayAwake();
   }
 
   /** True when a statement has failed, so that only a rollback can follow. */
@@ -122,30 +84,27 @@ export class Transaction {
     return this.#turns.running;
   }
 
-  /** The idle lease as it runs now, milliseconds: shorter until the first use, unless a stream holds the transaction. */
-  get leaseMs(): number {
-    return this.#unused ? Math.min(this.idleLeaseMs, this.#registry.limits.firstUseMs) : this.idleLeaseMs;
-  }
-
   #rest(): void {
     this.#stayAwake();
-    this.lastUsedAt = Date.now();
-    clearTimeout(this.#idleTimer);
-    const { leaseMs } = this;
-    this.#idleTimer = setTimeout(() => this.#expire('idle_lease', `idle for ${leaseMs} ms`), leaseMs);
+    this.lease.rest();
   }
 
   #stayAwake(): void {
     if (!this.#held) this.#registry.stayAwake();
   }
 
-  /** Ends an overdue transaction: whatever it runs is stopped and rolled back. A commit under way wins. */
-  #expire(cause: 'idle_lease' | 'total_lease', how: string): void {
+  /** Ends an overdue transaction. A commit under way wins. */
+  #expire(cause: EndCause, how: string): void {
     if (this.state !== 'open') return;
-    this.state = 'expired';
-    this.#registry.forget(this, 'expired', how, cause);
+    this.#cutShort('expired', cause, how);
     this.#registry.report(this, how);
-    this.#expiry.abort(endedError({ caller: this.caller, state: 'expired', how, endedAt: Date.now() }));
+  }
+
+  /** Whatever it runs is stopped and rolled back, and who waits is refused. */
+  #cutShort(state: 'expired' | 'rolled back', cause: EndCause, how: string): void {
+    this.state = state;
+    this.#registry.forget(this, state, how, cause);
+    this.#expiry.abort(endedError({ caller: this.caller, state, how, endedAt: Date.now() }));
     this.#turns.afterwards(() => this.#rollBack());
   }
 
@@ -157,8 +116,7 @@ export class Transaction {
     };
     const turn = this.#turns.take(signal, begin, expected);
     this.#stayAwake();
-    this.#unused = false;
-    clearTimeout(this.#idleTimer);
+    this.lease.use();
     return turn;
   }
 
@@ -235,43 +193,29 @@ export class Transaction {
 
   /** Sets a savepoint; the same name may be set again and then hides the earlier one. */
   savepoint(name: string, signal: Signal | undefined): Promise<void> {
-    return this.#turn(signal, async () => {
+    return this.#turn(signal, () => {
       if (this.failed) throw abortedError();
-      this.lastMethod = 'TransactionService/Savepoint';
-      await this.#noting(() => this.#connection.command(`savepoint "u_${name}"`));
-      this.#savepoints.push(name);
+      return this.#of('Savepoint', this.#savepoints.set(name));
     });
   }
 
   /** Undoes everything since the savepoint, which stays; heals an aborted transaction. */
   rollBackTo(name: string, signal: Signal | undefined): Promise<void> {
-    return this.#turn(
-      signal,
-      async () => {
-        this.lastMethod = 'TransactionService/RollbackToSavepoint';
-        const index = this.#indexOf(name);
-        await this.#noting(() => this.#connection.command(`rollback to savepoint "u_${name}"`));
-        this.#savepoints.length = index + 1;
-      },
-      true,
-    );
+    const undo = (): Promise<void> => this.#of('RollbackToSavepoint', this.#savepoints.rollBackTo(name));
+    return this.#turn(signal, undo, true);
   }
 
   /** Forgets the savepoint and those set after it; keeps what was done. */
   release(name: string, signal: Signal | undefined): Promise<void> {
-    return this.#turn(signal, async () => {
+    return this.#turn(signal, () => {
       if (this.failed) throw abortedError();
-      this.lastMethod = 'TransactionService/ReleaseSavepoint';
-      const index = this.#indexOf(name);
-      await this.#noting(() => this.#connection.command(`release savepoint "u_${name}"`));
-      this.#savepoints.length = index;
+      return this.#of('ReleaseSavepoint', this.#savepoints.release(name));
     });
   }
 
-  #indexOf(name: string): number {
-    const index = this.#savepoints.lastIndexOf(name);
-    if (index !== -1) return index;
-    throw refuse('SAVEPOINT_UNKNOWN', `this transaction has no savepoint ${name}`);
+  #of(rpc: string, running: Promise<void>): Promise<void> {
+    this.lastMethod = `TransactionService/${rpc}`;
+    return this.#noting(() => running);
   }
 
   /**
@@ -363,10 +307,7 @@ export class Transaction {
   /** Ends it at once on the server's own account: what is running is stopped, waiting calls are refused. */
   abandon(cause: EndCause, how: string): Promise<void> {
     if (this.state !== 'open') return this.ended;
-    this.state = 'rolled back';
-    this.#registry.forget(this, 'rolled back', how, cause);
-    this.#expiry.abort(endedError({ caller: this.caller, state: 'rolled back', how, endedAt: Date.now() }));
-    this.#turns.afterwards(() => this.#rollBack());
+    this.#cutShort('rolled back', cause, how);
     return this.ended;
   }
 
@@ -393,8 +334,7 @@ export class Transaction {
 
   #cleanUp(): void {
     if (this.#settle === undefined) return;
-    clearTimeout(this.#idleTimer);
-    clearTimeout(this.#totalTimer);
+    this.lease.end();
     this.#numbered.clear();
     this.#connection.release();
     this.#settle();
