@@ -17,15 +17,29 @@ from ..errors import OutcomeUnknownError, SidecarError, TransactionAbortedError
 
 T = TypeVar("T")
 
-#: Operations, and their bytes, that are sent together: far from what a sidecar refuses for its size or its number of values.
+#: Operations, and their bytes, that are sent together: far from what a sidecar refuses for its size or its number of values,
+#: also where the rows come back, in which a number takes up to six times as much as in the text of a document.
 _MOST_WAITING = 1_000
 _MOST_BYTES = 190_000
 #: What is said of a transaction that was not committed by a `CommitPrepared`, nor by one before.
 _NOT_COMMITTED = ("TRANSACTION_ROLLED_BACK", "TRANSACTION_NOT_PREPARED")
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A write that waits."""
+
+    operation: Operation[Any]
+    #: Bytes of what is sent, or of the row that comes back where that has more.
+    size: int
+
+
 class Tracked(Protocol):
     """An object whose changes are written at a flush."""
+
+    @property
+    def key(self) -> Any:
+        """What no other object has; None where it may be that of another one."""
 
     @property
     def goes_last(self) -> bool:
@@ -39,7 +53,7 @@ class Tracked(Protocol):
     def stored(self) -> Any:
         """What the database has of it; None: nothing yet."""
 
-    def change(self) -> Operation[Any] | None:
+    def change(self) -> Waiting | None:
         """What was changed of it since it was stored, which counts as stored then."""
 
     def go_back(self, stored: Any) -> None:
@@ -65,9 +79,10 @@ class Work:
     itself. After a list that fails only a rollback is possible, of all, or of the part that it belongs to.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, lease: timedelta | None = None) -> None:
         self._settings = settings
-        self._waiting: list[Operation[Any]] = []
+        self._lease = lease
+        self._waiting: list[Waiting] = []
         self._bytes = 0
         self._tracked: list[Tracked] = []
         self._life: TransactionLife | None = None
@@ -84,15 +99,19 @@ class Work:
 
     def add(self, operation: Operation[Any]) -> bool:
         """Lets a write wait; true where it is time for a flush."""
-        self._begin_session()
+        self.begin_session()
         self._collect()
-        self._append(operation)
+        self._append(Waiting(operation, operation.message.ByteSize()))
         return len(self._waiting) >= _MOST_WAITING or self._bytes >= _MOST_BYTES
 
     def track(self, one: Tracked) -> None:
         """Writes what is changed of an object at each flush."""
-        self._begin_session()
+        self.begin_session()
         self._tracked.append(one)
+
+    def find(self, key: Any) -> Tracked | None:
+        """The object of that key, if it is tracked."""
+        return next((one for one in self._tracked if one.key == key), None)
 
     def place(self, writes: bool) -> Steps[Place]:
         """Where a call belongs; what waits is sent before."""
@@ -142,7 +161,7 @@ class Work:
             yield from self._end_prepared("CommitPrepared")
         else:
             self._collect()
-            if self._life is None and 0 < len(self._waiting) <= _MOST_WAITING:
+            if self._life is None and self._waiting and self._piece() == len(self._waiting):
                 yield from self._send(outside(self._settings))
             yield from self.flush()
             if self._life is not None:
@@ -172,7 +191,8 @@ class Work:
         finally:
             self._forget()
 
-    def _begin_session(self) -> None:
+    def begin_session(self) -> None:
+        """Begins the session's own transaction, with which this one ends."""
         if self.before_begin is not None:
             self.before_begin()
 
@@ -183,21 +203,30 @@ class Work:
                 message, code="FAILED_PRECONDITION", reason="TRANSACTION_ABORTED"
             ) from self._failed
 
-    def _append(self, operation: Operation[Any]) -> None:
-        self._waiting.append(operation)
-        self._bytes += operation.message.ByteSize()
+    def _append(self, one: Waiting) -> None:
+        self._waiting.append(one)
+        self._bytes += one.size
 
     def _collect(self) -> None:
         """Lets what was changed of tracked objects wait."""
         for one in sorted(self._tracked, key=lambda one: one.goes_last):
-            operation = one.change()
-            if operation is not None:
-                self._append(operation)
+            change = one.change()
+            if change is not None:
+                self._append(change)
+
+    def _piece(self) -> int:
+        """How many of those that wait are sent together: one at least, however large it is."""
+        size = 0
+        for at, one in enumerate(self._waiting[:_MOST_WAITING]):
+            size += one.size
+            if at > 0 and size > _MOST_BYTES:
+                return at
+        return min(len(self._waiting), _MOST_WAITING)
 
     def _open(self) -> Steps[TransactionLife]:
         if self._life is None:
-            self._begin_session()
-            life = TransactionLife(TransactionOptions(label="dropin"), self._settings.timeout)
+            self.begin_session()
+            life = TransactionLife(TransactionOptions(lease=self._lease, label="dropin"), self._settings.timeout)
             yield from life.begin()
             self._life = life
         return self._life
@@ -227,9 +256,10 @@ class Work:
         self._tracked = known + read
 
     def _send(self, place: Place) -> Steps[None]:
-        sent, self._waiting = self._waiting[:_MOST_WAITING], self._waiting[_MOST_WAITING:]
-        self._bytes = 0
-        yield from self._or_fails(self._executing(place, sent))
+        piece = self._piece()
+        sent, self._waiting = self._waiting[:piece], self._waiting[piece:]
+        self._bytes -= sum(one.size for one in sent)
+        yield from self._or_fails(self._executing(place, [one.operation for one in sent]))
 
     def _executing(self, place: Place, sent: list[Operation[Any]]) -> Steps[None]:
         try:
