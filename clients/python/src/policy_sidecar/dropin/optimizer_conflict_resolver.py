@@ -32,7 +32,7 @@ _OPERATIONS = {
 
 
 class ConflictType(enum.Enum):
-    """What policies contradict each other in. Equal to the members of that name of the original and of the client."""
+    """What policies contradict each other in. Equal to the members of the original's own."""
 
     ACTION = 1
     PRIORITY = 2
