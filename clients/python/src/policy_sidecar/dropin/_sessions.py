@@ -6,8 +6,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from ._parts import Level
 from ._units import AsyncUnit, Unit
-from ._work import Level
 
 #: Keys of a session's `info`: the client, whether ours is prepared before the session commits, how long a transaction of ours
 #: may last, what stands for the session.

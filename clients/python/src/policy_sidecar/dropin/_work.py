@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from .._contract import control
 from .._operations import Operation, executing
@@ -14,6 +13,7 @@ from .._settings import Settings
 from .._steps import Steps, call_outside, look_up
 from .._transactions import TransactionLife, TransactionOptions
 from ..errors import OutcomeUnknownError, SidecarError, TransactionAbortedError
+from ._parts import Level, Tracked, Waiting
 
 T = TypeVar("T")
 
@@ -23,53 +23,6 @@ _MOST_WAITING = 1_000
 _MOST_BYTES = 190_000
 #: What is said of a transaction that was not committed by a `CommitPrepared`, nor by one before.
 _NOT_COMMITTED = ("TRANSACTION_ROLLED_BACK", "TRANSACTION_NOT_PREPARED")
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A write that waits."""
-
-    operation: Operation[Any]
-    #: Bytes of what is sent, or of the row that comes back where that has more.
-    size: int
-
-
-class Tracked(Protocol):
-    """An object whose changes are written at a flush."""
-
-    @property
-    def key(self) -> Any:
-        """What no other object has; None where it may be that of another one."""
-
-    @property
-    def goes_last(self) -> bool:
-        """Whether it refers to others."""
-
-    @property
-    def found(self) -> Any:
-        """What the database had of it when it was read; None where it was made."""
-
-    @property
-    def stored(self) -> Any:
-        """What the database has of it; None: nothing yet."""
-
-    def change(self) -> Waiting | None:
-        """What was changed of it since it was stored, which counts as stored then."""
-
-    def go_back(self, stored: Any) -> None:
-        """Makes it again what the database has again."""
-
-
-@dataclass(frozen=True)
-class Level:
-    """What there was when a part of the session's work began that can be undone alone."""
-
-    #: Its name for the session.
-    part: Any
-    #: What the database had of the objects that were tracked.
-    stored: tuple[Any, ...] = ()
-    #: Where it began in the transaction; None: there was none.
-    savepoint: str | None = None
 
 
 class Work:

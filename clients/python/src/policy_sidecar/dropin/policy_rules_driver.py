@@ -11,10 +11,10 @@ from typing import Any
 from .._operations import Operation
 from ..types import EnforcementMode, IntegrityStatus, RuleScope, RuleSource, RuleStatus
 from ._arguments import column
+from ._parts import Waiting
 from ._sessions import async_unit_of
 from ._shapes import Row, one
 from ._table import AsyncDriver, Op, operation_of, perform_async
-from ._work import Waiting
 from .errors import refused
 
 _SETS = {
