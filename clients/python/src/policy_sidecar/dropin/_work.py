@@ -20,7 +20,7 @@ T = TypeVar("T")
 #: Operations, and their bytes, that are sent together: far from what a sidecar refuses for its size or its number of values,
 #: also where the rows come back, in which a number takes up to six times as much as in the text of a document.
 _MOST_WAITING = 1_000
-_MOST_BYTES = 190_000
+_MOST_BYTES = 180_000
 #: What is said of a transaction that was not committed by a `CommitPrepared`, nor by one before.
 _NOT_COMMITTED = ("TRANSACTION_ROLLED_BACK", "TRANSACTION_NOT_PREPARED")
 
