@@ -82,10 +82,10 @@ def refusal(error: Exception, expected: dict[str, Any] | None) -> str | None:
         return f"{type(error).__name__}: {error}"
     state = expected.get("sqlstate", "")
     kinds: tuple[type[Exception], ...] = REFUSALS
-    if state in ("23505", "23503"):
+    if state.startswith("23"):
         kinds = (sqlalchemy.exc.IntegrityError,)
-    elif state[:2] in ("22", "23"):
-        kinds = (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.DataError, ValueError, TypeError)
+    elif state.startswith("22"):
+        kinds = (sqlalchemy.exc.DataError, ValueError, TypeError)
     return None if isinstance(error, kinds) else f"{type(error).__name__} in place of {expected}: {error}"
 
 

@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import inspect
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,17 +15,15 @@ from golden import read
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from policy_sidecar import Client, aio, connect, types
+from policy_sidecar import Client, aio, types
 from policy_sidecar.dropin import AsyncUnit, Unit
 from policy_sidecar.dropin._table import Driver
-from policy_sidecar.dropin.optimizer_conflict_resolver import ConflictResolver
 from policy_sidecar.dropin.policy_engine_driver import PolicyEngineDriver
 from policy_sidecar.dropin.policy_proposal_read_driver import PolicyProposalReadDriver
 from policy_sidecar.dropin.policy_proposal_write_driver import PolicyProposalWriteDriver
 from policy_sidecar.dropin.policy_rules_driver import PolicyRulesDriver
 from policy_sidecar.dropin.recovery_matcher import RecoveryMatcher
 from policy_sidecar.dropin.recovery_write_driver import RecoveryWriteService
-from policy_sidecar.dropin.symbol_table import SymbolTable
 
 
 def test_every_public_method_of_the_original_is_there_and_calls_its_rpc() -> None:
@@ -248,40 +245,3 @@ def test_a_session_of_its_own_rolls_back_what_was_not_committed(address: str) ->
                 return [await reads.fetch_proposal_status(one) for one in (lost, kept)]
 
     assert asyncio.run(main()) == [None, "approved"]
-
-
-def test_a_module_stays_its_callers_and_gets_the_priorities(address: str) -> None:
-    def function(category: types.PolicyCategory, priority: int) -> SimpleNamespace:
-        governance = SimpleNamespace(
-            category=category, priority=priority, source_policy=None, source_rule=None, requires_approval=False, audit_level=0
-        )
-        void = SimpleNamespace(name="VOID")
-        return SimpleNamespace(params=[], return_type=void, blocks={}, entry_block="entry", governance=governance)
-
-    safety = types.PolicyCategory.SAFETY
-    functions = {"a": function(safety, 50), "b": function(safety, 50)}
-    module = SimpleNamespace(name="m", functions=functions, imports=[], governance=None)
-    with connect(address) as client, Unit(client) as session:
-        resolver = ConflictResolver(session)
-        back, conflicts = resolver.resolve(module)
-    assert back is module and conflicts is resolver.conflicts
-    assert [(one.conflict_type.name, one.policies, one.resolved) for one in conflicts] == [("PRIORITY", ["a", "b"], True)]
-    assert [one.governance.priority for one in functions.values()] == [50, 51]
-
-
-def test_a_symbol_table_is_used_as_before(client: Client) -> None:
-    table = SymbolTable(client)
-    table.define(types.Symbol(name="p", symbol_type=types.SymbolType.POLICY, category=types.PolicyCategory.SAFETY))
-    with pytest.raises(ValueError, match="already defined"):
-        table.define(types.Symbol(name="p", symbol_type=types.SymbolType.RULE))
-    scope = table.enter_scope("p")
-    assert (scope.name, scope.category) == ("p", None)
-    scope.define(types.Symbol(name="r", symbol_type=types.SymbolType.RULE))
-    found = table.lookup_rule("r", "p")
-    assert found is not None and found.name == "r" and "r" in scope.get_all_symbols()
-    table.add_reference("p", "somewhere")
-    assert [one.name for one in table.get_unreferenced_symbols()] == ["r"]
-    table.exit_scope()
-    with pytest.raises(ValueError, match="Cannot exit global scope"):
-        table.exit_scope()
-    table.close()

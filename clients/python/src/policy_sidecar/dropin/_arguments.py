@@ -6,6 +6,7 @@ import enum
 from typing import Any, TypeVar
 
 from ..values import JSON_NULL, JsonText
+from .errors import refused
 
 E = TypeVar("E", bound=enum.Enum)
 
@@ -23,6 +24,30 @@ def document(given: Any) -> Any:
 def member(kind: type[E]) -> Any:
     """A member by the text that the database has for it; None stays None. ValueError for a text that is none."""
     return lambda given: None if given is None else given if isinstance(given, kind) else kind(given)
+
+
+def column(name: str, kind: type[E]) -> Any:
+    """The same of a column with a check: where that would refuse the text, an IntegrityError that is a ValueError, too."""
+    made = member(kind)
+
+    def of(given: Any) -> Any:
+        try:
+            return made(given)
+        except ValueError:
+            raise refused(name, "must be a known value", given) from None
+
+    return of
+
+
+def demanded(name: str) -> Any:
+    """An id without which the original's database refuses the row."""
+
+    def of(given: Any) -> Any:
+        if given is None:
+            raise refused(name, "must be set", given)
+        return given
+
+    return of
 
 
 def number(given: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..types import IntegrityTable
-from ._arguments import filtered, json_text, number
+from ._arguments import demanded, filtered, json_text, number
 from ._shapes import affected, named, nothing, one, one_tuple, rows, tuples, value, whole
 from ._table import Op
 
@@ -95,6 +95,7 @@ WRITES = {
         "insert_evaluation",
         "evaluation_id, action_type, agent_id, tenant_id, request_context, decision, decision_reason, modifications,"
         " evaluation_ms, policies_checked, rules_matched, evaluated_at",
+        evaluation_id=demanded("evaluation_id"),
         request_context=json_text,
         modifications=json_text,
     ),
@@ -102,6 +103,7 @@ WRITES = {
         "insert_violation",
         "violation_id, evaluation_id, policy_name, violation_type, severity, description, evidence, agent_id, tenant_id,"
         " action_attempted, routed_to_governor, governor_action, detected_at",
+        violation_id=demanded("violation_id"),
         evidence=json_text,
         severity=number,
     ),
@@ -110,11 +112,17 @@ WRITES = {
     "reset_risk_ceiling": _write("reset_risk_ceiling", "ceiling_id", affected),
     "update_safety_rule": _spread("update_safety_rule", "rule_id"),
     "deactivate_all_versions": _write("deactivate_all_versions", ""),
-    "insert_policy_version": _write("insert_policy_version", "version_id, version, policy_hash, created_by, description"),
+    "insert_policy_version": _write(
+        "insert_policy_version",
+        "version_id, version, policy_hash, created_by, description",
+        version_id=demanded("version_id"),
+    ),
     "mark_version_rolled_back": _write("mark_version_rolled_back", "by"),
     "activate_version": _write("activate_version", "version"),
     "insert_provenance": _write(
-        "insert_provenance", "policy_id, policy_type, action, changed_by, policy_version, reason"
+        "insert_provenance",
+        "policy_id, policy_type, action, changed_by, policy_version, reason",
+        policy_id=demanded("policy_id"),
     ),
     "insert_dependency": _write(
         "insert_dependency", "source_policy, target_policy, dependency_type, resolution_strategy, priority, description"
@@ -130,6 +138,7 @@ WRITES = {
     "insert_snapshot": _write(
         "insert_snapshot",
         "snapshot_id, tenant_id, policies, thresholds, policy_count, integrity_hash",
+        snapshot_id=demanded("snapshot_id"),
         policies=json_text,
         thresholds=json_text,
     ),

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from ._parts import Level
 from ._units import AsyncUnit, Unit
-from ._work import Level
 
-#: Keys of a session's `info`: the client, whether ours is prepared before the session commits, what stands for the session.
+#: Keys of a session's `info`: the client, whether ours is prepared before the session commits, how long a transaction of ours
+#: may last, what stands for the session.
 CLIENT = "policy_sidecar"
 PREPARES = "policy_sidecar_prepares"
+LEASE = "policy_sidecar_lease"
 _UNIT = "policy_sidecar_unit"
 
 
@@ -106,7 +108,7 @@ def unit_of(session: Any) -> Unit:
     session = _itself(session)
     unit: Unit | None = session.info.get(_UNIT)
     if unit is None:
-        unit = session.info[_UNIT] = Unit(session.info.get(CLIENT))
+        unit = session.info[_UNIT] = Unit(session.info.get(CLIENT), session.info.get(LEASE))
         _follow(session, unit, lambda done: done)
     return unit
 
@@ -118,6 +120,6 @@ def async_unit_of(session: Any) -> AsyncUnit:
     session = _itself(session)
     unit: AsyncUnit | None = session.info.get(_UNIT)
     if unit is None:
-        unit = session.info[_UNIT] = AsyncUnit(session.info.get(CLIENT))
+        unit = session.info[_UNIT] = AsyncUnit(session.info.get(CLIENT), session.info.get(LEASE))
         _follow(session.sync_session, unit, import_module("sqlalchemy.util").await_only)
     return unit

@@ -43,24 +43,24 @@ def plain(value: Any) -> Any:
     return value
 
 
-def row(value: Any, uuids: tuple[str, ...] = (), only: tuple[str, ...] = ()) -> Any:
-    """A record, or None of none; `uuids` are the columns that were UUID objects, `only` those that there were."""
+def row(value: Any, uuids: tuple[str, ...] = ()) -> Any:
+    """A record, or None of none; `uuids` are the columns that were UUID objects."""
     if value is None:
         return None
     made = plain(value)
     for name in uuids:
         made[name] = UUID(made[name])
-    return Row({name: made[name] for name in only}) if only else made
+    return made
 
 
-def one(name: str, *uuids: str, only: str = "") -> Shape:
+def one(name: str, *uuids: str) -> Shape:
     """The record in that field, or None."""
-    return lambda answer: row(getattr(answer, name), uuids, tuple(only.split()))
+    return lambda answer: row(getattr(answer, name), uuids)
 
 
-def rows(name: str, *uuids: str, only: str = "") -> Shape:
+def rows(name: str, *uuids: str) -> Shape:
     """The records in that field."""
-    return lambda answer: [row(each, uuids, tuple(only.split())) for each in getattr(answer, name)]
+    return lambda answer: [row(each, uuids) for each in getattr(answer, name)]
 
 
 def value(name: str) -> Shape:

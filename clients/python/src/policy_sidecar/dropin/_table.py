@@ -10,11 +10,10 @@ from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any
 
 from .. import operations
-from ..errors import SidecarError
 from ._sessions import async_unit_of, unit_of
 from ._shapes import Shape, nothing
 from ._units import default_aio_client, default_client
-from .errors import translated
+from .errors import translating
 
 #: How an argument of that name becomes one of the RPC.
 Given = Mapping[str, Callable[[Any], Any]]
@@ -158,16 +157,14 @@ def perform(op: Op, given: dict[str, Any], session: Any) -> Any:
     """
     if session is None and op.writes:
         raise RuntimeError("a write needs a transaction that its caller owns: give the driver a session")
-    try:
+    with translating():
         if session is None:
-            services: Any = default_client()
-        elif op.waits:
-            return unit_of(session).add(operation_of(op, given))
-        else:
-            services = unit_of(session).services(op.writes)
-        return op.answer(rpc_of(services, op)(**arguments(op, given)))
-    except SidecarError as error:
-        raise translated(error) from error
+            return op.answer(rpc_of(default_client(), op)(**arguments(op, given)))
+        unit = unit_of(session)
+        if op.waits:
+            return unit.add(operation_of(op, given))
+        with unit.services(op.writes) as services:
+            return op.answer(rpc_of(services, op)(**arguments(op, given)))
 
 
 class AsyncDriver(Driver):
@@ -195,13 +192,11 @@ async def perform_async(op: Op, given: dict[str, Any], session: Any) -> Any:
     """As `perform`."""
     if session is None and op.writes:
         raise RuntimeError("a write needs a transaction that its caller owns: give the driver a session")
-    try:
+    with translating():
         if session is None:
-            services: Any = default_aio_client()
-        elif op.waits:
-            return await async_unit_of(session).add(operation_of(op, given))
-        else:
-            services = await async_unit_of(session).services(op.writes)
-        return op.answer(await rpc_of(services, op)(**arguments(op, given)))
-    except SidecarError as error:
-        raise translated(error) from error
+            return op.answer(await rpc_of(default_aio_client(), op)(**arguments(op, given)))
+        unit = async_unit_of(session)
+        if op.waits:
+            return await unit.add(operation_of(op, given))
+        async with unit.services(op.writes) as services:
+            return op.answer(await rpc_of(services, op)(**arguments(op, given)))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import cache
 from types import TracebackType
@@ -13,9 +17,8 @@ from .._requests import Bound as Bind
 from .._steps import Steps
 from ..aio._lines import Lines as AioLines
 from ..client import Bound, Client, connect
-from ..errors import SidecarError
 from ._work import Work
-from .errors import translated
+from .errors import translating
 
 T = TypeVar("T")
 
@@ -35,28 +38,31 @@ def default_aio_client() -> aio.Client:
 class Unit:
     """A unit of work at the sidecar, and a session of its own for engines that need no other.
 
-    The end of its block without `commit` rolls back.
+    `lease` is how long a transaction of it may last; None: as the sidecar is configured. The end of its block without `commit`
+    rolls back. What several threads do on it is done in turn.
     """
 
-    def __init__(self, client: Client | None = None) -> None:
+    def __init__(self, client: Client | None = None, lease: timedelta | None = None) -> None:
         self.client = client or default_client()
-        self.work = Work(self.client._settings)
+        self.work = Work(self.client._settings, lease)
+        self._turn = threading.RLock()
 
     def _run(self, steps: Steps[T]) -> T:
-        try:
+        with self._turn, translating():
             return self.client._lines.run(steps)
-        except SidecarError as error:
-            raise translated(error) from error
 
     def add(self, operation: Operation[Any]) -> None:
         """Lets a write wait for the next flush."""
-        if self.work.add(operation):
-            self.flush()
+        with self._turn, translating():
+            if self.work.add(operation):
+                self.flush()
 
-    def services(self, writes: bool = True) -> Bound:
-        """The services for the next call, which sees what waited before."""
-        place = self._run(self.work.place(writes))
-        return Bound(Bind(self.client._lines, lambda: place))
+    @contextmanager
+    def services(self, writes: bool = True) -> Iterator[Bound]:
+        """The services for a call, which sees what waited before; whatever else is done waits for the end of the block."""
+        with self._turn:
+            place = self._run(self.work.place(writes))
+            yield Bound(Bind(self.client._lines, lambda: place))
 
     def flush(self) -> None:
         """Sends what waits; after an error only `rollback` is possible."""
@@ -89,27 +95,34 @@ class Unit:
 
 
 class AsyncUnit:
-    """The same for asyncio."""
+    """The same for asyncio, and for tasks."""
 
-    def __init__(self, client: aio.Client | None = None) -> None:
+    def __init__(self, client: aio.Client | None = None, lease: timedelta | None = None) -> None:
         self.client = client or default_aio_client()
-        self.work = Work(self.client._settings)
+        self.work = Work(self.client._settings, lease)
+        self._turn = asyncio.Lock()
 
     async def _run(self, steps: Steps[T]) -> T:
-        try:
+        async with self._turn:
+            return await self._in_turn(steps)
+
+    async def _in_turn(self, steps: Steps[T]) -> T:
+        with translating():
             return await self.client._lines.run(steps)
-        except SidecarError as error:
-            raise translated(error) from error
 
     async def add(self, operation: Operation[Any]) -> None:
         """Lets a write wait for the next flush."""
-        if self.work.add(operation):
+        with translating():
+            full = self.work.add(operation)
+        if full:
             await self.flush()
 
-    async def services(self, writes: bool = True) -> aio.Bound:
-        """The services for the next call, which sees what waited before."""
-        place = await self._run(self.work.place(writes))
-        return aio.Bound(Bind[AioLines](self.client._lines, lambda: place))
+    @asynccontextmanager
+    async def services(self, writes: bool = True) -> AsyncIterator[aio.Bound]:
+        """The services for a call, which sees what waited before; whatever else is done waits for the end of the block."""
+        async with self._turn:
+            place = await self._in_turn(self.work.place(writes))
+            yield aio.Bound(Bind[AioLines](self.client._lines, lambda: place))
 
     async def flush(self) -> None:
         """Sends what waits and what was changed of tracked objects; after an error only `rollback` is possible."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from .._contract import control
 from .._operations import Operation, executing
@@ -14,48 +13,16 @@ from .._settings import Settings
 from .._steps import Steps, call_outside, look_up
 from .._transactions import TransactionLife, TransactionOptions
 from ..errors import OutcomeUnknownError, SidecarError, TransactionAbortedError
+from ._parts import Level, Tracked, Waiting
 
 T = TypeVar("T")
 
-#: Operations, and their bytes, that are sent together: far from what a sidecar refuses for its size or its number of values.
+#: Operations, and their bytes, that are sent together: far from what a sidecar refuses for its size or its number of values,
+#: also where the rows come back, in which a number takes up to six times as much as in the text of a document.
 _MOST_WAITING = 1_000
-_MOST_BYTES = 190_000
+_MOST_BYTES = 180_000
 #: What is said of a transaction that was not committed by a `CommitPrepared`, nor by one before.
 _NOT_COMMITTED = ("TRANSACTION_ROLLED_BACK", "TRANSACTION_NOT_PREPARED")
-
-
-class Tracked(Protocol):
-    """An object whose changes are written at a flush."""
-
-    @property
-    def goes_last(self) -> bool:
-        """Whether it refers to others."""
-
-    @property
-    def found(self) -> Any:
-        """What the database had of it when it was read; None where it was made."""
-
-    @property
-    def stored(self) -> Any:
-        """What the database has of it; None: nothing yet."""
-
-    def change(self) -> Operation[Any] | None:
-        """What was changed of it since it was stored, which counts as stored then."""
-
-    def go_back(self, stored: Any) -> None:
-        """Makes it again what the database has again."""
-
-
-@dataclass(frozen=True)
-class Level:
-    """What there was when a part of the session's work began that can be undone alone."""
-
-    #: Its name for the session.
-    part: Any
-    #: What the database had of the objects that were tracked.
-    stored: tuple[Any, ...] = ()
-    #: Where it began in the transaction; None: there was none.
-    savepoint: str | None = None
 
 
 class Work:
@@ -65,9 +32,10 @@ class Work:
     itself. After a list that fails only a rollback is possible, of all, or of the part that it belongs to.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, lease: timedelta | None = None) -> None:
         self._settings = settings
-        self._waiting: list[Operation[Any]] = []
+        self._lease = lease
+        self._waiting: list[Waiting] = []
         self._bytes = 0
         self._tracked: list[Tracked] = []
         self._life: TransactionLife | None = None
@@ -84,15 +52,19 @@ class Work:
 
     def add(self, operation: Operation[Any]) -> bool:
         """Lets a write wait; true where it is time for a flush."""
-        self._begin_session()
+        self.begin_session()
         self._collect()
-        self._append(operation)
+        self._append(Waiting(operation, operation.message.ByteSize()))
         return len(self._waiting) >= _MOST_WAITING or self._bytes >= _MOST_BYTES
 
     def track(self, one: Tracked) -> None:
         """Writes what is changed of an object at each flush."""
-        self._begin_session()
+        self.begin_session()
         self._tracked.append(one)
+
+    def find(self, key: Any) -> Tracked | None:
+        """The object of that key, if it is tracked."""
+        return next((one for one in self._tracked if one.key == key), None)
 
     def place(self, writes: bool) -> Steps[Place]:
         """Where a call belongs; what waits is sent before."""
@@ -142,7 +114,7 @@ class Work:
             yield from self._end_prepared("CommitPrepared")
         else:
             self._collect()
-            if self._life is None and 0 < len(self._waiting) <= _MOST_WAITING:
+            if self._life is None and self._waiting and self._piece() == len(self._waiting):
                 yield from self._send(outside(self._settings))
             yield from self.flush()
             if self._life is not None:
@@ -172,7 +144,8 @@ class Work:
         finally:
             self._forget()
 
-    def _begin_session(self) -> None:
+    def begin_session(self) -> None:
+        """Begins the session's own transaction, with which this one ends."""
         if self.before_begin is not None:
             self.before_begin()
 
@@ -183,21 +156,30 @@ class Work:
                 message, code="FAILED_PRECONDITION", reason="TRANSACTION_ABORTED"
             ) from self._failed
 
-    def _append(self, operation: Operation[Any]) -> None:
-        self._waiting.append(operation)
-        self._bytes += operation.message.ByteSize()
+    def _append(self, one: Waiting) -> None:
+        self._waiting.append(one)
+        self._bytes += one.size
 
     def _collect(self) -> None:
         """Lets what was changed of tracked objects wait."""
         for one in sorted(self._tracked, key=lambda one: one.goes_last):
-            operation = one.change()
-            if operation is not None:
-                self._append(operation)
+            change = one.change()
+            if change is not None:
+                self._append(change)
+
+    def _piece(self) -> int:
+        """How many of those that wait are sent together: one at least, however large it is."""
+        size = 0
+        for at, one in enumerate(self._waiting[:_MOST_WAITING]):
+            size += one.size
+            if at > 0 and size > _MOST_BYTES:
+                return at
+        return min(len(self._waiting), _MOST_WAITING)
 
     def _open(self) -> Steps[TransactionLife]:
         if self._life is None:
-            self._begin_session()
-            life = TransactionLife(TransactionOptions(label="dropin"), self._settings.timeout)
+            self.begin_session()
+            life = TransactionLife(TransactionOptions(lease=self._lease, label="dropin"), self._settings.timeout)
             yield from life.begin()
             self._life = life
         return self._life
@@ -227,9 +209,10 @@ class Work:
         self._tracked = known + read
 
     def _send(self, place: Place) -> Steps[None]:
-        sent, self._waiting = self._waiting[:_MOST_WAITING], self._waiting[_MOST_WAITING:]
-        self._bytes = 0
-        yield from self._or_fails(self._executing(place, sent))
+        piece = self._piece()
+        sent, self._waiting = self._waiting[:piece], self._waiting[piece:]
+        self._bytes -= sum(one.size for one in sent)
+        yield from self._or_fails(self._executing(place, [one.operation for one in sent]))
 
     def _executing(self, place: Place, sent: list[Operation[Any]]) -> Steps[None]:
         try:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import enum
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from .. import types
 from .._gen.enums import ActionType, IrType, PolicyCategory
 from ._sessions import unit_of
-from ._shapes import Row
 from ._table import SyncDriver
 from ._units import default_client
+from .errors import translating
 
 _OPERATIONS = {
     "IRLoadConst": ("load_const", types.IrLoadConst),
@@ -26,6 +29,37 @@ _OPERATIONS = {
     "IRCheckPolicy": ("check_policy", types.IrCheckPolicy),
     "IREmitIntent": ("emit_intent", types.IrEmitIntent),
 }
+
+
+class ConflictType(enum.Enum):
+    """What policies contradict each other in. Equal to the members of the original's own."""
+
+    ACTION = 1
+    PRIORITY = 2
+    CATEGORY = 3
+    CIRCULAR = 4
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, enum.Enum) and (type(other).__name__, other.name) == (type(self).__name__, self.name)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+@dataclass
+class PolicyConflict:
+    """A contradiction between policies, and how it was settled."""
+
+    conflict_type: ConflictType
+    policies: list[str]
+    description: str
+    severity: int = 50
+    resolution: str | None = None
+    resolved: bool = False
+    winner: str | None = None
+
+    def __str__(self) -> str:
+        return f"Conflict({self.conflict_type.name}, {self.policies}, {'RESOLVED' if self.resolved else 'UNRESOLVED'})"
 
 
 def _governance(of: Any) -> types.IrGovernance | None:
@@ -79,28 +113,38 @@ class ConflictResolver(SyncDriver):
 
     def __init__(self, session: Any = None) -> None:
         super().__init__(session)
-        self.conflicts: list[Row] = []
+        self.conflicts: list[PolicyConflict] = []
         self.resolution_log: list[str] = []
 
-    def resolve(self, module: Any) -> tuple[Any, list[Row]]:
+    def resolve(self, module: Any) -> tuple[Any, list[PolicyConflict]]:
         """The module, with the priorities that were settled, and its conflicts."""
-        services = default_client() if self._session is None else unit_of(self._session).services(writes=False)
-        answer = services.conflict_resolver.resolve(
-            module=types.IrModule(
-                name=module.name,
-                functions=[_function(name, one) for name, one in module.functions.items()],
-                imports=list(module.imports),
-                governance=_governance(module.governance),
-            )
+        sent = types.IrModule(
+            name=module.name,
+            functions=[_function(name, one) for name, one in module.functions.items()],
+            imports=list(module.imports),
+            governance=_governance(module.governance),
         )
+        alone = self._session is None
+        with translating(), nullcontext(default_client()) if alone else unit_of(self._session).services(False) as services:
+            answer = services.conflict_resolver.resolve(module=sent)
         for after in answer.priorities_after:
             governance = module.functions[after.name].governance
             if governance is not None and after.priority is not None:
                 governance.priority = after.priority
-        names = ("policies", "description", "severity", "resolution", "resolved", "winner")
         self.conflicts = [
-            Row(conflict_type=one.conflict_type, **{name: getattr(one, name) for name in names})
+            PolicyConflict(
+                ConflictType[one.conflict_type.name],
+                one.policies,
+                one.description,
+                one.severity,
+                one.resolution,
+                one.resolved,
+                one.winner,
+            )
             for one in answer.conflicts
         ]
         self.resolution_log = answer.resolution_log
         return module, self.conflicts
+
+
+__all__ = ["ConflictResolver", "ConflictType", "PolicyConflict"]

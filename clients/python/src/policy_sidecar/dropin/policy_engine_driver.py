@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from ..client import Client, connect
@@ -13,21 +14,25 @@ from ._units import Unit
 
 
 class Engine:
-    """What stands for the pool of connections, which is the sidecar's: transactions for `begin` and `connect`."""
+    """What stands for the pool of connections, which is the sidecar's: transactions for `begin` and `connect`.
 
-    def __init__(self, client: Client) -> None:
+    `lease` is as of `Unit`.
+    """
+
+    def __init__(self, client: Client, lease: timedelta | None = None) -> None:
         self.client = client
+        self._lease = lease
 
     @contextmanager
     def begin(self) -> Iterator[Unit]:
         """A connection whose work is committed at the end of the block, and rolled back by an error."""
-        with Unit(self.client) as unit:
+        with Unit(self.client, self._lease) as unit:
             yield unit
             unit.commit()
 
     def connect(self) -> Unit:
         """A connection whose work is committed by its `commit`."""
-        return Unit(self.client)
+        return Unit(self.client, self._lease)
 
     def dispose(self) -> None:
         """Closes the connection to the sidecar."""
@@ -38,6 +43,7 @@ class PolicyEngineDriver(SyncDriver, table={**READS, **WRITES}):
     """All that the policy engine reads and writes.
 
     `db_url` is the sidecar's address; the URL of a database, which is the sidecar's matter, means the environment's sidecar.
+    `lease` is how long a transaction may last; None: as the sidecar is configured.
     """
 
     @classmethod
@@ -63,16 +69,17 @@ class PolicyEngineDriver(SyncDriver, table={**READS, **WRITES}):
         setattr(cls, twin_name, dressed(twin, twin_name, op, twin_declared))
         return dressed(call, name, op, declared)
 
-    def __init__(self, db_url: str) -> None:
+    def __init__(self, db_url: str, *, lease: timedelta | None = None) -> None:
         super().__init__()
         self._db_url = db_url
+        self._lease = lease
         self._engine: Engine | None = None
         self._managed: Any = None
 
     def get_engine(self) -> Engine:
         """What transactions are begun at."""
         if self._engine is None:
-            self._engine = Engine(connect(None if "://" in self._db_url else self._db_url))
+            self._engine = Engine(connect(None if "://" in self._db_url else self._db_url), self._lease)
         return self._engine
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -9,17 +10,19 @@ from typing import Any
 
 from .._operations import Operation
 from ..types import EnforcementMode, IntegrityStatus, RuleScope, RuleSource, RuleStatus
-from ._arguments import member
+from ._arguments import column
+from ._parts import Waiting
 from ._sessions import async_unit_of
 from ._shapes import Row, one
 from ._table import AsyncDriver, Op, operation_of, perform_async
+from .errors import refused
 
 _SETS = {
-    "enforcement_mode": member(EnforcementMode),
-    "scope": member(RuleScope),
-    "status": member(RuleStatus),
-    "source": member(RuleSource),
-    "integrity_status": member(IntegrityStatus),
+    "enforcement_mode": column("enforcement_mode", EnforcementMode),
+    "scope": column("scope", RuleScope),
+    "status": column("status", RuleStatus),
+    "source": column("source", RuleSource),
+    "integrity_status": column("integrity_status", IntegrityStatus),
     "integrity_score": lambda given: given if given is None else Decimal(str(given)),
 }
 _FETCH = Op("policy_rules.fetch_rule_by_id", "tenant_id, rule_id", one("rule"))
@@ -71,6 +74,11 @@ class Tracked:
         self.found = self.stored = stored
 
     @property
+    def key(self) -> tuple[Any, ...] | None:
+        """Tenant and id of a rule that was sent or read."""
+        return None if self.goes_last or self.stored is None else (self.stored["tenant_id"], str(self.stored["id"]))
+
+    @property
     def goes_last(self) -> bool:
         """Verdicts refer to rules."""
         return self._create is _VERDICT
@@ -78,12 +86,15 @@ class Tracked:
     def _values(self) -> dict[str, Any]:
         return {name: getattr(self.of, name, None) for name in self._columns}
 
-    def change(self) -> Operation[Any] | None:
+    def change(self) -> Waiting | None:
         """The object where it is new, or what was changed of it since; ValueError or TypeError for what no column takes."""
-        stored, now = self.stored, deepcopy(self._values())
-        made = self._operation(stored, now)
+        values = self._values()
+        if self.stored is not None and (self.stored == values or self.goes_last):
+            return None
+        now = deepcopy(values)
+        made = self._operation(self.stored, now)
         self.stored = now  # Not of what is refused, which would count as written.
-        return made
+        return Waiting(made, max(made.message.ByteSize(), len(json.dumps(now, default=str))))
 
     def go_back(self, stored: dict[str, Any]) -> None:
         """Gives the object the values that the database has again."""
@@ -92,26 +103,32 @@ class Tracked:
             if getattr(self.of, name, None) != value:
                 setattr(self.of, name, deepcopy(value))
 
-    def _operation(self, stored: dict[str, Any] | None, now: dict[str, Any]) -> Operation[Any] | None:
+    def _operation(self, stored: dict[str, Any] | None, now: dict[str, Any]) -> Operation[Any]:
         if stored is None:
             return operation_of(self._create, now)
-        if stored == now or self.goes_last:
-            return None
         changes = {name: given for name, given in now.items() if given != stored[name]}
-        return operation_of(_UPDATE, {"tenant_id": stored["tenant_id"], "rule_id": stored["id"], **changes})
+        for name in ("id", "tenant_id"):
+            if name in changes:
+                raise refused(name, "cannot be changed", changes[name])
+        selected = {"tenant_id": stored["tenant_id"], "rule_id": stored["id"]}
+        return operation_of(_UPDATE, {**selected, **changes}).expecting(1)
 
 
 class PolicyRulesDriver(AsyncDriver):
     """Rules and their verdicts as objects."""
 
-    async def fetch_rule_by_id(self, tenant_id: str, rule_id: str) -> PolicyRule | None:
-        """The rule, tracked; what is queued is sent before."""
+    async def fetch_rule_by_id(self, tenant_id: str, rule_id: str) -> Any:
+        """The rule, tracked; what is queued is sent before. One that is tracked already stays the object that it is."""
         found = await perform_async(_FETCH, {"tenant_id": tenant_id, "rule_id": rule_id}, self._session)
         if found is None:
             return None
-        rule = PolicyRule(**found)
-        async_unit_of(self._session).work.track(Tracked(rule, RULE, _CREATE, deepcopy(dict(rule))))
-        return rule
+        work = async_unit_of(self._session).work
+        known: Any = work.find((found.tenant_id, found.id))
+        if known is None:
+            rule = PolicyRule(**found)
+            known = Tracked(rule, RULE, _CREATE, deepcopy(dict(rule)))
+            work.track(known)
+        return known.of
 
     def add_rule(self, rule: Any) -> None:
         """Queues a rule, of this module's class or of another one with its attributes."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import NotFoundError
 from ..types import CandidateDecision, CandidateStatus, FailurePayload
+from ._sessions import unit_of
 from ._shapes import Row, iso, row, value, whole
 from ._table import Op, SyncDriver, perform
 
@@ -38,9 +39,10 @@ _COUNT = Op("recovery_matcher.count_candidates", "", value("count"))
 
 def _reported(request: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a report of failure."""
+    failure = request.get("failure_match_id")
     payload = {key: text for key, text in request.get("failure_payload", {}).items() if key in FailurePayload.__slots__}
     return {
-        "failure_match_id": str(request.get("failure_match_id", "")),
+        "failure_match_id": "" if failure is None else str(failure),
         "failure_payload": FailurePayload(**payload),
         "source": request.get("source"),
     }
@@ -55,7 +57,12 @@ class RecoveryMatcher(SyncDriver, table=TABLE):
 
     async def suggest_hybrid(self, request: dict[str, Any]) -> Any:
         """The same from the cache, similar failures or a model first; does not block the loop."""
-        return await asyncio.to_thread(perform, _HYBRID, _reported(request), self._session)
+        unit = None
+        if self._session is not None:
+            # A `scoped_session` has another session in the other thread, which nobody would commit.
+            unit = unit_of(self._session)
+            unit.work.begin_session()
+        return await asyncio.to_thread(perform, _HYBRID, _reported(request), unit)
 
     def get_candidates(self, status: str = "pending", limit: int = 50, offset: int = 0) -> Any:
         """Candidates of a status, newest first; none of a status that there is not."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..types import CandidateDecision, ExecutionStatus, SuggestionEventType
-from ._arguments import json_text, member
+from ._arguments import column, demanded, json_text
 from ._shapes import nothing, one_tuple, value
 from ._table import Op, SyncDriver, perform
 
@@ -15,7 +15,7 @@ TABLE = {
         "recovery_write.upsert_recovery_candidate",
         "failure_match_id, suggestion, confidence, explain_json, error_code, error_signature, source, idempotency_key",
         lambda answer: (answer.candidate_id, answer.is_insert, answer.occurrence_count),
-        given={"explain_json": json_text},
+        given={"explain_json": json_text, "failure_match_id": demanded("failure_match_id")},
         rename={"explain_json": "explain"},
         writes=True,
     ),
@@ -31,15 +31,15 @@ TABLE = {
         "recovery_write.insert_suggestion_provenance",
         "suggestion_id, event_type, details_json, action_id, confidence_before, actor='api'",
         nothing,
-        given={"details_json": json_text, "event_type": member(SuggestionEventType)},
+        given={"details_json": json_text, "event_type": column("event_type", SuggestionEventType)},
         rename={"details_json": "details"},
         writes=True,
     ),
 }
 _UPDATE = Op("recovery_write.update_recovery_candidate", "", nothing, writes=True)
 _COLUMNS = {
-    "execution_status": member(ExecutionStatus),
-    "decision": member(CandidateDecision),
+    "execution_status": column("execution_status", ExecutionStatus),
+    "decision": column("decision", CandidateDecision),
     "execution_result": lambda given: json_text(given) if isinstance(given, str) else given,
     "rules_evaluated": lambda given: json_text(given) if isinstance(given, str) else given,
 }
@@ -55,13 +55,13 @@ class RecoveryWriteService(SyncDriver, table=TABLE):
         """
         fields: dict[str, Any] = {}
         for fragment in updates:
-            column, equals, name = (part.strip() for part in fragment.partition("="))
-            if (column, name.lower()) == ("executed_at", "now()"):
+            target, equals, name = (part.strip() for part in fragment.partition("="))
+            if (target, name.lower()) == ("executed_at", "now()"):
                 fields["executed_now"] = True
                 continue
             name = name.removeprefix("CAST(").partition(" AS ")[0].partition("::")[0].strip()
             if not equals or not name.startswith(":") or name[1:] not in params:
                 raise ValueError(f"`{fragment}` is not of the form `column = :name`")
             given = params[name[1:]]
-            fields[column] = _COLUMNS[column](given) if column in _COLUMNS else given
+            fields[target] = _COLUMNS[target](given) if target in _COLUMNS else given
         perform(_UPDATE, {"candidate_id": candidate_id, **fields}, self._session)

@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from queue import Empty, SimpleQueue
+
 from ..client import Client
-from ..errors import AlreadyExistsError, PreconditionError
+from ..errors import AlreadyExistsError, PreconditionError, SidecarError
 from ..types import PolicyCategory, Symbol, SymbolScope, SymbolType
 from ._units import default_client
 
+Garbage = SimpleQueue[str]
+
+#: Tables that nobody can reach any more, which are dropped when the next one is made: a finalizer runs in whatever thread, at
+#: whatever moment, and must not call.
+_garbage: weakref.WeakKeyDictionary[Client, Garbage] = weakref.WeakKeyDictionary()
+
+
+def _throw_away(garbage: Garbage, table: str, process: int) -> None:
+    if process == os.getpid():  # That of the process before a fork is used there.
+        garbage.put(table)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Says of a table that is gone what to do."""
+    try:
+        yield
+    except PreconditionError as error:
+        if error.reason != "TABLE_UNKNOWN":
+            raise
+        message = (
+            "the sidecar has dropped this symbol table: it is closed, was not used for longer than its idle lease, or the"
+            " sidecar was started anew; make another one and define its symbols again"
+        )
+        raise PreconditionError(message, code=error.code, reason=error.reason) from error
+
 
 class Scope:
-    """A scope of a table. Its methods act on the table's current scope."""
+    """A scope of a table. Its methods raise RuntimeError where it is not the table's current one."""
 
     def __init__(self, table: SymbolTable, of: SymbolScope) -> None:
-        self._table = table
+        self._of = of
+        self._in = table
         self.name = of.name
         self.parent = of.parent
         self.category = of.category
@@ -23,43 +57,102 @@ class Scope:
 
     def lookup(self, name: str, local_only: bool = False) -> Symbol | None:
         """The symbol of that name, here or further out."""
-        return self._table._service.lookup(table=self._table._table, name=name, local_only=local_only).symbol
+        table = self._table
+        with _explained():
+            return table._service.lookup(table=table._table, name=name, local_only=local_only).symbol
 
     def lookup_by_category(self, category: PolicyCategory) -> list[Symbol]:
         """Symbols of a category, here and further out."""
-        return self._table._service.lookup_by_category(table=self._table._table, category=category).symbols
+        table = self._table
+        with _explained():
+            return table._service.lookup_by_category(table=table._table, category=category).symbols
 
     def get_all_symbols(self) -> dict[str, Symbol]:
         """All that is visible here."""
-        return {one.name: one for one in self._table._service.get_all_symbols(table=self._table._table).symbols}
+        table = self._table
+        with _explained():
+            return {one.name: one for one in table._service.get_all_symbols(table=table._table).symbols}
+
+    @property
+    def _table(self) -> SymbolTable:
+        """The table, whose current scope this is."""
+        current = self._in._scopes()[-1]
+        if current is not self._of:
+            raise RuntimeError(f"scope '{self.name}' is not the current one, which is '{current.name}'")
+        return self._in
 
 
 class SymbolTable:
-    """Scopes and symbols of a policy program."""
+    """Scopes and symbols of a policy program.
 
-    def __init__(self, client: Client | None = None) -> None:
-        self._service = (client or default_client()).symbol_table
-        self._table = self._service.create_table().table
+    The sidecar drops it where no call comes for `idle_lease`, 1 hour at most and 10 minutes unless given.
+    """
+
+    def __init__(self, client: Client | None = None, idle_lease: timedelta | None = None) -> None:
+        client = client or default_client()
+        self._service = client.symbol_table
+        garbage = _garbage.setdefault(client, SimpleQueue())
+        self._drop_all(garbage)
+        self._table = self._service.create_table(idle_lease=idle_lease).table
+        weakref.finalize(self, _throw_away, garbage, self._table, os.getpid()).atexit = False
+        #: Open scopes, the current one last; and whether one may have been opened or closed of which nobody was told.
+        self._open = [SymbolScope(name="global")]
+        self._unsure = False
+
+    def _drop_all(self, garbage: Garbage) -> None:
+        """Drops what can be dropped; the rest is by its lease."""
+        try:
+            while True:
+                self._service.drop_table(table=garbage.get_nowait())
+        except (Empty, SidecarError):
+            pass
 
     def _define(self, symbol: Symbol, scope_only: bool) -> None:
         try:
-            self._service.define(table=self._table, symbol=symbol, scope_only=scope_only)
+            with _explained():
+                self._service.define(table=self._table, symbol=symbol, scope_only=scope_only)
         except AlreadyExistsError as error:
             raise ValueError(error.message) from error
+
+    def _scopes(self) -> list[SymbolScope]:
+        if self._unsure:
+            with _explained():
+                there = self._service.get_table(table=self._table).open_scopes
+            known = self._open + there[len(self._open) :]
+            self._open = [ours if ours == theirs else theirs for ours, theirs in zip(known, there, strict=False)]
+            self._unsure = False
+        return self._open
+
+    @contextmanager
+    def _moving(self) -> Iterator[list[SymbolScope]]:
+        """Opens or closes a scope."""
+        scopes = self._scopes()
+        try:
+            with _explained():
+                yield scopes
+        except SidecarError:
+            self._unsure = True
+            raise
 
     @property
     def current_scope(self) -> Scope:
         """The innermost open scope."""
-        return Scope(self, self._service.get_table(table=self._table).open_scopes[-1])
+        return Scope(self, self._scopes()[-1])
 
     def enter_scope(self, name: str, category: PolicyCategory | None = None) -> Scope:
         """Opens a scope in the current one."""
-        return Scope(self, self._service.enter_scope(table=self._table, name=name, category=category).scope)
+        with self._moving() as scopes:
+            made = self._service.enter_scope(table=self._table, name=name, category=category).scope
+            assert made is not None
+            scopes.append(made)
+            return Scope(self, made)
 
     def exit_scope(self) -> Scope:
         """Closes the current scope; ValueError for the global one."""
         try:
-            return Scope(self, self._service.exit_scope(table=self._table).scope)
+            with self._moving() as scopes:
+                self._service.exit_scope(table=self._table)
+                return Scope(self, scopes.pop())
         except PreconditionError as error:
             if error.reason != "GLOBAL_SCOPE":
                 raise
@@ -71,42 +164,53 @@ class SymbolTable:
 
     def lookup(self, name: str) -> Symbol | None:
         """The visible symbol of that name."""
-        return self._service.lookup(table=self._table, name=name).symbol
+        with _explained():
+            return self._service.lookup(table=self._table, name=name).symbol
 
     def lookup_policy(self, name: str) -> Symbol | None:
         """The policy of that name."""
-        return self._service.lookup_policy(table=self._table, name=name).symbol
+        with _explained():
+            return self._service.lookup_policy(table=self._table, name=name).symbol
 
     def lookup_rule(self, name: str, policy: str | None = None) -> Symbol | None:
         """The rule of that name, visible or of a policy's open scope."""
-        return self._service.lookup_rule(table=self._table, name=name, policy=policy).symbol
+        with _explained():
+            return self._service.lookup_rule(table=self._table, name=name, policy=policy).symbol
 
     def get_symbols_by_category(self, category: PolicyCategory, symbol_type: SymbolType | None = None) -> list[Symbol]:
         """Symbols of a category, the highest priority first."""
-        return self._service.get_symbols_by_category(table=self._table, category=category, symbol_type=symbol_type).symbols
+        ask = self._service.get_symbols_by_category
+        with _explained():
+            return ask(table=self._table, category=category, symbol_type=symbol_type).symbols
 
     def get_policies(self) -> list[Symbol]:
         """All policies."""
-        return self._service.get_policies(table=self._table).symbols
+        with _explained():
+            return self._service.get_policies(table=self._table).symbols
 
     def get_rules(self) -> list[Symbol]:
         """All rules that have a category."""
-        return self._service.get_rules(table=self._table).symbols
+        with _explained():
+            return self._service.get_rules(table=self._table).symbols
 
     def add_reference(self, name: str, referenced_from: str) -> None:
         """Notes who refers to a symbol."""
-        self._service.add_reference(table=self._table, name=name, referenced_from=referenced_from)
+        with _explained():
+            self._service.add_reference(table=self._table, name=name, referenced_from=referenced_from)
 
     def get_unreferenced_symbols(self) -> list[Symbol]:
         """Symbols of open scopes that nothing refers to."""
-        return self._service.get_unreferenced_symbols(table=self._table).symbols
+        with _explained():
+            return self._service.get_unreferenced_symbols(table=self._table).symbols
 
     def __str__(self) -> str:
-        return self._service.get_table(table=self._table).text
+        with _explained():
+            return self._service.get_table(table=self._table).text
 
     def close(self) -> None:
-        """Drops the table; one that is left alone is dropped by its lease."""
-        self._service.drop_table(table=self._table)
+        """Drops the table."""
+        with _explained():
+            self._service.drop_table(table=self._table)
 
 
 __all__ = ["PolicyCategory", "Scope", "Symbol", "SymbolTable", "SymbolType"]
