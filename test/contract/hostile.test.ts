@@ -9,6 +9,8 @@ import { useSidecar } from '../support/use.ts';
 
 const sidecar = useSidecar();
 
+const SEED = Number(process.env['SEED'] ?? Date.now() % 1_000_000);
+
 const methods = driversFor(noServices).flatMap(({ service, rpcs }) =>
   service.methods
     .filter((method): method is DescMethodUnary => method.methodKind === 'unary')
@@ -18,13 +20,18 @@ const methods = driversFor(noServices).flatMap(({ service, rpcs }) =>
 /** Refusals that stand for a state of the data, not for a value that no check has stopped. */
 const STATES = /^(UNIQUE_VIOLATION|FOREIGN_KEY_VIOLATION|CANDIDATE_NOT_FOUND|TABLE_UNKNOWN)$/;
 
-describe.each(methods)('%s', (_name, method, kind) => {
-  test('answers any request, or names the fields that are wrong', async () => {
+/** Requests that were answered, by RPC. */
+const answered = new Map<string, number>();
+
+describe.each(methods)('%s', (name, method, kind) => {
+  test(`answers any request, or names the fields that are wrong (SEED=${SEED})`, async () => {
+    answered.set(name, 0);
     await fc.assert(
       fc.asyncProperty(request(method.input), fc.constantFrom(...sidecar.callers), async (given, caller) => {
         const init = kind === 'write' ? { transaction: 'single-use' } : {};
         try {
           await caller.unary(method, create(method.input, given as never), init);
+          answered.set(name, answered.get(name)! + 1);
         } catch (error) {
           if (!(error instanceof CallError)) throw error;
           if (STATES.test(error.reason ?? '')) return;
@@ -34,7 +41,12 @@ describe.each(methods)('%s', (_name, method, kind) => {
           expect(error.fields).not.toEqual([]);
         }
       }),
-      { numRuns: Number(process.env['RUNS'] ?? 40) },
+      { numRuns: Number(process.env['RUNS'] ?? 40), seed: SEED },
     );
   });
+});
+
+test(`every one of them has answered some (SEED=${SEED})`, () => {
+  expect(answered.size).toBe(methods.length);
+  expect([...answered].filter(([, count]) => count === 0)).toEqual([]);
 });

@@ -548,17 +548,24 @@ class ClientTest {
     assertEquals("0", other.metadata().get("found"));
   }
 
+  private static long streamsUnderWay() {
+    return client().transactions().list(TransactionServiceListRequest.getDefaultInstance()).getTransactionsList().stream()
+        .filter(each -> each.getLabel().startsWith("stream "))
+        .count();
+  }
+
   @Test
   void closingAStreamEarlyCancelsIt() throws Exception {
-    var request = StreamRiskCeilingsRequest.getDefaultInstance();
-    try (var rows = Rows.of(client().policyEngine()::streamRiskCeilings, request)) {
-      assertTrue(rows.next().hasRiskCeiling());
+    String tenant = newId();
+    GoesOnTest.rows(tenant, 1_000);
+    var request = StreamViolationsRequest.newBuilder().setTenantId(tenant).build();
+    try (var rows = Rows.of(client().policyEngine()::streamViolations, request)) {
+      assertTrue(rows.next().hasViolation());
+      eventually(() -> streamsUnderWay() == 1);
     }
-    eventually(
-        () ->
-            client().transactions().list(TransactionServiceListRequest.getDefaultInstance()).getTransactionsList().isEmpty());
-    try (var rows = Rows.of(client().policyEngine()::streamRiskCeilings, request).stream()) {
-      assertTrue(rows.count() > 1);
+    eventually(() -> streamsUnderWay() == 0);
+    try (var rows = Rows.of(client().policyEngine()::streamViolations, request).stream()) {
+      assertEquals(1_000, rows.count());
     }
     var refused = StreamViolationsRequest.newBuilder().setSeverityMin(Double.NaN).build();
     try (var rows = Rows.of(client().policyEngine()::streamViolations, refused)) {
