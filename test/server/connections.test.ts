@@ -14,7 +14,7 @@ const PORTS = ['grpcAddress', 'httpAddress'] as const;
 test.each(PORTS)(
   'SIDECAR_CONNECTION_AGE: an old connection takes no new calls, and those under way go on: %s',
   async (port) => {
-    const sidecar = await startTestSidecar({ connectionAgeMs: 500 });
+    const sidecar = await startTestSidecar({ connectionAgeMs: 2_000 });
     const session = openH2(sidecar.server[port]!);
     const told = once(session, 'goaway');
     const held = openCall(session, pathOf(HOLD));
@@ -33,7 +33,7 @@ test.each(PORTS)(
 );
 
 test('SIDECAR_CONNECTION_AGE: over HTTP/1.1 an old connection ends with an answer that says so', async () => {
-  const sidecar = await startTestSidecar({ connectionAgeMs: 500 });
+  const sidecar = await startTestSidecar({ connectionAgeMs: 2_000 });
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   const body = toBinary(READ.input, create(READ.input, {}));
   const answered = async (): Promise<string | undefined> => {
