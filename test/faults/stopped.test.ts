@@ -115,12 +115,13 @@ describe.each(kinds)('while $name', (kind) => {
     await vi.waitFor(() => expect(told.at(-1)).toBe(SERVING));
     watching.abort();
     await watched;
-    // No slot is lost: all of them can be had at once.
-    const again = await Promise.all(Array.from({ length: 20 }, begin));
+    // No slot is lost: all of them can be had at once. A busy machine may take longer to connect than a call waits.
+    const again = await Promise.all(Array.from({ length: 20 }, () => vi.waitFor(begin)));
     await Promise.all(again.map((id) => insert(id)));
     await Promise.all(again.map((transactionId) => caller.unary(tx.rollback, { transactionId })));
-    await Promise.all(Array.from({ length: 30 }, () => caller.unary(rpc.fetchRiskCeilings, {})));
-    await Promise.all(Array.from({ length: 30 }, () => insert('single-use')));
+    const read = () => caller.unary(rpc.fetchRiskCeilings, {});
+    await Promise.all(Array.from({ length: 30 }, () => vi.waitFor(read)));
+    await Promise.all(Array.from({ length: 30 }, () => vi.waitFor(() => insert('single-use'))));
     await vi.waitFor(async () => expect((await caller.unary(tx.list, {})).transactions).toEqual([]));
     expect(sidecar.log().filter(({ code }) => code === 'INTERNAL')).toEqual([]);
     await sidecar.stop();

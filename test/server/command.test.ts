@@ -377,7 +377,7 @@ describe('migrate', () => {
       expect(refused).toMatchObject({ code: 6, out: '', err: expect.stringMatching(broken) });
     }
     expect((await migrationStatus(database.url)).executed).toEqual([]);
-    await query(database.url, `update public.policy_precedence set failure_mode = null where id = 1`);
+    await query(database.url, `update public.policy_precedence set failure_mode = 'fail_open' where id = 1`);
     expect(await finish(['migrate', 'up'], env)).toMatchObject({ code: 0 });
     expect(await finish(['migrate', 'check'], env)).toEqual({ code: 0, out: 'nothing to change\n', err: '' });
     await database.drop();
