@@ -4,6 +4,7 @@ import { timestampFromMs, type Value, ValueSchema } from '@bufbuild/protobuf/wkt
 import { beforeEach, describe, expect, test } from 'vitest';
 import { jsonToValue, valueToJson } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { collect, refusal } from '../support/client.ts';
 import { useSidecar } from '../support/use.ts';
 
@@ -229,9 +230,14 @@ describe.each(['grpc', 'connect'] as const)('evaluations, violations and provena
     expect([...error.fields].sort()).toEqual(['action', 'changed_by', 'policy_id', 'policy_type', 'policy_version']);
   });
 
-  test('a write without a transaction is refused, and a rolled-back one leaves nothing', async () => {
+  test('a write without a transaction is refused, and one that is rolled back leaves nothing', async () => {
     const error = await refusal(caller().unary(rpc.insertViolation, violation()));
     expect(error).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TRANSACTION_REQUIRED' });
+    const { transaction } = await caller().unary(TransactionService.method.begin, {});
+    const inside = { transaction: transaction!.id! };
+    await caller().unary(rpc.insertViolation, violation(), inside);
+    expect((await caller().unary(rpc.fetchViolations, {}, inside)).violations).toHaveLength(1);
+    await caller().unary(TransactionService.method.rollback, {}, inside);
     expect((await caller().unary(rpc.fetchViolations, {})).violations).toEqual([]);
   });
 });

@@ -266,13 +266,13 @@ describe.each(['grpc', 'connect'] as const)('rules and verdicts over %s', (liste
   });
 
   test.each([
-    ['addRule', { rule: { id: 'r' } }],
+    ['addRule', { rule: { id: 'r', tenantId: 't', name: 'n' } }],
     ['createRule', { id: 'r', tenantId: 't', name: 'n' }],
     ['flush', {}],
     ['retireRule', { tenantId: 't', ruleId: 'r' }],
   ] as const)('%s without a transaction is refused', async (name, request) => {
     const error = await refusal(caller().unary(rpc[name], request as never));
-    expect(['TRANSACTION_REQUIRED', 'INVALID_REQUEST']).toContain(error.reason);
+    expect(error).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TRANSACTION_REQUIRED' });
     expect(await sidecar.sql('select from policy_rules')).toHaveLength(0);
   });
 });

@@ -73,8 +73,10 @@ describe.each(['grpc', 'connect'] as const)('writing proposals over %s', (listen
       code: 'INVALID_ARGUMENT',
       fields: ['proposal_name', 'rationale'],
     });
-    expect(await refusal(caller().unary(write.createProposal, { tenantId: 't' }))).toMatchObject({
-      code: expect.stringMatching(/FAILED_PRECONDITION|INVALID_ARGUMENT/),
+    const alone = { tenantId: 't', proposalName: 'n', proposalType: 'custom', rationale: 'r' };
+    expect(await refusal(caller().unary(write.createProposal, alone))).toMatchObject({
+      code: 'FAILED_PRECONDITION',
+      reason: 'TRANSACTION_REQUIRED',
     });
   });
 

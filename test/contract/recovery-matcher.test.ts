@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { toJson } from '@bufbuild/protobuf';
 import { type Value, ValueSchema } from '@bufbuild/protobuf/wkt';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import {
   CandidateDecision,
   CandidateStatus,
@@ -639,10 +639,8 @@ describe('layers of the hybrid', () => {
         { ...single, signal: ended.signal },
       ),
     );
-    await expect.poll(() => llm.requests.length).toBe(1);
-    expect(
-      await narrow.grpc.unary(rpc.countCandidates, { status: CandidateStatus.ALL }, { timeoutMs: 2_000 }),
-    ).toMatchObject({
+    await vi.waitFor(() => expect(llm.requests).toHaveLength(1));
+    expect(await narrow.grpc.unary(rpc.countCandidates, { status: CandidateStatus.ALL })).toMatchObject({
       count: 0n,
     });
     ended.abort();

@@ -10,6 +10,7 @@ import { firstText, statement } from '../../src/database/statement.ts';
 import { readTarget } from '../../src/database/target.ts';
 import { createEmptyDatabase } from '../support/postgres.ts';
 import { useClient, useDatabase } from '../support/use.ts';
+import { WAITING_FOR_LOCK } from '../support/waiting.ts';
 
 /** Reads that may go together, as the lane has it. */
 const TOGETHER = 8;
@@ -82,7 +83,7 @@ const holding = async (work: (unlock: () => Promise<unknown>) => Promise<void>):
 /** The backend that waits for the lock. */
 const waiting = (): Promise<number> =>
   vi.waitFor(async () => {
-    const { rows } = await person.query(`select pid from pg_locks where locktype = 'advisory' and not granted`);
+    const { rows } = await person.query(WAITING_FOR_LOCK);
     expect(rows).toHaveLength(1);
     return rows[0].pid as number;
   });
@@ -232,7 +233,7 @@ test('who is first and leaves is stopped, and who is behind is answered', async 
     leaving.abort(reason);
     await expect(first).rejects.toBe(reason);
     expect(await Promise.all(others)).toEqual(['0', '1', '2', '3', '4']);
-    const { rows } = await person.query(`select from pg_locks where locktype = 'advisory' and not granted`);
+    const { rows } = await person.query(WAITING_FOR_LOCK);
     expect(rows).toEqual([]);
   });
 });

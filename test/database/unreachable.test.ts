@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { chmod, writeFile } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -62,7 +63,7 @@ const attempt = async (url: string) => {
   }
 };
 
-const own = (parameters: Partial<Record<'username' | 'pathname' | 'search', string>>): string =>
+const own = (parameters: Partial<Record<'username' | 'password' | 'pathname' | 'search', string>>): string =>
   Object.assign(new URL(inject('postgresUrl')), parameters).href;
 
 // Story: whatever kept the database from being reached, and was not one of a few errnos, was INTERNAL: a full table of
@@ -152,6 +153,22 @@ describe('a database that cannot be reached is UNAVAILABLE, and its cause is kno
     expect(problemOf(error.cause).trim()).not.toBe('');
     expect(tookMs).toBeLessThan(WAIT_MS + SLACK_MS);
   });
+});
+
+test('a database without a free connection is busy, and says when to come again', async () => {
+  const admin = new pg.Client({ connectionString: inject('postgresUrl') });
+  await admin.connect();
+  const username = `crowded_${randomUUID().replaceAll('-', '')}`;
+  await admin.query(`create role ${username} login password 'secret' connection limit 0`);
+  try {
+    const { error } = await attempt(own({ username, password: 'secret' }));
+    expect(error).toMatchObject({ code: 8, reason: 'TOO_MANY_CONNECTIONS', metadata: { sqlstate: '53300' } });
+    expect(error.retryAfterMs).toBeGreaterThan(0);
+    expect(problemOf(error.cause)).toContain(username);
+  } finally {
+    await admin.query(`drop role ${username}`);
+    await admin.end();
+  }
 });
 
 // Story: health said that all was well, calls were INTERNAL, and the log gave no cause, when the way to the database was

@@ -92,8 +92,9 @@ test('every backend ended again and again while calls come in', async () => {
     and application_name like 'policy-sidecar%'`;
   const direct = await startTestSidecar({ poolWaitMs: 1_000 }, database.url);
   let ending = true;
+  let ended = 0;
   const ender = (async () => {
-    while (ending) await direct.sql(pids).catch(() => {});
+    while (ending) ended += (await direct.sql(pids).catch(() => [])).length;
   })();
   const codes = new Map<string, number>();
   const call = async (): Promise<void> => {
@@ -106,6 +107,8 @@ test('every backend ended again and again while calls come in', async () => {
   ending = false;
   await ender;
   await direct.stop();
+  expect(ended).toBeGreaterThan(0);
+  expect(codes.get('OK')).toBeGreaterThan(0);
   expect([...codes.keys()].filter((code) => !['OK', 'UNAVAILABLE'].includes(code))).toEqual([]);
   await vi.waitFor(async () => {
     expect(await attempt(() => sidecar.grpc.unary(rpc.fetchPolicyVersions, {}))).toBe('OK');

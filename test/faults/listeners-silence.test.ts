@@ -1,13 +1,25 @@
 import { once } from 'node:events';
+import { constants } from 'node:http2';
 import { connect as connectTcp, createServer, type Socket } from 'node:net';
 import { create, toBinary } from '@bufbuild/protobuf';
+import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { describe, expect, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CONNECTION_LIMITS } from '../../src/server/connections.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { useSidecar } from '../support/use.ts';
-import { exchange, framed, http1Request, openCall, openH2, openTcp, pathOf, rawCall } from '../support/wire.ts';
+import {
+  answerOf,
+  exchange,
+  framed,
+  http1Request,
+  openCall,
+  openH2,
+  openTcp,
+  pathOf,
+  rawCall,
+} from '../support/wire.ts';
 
 const HOLD = TransactionService.method.hold;
 const READ = PolicyEngineService.method.fetchRiskCeilings;
@@ -107,8 +119,13 @@ describe('a transaction whose holder has vanished without a word is rolled back'
     const begin = { idleLease: { seconds: 300n, nanos: 0 } };
     socket.write(http1Request(pathOf(HOLD), ['content-type: application/connect+proto'], framed(HOLD, { begin })));
     await once(socket, 'data');
-    const [transaction] = (await own.grpc.unary(TransactionService.method.list, {})).transactions;
-    expect(transaction?.idleLease?.seconds).toBe(40n);
+    const listed = async () => (await own.grpc.unary(TransactionService.method.list, {})).transactions[0]!;
+    const begun = await listed();
+    expect(begun.idleLease?.seconds).toBe(40n);
+    await vi.waitFor(async () => {
+      await own.grpc.unary(READ, {}, { transaction: begun.id! });
+      expect(timestampMs((await listed()).expiresAt!)).toBeGreaterThan(timestampMs(begun.expiresAt!));
+    });
     socket.destroy();
     await vi.waitFor(async () =>
       expect((await own.grpc.unary(TransactionService.method.list, {})).transactions).toEqual([]),
@@ -166,9 +183,11 @@ describe('connections that say nothing, or half of something, are closed', () =>
   test.each(['grpcAddress', 'httpAddress'] as const)('a call over HTTP/2 whose body does not end: %s', async (port) => {
     const session = openH2(sidecar.server[port]!);
     const stream = openCall(session, pathOf(READ));
+    const answer = answerOf(stream);
     stream.write(Buffer.from([0, 0]));
-    stream.resume();
-    await new Promise((resolve) => stream.once('close', resolve));
+    if (port === 'grpcAddress') expect(await answer).toMatchObject({ status: 4, reason: 'REQUEST_TIMEOUT' });
+    // There the library reads the body, and has said nothing yet.
+    else await expect(answer).rejects.toThrow(`no status, reset with ${constants.NGHTTP2_CANCEL}`);
     session.destroy();
   });
 });

@@ -11,6 +11,7 @@ import { type Locked, whileLocked } from '../support/locked.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { useClient, useSidecar } from '../support/use.ts';
 import { violation } from '../support/violation.ts';
+import { WAITING_FOR_LOCK } from '../support/waiting.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -42,9 +43,7 @@ const locked = (work: Locked): Promise<void> =>
   whileLocked(person, 'lock table policy.risk_ceilings in access exclusive mode', work);
 
 const waitingForLock = async (): Promise<number[]> => {
-  const rows = await sidecar.sql<{ pid: number }>(
-    `select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
-  );
+  const rows = await sidecar.sql<{ pid: number }>(WAITING_FOR_LOCK);
   return rows.map(({ pid }) => pid);
 };
 
@@ -144,7 +143,7 @@ test('a wait for a lock is bounded, and its end is a conflict', async () => {
 
 // Story: a provider ends idle transactions by itself; the caller must hear that its transaction is gone.
 test("the server's idle_in_transaction_session_timeout loses a transaction, and says so", async () => {
-  await alter(`alter database %I set idle_in_transaction_session_timeout = '200ms'`);
+  await alter(`alter database %I set idle_in_transaction_session_timeout = '2s'`);
   await reconnect('transaction');
   try {
     const id = await begin();
@@ -252,6 +251,52 @@ test('a read that cannot work with what is stored does not blame its request', a
     await person.query('drop view policy.risk_ceilings');
     await person.query('alter table policy.real_risk_ceilings rename to risk_ceilings');
   }
+});
+
+/** What a database may say of any statement, and what its caller is told. */
+const REFUSALS = [
+  ['23502', 'INVALID_ARGUMENT', 'NOT_NULL_VIOLATION'],
+  ['23503', 'FAILED_PRECONDITION', 'FOREIGN_KEY_VIOLATION'],
+  ['23505', 'ALREADY_EXISTS', 'UNIQUE_VIOLATION'],
+  ['23514', 'INVALID_ARGUMENT', 'CHECK_VIOLATION'],
+  ['22003', 'INVALID_ARGUMENT', 'INVALID_VALUE'],
+  ['42501', 'PERMISSION_DENIED', 'DATABASE_PERMISSION_DENIED'],
+  ['42P01', 'FAILED_PRECONDITION', 'SCHEMA_OUTDATED'],
+  ['42703', 'FAILED_PRECONDITION', 'SCHEMA_OUTDATED'],
+  ['42883', 'FAILED_PRECONDITION', 'SCHEMA_OUTDATED'],
+  ['54000', 'INVALID_ARGUMENT', 'LIMIT_EXCEEDED'],
+  ['54001', 'INVALID_ARGUMENT', 'LIMIT_EXCEEDED'],
+  ['53100', 'RESOURCE_EXHAUSTED', 'DATABASE_RESOURCES'],
+  ['53200', 'RESOURCE_EXHAUSTED', 'DATABASE_RESOURCES'],
+  ['40001', 'ABORTED', 'SERIALIZATION_FAILURE'],
+  ['40P01', 'ABORTED', 'DEADLOCK_DETECTED'],
+  ['55P03', 'ABORTED', 'LOCK_NOT_AVAILABLE'],
+  ['25P03', 'UNAVAILABLE', 'DATABASE_SESSION_TIMEOUT'],
+  ['XX000', 'INTERNAL', 'INTERNAL'],
+] as const;
+
+describe('what the database refuses has a meaning', () => {
+  beforeAll(() =>
+    person.query(`create function refuses() returns trigger language plpgsql as
+      $$ begin raise exception 'no' using errcode = tg_argv[0], constraint = 'a_constraint', column = 'a_column'; end $$`),
+  );
+  afterAll(() => person.query('drop function refuses'));
+
+  test.each(REFUSALS)('%s is %s %s, alone and inside an open transaction', async (sqlstate, code, reason) => {
+    await person.query(`create trigger refuses before update on policy.risk_ceilings
+      for each row execute function refuses('${sqlstate}')`);
+    try {
+      for (const error of [await refusal(reset('single-use')), await inTransaction(reset)]) {
+        expect(error).toMatchObject({ code, reason });
+        expect(error.retryAfterMs !== undefined).toBe(['ABORTED', 'RESOURCE_EXHAUSTED', 'UNAVAILABLE'].includes(code));
+        if (reason === 'INTERNAL') continue;
+        expect(error.metadata).toMatchObject({ sqlstate, constraint: 'a_constraint', column: 'a_column' });
+      }
+    } finally {
+      await person.query('drop trigger refuses on policy.risk_ceilings');
+    }
+    await works();
+  });
 });
 
 /** A relay to PostgreSQL through which somebody else can speak on idle connections, unheard by their owner. */

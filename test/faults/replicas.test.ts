@@ -254,6 +254,27 @@ test('a read says how recent it has to be, and nonsense is refused by name', asy
   await vi.waitFor(() => expect(trailer).toBeUndefined(), patient);
 });
 
+// Both wait for the same standbys: with one and the same wait the first would be answered before the second.
+test('SIDECAR_REPLICA_WAIT: a read waits for a standby that long, and no longer', async () => {
+  const patiently = await startReading({ replicaWaitMs: 600_000 });
+  const hasty = await startReading({ replicaWaitMs: 1 });
+  await Promise.all(standbys.map(pause));
+  try {
+    const token = await write(sidecar.grpc, 5);
+    let isAnswered = false;
+    const late = read(patiently.grpc, token).then((value) => {
+      isAnswered = true;
+      return value;
+    });
+    for (let turn = 0; turn < 20; turn += 1) expect(await read(hasty.grpc, token)).toBe(5);
+    expect(isAnswered).toBe(false);
+    await Promise.all(standbys.map(resume));
+    expect(await late).toBe(5);
+  } finally {
+    await Promise.all(standbys.map(resume));
+  }
+});
+
 test('an eventual read runs at a standby, a strong one and what writes do not', async () => {
   await sidecar.grpc.unary(rpc.updateRiskCeiling, change(10), single);
   await settlesAt(sidecar.grpc, 10, 'eventual');

@@ -1,8 +1,9 @@
 import { beforeEach, expect, test } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
-import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { TransactionService, TransactionState } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError } from '../support/client.ts';
 import { useSidecar } from '../support/use.ts';
+import { violation } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -85,18 +86,33 @@ test('lone reads never meet it', async () => {
   await all(20, () => read());
 });
 
-test('a transaction that is open while the schema changes goes on', async () => {
+test('a transaction that is open while the schema changes meets it once, and goes on from a savepoint', async () => {
   const transaction = await begin();
+  const init = { transaction };
+  const stateOf = async () => (await sidecar.grpc.unary(tx.get, {}, init)).transaction!.state;
+  await sidecar.grpc.unary(tx.savepoint, { name: 'before' }, init);
   // Until now it has looked at nothing of the table, so that it can be changed.
   await change();
-  const reasons = await refusals(2, () => read({ transaction }));
-  expect(reasons.length).toBeLessThanOrEqual(2);
-  await sidecar.grpc.unary(tx.rollback, { transactionId: transaction });
+  expect(await refusals(2, () => read(init))).toEqual(['SCHEMA_CHANGED', 'TRANSACTION_ABORTED']);
+  expect(await stateOf()).toBe(TransactionState.FAILED);
+  await sidecar.grpc.unary(tx.rollbackToSavepoint, { name: 'before' }, init);
+  expect(await stateOf()).toBe(TransactionState.OPEN);
+  expect(await refusals(2, () => read(init))).toEqual([]);
+  await sidecar.grpc.unary(tx.commit, {}, init);
   expect(await refusals(20, leased)).toEqual([]);
 });
 
 test('what else PostgreSQL does not support is not taken for a change of the schema', async () => {
-  expect(await refusals(3, () => sidecar.grpc.unary(tx.begin, { deferrable: true }))).toEqual(
-    Array(3).fill('INVALID_REQUEST'),
-  );
+  await sidecar.sql(`
+    create function unsupported() returns trigger language plpgsql as
+      $$ begin raise feature_not_supported; end $$;
+    create trigger unsupported before insert on policy.violations for each row execute function unsupported()`);
+  const insert = () => sidecar.grpc.unary(rpc.insertViolation, violation(), { transaction: 'single-use' });
+  try {
+    expect(await refusals(3, insert)).toEqual(Array(3).fill('INTERNAL'));
+    expect(sidecar.log()).toContainEqual(expect.objectContaining({ reason: 'INTERNAL', sqlstate: '0A000' }));
+  } finally {
+    await sidecar.sql('drop trigger unsupported on policy.violations');
+  }
+  expect((await insert()).rowsAffected).toBe(1n);
 });

@@ -95,11 +95,15 @@ describe.each(kinds)('while $name', (kind) => {
         5_000 + graceMs(),
       );
       expect(await check('hoc.cus.policies.v1.PolicyEngineService')).toBe(NOT_SERVING);
-      expect(Math.max(...tookMs(sidecar, 'PolicyEngineService/InsertViolation'))).toBeLessThan(1_000 + graceMs());
-      expect(Math.max(...tookMs(sidecar, 'TransactionService/Commit'))).toBeLessThan(1_000 + graceMs());
-      expect(Math.max(...tookMs(sidecar, 'PolicyEngineService/FetchRiskCeilings'))).toBeLessThan(
-        CALL_TIMEOUT_MS + GRACE_MS,
-      );
+      for (const [method, limitMs] of [
+        ['PolicyEngineService/InsertViolation', 1_000],
+        ['TransactionService/Commit', 1_000],
+        ['PolicyEngineService/FetchRiskCeilings', CALL_TIMEOUT_MS],
+      ] as const) {
+        const took = tookMs(sidecar, method);
+        expect(took, method).not.toEqual([]);
+        expect(Math.max(...took), method).toBeLessThan(limitMs + graceMs());
+      }
       // One that lay idle is not known to be lost yet: its next call is told, and so is everybody who rolls back.
       const rollback = caller.unary(tx.rollback, { transactionId: idle }, { timeoutMs: 5_000 });
       await rollback;
@@ -111,12 +115,13 @@ describe.each(kinds)('while $name', (kind) => {
     await vi.waitFor(() => expect(told.at(-1)).toBe(SERVING));
     watching.abort();
     await watched;
-    // No slot is lost: all of them can be had at once.
-    const again = await Promise.all(Array.from({ length: 20 }, begin));
+    // No slot is lost: all of them can be had at once. A busy machine may take longer to connect than a call waits.
+    const again = await Promise.all(Array.from({ length: 20 }, () => vi.waitFor(begin)));
     await Promise.all(again.map((id) => insert(id)));
     await Promise.all(again.map((transactionId) => caller.unary(tx.rollback, { transactionId })));
-    await Promise.all(Array.from({ length: 30 }, () => caller.unary(rpc.fetchRiskCeilings, {})));
-    await Promise.all(Array.from({ length: 30 }, () => insert('single-use')));
+    const read = () => caller.unary(rpc.fetchRiskCeilings, {});
+    await Promise.all(Array.from({ length: 30 }, () => vi.waitFor(read)));
+    await Promise.all(Array.from({ length: 30 }, () => vi.waitFor(() => insert('single-use'))));
     await vi.waitFor(async () => expect((await caller.unary(tx.list, {})).transactions).toEqual([]));
     expect(sidecar.log().filter(({ code }) => code === 'INTERNAL')).toEqual([]);
     await sidecar.stop();
@@ -132,9 +137,10 @@ describe.each(kinds)('while $name', (kind) => {
     ];
     kind.break();
     try {
+      const lagMs = watchLag();
       const began = performance.now();
       await sidecar.server.stop();
-      expect(performance.now() - began).toBeLessThan(DRAIN_MS + 1_000);
+      expect(performance.now() - began).toBeLessThan(DRAIN_MS + 1_000 + 2 * lagMs());
       await Promise.all(hung.map((call) => call.catch(() => {})));
     } finally {
       kind.mend();

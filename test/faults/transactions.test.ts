@@ -117,7 +117,7 @@ test('with every transaction open and writes waiting for a lock, reads, health a
 });
 
 test('shutting down: open transactions get the drain time, then are rolled back', async () => {
-  const own = await startTestSidecar({ drainTimeoutMs: 600 });
+  const own = await startTestSidecar({ drainTimeoutMs: 3_000 });
   const start = async () => (await own.grpc.unary(tx.begin, {})).transaction!.id!;
   const write = (transaction: string) => own.grpc.unary(rpc.insertViolation, violation('w'), { transaction });
   const [finishes, lingers] = [await start(), await start()];

@@ -7,6 +7,7 @@ import { startNetwork } from '../support/network.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { useClient, useSidecar } from '../support/use.ts';
 import { violation } from '../support/violation.ts';
+import { WAITING_FOR_LOCK } from '../support/waiting.ts';
 import { pathOf } from '../support/wire.ts';
 
 const rpc = PolicyEngineService.method;
@@ -39,12 +40,7 @@ const occupied = async (transaction: string, work: () => Promise<void>): Promise
   let running: Promise<unknown> = Promise.resolve();
   await locked(async () => {
     running = reset(transaction);
-    await vi.waitFor(async () => {
-      const { rowCount } = await person.query(
-        `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
-      );
-      expect(rowCount).toBe(1);
-    });
+    await vi.waitFor(async () => expect((await person.query(WAITING_FOR_LOCK)).rows).toHaveLength(1));
     await work();
   });
   await running;

@@ -83,9 +83,9 @@ describe.skipIf(!installed)('Redis', () => {
     const [one, other] = [redisCache(url, (each) => warnings.push(each), 10_000), redisCache(url, () => {}, 10_000)];
     const key = randomUUID();
     expect(await one.get(key)).toBe(undefined);
-    await one.set(key, 'wört "1"', 1);
+    await one.set(key, 'wört "1"', 60);
     expect(await other.get(key)).toBe('wört "1"');
-    await one.set(key, 'v2', 1);
+    await one.set(key, 'v2', 5);
     expect(await other.get(key)).toBe('v2');
     await eventually(async () => (await other.get(key)) === undefined);
     one.close();

@@ -15,8 +15,8 @@ const sidecar = useSidecar();
 const folder = useFolder();
 afterEach(() => endAll());
 
-const put = async (args: readonly string[], target = sidecar.server.grpcAddress) => {
-  const { ended, out, err } = startCommand(['contract', '--target', target, ...args], {});
+const put = async (args: readonly string[], target = sidecar.server.grpcAddress, env: Record<string, string> = {}) => {
+  const { ended, out, err } = startCommand(['contract', '--target', target, ...args], env);
   return { code: await ended, out: out(), err: err() };
 };
 
@@ -262,4 +262,29 @@ test.runIf(hasOpenssl)('TLS is spoken with the authority that is named', async (
   expect(await put([...args, '--ca', authority.cert], secured.server.grpcAddress)).toMatchObject({ code: 0 });
   expect(await put(args, secured.server.grpcAddress)).toMatchObject({ code: 1 });
   await secured.stop();
+});
+
+test.runIf(hasOpenssl)('a certificate of its own is shown on both ports where one is asked for', async () => {
+  const authority = await makeAuthority(folder, 'callers-authority');
+  const server = await makeCertificate(folder, 'mutual', authority, 'IP:127.0.0.1,DNS:localhost');
+  const caller = await makeCertificate(folder, 'caller', authority, 'DNS:tester');
+  const tls = { tlsCert: server.cert, tlsKey: server.key, tlsClientCa: authority.cert };
+  const secured = await startTestSidecar(tls, sidecar.url);
+  const at = secured.server.grpcAddress;
+  const args = ['--only', 'reads', '--http', `https://${secured.server.httpAddress}`, '--ca', authority.cert];
+  expect(await put([...args, '--cert', caller.cert, '--key', caller.key], at)).toMatchObject({ code: 0 });
+  expect(await put(args, at)).toMatchObject({ code: 1 });
+  await secured.stop();
+});
+
+test('the token may come by the environment, and the option goes before it', async () => {
+  const tokensFile = join(folder, 'tokens-of-environment');
+  await writeFile(tokensFile, tokenLine('tester', 'secret-of-tester'));
+  const guarded = await startTestSidecar({ tokensFile }, sidecar.url);
+  const at = guarded.server.grpcAddress;
+  const env = { POLICY_SIDECAR_TOKEN: 'secret-of-tester' };
+  expect(await put(['--only', 'reads'], at, env)).toMatchObject({ code: 0 });
+  expect(await put(['--only', 'reads', '--token', 'another'], at, env)).toMatchObject({ code: 1 });
+  expect(await put(['--only', 'reads'], at)).toMatchObject({ code: 1 });
+  await guarded.stop();
 });

@@ -14,6 +14,7 @@ import { startNetwork } from '../support/network.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
 import { useFolder, useSidecar } from '../support/use.ts';
+import { WAITING_FOR_LOCK } from '../support/waiting.ts';
 
 const { fetchRiskCeilings, resetRiskCeiling } = PolicyEngineService.method;
 const { begin, commit, rollback, savepoint, rollbackToSavepoint, releaseSavepoint, execute } =
@@ -101,7 +102,7 @@ describe.each(['grpc', 'connect'] as const)('the audit of writes over %s', (list
 
   test.each([
     ['rolled back by its caller', {}, 'rolled back'],
-    ['left until its lease ends', { idleLease: { seconds: 0n, nanos: 50_000_000 } }, 'expired'],
+    ['left until its lease ends', { idleLease: { seconds: 1n, nanos: 0 } }, 'expired'],
   ])('a transaction that is %s says so', async (_what, options, outcome) => {
     const [write, end] = await added(2, async () => {
       const { transaction } = await caller().unary(begin, options);
@@ -232,11 +233,14 @@ test('a write whose commit got no answer is unknown, alone and in a transaction'
     select pg_advisory_lock(42)`);
   const lose = async (call: Promise<unknown>): Promise<void> => {
     const lost = refusal(call);
-    const waiting = `select 1 from pg_locks where locktype = 'advisory' and not granted`;
-    await vi.waitFor(async () => expect((await gate.query(waiting)).rows).not.toHaveLength(0));
+    const [pid] = await vi.waitFor(async () => {
+      const pids = (await gate.query(WAITING_FOR_LOCK)).rows.map((row) => row.pid);
+      expect(pids).toHaveLength(1);
+      return pids;
+    });
     network.cut();
     expect((await lost).reason).toBe('COMMIT_OUTCOME_UNKNOWN');
-    await gate.query('select pg_terminate_backend(pid) from pg_locks where not granted');
+    await gate.query('select pg_terminate_backend($1)', [pid]);
   };
   await lose(server.grpc.unary(resetRiskCeiling, { ceilingId }, { transaction: 'single-use' }));
   let id: string | undefined;

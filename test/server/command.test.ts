@@ -10,6 +10,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { migrationStatus } from '../../src/database/migrate/migrate.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { makePlatform } from '../database/platform.ts';
 import { connectCaller, grpcCaller } from '../support/client.ts';
 import { type Command, endAll, type LaunchOptions, launch, startCommand } from '../support/command.ts';
 import { watchLag } from '../support/lag.ts';
@@ -312,6 +313,25 @@ describe('an older schema', () => {
   });
 });
 
+test('health and wait ask the probe listener where there is one', async () => {
+  const database = await createDatabase();
+  const env = { DATABASE_URL: database.url, SIDECAR_PROBE_LISTEN: `127.0.0.1:${await freePort()}` };
+  // Nobody listens for gRPC where they would ask without it.
+  const asking = { ...env, SIDECAR_GRPC_LISTEN: 'unix:/no/socket' };
+  const none = await finish(['health'], asking);
+  expect(none).toMatchObject({
+    code: 1,
+    err: expect.stringMatching(/^policy-sidecar: not serving: .*ECONNREFUSED.*\n$/),
+  });
+  const waiting = finish(['wait', '--timeout', '2m'], asking);
+  const sidecar = command([], env);
+  expect(await waiting).toEqual({ code: 0, out: '', err: '' });
+  expect(await finish(['health'], asking)).toEqual({ code: 0, out: '', err: '' });
+  sidecar.child.kill('SIGTERM');
+  expect(await sidecar.ended).toBe(0);
+  await database.drop();
+});
+
 describe('migrate', () => {
   test('status, then up by two processes at once, then nothing to do', async () => {
     const database = await createEmptyDatabase();
@@ -335,6 +355,31 @@ describe('migrate', () => {
     const after = await finish(['migrate', 'status'], env);
     expect(after.out.match(/^applied {2}Migration\w+ {2}\d{4}-/gm)).toHaveLength(8);
     expect({ code: after.code, out: after.out }).toEqual({ code: 0, out: expect.not.stringContaining('pending') });
+    await database.drop();
+  });
+
+  test('check says what would change and what would stop it, which ends `up` and a start with 6', async () => {
+    const database = await createEmptyDatabase();
+    await makePlatform(database.url);
+    const env = { DATABASE_URL: database.url };
+    const changes = await finish(['migrate', 'check'], env);
+    expect(changes).toMatchObject({ code: 0, err: '' });
+    expect(changes.out).toMatch(/public\.recovery_candidates\.confidence .*real becomes double precision/);
+    await query(database.url, `update public.policy_precedence set failure_mode = 'open' where id = 1`);
+    const broken = /public\.policy_precedence .*ck_policy_precedence_failure_mode/;
+    const stops = await finish(['migrate', 'check'], env);
+    expect(stops).toMatchObject({ code: 1, out: expect.stringMatching(broken), err: '' });
+    for (const [args, setting] of [
+      [['migrate', 'up'], {}],
+      [[], { SIDECAR_MIGRATE: 'up' }],
+    ] as const) {
+      const refused = await finish(args, { ...env, ...setting });
+      expect(refused).toMatchObject({ code: 6, out: '', err: expect.stringMatching(broken) });
+    }
+    expect((await migrationStatus(database.url)).executed).toEqual([]);
+    await query(database.url, `update public.policy_precedence set failure_mode = 'fail_open' where id = 1`);
+    expect(await finish(['migrate', 'up'], env)).toMatchObject({ code: 0 });
+    expect(await finish(['migrate', 'check'], env)).toEqual({ code: 0, out: 'nothing to change\n', err: '' });
     await database.drop();
   });
 

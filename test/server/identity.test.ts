@@ -94,7 +94,11 @@ test('the file is read again when it changes; a bad file changes nothing', async
   await vi.waitFor(async () => expect(await let_in('secret-c')).toBe(true), { timeout: 10_000 });
   expect(await let_in('secret-b')).toBe(false);
   await writeFile(tokensFile, 'not a token line\n');
-  await writeFile(join(folder, 'other'), '');
+  await vi.waitFor(() =>
+    expect(sidecar.log()).toContainEqual(
+      expect.objectContaining({ level: 'warn', msg: expect.stringMatching(/not usable, what was read before/) }),
+    ),
+  );
   expect(await let_in('secret-c')).toBe(true);
 });
 

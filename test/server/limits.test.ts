@@ -10,6 +10,7 @@ import { CallError, refusal } from '../support/client.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 import { tokenLine } from '../support/token-line.ts';
 import { useFolder } from '../support/use.ts';
+import { WAITING_FOR_LOCK } from '../support/waiting.ts';
 
 const { fetchRiskCeilings } = PolicyEngineService.method;
 const { begin, commit, rollback, hold, savepoint, rollbackToSavepoint, releaseSavepoint } = TransactionService.method;
@@ -76,7 +77,7 @@ describe.each(['grpc', 'connect'] as const)('calls of one caller over %s', (list
     // It waits for a lock that is held beside the server.
     const release = await lock(server);
     const waiting = caller.unary(fetchRiskCeilings, {}, as('ann'));
-    await vi.waitFor(async () => expect(await server.sql('select 1 from pg_locks where not granted')).toHaveLength(1));
+    await vi.waitFor(async () => expect(await server.sql(WAITING_FOR_LOCK)).toHaveLength(1));
     const error = await refusal(caller.unary(SymbolTableService.method.createTable, {}, as('ann')));
     expect(error).toMatchObject({ code: 'RESOURCE_EXHAUSTED', reason: 'CALL_LIMIT', metadata: { limit: '1' } });
     expect(error.retryAfterMs).toBeGreaterThan(0);

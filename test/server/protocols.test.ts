@@ -1,5 +1,5 @@
 import { create, toBinary } from '@bufbuild/protobuf';
-import { createClient } from '@connectrpc/connect';
+import { Code, createClient } from '@connectrpc/connect';
 import { createGrpcTransport, createGrpcWebTransport } from '@connectrpc/connect-node';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { describe, expect, test, vi } from 'vitest';
@@ -270,10 +270,11 @@ describe('reflection', () => {
   const ask = async (
     service: typeof ServerReflection | typeof Alpha,
     question: ServerReflectionRequest['messageRequest'],
+    at = sidecar.server,
   ) => {
     const client = createClient(
       service as typeof ServerReflection,
-      createGrpcTransport({ baseUrl: `http://${sidecar.server.grpcAddress}` }),
+      createGrpcTransport({ baseUrl: `http://${at.grpcAddress}` }),
     );
     const answers = [];
     const questions = (async function* () {
@@ -294,6 +295,17 @@ describe('reflection', () => {
     expect(names).toContain(SERVICE);
     expect(names).toContain('grpc.health.v1.Health');
     expect(names).toContain('grpc.reflection.v1alpha.ServerReflection');
+  });
+
+  test('SIDECAR_REFLECTION=off: there is none, and everything else is served', async () => {
+    const own = await startTestSidecar({ reflection: false });
+    for (const service of [ServerReflection, Alpha]) {
+      await expect(ask(service, { case: 'listServices', value: '' }, own.server)).rejects.toMatchObject({
+        code: Code.Unimplemented,
+      });
+    }
+    expect((await own.grpc.unary(Health.method.check, {})).status).toBe(Status.SERVING);
+    await own.stop();
   });
 
   test.each([

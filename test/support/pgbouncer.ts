@@ -30,6 +30,8 @@ export interface PgBouncerOptions {
   readonly mode: 'session' | 'transaction';
   /** Settings of `[pgbouncer]` besides the defaults, by name. */
   readonly settings?: Readonly<Record<string, string | number>>;
+  /** Default: a free one. */
+  readonly port?: number;
 }
 
 const START_MS = 10_000;
@@ -88,7 +90,7 @@ const answers = async (url: string): Promise<boolean> => {
  *
  * @throws Error with what it logged, when it does not start.
  */
-export const startPgBouncer = async ({ url, mode, settings = {} }: PgBouncerOptions): Promise<PgBouncer> => {
+export const startPgBouncer = async ({ url, mode, settings = {}, ...at }: PgBouncerOptions): Promise<PgBouncer> => {
   if (version === undefined) throw new Error(`${PROGRAM} is not installed`);
   const server = new pg.Client({ connectionString: url });
   const user = server.user ?? '';
@@ -102,7 +104,7 @@ export const startPgBouncer = async ({ url, mode, settings = {} }: PgBouncerOpti
   };
   await chmod(folder, 0o700);
   if (owner) await chown(folder, owner.uid, owner.gid);
-  const port = await freePort();
+  const port = at.port ?? (await freePort());
   const users = await place('users.txt', [`${quoted(user)} ${quoted(server.password ?? '')}`]);
   const all = {
     listen_addr: '127.0.0.1',

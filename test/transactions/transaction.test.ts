@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { durationFromMs, durationMs } from '@bufbuild/protobuf/wkt';
+import { durationFromMs, durationMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import {
@@ -10,14 +10,20 @@ import {
   TransactionState,
 } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { collect, refusal } from '../support/client.ts';
+import { whileLocked } from '../support/locked.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
-import { useSidecar } from '../support/use.ts';
+import { useClient, useSidecar } from '../support/use.ts';
 import { violationWith } from '../support/violation.ts';
+import { WAITING_FOR_LOCK } from '../support/waiting.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 
-const sidecar = useSidecar({ transactionsMax: 4, poolWaitMs: 5_000, transactionQueue: 5 });
+/** Calls that may wait inside a transaction. */
+const QUEUE = 5;
+const sidecar = useSidecar({ transactionsMax: 4, poolWaitMs: 5_000, transactionQueue: QUEUE });
+/** A person at the database, who holds locks. */
+const person = useClient(() => sidecar.url);
 beforeEach(() => sidecar.sql('truncate policy.violations, policy_sidecar.requests'));
 
 const violation = (description: string, fields: object = {}) => violationWith({ description, ...fields });
@@ -100,17 +106,20 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
     expect(durationMs(granted.idleLease!)).toBe(300_000);
     expect(durationMs(granted.totalLease!)).toBe(3_600_000);
     await rollback(granted.id!);
-    const { id } = await begin({ idleLease: durationFromMs(200) });
+    const { id } = await begin({ idleLease: durationFromMs(2_000) });
     await insert('a', id);
-    const until = Date.now() + 450;
-    while (Date.now() < until) await list(id);
+    const expiresAt = async () =>
+      timestampMs((await caller().unary(tx.get, { transactionId: id! })).transaction!.expiresAt!);
+    const first = await expiresAt();
+    while (Date.now() <= first) await list(id);
     await insert('b', id);
+    expect(await expiresAt()).toBeGreaterThan(first);
     await vi.waitFor(async () =>
       expect((await caller().unary(tx.list, {})).transactions.filter((each) => each.id === id)).toEqual([]),
     );
     const error = await refusal(commit(id!));
     expect(error).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TRANSACTION_EXPIRED' });
-    expect(error.metadata['how']).toBe('idle for 200 ms');
+    expect(error.metadata['how']).toBe('idle for 2000 ms');
     expect(await rollback(id!)).toMatchObject({ state: TransactionState.EXPIRED });
     expect(await outcome(id!)).toBe(Outcome.ABORTED);
     expect(await stored()).toEqual([]);
@@ -126,11 +135,14 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
   // Story: a lease was noted as ended before PostgreSQL had rolled it back, so for a moment the transaction was gone from
   // List while GetOutcome still said IN_PROGRESS.
   test('a transaction that is no longer listed has its outcome', async () => {
-    const { id } = await begin({ idleLease: durationFromMs(200) });
+    const { id } = await begin({ idleLease: durationFromMs(1_000) });
     await insert('a', id);
-    const [backend] = await sidecar.sql<{ pid: number }>(
-      "select pid from pg_stat_activity where state = 'idle in transaction'",
+    const backends = await sidecar.sql<{ pid: number }>(
+      `select pid from pg_stat_activity where datname = current_database()
+       and application_name = 'policy-sidecar transaction' and state = 'idle in transaction'`,
     );
+    expect(backends).toHaveLength(1);
+    const [backend] = backends;
     process.kill(backend!.pid, 'SIGSTOP');
     const told: Promise<Outcome>[] = [];
     try {
@@ -258,17 +270,28 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
 
   test('calls that arrive together run in order, and too many are refused', async () => {
     const { id } = await begin();
-    await sidecar.sql(
-      `insert into policy.violations (id, violation_type, description) values (gen_random_uuid(), 'x', 'q')`,
+    const [ceiling] = await sidecar.sql<{ id: string }>('select id from policy.risk_ceilings limit 1');
+    const waiting: Promise<unknown>[] = [];
+    await whileLocked(person, 'select from policy.risk_ceilings for update', async () => {
+      waiting.push(caller().unary(rpc.resetRiskCeiling, { ceilingId: ceiling!.id }, { transaction: id! }));
+      await vi.waitFor(async () => expect(await sidecar.sql(WAITING_FOR_LOCK)).toHaveLength(1));
+      for (let place = 1; place <= QUEUE; place += 1) {
+        waiting.push(insert(`n${place}`, id));
+        // The next one arrives behind it.
+        await vi.waitFor(async () => {
+          const { transaction } = await caller().unary(tx.get, { transactionId: id! });
+          expect(transaction?.pendingCalls).toBe(1 + place);
+        });
+      }
+      const refused = Array.from({ length: 7 }, (_, index) => refusal(insert(`too many ${index}`, id)));
+      for (const error of await Promise.all(refused)) expect(error.reason).toBe('TRANSACTION_QUEUE_FULL');
+    });
+    await Promise.all(waiting);
+    await commit(id!);
+    const rows = await sidecar.sql<{ description: string }>(
+      'select description from policy.violations order by cmin::text::integer',
     );
-    const results = await Promise.allSettled(Array.from({ length: 12 }, (_, index) => insert(`n${index}`, id)));
-    const done = results.filter(({ status }) => status === 'fulfilled').length;
-    for (const result of results) {
-      if (result.status === 'rejected') expect(result.reason).toMatchObject({ reason: 'TRANSACTION_QUEUE_FULL' });
-    }
-    expect(done).toBeGreaterThanOrEqual(5);
-    expect((await list(id)).violations).toHaveLength(done + 1);
-    await rollback(id!);
+    expect(rows.map(({ description }) => description)).toEqual(['n1', 'n2', 'n3', 'n4', 'n5']);
   });
 
   test('a stream shares its transaction with other calls', async () => {
@@ -406,6 +429,36 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
     await numbered('2', violation('two'));
     await commit(id!);
     expect(await stored()).toEqual(['once', 'two']);
+  });
+
+  test('of the numbered calls the last 1,024 are remembered; one before them is refused, and not run again', async () => {
+    const { id } = await begin();
+    const requests = Array.from({ length: 1_025 }, (_, index) => violation(`n${index}`));
+    const numbered = (index: number) =>
+      caller().unary(rpc.insertViolation, requests[index]!, {
+        transaction: id!,
+        headers: { 'transaction-sequence': `${index + 1}` },
+      });
+    const first = await numbered(0);
+    for (let index = 1; index < 1_024; index += 1) await numbered(index);
+    expect(await numbered(0)).toEqual(first);
+    await numbered(1_024);
+    expect(await refusal(numbered(0))).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'SEQUENCE_FORGOTTEN' });
+    await numbered(1);
+    await commit(id!);
+    expect(await stored()).toHaveLength(1_025);
+  });
+
+  test('of the answers to numbered calls no more than 8 MiB are kept', async () => {
+    await sidecar.sql(`insert into policy.violations (id, violation_type, description)
+      select gen_random_uuid(), 'x', repeat('d', 1000000) from generate_series(1, 3)`);
+    const { id } = await begin();
+    const numbered = (sequence: number) =>
+      caller().unary(rpc.fetchViolations, {}, { transaction: id!, headers: { 'transaction-sequence': `${sequence}` } });
+    for (const sequence of [1, 2, 1, 3]) await numbered(sequence);
+    expect(await refusal(numbered(1))).toMatchObject({ reason: 'SEQUENCE_FORGOTTEN' });
+    expect((await numbered(2)).violations).toHaveLength(3);
+    await rollback(id!);
   });
 
   test('an idempotency key takes effect once, also when it comes twice at once', async () => {
@@ -660,6 +713,13 @@ describe.each(['grpc', 'connect'] as const)('transactions over %s', (listener) =
       });
     });
   });
+});
+
+test('leases that nobody asks for are those of the settings', async () => {
+  const own = await startTestSidecar({ transactionIdleLeaseMs: 40_000, transactionTotalLeaseMs: 70_000 });
+  const { transaction } = await own.grpc.unary(tx.begin, {});
+  expect([durationMs(transaction!.idleLease!), durationMs(transaction!.totalLease!)]).toEqual([40_000, 70_000]);
+  await own.stop();
 });
 
 test('a restarted sidecar knows its transactions, and how they ended', async () => {

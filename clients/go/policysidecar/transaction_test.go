@@ -31,6 +31,42 @@ func TestTwoWritesAreCommittedTogether(t *testing.T) {
 	}
 }
 
+func TestATransactionIsWhatItsOptionsSay(t *testing.T) {
+	options := policysidecar.TxOptions{
+		Isolation: pb.IsolationLevel_ISOLATION_LEVEL_SERIALIZABLE, ReadOnly: true, Deferrable: true, TotalLease: 90 * time.Second,
+		Label: "as its options say",
+	}
+	err := client.InTransaction(ctx, options, func(ctx context.Context, tx *policysidecar.Tx) error {
+		got, err := client.Transactions().Get(ctx, &pb.TransactionServiceGetRequest{TransactionId: tx.ID()})
+		must(t, err)
+		is := got.Transaction
+		if is.IsolationLevel != options.Isolation || !is.ReadOnly || !is.Deferrable || is.TotalLease.AsDuration() != options.TotalLease ||
+			is.Label != options.Label {
+			t.Errorf("%v", is)
+		}
+		_, err = tx.PolicyEngine().InsertPolicyVersion(ctx, version(policysidecar.NewUUID()))
+		return err
+	})
+	if told := wants(t, err, policysidecar.ErrPrecondition); told.Reason != "READ_ONLY_TRANSACTION" {
+		t.Errorf("%v", told)
+	}
+}
+
+func TestRunTriesAsOftenAsItIsTold(t *testing.T) {
+	tries := 0
+	err := client.Run(ctx, policysidecar.TxOptions{Attempts: 3}, func(ctx context.Context, tx *policysidecar.Tx) error {
+		tries++
+		_, err := client.Transactions().Rollback(ctx, &pb.RollbackRequest{TransactionId: tx.ID()})
+		must(t, err)
+		_, err = tx.PolicyEngine().InsertPolicyVersion(ctx, version(policysidecar.NewUUID()))
+		return err
+	})
+	wants(t, err, policysidecar.ErrTransactionEnded)
+	if tries != 3 {
+		t.Errorf("%d tries", tries)
+	}
+}
+
 func TestAnErrorRollsBackAndIsPassedOn(t *testing.T) {
 	id, mine := policysidecar.NewUUID(), errors.New("mine")
 	err := client.InTransaction(ctx, policysidecar.TxOptions{}, func(ctx context.Context, tx *policysidecar.Tx) error {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,23 @@ def test_the_end_of_the_block_commits_and_an_error_rolls_back(client: Client) ->
             tx.policy_engine.insert_evaluation(**evaluation(undone))
             raise KeyError
     assert exists(client, kept) and not exists(client, undone)
+
+
+def test_a_transaction_is_what_its_options_say(client: Client) -> None:
+    options = client.transaction(
+        isolation=IsolationLevel.SERIALIZABLE,
+        read_only=True,
+        deferrable=True,
+        lease=timedelta(seconds=90),
+        label="as its options say",
+    )
+    with pytest.raises(errors.PreconditionError) as refused:
+        with options as tx:
+            (one,) = (one for one in client.transactions.list().transactions if one.label == "as its options say")
+            assert (one.isolation_level, one.read_only, one.deferrable) == (IsolationLevel.SERIALIZABLE, True, True)
+            assert one.total_lease == timedelta(seconds=90)
+            tx.policy_engine.insert_evaluation(**evaluation(new_id()))
+    assert refused.value.reason == "READ_ONLY_TRANSACTION"
 
 
 def test_a_savepoint_undoes_its_block_alone_also_inside_another(client: Client) -> None:

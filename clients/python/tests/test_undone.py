@@ -14,6 +14,9 @@ from relay import Relay
 from policy_sidecar import Client, Transaction, aio, connect, errors
 from policy_sidecar.testing import Sidecar
 
+WAITING = """select count(*) from pg_locks join pg_stat_activity using (pid)
+    where not granted and datname = current_database()"""
+
 
 @pytest.fixture
 def relay(address: str) -> Iterator[Relay]:
@@ -91,7 +94,7 @@ def test_a_part_that_is_cancelled_in_the_midst_of_a_statement_is_undone_alone(
 
     def waiting() -> int:
         with engine.connect() as connection:
-            return int(connection.scalar(sqlalchemy.text("select count(*) from pg_locks where not granted")) or 0)
+            return int(connection.scalar(sqlalchemy.text(WAITING)) or 0)
 
     async def work() -> None:
         async with aio.connect(address) as caller, caller.transaction() as tx:

@@ -13,6 +13,7 @@ import { IsolationLevel } from '@policy-sidecar/client/messages';
 import { type Ephemeral, ephemeral } from '@policy-sidecar/client/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { isThere, violation } from './support/rows.ts';
+import { ask } from './support/sidecar.ts';
 
 let sidecar: Ephemeral;
 beforeAll(async () => {
@@ -58,6 +59,46 @@ describe.each(Object.keys(ways))('over %s', (way) => {
     });
     expect(answer).toBe('done');
     expect(await isThere(client, row.violationId)).toBe(true);
+  });
+
+  test('a transaction is what its options say', async () => {
+    const options = {
+      isolationLevel: IsolationLevel.SERIALIZABLE,
+      readOnly: true,
+      deferrable: true,
+      totalLeaseMs: 90_000,
+      label: 'as its options say',
+    };
+    await client.transaction(async (tx) => {
+      const { transaction } = (await ask(sidecar, 'TransactionService/Get', { transactionId: tx.id })) as {
+        transaction: object;
+      };
+      expect(transaction).toMatchObject({
+        isolationLevel: 'ISOLATION_LEVEL_SERIALIZABLE',
+        readOnly: true,
+        deferrable: true,
+        totalLease: '90s',
+        label: 'as its options say',
+      });
+      await expect(tx.policyEngine.insertViolation(violation())).rejects.toMatchObject({
+        reason: 'READ_ONLY_TRANSACTION',
+      });
+      await tx.rollback();
+    }, options);
+  });
+
+  test('run tries as often as it is told, and then passes the last error on', async () => {
+    let tries = 0;
+    const lost = client.run(
+      async (tx) => {
+        tries += 1;
+        await ask(sidecar, 'TransactionService/Rollback', { transactionId: tx.id });
+        await tx.policyEngine.insertViolation(violation());
+      },
+      { attempts: 3 },
+    );
+    await expect(lost).rejects.toThrow(TransactionEndedError);
+    expect(tries).toBe(3);
   });
 
   test('a block that throws is rolled back, and its error comes out', async () => {

@@ -26,6 +26,7 @@ import hoc.cus.policies.v1.FetchViolationsRequest;
 import hoc.cus.policies.v1.GetOutcomeRequest;
 import hoc.cus.policies.v1.InsertEvaluationRequest;
 import hoc.cus.policies.v1.InsertPolicyVersionRequest;
+import hoc.cus.policies.v1.IsolationLevel;
 import hoc.cus.policies.v1.ListPreparedRequest;
 import hoc.cus.policies.v1.NewTemporalMetricEvent;
 import hoc.cus.policies.v1.Operation;
@@ -35,6 +36,7 @@ import hoc.cus.policies.v1.ResetRiskCeilingRequest;
 import hoc.cus.policies.v1.RiskCeiling;
 import hoc.cus.policies.v1.RiskCeilingPatch;
 import hoc.cus.policies.v1.RollbackPreparedRequest;
+import hoc.cus.policies.v1.RollbackRequest;
 import hoc.cus.policies.v1.RollbackToSavepointRequest;
 import hoc.cus.policies.v1.SavepointRequest;
 import hoc.cus.policies.v1.StreamRiskCeilingsRequest;
@@ -532,6 +534,42 @@ class ClientTest {
   }
 
   @Test
+  void aTransactionIsWhatItsOptionsSay() {
+    var options =
+        TxOptions.DEFAULT
+            .isolation(IsolationLevel.ISOLATION_LEVEL_SERIALIZABLE)
+            .readOnly(true)
+            .deferrable(true)
+            .totalLease(Duration.ofSeconds(90))
+            .label("as its options say");
+    try (Tx tx = client().begin(options)) {
+      var request = TransactionServiceGetRequest.newBuilder().setTransactionId(tx.id()).build();
+      var is = client().transactions().get(request).getTransaction();
+      assertEquals(IsolationLevel.ISOLATION_LEVEL_SERIALIZABLE, is.getIsolationLevel());
+      assertTrue(is.getReadOnly() && is.getDeferrable());
+      assertEquals(90, is.getTotalLease().getSeconds());
+      assertEquals("as its options say", is.getLabel());
+      var refused =
+          assertThrows(PolicyException.class, () -> tx.policyEngine().insertPolicyVersion(version(newId())));
+      assertEquals("READ_ONLY_TRANSACTION", refused.reason());
+    }
+  }
+
+  @Test
+  void runTriesAsOftenAsItIsTold() {
+    var tries = new AtomicInteger();
+    PolicySidecar.Action<RuntimeException> work =
+        tx -> {
+          tries.incrementAndGet();
+          client().transactions().rollback(RollbackRequest.newBuilder().setTransactionId(tx.id()).build());
+          tx.policyEngine().insertPolicyVersion(version(newId()));
+        };
+    var ended = assertThrows(PolicyException.class, () -> client().run(TxOptions.DEFAULT.attempts(3), work));
+    assertEquals("TRANSACTION_ROLLED_BACK", ended.reason());
+    assertEquals(3, tries.get());
+  }
+
+  @Test
   void aConstraintAndARowCountAreTold() {
     String id = newId();
     var services = client().singleUse().policyEngine();
@@ -548,17 +586,24 @@ class ClientTest {
     assertEquals("0", other.metadata().get("found"));
   }
 
+  private static long streamsUnderWay() {
+    return client().transactions().list(TransactionServiceListRequest.getDefaultInstance()).getTransactionsList().stream()
+        .filter(each -> each.getLabel().startsWith("stream "))
+        .count();
+  }
+
   @Test
   void closingAStreamEarlyCancelsIt() throws Exception {
-    var request = StreamRiskCeilingsRequest.getDefaultInstance();
-    try (var rows = Rows.of(client().policyEngine()::streamRiskCeilings, request)) {
-      assertTrue(rows.next().hasRiskCeiling());
+    String tenant = newId();
+    GoesOnTest.rows(tenant, 1_000);
+    var request = StreamViolationsRequest.newBuilder().setTenantId(tenant).build();
+    try (var rows = Rows.of(client().policyEngine()::streamViolations, request)) {
+      assertTrue(rows.next().hasViolation());
+      eventually(() -> streamsUnderWay() == 1);
     }
-    eventually(
-        () ->
-            client().transactions().list(TransactionServiceListRequest.getDefaultInstance()).getTransactionsList().isEmpty());
-    try (var rows = Rows.of(client().policyEngine()::streamRiskCeilings, request).stream()) {
-      assertTrue(rows.count() > 1);
+    eventually(() -> streamsUnderWay() == 0);
+    try (var rows = Rows.of(client().policyEngine()::streamViolations, request).stream()) {
+      assertEquals(1_000, rows.count());
     }
     var refused = StreamViolationsRequest.newBuilder().setSeverityMin(Double.NaN).build();
     try (var rows = Rows.of(client().policyEngine()::streamViolations, refused)) {

@@ -218,7 +218,7 @@ class GoesOnTest {
   }
 
   /** The ids of new rows, newest first; their texts are too long for all of them to be on their way at once. */
-  private static List<String> rows(String tenant, int count) {
+  static List<String> rows(String tenant, int count) {
     var ids = new ArrayList<String>();
     for (int done = 0; done < count; ) {
       var some = ExecuteRequest.newBuilder();
