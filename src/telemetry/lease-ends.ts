@@ -1,5 +1,5 @@
 /** Beginnings of what the registry says of an end, and the cause that is counted. */
-const CAUSES: readonly (readonly [string, string])[] = [
+export const CAUSES: readonly (readonly [string, string])[] = [
   ['idle for', 'idle_lease'],
   ['open for', 'total_lease'],
   ['the sidecar shut down', 'shutdown'],
