@@ -9,7 +9,9 @@ const TOKEN_BYTES = 32;
 /** `token NAME`: a new token for its bearer, and the line of the tokens file that knows it. */
 export const token = (name: string | undefined): number => {
   if (name === undefined || CALLER_NAME.exec(name)?.[0] !== name) {
-    throw new ConfigError('token takes the name of a caller: 1 to 128 letters, digits and _ . @ / -');
+    throw new ConfigError(
+      'token takes the name of a caller: 1 to 128 letters, digits and _ . @ / - :, no : at its end',
+    );
   }
   const secret = randomBytes(TOKEN_BYTES).toString('base64url');
   say(`token  ${secret}`);

@@ -31,7 +31,7 @@ interface Entry {
   readonly code: Code;
   /** Present when the same call can succeed later: the least delay, milliseconds. */
   readonly retryAfterMs?: number;
-  /** Facts that may go with it. Never SQL, parameters or hosts. */
+  /** Facts that may go with it. Never SQL, parameters or where the database is. */
   readonly metadata?: readonly string[];
 }
 

@@ -1,5 +1,6 @@
 import type { Connection } from './connection.ts';
 import { Convoy } from './convoy.ts';
+import type { Gate } from './gate.ts';
 import { Lending } from './lending.ts';
 import type { Again } from './observer.ts';
 import type { Signal } from './signal.ts';
@@ -14,13 +15,16 @@ export class Lane extends Lending {
   /**
    * Lends a connection that has done a first piece of work, which changes nothing if it fails. A backend that died while
    * its connection lay idle, or whose plan is of an older schema, is noticed only by that work; then it is done again.
+   *
+   * @param share as {@link Lending.acquire} has it.
    */
   async acquireWith<T>(
     signal: Signal | undefined,
     first: (connection: Connection) => Promise<T>,
+    share?: Gate,
   ): Promise<{ connection: Connection; result: T }> {
     for (let before: Again | undefined; ; ) {
-      const connection = await this.acquire(signal);
+      const connection = await this.acquire(signal, share);
       try {
         return { connection, result: await first(connection) };
       } catch (error) {
@@ -50,9 +54,9 @@ export class Lane extends Lending {
    * Lends a connection for one piece of work that must not be done again, unless it has certainly done nothing: its plan
    * was of an older schema, or its backend had died before.
    */
-  async useOnce<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>): Promise<T> {
+  async useOnce<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>, share?: Gate): Promise<T> {
     for (let before: Again | undefined; ; ) {
-      const connection = this.acquireNow() ?? (await this.acquire(signal));
+      const connection = this.acquireNow(share) ?? (await this.acquire(signal, share));
       try {
         return await work(connection);
       } catch (error) {
@@ -64,8 +68,8 @@ export class Lane extends Lending {
   }
 
   /** Lends a connection for one piece of work that may be done again: see {@link acquireWith}. */
-  async use<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>): Promise<T> {
-    const { connection, result } = await this.acquireWith(signal, work);
+  async use<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>, share?: Gate): Promise<T> {
+    const { connection, result } = await this.acquireWith(signal, work, share);
     connection.release();
     return result;
   }

@@ -78,11 +78,13 @@ export class Lending {
   /**
    * Lends a connection. A full queue or too long a wait is RESOURCE_EXHAUSTED; a database that cannot be reached is
    * UNAVAILABLE; an ended call gets its signal's reason.
+   *
+   * @param share lets in those who may have only so many of the connections: passed first, left with the connection.
    */
-  acquire(signal?: Signal): Promise<Connection> {
-    const now = signal?.aborted ? undefined : this.acquireNow();
+  acquire(signal?: Signal, share?: Gate): Promise<Connection> {
+    const now = signal?.aborted ? undefined : this.acquireNow(share);
     if (now) return Promise.resolve(now);
-    return this.#waited(() => this.#gate.enter(signal), signal);
+    return this.#waited(() => (share ? this.#enterBoth(share, signal) : this.#gate.enter(signal)), signal);
   }
 
   /** As {@link acquire}, for someone who takes a seat on another's connection, too, if that is offered first. */
@@ -102,6 +104,26 @@ export class Lending {
     });
   }
 
+  async #enterBoth(share: Gate, signal: Signal | undefined): Promise<Leave> {
+    const leaveShare = await share.enter(signal);
+    try {
+      return both(await this.#gate.enter(signal), leaveShare);
+    } catch (error) {
+      leaveShare();
+      throw error;
+    }
+  }
+
+  #tryEnterBoth(share: Gate): Leave | undefined {
+    const leaveShare = share.tryEnter();
+    if (!leaveShare) return undefined;
+    const leave = this.#gate.tryEnter();
+    if (leave) return both(leave, leaveShare);
+    leaveShare();
+    return undefined;
+  }
+
+  /** The one place that a wait for a connection is told from: all of it, whatever is waited for on the way to one. */
   #waited(entering: () => Promise<Leave | Connection>, signal: Signal | undefined): Promise<Connection> {
     if (this.#ending) return Promise.reject(shuttingDown());
     const { observer } = this.server;
@@ -116,9 +138,9 @@ export class Lending {
   }
 
   /** As {@link acquire}, where that needs no waiting; undefined where it does. */
-  protected acquireNow(): Connection | undefined {
+  protected acquireNow(share?: Gate): Connection | undefined {
     if (this.#ending || this.#idle.length === 0) return undefined;
-    const leave = this.#gate.tryEnter();
+    const leave = share ? this.#tryEnterBoth(share) : this.#gate.tryEnter();
     if (!leave) return undefined;
     const idle = this.#takeIdle();
     if (!idle) {
@@ -231,6 +253,13 @@ export class Lending {
     for (const client of this.#clients) client.destroy(reason);
   }
 }
+
+const both =
+  (one: Leave, other: Leave): Leave =>
+  () => {
+    one();
+    other();
+  };
 
 /** Tells how it ends. */
 const observed = async <T>(told: Ended, work: Promise<T>): Promise<T> => {

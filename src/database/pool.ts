@@ -10,13 +10,13 @@ import type { Target } from './target.ts';
 export interface Database {
   /** Auto-commit and single-use calls. */
   readonly calls: Lane;
-  /** Single-use writes pass here first: those that wait for a lock leave connections to the reads. */
+  /** The share of `calls` that single-use writes have: those that wait for a lock leave connections to the reads. */
   readonly writes: Gate;
   /** Open transactions and streams. */
   readonly transactions: Lane;
   /** Health and outcomes. */
   readonly reserve: Lane;
-  /** The ends of prepared transactions pass here first: while they wait for a standby they leave one of the reserve to health. */
+  /** The share of `reserve` that ends of prepared transactions have: while they wait for a standby they leave one to health. */
   readonly ends: Gate;
   /** Who watches; undefined: nobody. */
   readonly observer: DatabaseObserver | undefined;

@@ -19,8 +19,8 @@ export interface Identity {
 /** Identity of every caller where no proof is asked for: whoever reaches the listener is trusted. */
 const LOCAL_CALLER = 'local';
 
-/** What a caller may be called in a tokens file. */
-export const CALLER_NAME = /[\w.@/-]{1,128}/;
+/** What a caller may be called in a tokens file: a SPIFFE id, too, so that its token and its certificate are one caller. */
+export const CALLER_NAME = /[\w.@/:-]{0,127}[\w.@/-]/;
 
 const LINE = new RegExp(`^(${CALLER_NAME.source}):\\s*([0-9a-f]{64})$`, 'i');
 
@@ -30,8 +30,8 @@ interface Token {
 }
 
 /**
- * Parses lines of `name: sha256-of-token` (hex); blank lines and lines that start with `#` are skipped. A name may have
- * several tokens, so that one can take over from another; a token has one name.
+ * Parses lines of `name: sha256-of-token` (hex), of which the last colon ends the name; blank lines and lines that start with
+ * `#` are skipped. A name may have several tokens, so that one can take over from another; a token has one name.
  *
  * @throws Error naming the first bad line, never what it holds: it may be a token.
  */

@@ -149,6 +149,7 @@ export const startServer = async (
       telemetry?.leaseEnded(state, cause);
     };
     telemetry?.look(() => ({
+      ready: readiness.whyNot === undefined,
       lanes: [database.calls.state, database.transactions.state, database.reserve.state],
       replicas: replicas?.states ?? [],
       writesWaiting: database.writes.pending,

@@ -30,8 +30,12 @@ export type AllDurations = ReturnType<typeof createDurations>;
 
 /** What is counted as it happens. */
 export const createInstruments = (meter: Meter) => ({
+  failures: meter.createCounter('policy_sidecar.call.failures', {
+    description: 'Calls that failed, by reason',
+    unit: '{call}',
+  }),
   timeouts: meter.createCounter('db.client.connection.timeouts', {
-    description: 'Waits for a connection that were given up',
+    description: 'Waits for a connection that a clock ended',
     unit: '{timeout}',
   }),
   leaseEnds: meter.createCounter('policy_sidecar.transaction.ends', {
@@ -54,11 +58,13 @@ export const observeDatabase = (meter: Meter, looking: () => Look): void => {
   const max = gauge('db.client.connection.max', 'Most connections of a lane', '{connection}');
   const pending = gauge('db.client.connection.pending_requests', 'Calls that wait for a connection', '{request}');
   const read = gauge('policy_sidecar.replica.read', 'Replicas: 1 where reads run there, 0 where it is left out', '1');
+  const ready = gauge('policy_sidecar.ready', 'Whether calls are served: 1, or 0 where they are not', '1');
   const open = gauge('policy_sidecar.transaction.open', 'Open transactions', '{transaction}');
   const queued = gauge('policy_sidecar.queue.depth', 'Calls that wait for their turn, by queue', '{call}');
   meter.addBatchObservableCallback(
     (result) => {
-      const { lanes, replicas, writesWaiting, transactions } = looking();
+      const { ready: isReady, lanes, replicas, writesWaiting, transactions } = looking();
+      result.observe(ready, isReady ? 1 : 0);
       for (const lane of [...lanes, ...replicas.map((replica) => replica.lane)]) {
         const of = { [POOL]: lane.name };
         result.observe(count, lane.used, { ...of, 'db.client.connection.state': 'used' });
@@ -73,7 +79,7 @@ export const observeDatabase = (meter: Meter, looking: () => Look): void => {
       for (const { waiting } of transactions) inside += waiting;
       result.observe(queued, inside, { queue: 'transaction' });
     },
-    [count, max, pending, read, open, queued],
+    [ready, count, max, pending, read, open, queued],
   );
 };
 

@@ -1,4 +1,4 @@
-import type { Attributes, Meter } from '@opentelemetry/api';
+import type { Attributes, Counter, Meter } from '@opentelemetry/api';
 import { codeName, RpcError } from '../contract/errors.ts';
 import type { Again, DatabaseObserver, Ended } from '../database/observer.ts';
 import { isServerError } from '../database/sqlstate.ts';
@@ -22,6 +22,9 @@ const errorType = (error: unknown): string => {
   if (isServerError(error)) return error.code ?? '_OTHER';
   return error instanceof RpcError ? (error.reason ?? codeName(error.code)) : 'connection';
 };
+
+/** What a wait for a connection ends with where a clock ends it: the sidecar's, or the caller's. */
+const BY_CLOCK: ReadonlySet<string> = new Set(['CONNECTION_WAIT_TIMEOUT', 'DEADLINE_EXCEEDED']);
 
 const lanes = new Map<string, Attributes>();
 
@@ -61,27 +64,34 @@ class Method {
   }
 }
 
+/** Where calls are noted. */
+interface Noted {
+  readonly durations: Durations;
+  readonly failures: Counter;
+}
+
 /** A call that is counted. */
 class CountedCall implements SeenCall {
   readonly traceId: string | undefined;
-  readonly #durations: Durations;
+  readonly #noted: Noted;
   readonly #method: Method;
   readonly #startedAt = performance.now();
 
-  constructor(durations: Durations, method: Method, traceId: string | undefined) {
-    this.#durations = durations;
+  constructor(noted: Noted, method: Method, traceId: string | undefined) {
+    this.#noted = noted;
     this.#method = method;
     this.traceId = traceId;
   }
 
   ended(failure: RpcError | undefined): void {
+    if (failure) this.#noted.failures.add(1, { reason: failure.reason });
     this.told(codeName(failure?.code ?? 0));
   }
 
   /** @returns what is told of it. */
   protected told(code: string): Attributes {
     const attributes = this.#method.ended(code);
-    this.#durations.record(since(this.#startedAt), attributes);
+    this.#noted.durations.record(since(this.#startedAt), attributes);
     return attributes;
   }
 }
@@ -91,8 +101,8 @@ class TracedCall extends CountedCall {
   readonly #traces: Traces;
   readonly #span: KeptSpan;
 
-  constructor(durations: Durations, method: Method, traceId: string, traces: Traces, span: KeptSpan) {
-    super(durations, method, traceId);
+  constructor(noted: Noted, method: Method, traceId: string, traces: Traces, span: KeptSpan) {
+    super(noted, method, traceId);
     this.#traces = traces;
     this.#span = span;
   }
@@ -125,6 +135,7 @@ export class Recorder implements DatabaseObserver {
   readonly #meter: Meter;
   readonly #durations: AllDurations;
   readonly #instruments: Instruments;
+  readonly #calls: Noted;
   readonly #traces: Traces | undefined;
   readonly #methods = { grpc: new Map<string, Method>(), connectrpc: new Map<string, Method>() };
   /** Ends the measuring of the process. */
@@ -134,6 +145,7 @@ export class Recorder implements DatabaseObserver {
     this.#meter = meter;
     this.#durations = durations;
     this.#instruments = createInstruments(meter);
+    this.#calls = { durations: durations.calls, failures: this.#instruments.failures };
     this.#traces = traces;
     this.stop = observeProcess(meter, version);
   }
@@ -145,11 +157,11 @@ export class Recorder implements DatabaseObserver {
   call({ endpoint, system, trace }: Arrived): SeenCall {
     const method = this.#method(endpoint.path, system);
     const traces = this.#traces;
-    if (!traces) return new CountedCall(this.#durations.calls, method, undefined);
+    if (!traces) return new CountedCall(this.#calls, method, undefined);
     const { traceId, span } = traces.begin(trace, method.name);
     // What is not kept has no use for knowing its statements.
-    if (!span) return new CountedCall(this.#durations.calls, method, traceId);
-    return new TracedCall(this.#durations.calls, method, traceId, traces, span);
+    if (!span) return new CountedCall(this.#calls, method, traceId);
+    return new TracedCall(this.#calls, method, traceId, traces, span);
   }
 
   /** The same object each time. */
@@ -185,7 +197,7 @@ export class Recorder implements DatabaseObserver {
         return;
       }
       const failed = errorType(error);
-      if (failed === 'CONNECTION_WAIT_TIMEOUT') this.#instruments.timeouts.add(1, attributes);
+      if (BY_CLOCK.has(failed)) this.#instruments.timeouts.add(1, attributes);
       this.#traces?.event('no connection', { ...attributes, wait_seconds: waited, 'error.type': failed });
     };
   }

@@ -22,6 +22,8 @@ export interface SeenCall {
 
 /** What is looked at when numbers are collected. */
 export interface Look {
+  /** Whether calls are served, as `/ready` says it. */
+  readonly ready: boolean;
   readonly lanes: readonly LaneState[];
   /** The lanes of replicas, and whether reads run there. */
   readonly replicas: readonly ReplicaState[];

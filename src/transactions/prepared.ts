@@ -77,20 +77,6 @@ export const roomForPrepared = async (connection: Connection, signal: Signal | u
   }
 };
 
-/** Lends a connection of those that may be kept long, by a commit that waits for a standby. */
-const ending = async <T>(
-  { reserve, ends }: Pick<Database, 'reserve' | 'ends'>,
-  signal: Signal | undefined,
-  work: (connection: Connection) => Promise<T>,
-): Promise<T> => {
-  const leave = await ends.enter(signal);
-  try {
-    return await reserve.use(signal, work);
-  } finally {
-    leave();
-  }
-};
-
 /**
  * Ends a prepared transaction. Once asked for it is not cancelled.
  *
@@ -98,26 +84,27 @@ const ending = async <T>(
  * @returns false where there is none of that id.
  */
 export const endPrepared = async (
-  database: Pick<Database, 'reserve' | 'ends'>,
+  { reserve, ends }: Pick<Database, 'reserve' | 'ends'>,
   id: string,
   how: 'commit' | 'rollback',
   signal?: Signal,
   onMark: (mark: string | undefined) => void = () => {},
 ): Promise<boolean> => {
+  const end = async (connection: Connection): Promise<'none' | 'ended' | 'taken'> => {
+    const [name] = await connection.rows(byId.with(id), signal);
+    if (name === undefined) return 'none';
+    try {
+      await connection.finish(`${how} prepared '${name}'`);
+      onMark(connection.mark);
+      return 'ended';
+    } catch (error) {
+      if (error instanceof RpcError && isServerError(error.cause) && TAKEN.has(error.cause.code)) return 'taken';
+      throw error;
+    }
+  };
   for (;;) {
     signal?.throwIfAborted();
-    const found = await ending(database, signal, async (connection) => {
-      const [name] = await connection.rows(byId.with(id), signal);
-      if (name === undefined) return 'none';
-      try {
-        await connection.finish(`${how} prepared '${name}'`);
-        onMark(connection.mark);
-        return 'ended';
-      } catch (error) {
-        if (error instanceof RpcError && isServerError(error.cause) && TAKEN.has(error.cause.code)) return 'taken';
-        throw error;
-      }
-    });
+    const found = await reserve.use(signal, end, ends);
     if (found !== 'taken') return found === 'ended';
     await sleep(AGAIN_MS);
   }

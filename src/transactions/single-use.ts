@@ -22,7 +22,6 @@ class LateSession extends Statements {
   #beginning: Promise<TransactionSession> | undefined;
   #connection: Connection | undefined;
   #session: TransactionSession | undefined;
-  #leaveGate: (() => void) | undefined;
 
   constructor(database: Database, mode: TransactionMode, call: CallScope) {
     super(call);
@@ -92,7 +91,6 @@ class LateSession extends Statements {
   async #leave(): Promise<void> {
     await this.#connection?.rollback();
     this.#connection?.release();
-    this.#leaveGate?.();
   }
 
   /** @param first begins the transaction; again on another connection where that turns out to be dead. */
@@ -105,9 +103,8 @@ class LateSession extends Statements {
   }
 
   async #begun(first: (connection: Connection) => Promise<unknown>): Promise<TransactionSession> {
-    const { signal } = this.call;
-    this.#leaveGate ??= await this.#database.writes.enter(signal);
-    const { connection } = await this.#database.calls.acquireWith(signal, first);
+    const { calls, writes } = this.#database;
+    const { connection } = await calls.acquireWith(this.call.signal, first, writes);
     this.#connection = connection;
     this.#session = new TransactionSession(connection, this.call);
     return this.#session;
@@ -156,20 +153,16 @@ class ImplicitSession extends Statements {
     if (this.#used) throw new Error(`${statement.name} is the second statement of one`);
     this.#used = true;
     const { signal, bound } = this.call;
-    const { writes } = this.#database;
-    const leave = writes.tryEnter() ?? (await writes.enter(signal));
-    try {
-      const collected = await this.#database.calls.useOnce(signal, async (connection) => {
-        const taken = sink();
-        const count = BigInt(await connection.runAlone(statement, params, taken, signal, bound));
-        this.call.notes.mark = connection.mark;
-        return { sink: taken, count };
-      });
-      this.count(collected.count);
-      return collected;
-    } finally {
-      leave();
-    }
+    const { calls, writes } = this.#database;
+    const work = async (connection: Connection): Promise<Collected<S>> => {
+      const taken = sink();
+      const count = BigInt(await connection.runAlone(statement, params, taken, signal, bound));
+      this.call.notes.mark = connection.mark;
+      return { sink: taken, count };
+    };
+    const collected = await calls.useOnce(signal, work, writes);
+    this.count(collected.count);
+    return collected;
   }
 }
 

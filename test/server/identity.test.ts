@@ -153,6 +153,15 @@ test('a name may have several tokens, a token has one name', () => {
   expect(() => parseTokens(`a: ${x}\n\nb: ${x.toUpperCase()}\n`)).toThrow('line 3 has the token of line 1');
 });
 
+test('a name may have colons: the last one ends it', () => {
+  const names = ['spiffe://example/ns/a/sa/engine', 'urn:x', 'host:8443'];
+  expect(parseTokens(names.map((name) => tokenLine(name)).join('')).map(({ name }) => name)).toEqual(names);
+  expect(parseTokens(`a:b:${hash('x')}\n`).map(({ name }) => name)).toEqual(['a:b']);
+  for (const name of ['', ':', 'a:', 'a b', 'x'.repeat(129)]) {
+    expect(() => parseTokens(tokenLine(name))).toThrow('line 1 is not');
+  }
+});
+
 test('a bad line is not repeated: it may be a token', () => {
   expect(() => parseTokens('ann: the-token-itself\n')).toThrow(
     /^line 1 is not "name: sha256-of-token" \(64 hex\w+ digits\)$/,

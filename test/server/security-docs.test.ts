@@ -7,6 +7,7 @@ import { expect, inject, test } from 'vitest';
 import { drivers } from '../../src/drivers/drivers.ts';
 import { authorizationReading } from '../../src/server/authorization.ts';
 import { driverEndpoints } from '../../src/server/endpoint.ts';
+import { DECISIVE } from '../../src/server/headers.ts';
 import { tokenIdentity } from '../../src/server/identity.ts';
 import { readOnce } from '../../src/server/watched-file.ts';
 import { PageTokens } from '../../src/statements/page-tokens.ts';
@@ -22,6 +23,13 @@ test('the authorization file of docs/security.md is one', async () => {
   expect(grants.explain('engine-a', 'PolicyEngineService/InsertEvaluation')?.allowed).toBe(true);
   expect(grants.explain('dashboard', 'PolicyEngineService/InsertEvaluation')?.allowed).toBe(false);
   await rm(folder, { recursive: true });
+});
+
+test('docs/security.md tells web pages every header that decides what a call does', () => {
+  const [, list] = /lets them send the headers that calls have, (.*?), and see those/s.exec(
+    readFileSync(join(ROOT, 'docs/security.md'), 'utf8'),
+  )!;
+  expect([...DECISIVE].filter((name) => !list!.includes(`\`${name}\``))).toEqual([]);
 });
 
 test('the token of the README is let in by its line, and so is a new one', async () => {
@@ -52,6 +60,6 @@ test('a name that the tokens file would refuse gets no token', () => {
       return (error as { stderr: string }).stderr;
     }
   };
-  for (const name of ['a b', 'a:b', 'é', '#a', 'x'.repeat(129)])
+  for (const name of ['a b', 'a:', 'é', '#a', 'x'.repeat(129)])
     expect(refused(name)).toMatch(/^policy-sidecar: token takes/);
 });

@@ -6,13 +6,14 @@ import { type ConnectionOptions, connect } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
-import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { hasOpenssl, type KeyPair, makeAuthority, makeCertificate } from '../support/certificates.ts';
 import { type Caller, type CallerTls, connectCaller, grpcCaller, refusal } from '../support/client.ts';
 import { startCommand } from '../support/command.ts';
 import { startTestSidecar, type TestSidecar } from '../support/sidecar.ts';
 import { tokenLine } from '../support/token-line.ts';
 import { useDatabase, useFolder, useSidecar } from '../support/use.ts';
+import { violation } from '../support/violation.ts';
 import { exchange } from '../support/wire.ts';
 
 const READ = PolicyEngineService.method.fetchRiskCeilings;
@@ -202,6 +203,32 @@ describe.runIf(hasOpenssl)('TLS', () => {
       expect(transaction?.caller).toBe('bob');
       expect((await refusal(callerOf(own, kind, as()).unary(READ, {}, { headers }))).reason).toBeUndefined();
     });
+  });
+
+  // Story: a tokens file refused the colon of a SPIFFE id, so that no token could have the name of such a certificate.
+  test('a token and a certificate of the same name are the same caller', async () => {
+    const tokensFile = file('tokens-of-one');
+    const name = 'spiffe://example/ns/a/sa/engine';
+    await writeFile(tokensFile, tokenLine(name, 'secret') + tokenLine('bob', 'other'));
+    const [certified, tokened] = await Promise.all([
+      start({ tlsClientCa: file('engines.crt') }),
+      start({ tokensFile }),
+    ]);
+    onTestFinished(async () => void (await Promise.all([certified.stop(), tokened.stop()])));
+    const one = callerOf(certified, 'gRPC', as('spiffe'));
+    const { transaction } = await one.unary(tx.begin, {});
+    const id = transaction!.id!;
+    await one.unary(PolicyEngineService.method.insertViolation, violation(), { transaction: id });
+    await one.unary(tx.commit, { transactionId: id });
+    const ask = (token: string) =>
+      callerOf(tokened, 'gRPC', as()).unary(
+        tx.getOutcome,
+        { subject: { case: 'transactionId', value: id } },
+        { headers: { authorization: `Bearer ${token}` } },
+      );
+    expect((await ask('secret')).outcome).toBe(Outcome.COMMITTED);
+    // Its own ids alone are known to a caller.
+    expect((await refusal(ask('other'))).reason).toBe('TRANSACTION_UNKNOWN');
   });
 
   describe('whose files change', () => {

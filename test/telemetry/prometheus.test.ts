@@ -3,9 +3,12 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { parse } from 'yaml';
+import { REASONS } from '../../src/contract/reasons.ts';
 import { jsonToValue } from '../../src/database/values.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
+import { END_CAUSES, type TransactionState } from '../../src/transactions/ended.ts';
 import { type Caller, grpcCaller, refusal } from '../support/client.ts';
 import { type Command, endAll, startCommand } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
@@ -49,6 +52,8 @@ describe('with nothing but the port of the probes', () => {
     sidecar = startCommand(['serve', '--probe-listen', probes, '--pool-max', '1'], {
       DATABASE_URL: database.url,
       SIDECAR_POOL_WAIT: '200ms',
+      // One that is left out, since it is no standby, has its numbers, too.
+      SIDECAR_REPLICA_URLS: database.url,
       NODE_OPTIONS: TELLTALE,
     });
     caller = grpcCaller((await sidecar.serving()).grpc);
@@ -130,20 +135,117 @@ describe('with nothing but the port of the probes', () => {
     expect(labels.size).toBeGreaterThan(10);
   });
 
-  test('every number of the dashboard is there', async () => {
-    const dashboard = JSON.parse(readFileSync(join(ROOT, 'deploy', 'grafana', 'policy-sidecar.json'), 'utf8'));
-    const queries: string[] = dashboard.panels.flatMap(({ targets }: { targets: { expr: string }[] }) =>
-      targets.map(({ expr }) => expr),
-    );
-    const used = new Set(queries.flatMap((query) => [...query.matchAll(/(\w+)\{job=/g)].map(([, name]) => name!)));
+  test('every number of the dashboard and of the alerts is there, and every label that they sort by', async () => {
     const told = new Set((await metrics()).split('\n').map((line) => /^\w+/.exec(line)?.[0]));
-    expect([...used].filter((name) => !told.has(name))).toEqual([]);
-    expect(used.size).toBeGreaterThan(15);
-    // Every label that a query sorts by, or is told by, is one of those there are.
-    const by = queries.flatMap((query) =>
-      [...query.matchAll(/by \(([^)]*)\)/g)].flatMap(([, list]) => list!.split(', ')),
-    );
-    expect(by.filter((label) => label !== 'pod' && !LABELS.includes(label))).toEqual([]);
+    // Prometheus' own, of whether it was answered.
+    told.add('up');
+    for (const queries of [dashboardQueries(), alerts().map(({ expr }) => expr)]) {
+      const used = new Set(queries.flatMap((query) => [...query.matchAll(/(\w+)\{job=/g)].map(([, name]) => name!)));
+      expect([...used].filter((name) => !told.has(name))).toEqual([]);
+      expect(used.size).toBeGreaterThanOrEqual(8);
+      for (const query of queries) expect(query).toContain('{job=');
+      const by = queries.flatMap((query) =>
+        [...query.matchAll(/by \(([^)]*)\)/g)].flatMap(([, list]) => list!.split(', ')),
+      );
+      expect(by.filter((label) => !['pod', 'namespace', ...LABELS].includes(label))).toEqual([]);
+    }
+  });
+});
+
+/** What the dashboard asks. */
+const dashboardQueries = (): string[] =>
+  JSON.parse(readFileSync(join(ROOT, 'deploy', 'grafana', 'policy-sidecar.json'), 'utf8')).panels.flatMap(
+    ({ targets }: { targets: { expr: string }[] }) => targets.map(({ expr }) => expr),
+  );
+
+interface Alert {
+  readonly alert: string;
+  readonly expr: string;
+  readonly annotations: { readonly summary: string; readonly runbook: string };
+}
+
+const alerts = (): Alert[] =>
+  parse(readFileSync(join(ROOT, 'deploy', 'prometheus', 'alerts.yaml'), 'utf8')).groups.flatMap(
+    ({ rules }: { rules: Alert[] }) => rules,
+  );
+
+const page = (name: string): string => readFileSync(join(ROOT, 'docs', name), 'utf8');
+
+/** The names of the table of numbers, as OpenTelemetry has them. */
+const documented = (): string[] =>
+  [...page('telemetry.md').matchAll(/^\| (`[a-z][\w.]*\.[\w.]+`.*?) \|/gm)].flatMap(([, cell]) => {
+    let first = '';
+    return [...cell!.matchAll(/`([\w.]+)`/g)].map(([, name]) => {
+      if (!name!.startsWith('.')) first = name!;
+      // `.max` beside a name takes the place of its last part.
+      return name!.startsWith('.') ? first.replace(/\.[^.]+$/, name!) : name!;
+    });
+  });
+
+test('the dashboard shows every number that docs/telemetry.md has', () => {
+  const names = documented();
+  expect(names).toContain('db.client.connection.timeouts');
+  expect(names.length).toBeGreaterThan(18);
+  const asked = dashboardQueries().join('\n');
+  const shown = (name: string) => new RegExp(`\\b${name.replaceAll('.', '_')}(_bucket|_count|_total)?\\{`).test(asked);
+  expect(names.filter((name) => !shown(name))).toEqual([]);
+});
+
+/** Where a transaction may be once it has ended, and nothing else says why. */
+const STATES: Readonly<Record<Exclude<TransactionState, 'open' | 'committing' | 'expired'>, true>> = {
+  committed: true,
+  prepared: true,
+  'rolled back': true,
+  lost: true,
+  unknown: true,
+};
+
+test('docs/telemetry.md has the causes that the program counts', () => {
+  const [, cell] = /\| `policy_sidecar\.transaction\.ends` \|[^|]*\| `cause`: ([^|]*) \|/.exec(page('telemetry.md'))!;
+  const told = [...cell!.matchAll(/`(\w+)`/g)].map(([, cause]) => cause);
+  expect(told.sort()).toEqual([...CAUSES_COUNTED].sort());
+});
+
+/** Every cause that a transaction's end is counted by. */
+const CAUSES_COUNTED = new Set([...END_CAUSES, ...Object.keys(STATES).map((state) => state.replaceAll(' ', '_'))]);
+
+describe('the alerts', () => {
+  test.each(alerts().map((each) => [each.alert, each] as const))(
+    '%s says what is up, and where it says what to do',
+    (_, rule) => {
+      const { summary, runbook } = rule.annotations;
+      expect(summary).not.toBe('');
+      const [file, section] = runbook.split('#');
+      const headings = [...page(file!.replace(/^docs\//, '')).matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
+        heading!
+          .toLowerCase()
+          .replace(/[^\w -]/g, '')
+          .replaceAll(' ', '-'),
+      );
+      expect(headings).toContain(section);
+      const known: readonly string[] = [...Object.keys(REASONS), ...CAUSES_COUNTED];
+      const asked = [...rule.expr.matchAll(/(?:reason|cause)=~"([^"]*)"/g)].flatMap(([, list]) => list!.split('|'));
+      expect(asked.filter((name) => !known.includes(name))).toEqual([]);
+      // A counter that was not there before has not grown: whoever waits for its first event must ask for that, too.
+      const counters = [...rule.expr.matchAll(/increase\((\w+\{[^}]*\})\[(\w+)\]\) > 0/g)];
+      expect(counters.length > 0).toBe(rule.expr.includes('_total{'));
+      const plain = rule.expr.replace(/\s+/g, ' ');
+      for (const [, counter, time] of counters)
+        expect(plain).toContain(`( ${counter} unless ${counter} offset ${time} )`);
+    },
+  );
+
+  test('that of memory stands just below what the manifests allow', () => {
+    const [, most] = /process_memory_usage\{[^}]*\} > (\S+)/.exec(
+      alerts()
+        .map(({ expr }) => expr)
+        .join('\n'),
+    )!;
+    const base = readFileSync(join(ROOT, 'deploy', 'kubernetes', 'base', 'deployment.yaml'), 'utf8');
+    const [, mebibytes] = /limits:\n\s+memory: (\d+)Mi$/m.exec(base)!;
+    const share = Number(most) / (Number(mebibytes) * 2 ** 20);
+    expect(share).toBeGreaterThan(0.8);
+    expect(share).toBeLessThan(1);
   });
 });
 

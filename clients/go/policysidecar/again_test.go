@@ -3,10 +3,14 @@ package policysidecar_test
 import (
 	"context"
 	"errors"
+	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
@@ -32,6 +36,34 @@ func TestEveryReasonOfTheContractIsTriedAgainAsItSays(t *testing.T) {
 	// Of a connection that went away there is no reason.
 	if away := (&policysidecar.Error{Code: codes.Unavailable}); !away.Retriable() {
 		t.Error("a connection that went away")
+	}
+}
+
+// Story: this client and another tried four times, the others five, where one page promised one rule.
+func TestACallOutsideTransactionsAndAStreamAreTriedFiveTimes(t *testing.T) {
+	var calls atomic.Int32
+	server := grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
+		calls.Add(1)
+		return status.Error(codes.Unavailable, "the database is away")
+	}))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	go server.Serve(listener)
+	t.Cleanup(server.Stop)
+	away := connect(t, listener.Addr().String(), policysidecar.Options{})
+	if _, err := away.PolicyEngine().FetchRiskCeilings(ctx, &pb.FetchRiskCeilingsRequest{}); !errors.Is(err, policysidecar.ErrUnavailable) {
+		t.Errorf("ended with %v", err)
+	}
+	if made := calls.Swap(0); made != 5 {
+		t.Errorf("%d calls", made)
+	}
+	for _, err := range policysidecar.Rows(ctx, away.PolicyEngine().StreamRiskCeilings, &pb.StreamRiskCeilingsRequest{}) {
+		if !errors.Is(err, policysidecar.ErrUnavailable) {
+			t.Errorf("ended with %v", err)
+		}
+	}
+	if made := calls.Load(); made != 5 {
+		t.Errorf("%d streams", made)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 
 const (
 	// callAttempts is how often a call outside transactions is tried.
-	callAttempts = 4
+	callAttempts = 5
 	// firstDelay is waited where an error names no delay.
 	firstDelay   = 50 * time.Millisecond
 	longestDelay = 5 * time.Second

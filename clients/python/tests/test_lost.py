@@ -64,6 +64,25 @@ def test_a_commit_whose_stream_was_reset_is_looked_up(client: Client, relay: Rel
     assert exist(client, kept, *again) == [True, False, True]
 
 
+def test_a_call_outside_transactions_is_tried_five_times(client: Client, relay: Relay) -> None:
+    with connect(relay.address) as caller:
+        relay.drops = ["FetchRiskCeilings"] * 4
+        caller.policy_engine.fetch_risk_ceilings()
+        relay.drops = ["FetchRiskCeilings"] * 5
+        with pytest.raises(errors.UnavailableError):
+            caller.policy_engine.fetch_risk_ceilings()
+    assert (relay.drops, relay.calls["FetchRiskCeilings"]) == ([], 10)
+
+    async def work() -> None:
+        async with aio.connect(relay.address) as caller:
+            relay.drops = ["FetchRiskCeilings"] * 5
+            with pytest.raises(errors.UnavailableError):
+                await caller.policy_engine.fetch_risk_ceilings()
+
+    asyncio.run(work())
+    assert (relay.drops, relay.calls["FetchRiskCeilings"]) == ([], 15)
+
+
 @reset
 def test_a_write_whose_stream_was_reset_is_sent_again_and_takes_effect_once(client: Client, relay: Relay, code: str) -> None:
     relay.codes = [grpc.StatusCode[code]]

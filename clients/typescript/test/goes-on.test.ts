@@ -135,23 +135,38 @@ test.each([
   expect(Math.max(...waits)).toBeLessThan(2 * least);
 });
 
-test('where nobody is there, `run` begins as often as it may try, and `transaction` once', async () => {
-  let begun = 0;
+/** A client of nobody, which tells how often an RPC was called. */
+const ofNobody = async () => {
+  const called: string[] = [];
   const counted = createConnectTransport({
     baseUrl: `http://127.0.0.1:${await freePort()}`,
     httpVersion: '1.1',
     interceptors: [
       (next) => (request) => {
-        if (request.method.name === 'Hold') begun += 1;
+        called.push(request.method.name);
         return next(request);
       },
     ],
   });
-  using nobody = overConnect(counted);
+  return { nobody: overConnect(counted), times: (rpc: string) => called.filter((name) => name === rpc).length };
+};
+
+test('where nobody is there, a call outside transactions, and a stream, are tried five times', async () => {
+  const { nobody, times } = await ofNobody();
+  using _ends = nobody;
+  await expect(nobody.policyEngine.fetchRiskCeilings({})).rejects.toThrow(UnavailableError);
+  const rows = nobody.policyEngine.streamRiskCeilings({});
+  await expect(rows[Symbol.asyncIterator]().next()).rejects.toThrow(UnavailableError);
+  expect([times('FetchRiskCeilings'), times('StreamRiskCeilings')]).toEqual([5, 5]);
+});
+
+test('where nobody is there, `run` begins as often as it may try, and `transaction` once', async () => {
+  const { nobody, times } = await ofNobody();
+  using _ends = nobody;
   await expect(nobody.run(async () => {}, { attempts: 3 })).rejects.toThrow(UnavailableError);
-  expect(begun).toBe(3);
+  expect(times('Hold')).toBe(3);
   await expect(nobody.transaction()).rejects.toThrow(UnavailableError);
-  expect(begun).toBe(4);
+  expect(times('Hold')).toBe(4);
 });
 
 describe.each(['gRPC', 'Connect'])('over %s a stream', (way) => {

@@ -37,7 +37,7 @@ import java.util.concurrent.atomic.AtomicReference;
 final class Bound implements ClientInterceptor {
   static final String SINGLE_USE = "single-use";
   /** How often a call outside transactions is tried. */
-  static final int ATTEMPTS = 4;
+  static final int ATTEMPTS = 5;
 
   private static final Metadata.Key<String> TRANSACTION = key("transaction");
   private static final Metadata.Key<String> DOCUMENTS = key("documents");

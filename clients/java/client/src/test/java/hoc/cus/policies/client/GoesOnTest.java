@@ -15,6 +15,7 @@ import hoc.cus.policies.v1.ErrorReasonOuterClass;
 import hoc.cus.policies.v1.ExecuteRequest;
 import hoc.cus.policies.v1.FetchEvaluationByIdRequest;
 import hoc.cus.policies.v1.FetchRiskCeilingsRequest;
+import hoc.cus.policies.v1.FetchRiskCeilingsResponse;
 import hoc.cus.policies.v1.FetchViolationsRequest;
 import hoc.cus.policies.v1.FetchViolationsResponse;
 import hoc.cus.policies.v1.InsertEvaluationRequest;
@@ -22,13 +23,19 @@ import hoc.cus.policies.v1.InsertPolicyVersionRequest;
 import hoc.cus.policies.v1.InsertViolationRequest;
 import hoc.cus.policies.v1.IsolationLevel;
 import hoc.cus.policies.v1.Operation;
+import hoc.cus.policies.v1.PolicyEngineServiceGrpc;
 import hoc.cus.policies.v1.ReasonMeaning;
 import hoc.cus.policies.v1.RiskCeilingPatch;
 import hoc.cus.policies.v1.RollbackRequest;
+import hoc.cus.policies.v1.StreamRiskCeilingsRequest;
+import hoc.cus.policies.v1.StreamRiskCeilingsResponse;
 import hoc.cus.policies.v1.StreamViolationsRequest;
 import hoc.cus.policies.v1.TransactionServiceGetRequest;
 import hoc.cus.policies.v1.UpdateRiskCeilingRequest;
+import io.grpc.Server;
+import io.grpc.ServerBuilder;
 import io.grpc.Status;
+import io.grpc.stub.StreamObserver;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.time.Duration;
@@ -82,6 +89,42 @@ class GoesOnTest {
     }
     // Of a connection that went away there is no reason.
     assertTrue(PolicyException.of(PolicyException.Facts.plain(Status.Code.UNAVAILABLE, "", null)).retriable());
+  }
+
+  /** A sidecar whose database is away. */
+  private static final class Away extends PolicyEngineServiceGrpc.PolicyEngineServiceImplBase {
+    final AtomicInteger calls = new AtomicInteger();
+
+    @Override
+    public void fetchRiskCeilings(FetchRiskCeilingsRequest request, StreamObserver<FetchRiskCeilingsResponse> answer) {
+      calls.incrementAndGet();
+      answer.onError(Status.UNAVAILABLE.asRuntimeException());
+    }
+
+    @Override
+    public void streamRiskCeilings(StreamRiskCeilingsRequest request, StreamObserver<StreamRiskCeilingsResponse> rows) {
+      calls.incrementAndGet();
+      rows.onError(Status.UNAVAILABLE.asRuntimeException());
+    }
+  }
+
+  // Story: this client and another tried four times, the others five, where one page promised one rule.
+  @Test
+  void aCallOutsideTransactionsAndAStreamAreTriedFiveTimes() throws Exception {
+    var away = new Away();
+    Server server = ServerBuilder.forPort(0).addService(away).build().start();
+    try (var asks = PolicySidecar.connect("127.0.0.1:" + server.getPort())) {
+      assertThrows(
+          PolicyException.Unavailable.class,
+          () -> asks.policyEngine().fetchRiskCeilings(FetchRiskCeilingsRequest.getDefaultInstance()));
+      assertEquals(5, away.calls.getAndSet(0));
+      try (var rows = Rows.of(asks.policyEngine()::streamRiskCeilings, StreamRiskCeilingsRequest.getDefaultInstance())) {
+        assertThrows(PolicyException.Unavailable.class, () -> rows.iterator().next());
+      }
+      assertEquals(5, away.calls.get());
+    } finally {
+      server.shutdownNow();
+    }
   }
 
   /** How work fails, and whether it is tried again then. */
