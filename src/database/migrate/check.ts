@@ -1,4 +1,5 @@
 import type { Step } from '../../../migrations/canonical.ts';
+import { ENCODE, NO_ENCODING } from '../session-settings.ts';
 import { constraintsOf, findTable, indexesOf, type LiveTable, quote, sameConstraint, spellIndex } from './catalog.ts';
 import { type ColumnPlan, countRows, obstaclesOf, planColumns, type Retype } from './column-plan.ts';
 import { CASTABLE, type Finding, hasColumns, type Look, of, SUSPECT, unconvertible, unique } from './findings.ts';
@@ -199,11 +200,18 @@ const platform = async (tx: Tx, steps: readonly Step[]): Promise<Finding[]> => {
   return [];
 };
 
+const encoding = async ({ row: look }: Tx): Promise<Finding[]> => {
+  const row = await look(`select current_setting('server_encoding') as encoding, current_database() as name`);
+  if (row.text('encoding') !== NO_ENCODING) return [];
+  const what = `has the encoding ${NO_ENCODING}, and texts in it need be no UTF-8`;
+  return [{ level: 'stop', where: `database ${row.text('name')}`, what, remedy: ENCODE }];
+};
+
 /** What would stop the steps. */
 export const obstacles = async (look: Look, steps: readonly Step[]): Promise<Finding[]> => {
   const denied = await missingRights(look, steps);
   if (denied.length > 0) return denied;
-  const found = await look((tx) => platform(tx, steps));
+  const found = [...(await look(encoding)), ...(await look((tx) => platform(tx, steps)))];
   for (const step of of(steps, 'table')) found.push(...(await look((tx) => tableObstacles(tx, step))));
   // A rule can only be asked of rows once the columns are what it speaks of.
   for (const step of of(steps, 'constraint')) found.push(...(await look((tx) => constraintObstacles(tx, step))));
