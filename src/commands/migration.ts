@@ -19,7 +19,7 @@ export const migrate = async (action: string | undefined, config: Config): Promi
       return EXIT.done;
     }
     if (action === 'tenants') {
-      await migrateTenants(source.url);
+      await migrateTenants(source.url, { say: tell });
       say('callers can be bound to tenants');
       return EXIT.done;
     }

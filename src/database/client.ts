@@ -1,7 +1,7 @@
 import { connect as connectTcp, type Socket } from 'node:net';
 import type { ConnectionOptions } from 'node:tls';
 import pg from 'pg';
-import { type RpcError, refuse } from '../contract/errors.ts';
+import { AT_START, judgeSession, MADE, SESSION, setAll, WANTED } from './session-settings.ts';
 import { guarded, reading } from './socket.ts';
 import type { Target } from './target.ts';
 import { Wire } from './wire.ts';
@@ -25,46 +25,10 @@ export interface ClientOptions {
   readonly bare?: boolean;
 }
 
+const INVALID_VALUE = '22023';
+
 /** How long a request to stop a statement may take before the connection is given up, milliseconds. */
 export const CANCEL_MS = 150;
-
-interface Setting {
-  readonly value: string;
-  /** Other values that do as well, where another has set it. */
-  readonly accepted?: RegExp;
-  /** True where nothing of ours depends on it behind a pooler. */
-  readonly optional?: boolean;
-}
-
-/** What the text of a value, and what a statement sees, rest on. The user's own settings are made before, never after. */
-const REQUIRED: Readonly<Record<string, Setting>> = {
-  TimeZone: { value: 'UTC' },
-  DateStyle: { value: 'ISO, MDY', accepted: /^ISO,/ },
-  IntervalStyle: { value: 'postgres' },
-  bytea_output: { value: 'hex' },
-  extra_float_digits: { value: '1', accepted: /^[123]$/ },
-  standard_conforming_strings: { value: 'on' },
-  default_transaction_isolation: { value: 'read committed' },
-  default_transaction_deferrable: { value: 'off' },
-  // Our statements name every schema; triggers of an adopted database may not.
-  search_path: { value: 'pg_catalog, public', optional: true },
-};
-
-/** What is wanted of a session besides, where it is ours alone. */
-const WANTED: Readonly<Record<string, string>> = {
-  // A killed sidecar must not leave its statements running.
-  client_connection_check_interval: '2s',
-};
-
-const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
-
-/** A session that does not do what answers rest on. */
-const wrongSetting = (name: string, found: string, wanted: string): RpcError =>
-  refuse(
-    'DATABASE_SETTINGS',
-    `the database's ${name} is "${found}" and must be "${wanted}": behind a pooler that shares sessions it cannot be set, so set it for the role (alter role … set ${name} = '${wanted}'), or tell SIDECAR_POOLER=session`,
-    { metadata: { setting: name } },
-  );
 
 /** The parts of `pg` that its types leave out. */
 interface Internals {
@@ -129,11 +93,10 @@ export class Client extends pg.Client {
     });
     this.#options = options;
     const { connection, getStartupConf } = internals(this);
-    // These two a pooler knows and keeps apart for each of its clients; the others are set afterwards.
     internals(this).getStartupConf = () => {
       const { options: _none, ...startup } = getStartupConf.call(this);
       if (options.bare) return startup;
-      return { ...startup, TimeZone: REQUIRED['TimeZone']!.value, DateStyle: REQUIRED['DateStyle']!.value };
+      return { ...startup, ...AT_START };
     };
     const attach = connection.attachListeners;
     const take = (chunk: Buffer): void => this.wire.take(chunk);
@@ -222,27 +185,19 @@ export class Client extends pg.Client {
     const isAnother = Number(pid) !== internals(this).processID;
     this.#pooler = pooler === 'auto' ? (isAnother ? 'transaction' : 'none') : pooler;
     const shared = this.#pooler === 'transaction';
-    const required = Object.entries(REQUIRED);
     if (!shared) {
       const settings = [
-        ...Object.entries(WANTED),
-        ...(lockMs === undefined ? [] : [['lock_timeout', `${lockMs}ms`]]),
+        ...(lockMs === undefined ? [] : [['lock_timeout', `${lockMs}ms`] as const]),
         ...target.settings,
-        ...required.map(([name, { value }]) => [name, value]),
-      ] as readonly (readonly [string, string])[];
-      const calls = settings.map(([name, value]) => `set_config(${literal(name)}, ${literal(value)}, false)`);
-      await this.#row(`select ${calls.join(', ')}`);
+        ...MADE,
+      ];
+      // One statement for all: only a server that cannot do what is merely wanted is asked again.
+      await this.#row(setAll([...WANTED, ...settings])).catch((error: { code?: string }) => {
+        if (error.code !== INVALID_VALUE) throw error;
+        return this.#row(setAll(settings));
+      });
     }
-    const [timeout, ...found] = (await this.#row(
-      `select (extract(epoch from current_setting('statement_timeout')::interval) * 1000)::int8, ${required
-        .map(([name]) => `current_setting('${name}')`)
-        .join(', ')}`,
-    )) as string[];
-    for (const [index, [name, { value, accepted, optional }]] of required.entries()) {
-      const is = found[index]!;
-      if (is !== value && !accepted?.test(is) && !(shared && optional)) throw wrongSetting(name, is, value);
-    }
-    this.#statementTimeoutMs = Number(timeout);
+    this.#statementTimeoutMs = judgeSession((await this.#row(SESSION)) as string[], shared);
     this.#wire = new Wire(this.connection.stream as Socket);
     this.#wire.onError = (error) => this.destroy(error);
   }

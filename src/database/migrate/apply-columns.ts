@@ -2,7 +2,15 @@ import { createTable } from '../../../migrations/canonical.ts';
 import { freeName, type LiveTable, quote, suffixed } from './catalog.ts';
 import { type ColumnPlan, converted, planColumns, type Retype } from './column-plan.ts';
 import type { Of } from './live-objects.ts';
-import { addSideColumns, checkSideColumns, fill, indexSideColumns, side } from './side-columns.ts';
+import {
+  addSideColumns,
+  checkSideColumns,
+  fill,
+  indexSideColumns,
+  indexUnfilled,
+  refuseUnfilled,
+  side,
+} from './side-columns.ts';
 import { replaceMaterialized, swap } from './swap-columns.ts';
 import type { Migrating } from './turn.ts';
 import { putBack, takeDown, viewsOn } from './views.ts';
@@ -76,6 +84,8 @@ const besideReaders = async (migrating: Migrating, table: LiveTable, retypes: re
   const names = new Map(retypes.map(({ name }) => [name, side(name)]));
   await addSideColumns(migrating, table, retypes);
   await fill(migrating, table, retypes);
+  await indexUnfilled(migrating, table, retypes);
+  await migrating.long(table.name, (tx) => refuseUnfilled(tx, table, retypes));
   await indexSideColumns(migrating, table, retypes, names);
   const checks = await checkSideColumns(migrating, table, retypes, names);
   await swap(migrating, table, retypes, checks);

@@ -1,7 +1,8 @@
 import type { Step } from '../../../migrations/canonical.ts';
+import { ENCODE, NO_ENCODING } from '../session-settings.ts';
 import { constraintsOf, findTable, indexesOf, type LiveTable, quote, sameConstraint, spellIndex } from './catalog.ts';
 import { type ColumnPlan, countRows, obstaclesOf, planColumns, type Retype } from './column-plan.ts';
-import { CASTABLE, type Finding, hasColumns, type Look, of, SUSPECT, unique } from './findings.ts';
+import { CASTABLE, type Finding, hasColumns, type Look, of, SUSPECT, unconvertible, unique } from './findings.ts';
 import { type Of, servingIndex, spelled } from './live-objects.ts';
 import type { Tx } from './look.ts';
 import { missingRights } from './missing-rights.ts';
@@ -41,7 +42,8 @@ const isOurs = (table: string): boolean => table.startsWith('policy_sidecar.') |
 const planOf = (tx: Tx, step: Of<'table'>): Promise<ColumnPlan> => planColumns(tx, step, 0);
 
 /** Rows whose value has no form in the column's new type. */
-const unconvertible = async (tx: Tx, table: LiveTable, { name, from, to }: Retype): Promise<Finding[]> => {
+const documents = async (tx: Tx, table: LiveTable, retype: Retype): Promise<Finding[]> => {
+  const { name, from, to } = retype;
   if (from !== 'json' || to !== 'jsonb') return [];
   await tx.run(CASTABLE);
   const bad = await countRows(
@@ -49,16 +51,7 @@ const unconvertible = async (tx: Tx, table: LiveTable, { name, from, to }: Retyp
     table,
     `${quote(name)} is not null and ${quote(name)}::text ~ ${SUSPECT} and not pg_temp.castable(${quote(name)})`,
   );
-  if (bad === 0) return [];
-  return [
-    {
-      level: 'stop',
-      where: `${table.name}.${name}`,
-      rows: bad,
-      what: 'hold a document that jsonb cannot: \\u0000, half a surrogate pair, or a number beyond every limit',
-      remedy: `find them with: select * from ${table.name} where ${name}::text ~ ${SUSPECT}; write the escape out of them`,
-    },
-  ];
+  return bad === 0 ? [] : [unconvertible(table, retype, bad)];
 };
 
 const tableObstacles = async (tx: Tx, step: Of<'table'>): Promise<Finding[]> => {
@@ -100,7 +93,7 @@ const tableObstacles = async (tx: Tx, step: Of<'table'>): Promise<Finding[]> => 
         remedy: 'drop that before, and make it again afterwards',
       });
     }
-    found.push(...(await unconvertible(tx, table, retype)));
+    found.push(...(await documents(tx, table, retype)));
   }
   const numbers = plan.retypes.map(({ number }) => number);
   for (const view of numbers.length > 0 ? await viewsOn(tx, table.oid, numbers) : []) {
@@ -207,11 +200,18 @@ const platform = async (tx: Tx, steps: readonly Step[]): Promise<Finding[]> => {
   return [];
 };
 
+const encoding = async ({ row: look }: Tx): Promise<Finding[]> => {
+  const row = await look(`select current_setting('server_encoding') as encoding, current_database() as name`);
+  if (row.text('encoding') !== NO_ENCODING) return [];
+  const what = `has the encoding ${NO_ENCODING}, and texts in it need be no UTF-8`;
+  return [{ level: 'stop', where: `database ${row.text('name')}`, what, remedy: ENCODE }];
+};
+
 /** What would stop the steps. */
 export const obstacles = async (look: Look, steps: readonly Step[]): Promise<Finding[]> => {
   const denied = await missingRights(look, steps);
   if (denied.length > 0) return denied;
-  const found = await look((tx) => platform(tx, steps));
+  const found = [...(await look(encoding)), ...(await look((tx) => platform(tx, steps)))];
   for (const step of of(steps, 'table')) found.push(...(await look((tx) => tableObstacles(tx, step))));
   // A rule can only be asked of rows once the columns are what it speaks of.
   for (const step of of(steps, 'constraint')) found.push(...(await look((tx) => constraintObstacles(tx, step))));

@@ -1,5 +1,6 @@
 import type { Step } from '../../../migrations/canonical.ts';
 import { columnsOf, type LiveTable } from './catalog.ts';
+import type { Retype } from './column-plan.ts';
 import type { Of } from './live-objects.ts';
 import type { Tx } from './look.ts';
 
@@ -18,6 +19,13 @@ export interface Finding {
 export const findingText = ({ level, where, rows, what, remedy }: Finding): string =>
   `${level.padEnd(6)}  ${where}${rows === undefined ? '' : `  ${rows} row(s)`}: ${what}${remedy ? `; ${remedy}` : ''}`;
 
+/** Something in the database that a migration would stop at; no value is lost. The message has a line for each. */
+export class ObstacleError extends Error {
+  constructor(findings: readonly Finding[]) {
+    super(['the database cannot be migrated as it is', ...findings.map(findingText)].join('\n'));
+  }
+}
+
 export type Look = <T>(task: (tx: Tx) => Promise<T>) => Promise<T>;
 
 export const of = <K extends Step['kind']>(steps: readonly Step[], kind: K): readonly Of<K>[] =>
@@ -25,6 +33,19 @@ export const of = <K extends Step['kind']>(steps: readonly Step[], kind: K): rea
 
 /** Documents that jsonb refuses; most that look like one are asked one by one. */
 export const SUSPECT = String.raw`'\\u0000|\\u[dD][89abAB][0-9a-fA-F]{2}|\\u[dD][c-fC-F][0-9a-fA-F]{2}|[0-9][eE][+]?[0-9]{4}'`;
+
+/** So many rows whose value has no form in the column's new type. */
+export const unconvertible = (table: LiveTable, { name, from, to }: Retype, rows: number): Finding => ({
+  level: 'stop',
+  where: `${table.name}.${name}`,
+  rows,
+  ...(from === 'json' && to === 'jsonb'
+    ? {
+        what: 'hold a document that jsonb cannot: \\u0000, half a surrogate pair, or a number beyond every limit',
+        remedy: `find them with: select * from ${table.name} where ${name}::text ~ ${SUSPECT}; write the escape out of them`,
+      }
+    : { what: `hold a value that no ${to} can`, remedy: 'give them one that it can' }),
+});
 
 export const CASTABLE = `create or replace function pg_temp.castable(document json) returns boolean language plpgsql as $$
 begin

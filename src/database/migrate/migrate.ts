@@ -2,13 +2,13 @@ import type { CanonicalMigration, Step } from '../../../migrations/canonical.ts'
 import { migrations } from '../../../migrations/index.ts';
 import { applySteps } from './apply.ts';
 import { obstacles } from './check.ts';
-import { type Finding, findingText } from './findings.ts';
+import { type Finding, ObstacleError } from './findings.ts';
 import { type Tx, txOf, withClient, withLook } from './look.ts';
 import { outlook } from './outlook.ts';
 import { type Migrating, type Say, TUNING, type Tuning, withTurn } from './turn.ts';
 
 export type { Finding } from './findings.ts';
-export { findingText } from './findings.ts';
+export { findingText, ObstacleError } from './findings.ts';
 export { UnreachableError, withClient } from './look.ts';
 export { BlockedError } from './turn.ts';
 
@@ -35,13 +35,6 @@ export class SchemaError extends Error {
   /** @param count of the migrations it lacks. */
   constructor(count: number) {
     super(`the database lacks ${count} migration(s): run \`policy-sidecar migrate up\`, or set SIDECAR_MIGRATE=up`);
-  }
-}
-
-/** Something in the database that a migration would stop at; nothing has been changed. The message has a line for each. */
-export class ObstacleError extends Error {
-  constructor(findings: readonly Finding[]) {
-    super(['the database cannot be migrated as it is', ...findings.map(findingText)].join('\n'));
   }
 }
 
@@ -101,7 +94,8 @@ const prepare = async (migrating: Migrating): Promise<void> => {
  * interrupted is finished by the next call. Only one call at a time works on a database.
  *
  * @returns names of the migrations applied.
- * @throws ObstacleError, with nothing changed, where something stored would stop it.
+ * @throws ObstacleError where something stored would stop it: with nothing changed, or, where that was written meanwhile,
+ *   with every value where it was.
  */
 export const migrateUp = async (
   url: string,

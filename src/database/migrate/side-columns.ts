@@ -1,5 +1,6 @@
 import { constraintsOf, indexesOf, type LiveTable, quote, suffixed } from './catalog.ts';
 import { converted, indexesOn, type Retype } from './column-plan.ts';
+import { ObstacleError, unconvertible } from './findings.ts';
 import type { Tx } from './look.ts';
 import type { Migrating } from './turn.ts';
 
@@ -48,10 +49,40 @@ export const addSideColumns = (migrating: Migrating, table: LiveTable, retypes: 
     await tx.run(`drop trigger if exists ${TRIGGER} on ${table.name}`);
     await tx.run(`create trigger ${TRIGGER} before insert or update on ${table.name}
       for each row execute function ${functionOf(table)}()`);
+    // Also for who applies what another server has written.
+    await tx.run(`alter table ${table.name} enable always trigger ${TRIGGER}`);
   });
 
-const unfilled = (retypes: readonly Retype[]): string =>
-  retypes.map(({ name }) => `(${quote(name)} is not null and ${quote(side(name))} is null)`).join(' or ');
+const isUnfilled = ({ name }: Retype): string => `(${quote(name)} is not null and ${quote(side(name))} is null)`;
+
+const unfilled = (retypes: readonly Retype[]): string => retypes.map(isUnfilled).join(' or ');
+
+/** The index of the rows that have not been converted, in the table's schema: none, once they are. */
+export const unfilledIndex = ({ oid }: LiveTable): string => side(`unfilled_${oid}`);
+
+/** Has what is left found without a look at each row, also while the table is held. */
+export const indexUnfilled = async (
+  migrating: Migrating,
+  table: LiveTable,
+  retypes: readonly Retype[],
+): Promise<void> => {
+  const name = quote(unfilledIndex(table));
+  const what = `index of what is left to convert of ${table.name}`;
+  // One that is there may be broken, or of fewer columns.
+  await migrating.alone(what, `drop index concurrently if exists ${quote(table.schema)}.${name}`);
+  await migrating.alone(what, `create index concurrently ${name} on ${table.name} ((true)) where ${unfilled(retypes)}`);
+};
+
+/** @throws ObstacleError where a row has a value that its new column has not: that would go with the old one. */
+export const refuseUnfilled = async (tx: Tx, table: LiveTable, retypes: readonly Retype[]): Promise<void> => {
+  const counts = retypes.map((each, index) => `count(*) filter (where ${isUnfilled(each)}) as "${index}"`);
+  const left = await tx.row(`select ${counts.join(', ')} from ${table.name} where ${unfilled(retypes)}`);
+  const found = retypes.flatMap((each, index) => {
+    const rows = left.number(String(index));
+    return rows === 0 ? [] : [unconvertible(table, each, rows)];
+  });
+  if (found.length > 0) throw new ObstacleError(found);
+};
 
 export const fill = async (migrating: Migrating, table: LiveTable, retypes: readonly Retype[]): Promise<void> => {
   const assignments = retypes.map((each) => `${quote(side(each.name))} = ${converted(each, quote(each.name))}`);
@@ -89,14 +120,6 @@ export const fill = async (migrating: Migrating, table: LiveTable, retypes: read
       said = Date.now();
     }
   }
-  const left = await migrating.long(table.name, (tx) =>
-    tx.row(`select count(*) as count from ${table.name} where ${unfilled(retypes)}`),
-  );
-  if (left.number('count') > 0) {
-    throw new Error(
-      `${table.name}: ${left.number('count')} row(s) cannot be converted; migrate check says which column`,
-    );
-  }
 };
 
 export const indexSideColumns = async (
@@ -119,7 +142,9 @@ export const indexSideColumns = async (
 export const affectedIndexes = async (tx: Tx, table: LiveTable, retypes: readonly Retype[]) => {
   const affected = new Set<string>();
   for (const { number } of retypes) for (const name of await indexesOn(tx, table.oid, number)) affected.add(name);
-  return (await indexesOf(tx, table.oid)).filter(({ name, valid }) => valid && affected.has(name));
+  return (await indexesOf(tx, table.oid)).filter(
+    ({ name, valid }) => valid && affected.has(name) && name !== unfilledIndex(table),
+  );
 };
 
 const affectedChecks = async (tx: Tx, table: LiveTable, retypes: readonly Retype[]): Promise<string[]> => {

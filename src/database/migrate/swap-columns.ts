@@ -8,10 +8,12 @@ import {
   indexLike,
   notNull,
   REPLACED,
+  refuseUnfilled,
   renamed,
   SIDE,
   side,
   TRIGGER,
+  unfilledIndex,
 } from './side-columns.ts';
 import type { Migrating } from './turn.ts';
 import { dressView, makeView, putBack, takeDown, type View, viewsOn } from './views.ts';
@@ -46,6 +48,9 @@ export const swap = async (
     const extras: string[] = [];
     for (const each of retypes) extras.push(...(await columnExtras(tx, table, each)));
     await tx.run(`lock table ${table.name} in access exclusive mode`);
+    // Others have written since the last look.
+    await refuseUnfilled(tx, table, retypes);
+    await tx.run(`drop index if exists ${indexName(unfilledIndex(table))}`);
     for (const statement of extras) await tx.run(statement);
     await takeDown(tx, down);
     await tx.run(`drop trigger ${TRIGGER} on ${table.name}`);

@@ -2,7 +2,8 @@ import { entities } from '../../entities/all.ts';
 import type { Owner } from '../../entities/owner.ts';
 import { tableName } from '../table.ts';
 import { TENANTS_ROLE, TENANTS_SETTING } from '../tenants.ts';
-import { txOf, withClient } from './look.ts';
+import { type Tx, txOf, withClient } from './look.ts';
+import { type Say, TUNING, type Tuning, withTurn } from './turn.ts';
 
 /** Every table, and whose its rows are. */
 export const OWNERS: ReadonlyMap<string, Owner> = new Map(entities.map((entity) => [tableName(entity), entity.rows]));
@@ -76,40 +77,64 @@ const FOUND = `select nspname || '.' || relname as name,
 /** Something that keeps tenants from being told apart; the message is one line for the user. */
 export class TenantsError extends Error {}
 
-/** Makes the role of bound callers, its rights and the policies, all or nothing; may be run again. */
-export const migrateTenants = (url: string): Promise<void> =>
-  withClient(url, async (client) => {
-    const { rows, run } = txOf(client);
-    await run('begin');
-    const found = await rows(
-      `select array_to_json(others) as others, array_to_json(foreign_policies) as foreign_policies, name
-       from (${FOUND}) as found`,
-      [tables(), [...OURS, OTHERS]],
-    );
-    const [role] = await rows(`select from pg_roles where rolname = '${TENANTS_ROLE}'`);
-    if (!role) await run(`create role ${TENANTS_ROLE} nologin noinherit`);
-    const schemas = [...new Set(tables().map((table) => table.slice(0, table.indexOf('.'))))];
-    const sql = [`grant usage on schema ${schemas.join(', ')} to ${TENANTS_ROLE}`];
-    for (const row of found) {
-      const name = row.text('name');
+/** Tables that are there, and who else has rights on them. */
+const rightsOn = async ({ rows }: Tx, names: readonly string[]): Promise<{ name: string; others: string[] }[]> => {
+  const found = await rows(
+    `select array_to_json(others) as others, array_to_json(foreign_policies) as foreign_policies, name
+     from (${FOUND}) as found order by name`,
+    [names, [...OURS, OTHERS]],
+  );
+  return found.map((row) => {
+    const name = row.text('name');
+    const [policy] = JSON.parse(row.text('foreign_policies')) as string[];
+    if (policy !== undefined) throw new TenantsError(`${name} has a policy of its own, ${policy}: drop it first`);
+    const others = JSON.parse(row.text('others')) as string[];
+    if (others.includes('public'))
+      throw new TenantsError(`everybody has rights on ${name}: revoke them from public first`);
+    return { name, others };
+  });
+};
+
+/** The role, and what it may do apart from the policies of a table. */
+const makeRole = async ({ rows, run }: Tx): Promise<void> => {
+  const [role] = await rows(`select from pg_roles where rolname = '${TENANTS_ROLE}'`);
+  if (!role) await run(`create role ${TENANTS_ROLE} nologin noinherit`);
+  const schemas = [...new Set(tables().map((table) => table.slice(0, table.indexOf('.'))))];
+  await run(`grant usage on schema ${schemas.join(', ')} to ${TENANTS_ROLE}`);
+  const sequences = await rows(
+    `select d.objid::regclass::text as name from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S'
+       join pg_class c on c.oid = d.refobjid join pg_namespace n on n.oid = c.relnamespace
+     where d.classid = 'pg_class'::regclass and d.deptype in ('a', 'i') and nspname || '.' || c.relname = any ($1::text[])`,
+    [tables()],
+  );
+  for (const row of sequences) await run(`grant usage on sequence ${row.text('name')} to ${TENANTS_ROLE}`);
+};
+
+/**
+ * Makes the role of bound callers, its rights and the policies, table by table, each held for moments: until its turn comes
+ * a table is as it was, and bound callers may do less in it than they will. What is interrupted is finished by the next call.
+ *
+ * @throws TenantsError, with nothing changed, where a table has rights or policies that stand in the way; BlockedError where
+ *   somebody holds one for long.
+ */
+export const migrateTenants = (
+  url: string,
+  { say = () => {}, tuning = {} }: { readonly say?: Say; readonly tuning?: Partial<Tuning> } = {},
+): Promise<void> =>
+  withTurn(url, { say, tuning: { ...TUNING, ...tuning } }, async (migrating) => {
+    const found = await migrating.look((tx) => rightsOn(tx, tables()));
+    await migrating.short(TENANTS_ROLE, makeRole);
+    for (const { name } of found) {
       const owner = ownerOf(name);
-      const [policy] = JSON.parse(row.text('foreign_policies')) as string[];
-      if (policy !== undefined) throw new TenantsError(`${name} has a policy of its own, ${policy}: drop it first`);
-      const who = JSON.parse(row.text('others')) as string[];
-      if (who.includes('public'))
-        throw new TenantsError(`everybody has rights on ${name}: revoke them from public first`);
-      if (owner.of === 'sidecar') sql.push(`grant ${owner.rights} on ${name} to ${TENANTS_ROLE}`);
-      else sql.push(...policiesOf(name, who));
+      await migrating.short(name, async (tx) => {
+        if (owner.of === 'sidecar') {
+          await tx.run(`grant ${owner.rights} on ${name} to ${TENANTS_ROLE}`);
+          return;
+        }
+        await tx.run(`lock table only ${name} in access exclusive mode`);
+        for (const { others } of await rightsOn(tx, [name])) await tx.run(policiesOf(name, others).join(';\n'));
+      });
     }
-    const sequences = await rows(
-      `select d.objid::regclass::text as name from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S'
-         join pg_class c on c.oid = d.refobjid join pg_namespace n on n.oid = c.relnamespace
-       where d.classid = 'pg_class'::regclass and d.deptype in ('a', 'i') and nspname || '.' || c.relname = any ($1::text[])`,
-      [tables()],
-    );
-    for (const row of sequences) sql.push(`grant usage on sequence ${row.text('name')} to ${TENANTS_ROLE}`);
-    await run(sql.join(';\n'));
-    await run('commit');
   });
 
 /** Tables on which the policies are not in place, and whether the role can be taken. */

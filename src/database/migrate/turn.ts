@@ -28,6 +28,11 @@ const LOCK = 7_215_046_101;
 const NEWS_MS = 5_000;
 /** A backend looks once a second whether its client is there still. */
 const WATCHED = 'client_connection_check_interval = 1000';
+/** A snapshot that the guard kept would be waited for by each index that is built concurrently; one of the worker would be old. */
+const BEGIN = 'begin isolation level read committed';
+/** Whoever migrates takes the time that it takes. The last one is new in PostgreSQL 17. */
+const UNLIMITED = `set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0;
+  select set_config('transaction_timeout', '0', true) where current_setting('transaction_timeout', true) is not null`;
 const LOCK_TIMEOUT = '55P03';
 const DEADLOCK = '40P01';
 
@@ -46,6 +51,13 @@ const blocker = (row: Found): Blocker => {
   const pid = row.text('pid');
   return { pid, text: `pid ${pid} (${what}${age(row.maybe('age'))})` };
 };
+
+const PROGRESS = `select phase,
+    round(100.0 * coalesce(nullif(blocks_done, 0), tuples_done)
+      / nullif(case when blocks_done > 0 then blocks_total else tuples_total end, 0)) as percent,
+    (select format('pid %s (%s, %s)', a.pid, a.application_name, a.state) from pg_stat_activity a
+      where a.pid = nullif(current_locker_pid, 0)) as locker
+  from pg_stat_progress_create_index where datname = current_database() limit 1`;
 
 /**
  * Connections of one migration: a worker, a guard that holds the turn, and a watcher that says who blocks the worker.
@@ -81,12 +93,12 @@ export class Migrating {
     this.#settings = [
       // Whoever is waited for, the readers of the table wait behind this.
       `set local lock_timeout = ${tuning.lockMs}`,
-      'set local statement_timeout = 0',
-      'set local idle_in_transaction_session_timeout = 0',
+      UNLIMITED,
       // Zone-less instants are UTC.
       `set local timezone = 'UTC'`,
       // Definitions are read and written with every name in full.
       'set local search_path = pg_catalog',
+      'set local quote_all_identifiers = off',
       // A killed migration leaves no backend that goes on and blocks.
       ...(watched ? [`set local ${WATCHED}`] : []),
     ].join('; ');
@@ -100,7 +112,7 @@ export class Migrating {
   async #transaction<T>(end: 'commit' | 'rollback', work: (tx: Tx) => Promise<T>): Promise<T> {
     if (this.#lost) throw new UnreachableError('the connection that holds the turn to migrate is gone');
     const tx = txOf(this.#worker);
-    await tx.run(`begin; ${this.#settings}`);
+    await tx.run(`${BEGIN}; ${this.#settings}`);
     try {
       this.#pid = (await tx.row('select pg_backend_pid() as pid')).text('pid');
       const result = await work(tx);
@@ -153,7 +165,7 @@ export class Migrating {
         const { code } = error as { code?: string };
         if (code !== LOCK_TIMEOUT && code !== DEADLOCK) throw error;
         const who = found.length > 0 ? found.map(({ text }) => text).join(', ') : 'another transaction';
-        if (tried >= this.tuning.tries) throw new BlockedError(`${what} is blocked by ${who}; run migrate up again`);
+        if (tried >= this.tuning.tries) throw new BlockedError(`${what} is blocked by ${who}; run it again`);
         if (Date.now() - told.at > NEWS_MS) {
           this.#say(`waiting: ${what} is blocked by ${who}`);
           told.at = Date.now();
@@ -195,26 +207,21 @@ export class Migrating {
     const began = Date.now();
     let news = Promise.resolve();
     const timer = setInterval(() => {
-      news = news.then(
-        async () => {
-          const [row] = await txOf(this.#watcher).rows(`select phase,
-            round(100.0 * coalesce(nullif(blocks_done, 0), tuples_done)
-              / nullif(case when blocks_done > 0 then blocks_total else tuples_total end, 0)) as percent,
-            (select format('pid %s (%s, %s)', a.pid, a.application_name, a.state) from pg_stat_activity a
-              where a.pid = nullif(current_locker_pid, 0)) as locker
-          from pg_stat_progress_create_index where datname = current_database() limit 1`);
-          const [phase, percent, locker] = ['phase', 'percent', 'locker'].map((name) => row?.maybe(name));
-          const how = phase ? `: ${phase}${percent ? ` ${percent} %` : ''}${locker ? `, for ${locker}` : ''}` : '';
-          this.#say(`${what}${how} (${Math.round((Date.now() - began) / 1_000)} s)`);
-        },
-        () => {},
-      );
+      news = news.then(async () => {
+        // The work goes on without its watcher.
+        const [row] = await txOf(this.#watcher)
+          .rows(PROGRESS)
+          .catch(() => []);
+        const [phase, percent, locker] = ['phase', 'percent', 'locker'].map((name) => row?.maybe(name));
+        const how = phase ? `: ${phase}${percent ? ` ${percent} %` : ''}${locker ? `, for ${locker}` : ''}` : '';
+        this.#say(`${what}${how} (${Math.round((Date.now() - began) / 1_000)} s)`);
+      });
     }, NEWS_MS);
     try {
       return await work();
     } finally {
       clearInterval(timer);
-      await news.catch(() => {});
+      await news;
     }
   }
 }
@@ -227,9 +234,7 @@ const HOLDER = `select ${BLOCKER} from pg_stat_activity where pid = (select pid 
 const takeTurn = async (guard: pg.Client, say: Say): Promise<void> => {
   const { rows, row } = txOf(guard);
   for (;;) {
-    await guard.query(
-      `begin; set local idle_in_transaction_session_timeout = 0; set local statement_timeout = 0; set local lock_timeout = ${NEWS_MS}`,
-    );
+    await guard.query(`${BEGIN}; ${UNLIMITED}; set local lock_timeout = ${NEWS_MS}`);
     if ((await row(`select pg_try_advisory_xact_lock(${LOCK}) as mine`)).flag('mine')) return;
     const [holder] = await rows(HOLDER);
     say(`waiting: ${holder ? blocker(holder).text : 'another process'} migrates this database`);

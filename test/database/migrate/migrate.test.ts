@@ -146,6 +146,32 @@ describe('a migration among others', () => {
     await Promise.all([holder.end(), reader.end()]);
   });
 
+  // Story: the question that finds out how far an index is had nobody who took its failure, and the process ended.
+  test('goes on without who tells how far it is', async () => {
+    const holder = await other('some report');
+    await holder.query('begin isolation level repeatable read; select from public.tenants');
+    const lines: string[] = [];
+    const migrated = migrateUp(database.url, { say: (line) => lines.push(line), tuning: BESIDE });
+    migrated.catch(() => {});
+    const ended = await vi.waitFor(
+      async () =>
+        connected(database.url, async (client) => {
+          const { rows } = await client.query(`select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = current_database() and application_name = 'policy-sidecar migrate' and state = 'idle'
+              and exists (select from pg_stat_progress_create_index where datname = current_database() and lockers_total > 0)`);
+          expect(rows).toHaveLength(1);
+          return rows;
+        }),
+      { timeout: 20_000 },
+    );
+    expect(ended).toHaveLength(1);
+    await vi.waitFor(() => expect(lines).toContainEqual(expect.stringMatching(/^index .* \(\d+ s\)$/)), {
+      timeout: 20_000,
+    });
+    await holder.end();
+    expect(await migrated).toHaveLength(MIGRATIONS);
+  });
+
   test.skipIf(!pgBouncerAvailable)(
     'through a pooler that gives connections away: two at once, and no lock is stranded',
     async () => {
