@@ -1,9 +1,9 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { chmod, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import type { EntitySchema } from '@mikro-orm/core';
 import { type Plugin, rolldown } from 'rolldown';
 import { EXPLORER, makeReference } from './reference/make.ts';
+import type { Described } from './src/entities/columns.ts';
 
 const ROOT = import.meta.dirname;
 const OUT = resolve(process.argv[2] ?? join(ROOT, 'dist'));
@@ -18,19 +18,21 @@ const plain = (properties: Readonly<Record<string, object>>): object =>
   );
 
 /**
- * Entities as what MikroORM has made of them while this runs: names and types are all that statements take from them, and
- * the library would be a fifth of the memory of a program that asks it for nothing else.
+ * Entities as what MikroORM has made of them while this runs: names and types are all that statements take from them, and whose
+ * their rows are and what serving changes all that `migrate` does. The library would be a fifth of the memory of a program that
+ * asks it for nothing else.
  */
 const asDescribed: Plugin = {
   name: 'as-described',
   load: {
     filter: { id: /\/src\/entities\/(?!all|columns)[\w-]+\.ts$/ },
     async handler(id) {
-      const entities = Object.entries((await import(id)) as Readonly<Record<string, EntitySchema>>);
+      const entities = Object.entries((await import(id)) as Readonly<Record<string, Described>>);
       return entities
-        .map(([name, { meta }]) => {
-          const { schema, tableName, properties } = meta;
-          return `export const ${name} = ${JSON.stringify({ meta: { schema, tableName, properties: plain(properties) } })};`;
+        .map(([exported, { meta, rows, changes }]) => {
+          const { name, schema, tableName } = meta;
+          const properties = plain(meta.properties);
+          return `export const ${exported} = ${JSON.stringify({ meta: { name, schema, tableName, properties }, rows, changes })};`;
         })
         .join('\n');
     },

@@ -1,7 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import { migrateUp, migrationStatus, SchemaError, UnreachableError } from '../database/migrate/migrate.ts';
+import { migrateUp, migrationStatus, SchemaError } from '../database/migrate/migrate.ts';
 import { growWithCalls } from '../engine.ts';
 import { EXIT } from '../exit.ts';
 import { createLog } from '../log.ts';
@@ -10,6 +9,7 @@ import type { Sidecar } from '../server/sidecar.ts';
 import type { Telemetry } from '../telemetry/telemetry.ts';
 import { readWanted } from '../telemetry/wanted.ts';
 import { complain, errors, exit, say } from './output.ts';
+import { patiently } from './patience.ts';
 import { openSource, type Source } from './source.ts';
 
 /** A schema older than the program is only touched where the user has said so, or where nobody else uses it. */
@@ -21,23 +21,6 @@ const ensureSchema = async (config: Config, url: string, log: Logger): Promise<v
     say: (line) => log.info(line),
     onApplied: (migration) => log.info({ migration }, 'migration applied'),
   });
-};
-
-const WAIT_STEP_MS = 200;
-
-/** Waits until the database can be used, as long as its state may still change by itself and the user has patience. */
-const untilUsable = async (config: Config, url: string, log: Logger, signal: AbortSignal): Promise<void> => {
-  const deadline = Date.now() + config.databaseWaitMs;
-  for (let told = false; ; told = true) {
-    signal.throwIfAborted();
-    try {
-      return await ensureSchema(config, url, log);
-    } catch (error) {
-      if (!(error instanceof UnreachableError && error.mayPass) || Date.now() >= deadline) throw error;
-      if (!told) log.warn({ problem: error.message }, 'the database cannot be used yet, and is waited for');
-    }
-    await sleep(WAIT_STEP_MS, undefined, { signal });
-  }
 };
 
 const EXAMPLE = 'hoc.cus.policies.v1.PolicyEngineService/FetchRiskCeilings';
@@ -117,7 +100,13 @@ export const serve = async (
     // A listener that cannot be bound is told in one line; this library would add a second.
     process.env['GRPC_VERBOSITY'] ??= 'NONE';
     const { startServer } = await import('../server/sidecar.ts');
-    const prepare = (): Promise<void> => untilUsable(config, url, log, stopping.signal);
+    const prepare = (): Promise<void> =>
+      patiently(
+        config.databaseWaitMs,
+        () => ensureSchema(config, url, log),
+        (problem) => log.warn({ problem }, 'the database cannot be used yet, and is waited for'),
+        stopping.signal,
+      );
     const server = await startServer(config, { url, log, prepare, telemetry });
     whyNot = () => server.whyNot;
     growWithCalls(() => server.callsUnderWay);

@@ -2,6 +2,7 @@ import { entities } from '../../entities/all.ts';
 import type { Owner } from '../../entities/owner.ts';
 import { TENANTS_ROLE, TENANTS_SETTING } from '../tenants.ts';
 import { txOf, withClient } from './look.ts';
+import { SERVING, sequencesOf } from './serving-rights.ts';
 
 /** Every table, and whose its rows are. */
 export const OWNERS: ReadonlyMap<string, Owner> = new Map(entities.map(({ meta, rows }) => [meta.name!, rows]));
@@ -53,7 +54,7 @@ const policiesOf = (table: string, others: readonly string[]): string[] => {
     ...[...OURS, OTHERS].map((name) => `drop policy if exists ${name} on ${table}`),
     ...(of === 'nobody'
       ? []
-      : [`grant select${of === 'everybody' ? '' : ', insert, update, delete'} on ${table} ${to}`]),
+      : [`grant ${of === 'everybody' ? 'select' : SERVING.get(table)!.join(', ')} on ${table} ${to}`]),
     `create policy ${OURS[0]} on ${table} for select ${to} using (${read})`,
     `create policy ${OURS[1]} on ${table} for insert ${to} with check (${write})`,
     `create policy ${OURS[2]} on ${table} for update ${to} using (${write}) with check (${write})`,
@@ -75,6 +76,12 @@ const FOUND = `select nspname || '.' || relname as name,
 /** Something that keeps tenants from being told apart; the message is one line for the user. */
 export class TenantsError extends Error {}
 
+/** The role belongs to the whole server: another database may get it at the same moment. */
+const MAKE_ROLE = `do $$ begin
+  create role ${TENANTS_ROLE} nologin noinherit;
+exception when duplicate_object or unique_violation then null;
+end $$`;
+
 /** Makes the role of bound callers, its rights and the policies, all or nothing; may be run again. */
 export const migrateTenants = (url: string): Promise<void> =>
   withClient(url, async (client) => {
@@ -86,7 +93,7 @@ export const migrateTenants = (url: string): Promise<void> =>
       [tables(), [...OURS, OTHERS]],
     );
     const [role] = await rows(`select from pg_roles where rolname = '${TENANTS_ROLE}'`);
-    if (!role) await run(`create role ${TENANTS_ROLE} nologin noinherit`);
+    if (!role) await run(MAKE_ROLE);
     const schemas = [...new Set(tables().map((table) => table.slice(0, table.indexOf('.'))))];
     const sql = [`grant usage on schema ${schemas.join(', ')} to ${TENANTS_ROLE}`];
     for (const row of found) {
@@ -97,15 +104,10 @@ export const migrateTenants = (url: string): Promise<void> =>
       const who = JSON.parse(row.text('others')) as string[];
       if (who.includes('public'))
         throw new TenantsError(`everybody has rights on ${name}: revoke them from public first`);
-      if (owner.of === 'sidecar') sql.push(`grant ${owner.rights} on ${name} to ${TENANTS_ROLE}`);
+      if (owner.of === 'sidecar') sql.push(`grant ${owner.rights.join(', ')} on ${name} to ${TENANTS_ROLE}`);
       else sql.push(...policiesOf(name, who));
     }
-    const sequences = await rows(
-      `select d.objid::regclass::text as name from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S'
-         join pg_class c on c.oid = d.refobjid join pg_namespace n on n.oid = c.relnamespace
-       where d.classid = 'pg_class'::regclass and d.deptype in ('a', 'i') and nspname || '.' || c.relname = any ($1::text[])`,
-      [tables()],
-    );
+    const sequences = await rows(sequencesOf('$1'), [tables()]);
     for (const row of sequences) sql.push(`grant usage on sequence ${row.text('name')} to ${TENANTS_ROLE}`);
     await run(sql.join(';\n'));
     await run('commit');
@@ -126,4 +128,19 @@ export const tenantsStatus = (url: string): Promise<{ readonly role: boolean; re
       `select pg_has_role(oid, case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end) as member from pg_roles where rolname = '${TENANTS_ROLE}'`,
     );
     return { role: role?.flag('member') ?? false, lacking: lacking.map((row) => row.text('name')) };
+  });
+
+/** Tables whose rows the role that looks does not see, since row security is on and no policy is for it. */
+export const hiddenTables = (url: string): Promise<readonly string[]> =>
+  withClient(url, async (client) => {
+    const found = await txOf(client).rows(
+      `select nspname || '.' || relname as name from pg_class c join pg_namespace n on n.oid = relnamespace
+       where nspname || '.' || relname = any ($1::text[]) and row_security_active(c.oid) and not exists (
+         select from pg_policy, unnest(polroles) as role where polrelid = c.oid and polpermissive
+           and polname <> all ($2::text[]) and (role = 0 or pg_has_role(role, 'usage')))
+       order by 1`,
+      // A role that may take the one of bound callers is one of those that their policies are for, too.
+      [tables(), OURS],
+    );
+    return found.map((row) => row.text('name'));
   });
