@@ -27,7 +27,7 @@ import { healthEndpoints, Readiness } from './health.ts';
 import { listenHttp } from './http.ts';
 import { listenerIdentity, tokenIdentity } from './identity.ts';
 import { Pipeline } from './pipeline.ts';
-import { healthRoutes } from './probes.ts';
+import { type Condition, healthRoutes } from './probes.ts';
 import { reflectionEndpoints } from './reflection.ts';
 import { Certificates } from './tls.ts';
 import { transactionEndpoints } from './transaction-service.ts';
@@ -38,8 +38,8 @@ export interface Sidecar {
   readonly grpcAddress: string;
   /** Where Connect, gRPC-Web and JSON listen; undefined when that is off. */
   readonly httpAddress: string | undefined;
-  /** In words, why not all calls are served; undefined when they are. */
-  readonly whyNot: string | undefined;
+  /** How far it is with serving calls. */
+  readonly condition: Condition;
   /** Calls whose answers have not been sent, on all listeners together. */
   readonly callsUnderWay: number;
   /**
@@ -215,7 +215,7 @@ export const startServer = async (
       ? await listenHttp(
           pipeline,
           endpoints,
-          healthRoutes(() => readiness.whyNot),
+          healthRoutes(() => readiness),
           {
             listen: config.httpListen,
             web: { hosts: config.httpHosts, origins: config.httpOrigins },
@@ -231,6 +231,7 @@ export const startServer = async (
     tokens.open(sealing);
     await readiness.start();
     pipeline.open();
+    readiness.open();
     const pruning = setInterval(() => {
       prune(database.reserve, config.requestRetentionMs).catch((error: unknown) => {
         log.warn({ problem: problemOf(error) }, 'stored answers could not be pruned');
@@ -250,9 +251,7 @@ export const startServer = async (
     return {
       grpcAddress: grpc.address,
       httpAddress: http?.address,
-      get whyNot() {
-        return readiness.whyNot;
-      },
+      condition: readiness,
       get callsUnderWay() {
         return budget.requests;
       },
