@@ -250,6 +250,35 @@ test('the doctor of a role that serves tells of migrations for another role, and
   await database.drop();
 });
 
+test('`wait` and `health` say at once that they cannot ask where gRPC speaks TLS', async () => {
+  const env = { SIDECAR_GRPC_LISTEN: '127.0.0.1:1', SIDECAR_TLS_CERT: '/no/cert', SIDECAR_TLS_KEY: '/no/key' };
+  const told = {
+    code: 2,
+    out: '',
+    err: 'policy-sidecar: 127.0.0.1:1 speaks TLS, and only SIDECAR_PROBE_LISTEN can be asked then\n',
+  };
+  expect(await finish(['wait', '--timeout', '24h'], env)).toEqual(told);
+  expect(await finish(['health'], env)).toEqual(told);
+  // Who can be asked, and is not there.
+  for (const asked of [
+    { ...env, SIDECAR_PROBE_LISTEN: '127.0.0.1:1' },
+    { ...env, SIDECAR_GRPC_LISTEN: `unix:${folder}/none` },
+  ]) {
+    expect((await finish(['wait', '--timeout', '1ms'], asked)).code).toBe(1);
+    expect((await finish(['health'], asked)).code).toBe(1);
+  }
+});
+
+test('the operator’s page has a row for every command of --help', async () => {
+  const { out } = await finish(['--help']);
+  const commands = [...out.matchAll(/policy-sidecar ((?:migrate )?[a-z]+)(?= [A-Z[]| {2,}[a-z])/g)].map(
+    ([, name]) => name!,
+  );
+  expect(new Set(commands).size).toBeGreaterThan(8);
+  const page = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'operations.md'), 'utf8');
+  expect(commands.filter((name) => !new RegExp(`^\\| \`${name}[\` ]`, 'm').test(page))).toEqual([]);
+});
+
 test('a token and its line belong together', async () => {
   const { code, out } = await finish(['token', 'engine']);
   const [, token, hash] = /^token {2}(\S{43})\nline {3}engine: ([\da-f]{64})\n$/.exec(out)!;
