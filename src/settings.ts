@@ -91,7 +91,7 @@ export const SETTINGS = settingsOf({
     'SIDECAR_DATABASE_WAIT',
     'off',
     'duration | off',
-    'how long a start waits for a database that is not there yet, answering NOT_SERVING',
+    'how long a start, answering NOT_SERVING, and `migrate` wait for a database that is not there yet',
     durationOrOff,
   ),
   dataDir: setting(

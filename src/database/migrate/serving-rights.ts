@@ -1,5 +1,6 @@
 import { entities } from '../../entities/all.ts';
 import type { Right } from '../../entities/owner.ts';
+import { TENANTS_ROLE } from '../tenants.ts';
 import { type Tx, withLook } from './look.ts';
 import { type Say, TUNING, withTurn } from './turn.ts';
 
@@ -32,8 +33,17 @@ export interface Lacking {
   readonly grantable: boolean;
 }
 
+/**
+ * SQL of a right that a role has by the one of bound callers alone. That role's policies show it no rows, and its own policies
+ * are for who has rights by himself.
+ */
+const ONLY_AS_BOUND = `(not pg_has_role($1::name, relowner, 'usage') and exists (
+    select from pg_roles b where b.rolname = '${TENANTS_ROLE}' and pg_has_role($1::name, b.oid, 'usage') and not exists (
+      select from aclexplode(relacl) where privilege_type = upper(needed) and grantee <> b.oid
+        and (grantee = 0 or pg_has_role($1::name, grantee, 'usage')))))`;
+
 const LACKING = `with wanted as (
-    select c.oid, relnamespace, nspname, relname, string_to_array(rights, ',') as rights
+    select c.oid, relnamespace, nspname, relname, relowner, relacl, string_to_array(rights, ',') as rights
     from unnest($2::text[], $3::text[]) as w (name, rights)
       join (pg_class c join pg_namespace n on n.oid = relnamespace) on nspname || '.' || relname = w.name),
   -- No other relation must be asked for the right on a sequence, which is an error.
@@ -46,7 +56,7 @@ const LACKING = `with wanted as (
   select 2, format('%I.%I', nspname, relname), string_agg(needed, ', ' order by number), count(*),
     bool_and(has_table_privilege(oid, needed || ' with grant option')), quote_ident($1)
   from wanted, unnest(rights) with ordinality as r (needed, number)
-  where not has_table_privilege($1::name, oid, needed) group by nspname, relname
+  where not has_table_privilege($1::name, oid, needed) or ${ONLY_AS_BOUND} group by nspname, relname
   union all
   select 3, 'sequence ' || name, 'usage', 1, has_sequence_privilege(oid, 'usage with grant option'), quote_ident($1)
   from sequences where not has_sequence_privilege($1::name, oid, 'usage')
