@@ -3,11 +3,9 @@ import { chmod, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Plugin, rolldown } from 'rolldown';
 import { EXPLORER, makeReference } from './reference/make.ts';
-import type { entities } from './src/entities/all.ts';
+import type { Described } from './src/entities/columns.ts';
 
 const ROOT = import.meta.dirname;
-type Entity = (typeof entities)[number];
-
 const OUT = resolve(process.argv[2] ?? join(ROOT, 'dist'));
 
 /** What of a column the program asks for when it runs: all that is plain. */
@@ -20,19 +18,21 @@ const plain = (properties: Readonly<Record<string, object>>): object =>
   );
 
 /**
- * Entities as what MikroORM has made of them while this runs: names, types and whose the rows are is all that the program takes
- * from them, and the library would be a fifth of the memory of a program that asks it for nothing else.
+ * Entities as what MikroORM has made of them while this runs: names and types are all that statements take from them, and whose
+ * their rows are and what serving changes all that `migrate` does. The library would be a fifth of the memory of a program that
+ * asks it for nothing else.
  */
 const asDescribed: Plugin = {
   name: 'as-described',
   load: {
     filter: { id: /\/src\/entities\/(?!all|columns)[\w-]+\.ts$/ },
     async handler(id) {
-      const entities = Object.entries((await import(id)) as Readonly<Record<string, Entity>>);
+      const entities = Object.entries((await import(id)) as Readonly<Record<string, Described>>);
       return entities
-        .map(([name, { meta, rows }]) => {
-          const { schema, tableName, properties } = meta;
-          return `export const ${name} = ${JSON.stringify({ meta: { schema, tableName, properties: plain(properties) }, rows })};`;
+        .map(([exported, { meta, rows, changes }]) => {
+          const { schema, tableName } = meta;
+          const properties = plain(meta.properties);
+          return `export const ${exported} = ${JSON.stringify({ meta: { schema, tableName, properties }, rows, changes })};`;
         })
         .join('\n');
     },

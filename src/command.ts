@@ -7,6 +7,7 @@ import { wait } from './commands/wait.ts';
 import { loadConfig, settingsHelp } from './config.ts';
 import { RpcError } from './contract/errors.ts';
 import { BlockedError, ObstacleError, SchemaError, UnreachableError } from './database/migrate/migrate.ts';
+import { RightsError, RoleError } from './database/migrate/serving-rights.ts';
 import { TenantsError } from './database/migrate/tenant-policies.ts';
 import { EmbeddedError } from './embedded/data-folder.ts';
 import { EXIT } from './exit.ts';
@@ -20,7 +21,8 @@ Usage: policy-sidecar [serve] [settings]     serve until SIGINT or SIGTERM (defa
        policy-sidecar serve --ephemeral [--parent PID]  the same for tests: a database that goes with it, free ports, one
                                              line of JSON that says where; ends with its parent, or with the process PID
                                              where a wrapper such as npx or a shell is in between
-       policy-sidecar migrate up [settings]      bring the database's schema up to date
+       policy-sidecar migrate up [settings]      bring the database's schema up to date, and give the role that serves
+                                                 (SIDECAR_SERVING_ROLE) the rights that it lacks
        policy-sidecar migrate status [settings]  show what is applied and what is pending; exits with 4 where something is
        policy-sidecar migrate check [settings]   show what would stop or change it, changing nothing; exits with 1 where
                                                  something would stop it
@@ -48,15 +50,15 @@ ${settingsHelp()}
 
 const firstLine = (text: string): string => text.trim().split('\n')[0]!;
 
+const OBSTACLES = [BlockedError, TenantsError, ObstacleError, RightsError];
+
 const exitCodeOf = (error: Error): number | undefined => {
   if (error instanceof UnreachableError || error instanceof EmbeddedError) return EXIT.unreachable;
   if (error instanceof RpcError) return error.reason === 'DATABASE_UNAVAILABLE' ? EXIT.unreachable : EXIT.misuse;
   if (error instanceof SchemaError) return EXIT.olderSchema;
   if (error instanceof AddressError) return EXIT.address;
-  if (error instanceof ConfigError) return EXIT.misuse;
-  return error instanceof BlockedError || error instanceof TenantsError || error instanceof ObstacleError
-    ? EXIT.obstacle
-    : undefined;
+  if (error instanceof ConfigError || error instanceof RoleError) return EXIT.misuse;
+  return OBSTACLES.some((kind) => error instanceof kind) ? EXIT.obstacle : undefined;
 };
 
 /** One line for whatever went wrong; a problem that it does not explain also names its place in the program. */

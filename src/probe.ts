@@ -49,7 +49,14 @@ const askProbe = (listen: string, done: (problem?: string) => void): Socket => {
 export interface Askable {
   readonly grpcListen: string;
   readonly probeListen: string | undefined;
+  readonly tlsCert: string | undefined;
 }
+
+/** Why nobody can ask a sidecar of these settings, however long it serves; undefined where that is possible. */
+export const whyNotAskable = ({ grpcListen, probeListen, tlsCert }: Askable): string | undefined =>
+  tlsCert === undefined || probeListen !== undefined || grpcListen.startsWith('unix:')
+    ? undefined
+    : `${grpcListen} speaks TLS, and only SIDECAR_PROBE_LISTEN can be asked then`;
 
 /**
  * Asks a sidecar of this machine whether it serves: its probe listener where it has one, else gRPC without TLS. Loads next
@@ -71,16 +78,20 @@ export const askHealth = ({ grpcListen, probeListen }: Askable, timeoutMs: numbe
 /** Longest that a probe waits, milliseconds. */
 const PROBE_MS = 1_000;
 
-/** `health`: ends the process with 0 where a sidecar serves, else with 1 and one line that says why it does not. */
+/**
+ * `health`: ends the process with 0 where a sidecar serves, else with 1, or with 2 where none can be asked, and one line that
+ * says why.
+ */
 export const answerHealth = async (env: NodeJS.ProcessEnv): Promise<void> => {
   const probe = env['SIDECAR_PROBE_LISTEN'];
-  const problem = await askHealth(
-    {
-      grpcListen: env['SIDECAR_GRPC_LISTEN'] || GRPC_LISTEN,
-      probeListen: probe && probe !== 'off' ? probe : undefined,
-    },
-    PROBE_MS,
-  );
-  if (problem !== undefined) process.stderr.write(`policy-sidecar: not serving: ${problem}\n`);
-  process.exitCode = problem === undefined ? 0 : 1;
+  const askable = {
+    grpcListen: env['SIDECAR_GRPC_LISTEN'] || GRPC_LISTEN,
+    probeListen: probe && probe !== 'off' ? probe : undefined,
+    tlsCert: env['SIDECAR_TLS_CERT'] || undefined,
+  };
+  const misuse = whyNotAskable(askable);
+  const problem = misuse ?? (await askHealth(askable, PROBE_MS));
+  if (problem === undefined) return;
+  process.stderr.write(`policy-sidecar: ${misuse ?? `not serving: ${problem}`}\n`);
+  process.exitCode = misuse === undefined ? 1 : 2;
 };

@@ -91,7 +91,7 @@ export const SETTINGS = settingsOf({
     'SIDECAR_DATABASE_WAIT',
     'off',
     'duration | off',
-    'how long a start waits for a database that is not there yet, answering NOT_SERVING',
+    'how long a start, answering NOT_SERVING, and `migrate` wait for a database that is not there yet',
     durationOrOff,
   ),
   dataDir: setting(
@@ -127,7 +127,7 @@ export const SETTINGS = settingsOf({
     'SIDECAR_PROBE_LISTEN',
     'off',
     'host:port | off',
-    'where /live and /ready are answered in plain HTTP',
+    'where /live, /started, /ready and /metrics are answered in plain HTTP',
     orOff(hostPort),
   ),
   socketMode: setting('SIDECAR_SOCKET_MODE', '0660', 'octal', 'who may use socket files', fileMode),
@@ -341,6 +341,13 @@ export const SETTINGS = settingsOf({
     'up | off',
     'bring an older schema up to date at the start',
     oneOf({ up: true, off: false }),
+  ),
+  servingRole: setting(
+    'SIDECAR_SERVING_ROLE',
+    '',
+    'name',
+    'role that serves: `migrate up` gives it the rights that it lacks; empty: rights are given by somebody else',
+    optional,
   ),
   redisUrl: secret(
     setting('REDIS_URL', '', 'redis://…', 'where suggestions are shared; empty: kept per process', redisUrl),

@@ -1,21 +1,21 @@
 import type { Config } from '../config.ts';
-import {
-  findingText,
-  migrateCheck,
-  migrationStatus,
-  OLDEST_SERVER,
-  UnreachableError,
-  withClient,
-} from '../database/migrate/migrate.ts';
-import { tenantsStatus } from '../database/migrate/tenant-policies.ts';
+import { txOf } from '../database/migrate/look.ts';
+import { migrationStatus, OLDEST_SERVER, UnreachableError, withClient } from '../database/migrate/migrate.ts';
+import { lackingFor } from '../database/migrate/serving-rights.ts';
+import { hiddenTables, tenantsStatus } from '../database/migrate/tenant-policies.ts';
 import { readTarget } from '../database/target.ts';
-import { entities } from '../entities/all.ts';
+import { drivers } from '../drivers/drivers.ts';
 import { EXIT } from '../exit.ts';
 import { createLog } from '../log.ts';
-import { bindsTenants } from '../server/authorization.ts';
+import { createProviders } from '../providers/providers.ts';
+import { AuditFile } from '../server/audit-file.ts';
+import { authorizationReading, bindsTenants } from '../server/authorization.ts';
+import { driverEndpoints, type Endpoint } from '../server/endpoint.ts';
 import { tokenIdentity } from '../server/identity.ts';
 import { Certificates } from '../server/tls.ts';
+import { readOnce } from '../server/watched-file.ts';
 import { ConfigError } from '../setting-forms.ts';
+import { PageTokens } from '../statements/page-tokens.ts';
 import { errors, say } from './output.ts';
 
 /** One thing that was looked at: with a `lack` calls would fail, with a `note` they would not. */
@@ -30,22 +30,41 @@ const ok = (what: string): Finding => ({ level: 'ok', what });
 const note = (what: string, remedy?: string): Finding => ({ level: 'note', what, ...(remedy ? { remedy } : {}) });
 const lack = (what: string, remedy: string): Finding => ({ level: 'lack', what, remedy });
 
-const files = (config: Config): Finding[] => {
+/** All that grants can speak of; nothing is asked of anybody for it. */
+const endpointsOf = (config: Config): Endpoint[] => {
+  const providers = createProviders(config, () => {});
+  providers.close();
+  return drivers(providers).flatMap(driverEndpoints(new PageTokens()));
+};
+
+/** Files as a start reads them, except that none is made. */
+const files = async (config: Config): Promise<Finding[]> => {
   const log = createLog('silent', errors);
-  const { tokensFile, tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
-  const read = (what: string, open: () => { close(): void }): Finding => {
+  const { tokensFile, tlsCert: cert, tlsKey: key, tlsClientCa: clientCa, authorizationFile, audit } = config;
+  const found: Finding[] = [];
+  const read = async (what: string, open: () => unknown): Promise<void> => {
     try {
-      open().close();
-      return ok(`${what} can be read`);
+      await open();
+      found.push(ok(what));
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error;
-      return lack(error.message, 'correct the file, its rights or its name');
+      found.push(lack(error.message, 'correct the file, its rights or its name'));
     }
   };
-  return [
-    ...(tokensFile ? [read('the tokens file', () => tokenIdentity(tokensFile, log, () => {}))] : []),
-    ...(cert && key ? [read('the TLS files', () => new Certificates({ cert, key, clientCa }, log))] : []),
-  ];
+  if (tokensFile) {
+    await read('the tokens file can be read', () => tokenIdentity(tokensFile, log, () => {}).close());
+  }
+  if (cert && key) {
+    await read('the TLS files can be read', () => new Certificates({ cert, key, clientCa }, log).close());
+  }
+  if (authorizationFile) {
+    const reading = authorizationReading(authorizationFile, endpointsOf(config));
+    await read('the authorization file can be read', () => readOnce(reading));
+  }
+  if (audit !== undefined && audit !== 'log') {
+    await read('the audit file can be written', () => AuditFile.look(audit.file));
+  }
+  return found;
 };
 
 /** What to do about a server that cannot be reached, and about one that is the wrong one. */
@@ -59,6 +78,7 @@ const FACTS = `select current_setting('server_version_num')::int as version,
   current_setting('default_transaction_read_only') = 'on' as readonly,
   pg_backend_pid() as pid,
   (select ssl from pg_stat_ssl where pid = pg_backend_pid()) as ssl,
+  current_user as role,
   (select rolsuper from pg_roles where rolname = current_user) as superuser,
   current_setting('max_prepared_transactions') as prepared,
   current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int as connections`;
@@ -108,41 +128,36 @@ const server = (config: Config, url: string, facts: Readonly<Record<string, stri
   return found;
 };
 
-const TABLES: Readonly<Record<string, string>> = {
-  ...Object.fromEntries(entities.map(({ meta }) => [`${meta.schema ?? 'public'}.${meta.tableName}`, 'select'])),
-  'policy_sidecar.migrations': 'select',
-  'policy_sidecar.secrets': 'select',
-  'policy_sidecar.requests': 'select, insert, delete',
-  'policy_sidecar.outcomes': 'select, insert, delete',
-  'policy_sidecar.pruned_until': 'select, insert, update',
-};
-
-const RIGHTS = `select name, needed from unnest($1::text[], $2::text[]) as wanted (name, rights),
-    unnest(string_to_array(rights, ', ')) as needed,
-    pg_class c join pg_namespace n on n.oid = relnamespace
-  where nspname || '.' || relname = name
-    and not (has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, needed))`;
+/** Without these nothing is seen of the migrations. */
+const SEEING = ['schema policy_sidecar', 'policy_sidecar.migrations'];
 
 const looked = async (config: Config, url: string): Promise<Finding[]> => {
-  const found = await withClient(url, async (client) => {
+  const { found, lacking } = await withClient(url, async (client) => {
     const { rows: facts } = await client.query(FACTS);
-    const { rows: missing } = await client.query(RIGHTS, [Object.keys(TABLES), Object.values(TABLES)]);
-    return [
-      ...server(config, url, facts[0], (client as unknown as { processID: number }).processID),
-      ...missing.map(({ name, needed }) =>
-        lack(`its role may not ${needed} on ${name}`, `grant ${needed} on ${name}: see docs/adoption.md`),
-      ),
-    ];
+    return {
+      found: server(config, url, facts[0], (client as unknown as { processID: number }).processID),
+      lacking: await lackingFor(txOf(client), facts[0].role),
+    };
   });
-  // Without these rights nothing more can be seen.
-  if (found.some(({ what }) => what.endsWith('policy_sidecar.migrations'))) return found;
+  found.push(...lacking.map(({ rights, on, grant }) => lack(`its role lacks ${rights} on ${on}`, grant)));
+  const hidden = await hiddenTables(url);
+  if (hidden.length > 0) {
+    found.push(
+      lack(
+        `row security hides the rows of ${hidden.length} table(s) from its role, ${hidden[0]} among them`,
+        'policy-sidecar migrate tenants, as the role that owns the tables: see docs/tenants.md',
+      ),
+    );
+  }
+  if (lacking.some(({ on }) => SEEING.includes(on))) return found;
   const { pending, unknown } = await migrationStatus(url);
   if (unknown.length > 0) found.push(note(`a newer program has applied ${unknown.join(', ')}`));
-  if (pending.length === 0) return [...found, ok('its schema is the one of this program')];
-  for (const each of await migrateCheck(url)) {
-    found.push(each.level === 'stop' ? lack(findingText(each), 'then migrate up') : note(findingText(each)));
-  }
-  return [...found, lack(`its schema lacks ${pending.length} migration(s)`, 'policy-sidecar migrate up')];
+  return [
+    ...found,
+    pending.length === 0
+      ? ok('its schema is the one of this program')
+      : lack(`its schema lacks ${pending.length} migration(s)`, 'policy-sidecar migrate up, as the role that migrates'),
+  ];
 };
 
 /** Whether PostgreSQL keeps the callers to their tenants that the authorization file binds to some. */
@@ -179,7 +194,7 @@ const replicas = async ({ replicaUrls }: Config, url: string): Promise<Finding[]
 
 /** `doctor`: what configuration and database lack for serving, each with what to do; changes nothing. */
 export const doctor = async (config: Config): Promise<number> => {
-  const found = files(config);
+  const found = await files(config);
   const { databaseUrl } = config;
   if (databaseUrl === undefined) found.push(note('DATABASE_URL is not set: an embedded database is used'));
   else {

@@ -1,15 +1,15 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
-import { migrateUp, migrationStatus, SchemaError, UnreachableError } from '../database/migrate/migrate.ts';
+import { migrateUp, migrationStatus, SchemaError } from '../database/migrate/migrate.ts';
 import { growWithCalls } from '../engine.ts';
 import { EXIT } from '../exit.ts';
 import { createLog } from '../log.ts';
-import { healthRoutes, listenProbes, type Routes } from '../server/probes.ts';
+import { type Condition, healthRoutes, listenProbes, type Probes, type Routes, STARTING } from '../server/probes.ts';
 import type { Sidecar } from '../server/sidecar.ts';
 import type { Telemetry } from '../telemetry/telemetry.ts';
 import { readWanted } from '../telemetry/wanted.ts';
 import { complain, errors, exit, say } from './output.ts';
+import { patiently } from './patience.ts';
 import { openSource, type Source } from './source.ts';
 
 /** A schema older than the program is only touched where the user has said so, or where nobody else uses it. */
@@ -23,40 +23,32 @@ const ensureSchema = async (config: Config, url: string, log: Logger): Promise<v
   });
 };
 
-const WAIT_STEP_MS = 200;
-
-/** Waits until the database can be used, as long as its state may still change by itself and the user has patience. */
-const untilUsable = async (config: Config, url: string, log: Logger, signal: AbortSignal): Promise<void> => {
-  const deadline = Date.now() + config.databaseWaitMs;
-  for (let told = false; ; told = true) {
-    signal.throwIfAborted();
-    try {
-      return await ensureSchema(config, url, log);
-    } catch (error) {
-      if (!(error instanceof UnreachableError && error.mayPass) || Date.now() >= deadline) throw error;
-      if (!told) log.warn({ problem: error.message }, 'the database cannot be used yet, and is waited for');
-    }
-    await sleep(WAIT_STEP_MS, undefined, { signal });
-  }
-};
-
 const EXAMPLE = 'hoc.cus.policies.v1.PolicyEngineService/FetchRiskCeilings';
 
-/** Calls to try, one for each listener. */
-const trial = ({ tokensFile, tlsCert, tlsClientCa }: Config, { grpcAddress, httpAddress }: Sidecar): string[] => {
+/** No certificate has the name of all addresses. */
+const WILDCARD = /^(?:0\.0\.0\.0|\[::\])(?=:\d+$)/;
+
+const isFile = (address: string): boolean => address.startsWith('unix:');
+
+/** Calls to try: one for each listener, but none that needs reflection where that is off. */
+const trial = (config: Config, { grpcAddress, httpAddress }: Sidecar): string[] => {
+  const { tokensFile, tlsCert, tlsClientCa, reflection } = config;
   const token = tokensFile ? `-H 'authorization: Bearer <token>' ` : '';
   const tls = tlsClientCa ? '<authority> -cert <file> -key <file>' : '<authority>';
-  const isFile = (address: string): boolean => address.startsWith('unix:');
-  const grpcTls = tlsCert && !isFile(grpcAddress) ? `-cacert ${tls}` : '-plaintext';
-  const lines = [`try       grpcurl ${grpcTls} ${token}${grpcAddress.replace(/^unix:/, '-unix ')} ${EXAMPLE}`];
+  const named = (address: string): string => (tlsCert ? address.replace(WILDCARD, '<name>') : address);
+  const calls: string[] = [];
+  if (reflection) {
+    const grpcTls = tlsCert && !isFile(grpcAddress) ? `-cacert ${tls}` : '-plaintext';
+    calls.push(`grpcurl ${grpcTls} ${token}${named(grpcAddress).replace(/^unix:/, '-unix ')} ${EXAMPLE}`);
+  }
   if (httpAddress !== undefined) {
     const httpTls = tlsCert && !isFile(httpAddress) ? ` --cacert ${tls.replaceAll(' -', ' --')}` : '';
     const where = isFile(httpAddress)
       ? `--unix-socket ${httpAddress.slice('unix:'.length)} http://localhost`
-      : `${httpTls ? 'https' : 'http'}://${httpAddress}`;
-    lines.push(`          curl ${token}-H 'content-type: application/json' -d '{}'${httpTls} ${where}/${EXAMPLE}`);
+      : `${httpTls ? 'https' : 'http'}://${named(httpAddress)}`;
+    calls.push(`curl ${token}-H 'content-type: application/json' -d '{}'${httpTls} ${where}/${EXAMPLE}`);
   }
-  return lines;
+  return calls.map((call, at) => `${(at === 0 ? 'try' : '').padEnd(10)}${call}`);
 };
 
 /** What is left of telemetry gets so long at the end, milliseconds. */
@@ -76,12 +68,12 @@ const metricsRoute = (telemetry: Telemetry | undefined): Routes => {
 };
 
 /** Tells who started the server what it needs to know. */
-export type Announce = (server: Sidecar, source: Source, probes: string | undefined) => void;
+export type Announce = (server: Sidecar, source: Source, probes: Probes | undefined) => void;
 
 const announceToPeople =
   (config: Config): Announce =>
   (server, source, probes) => {
-    if (probes) say(`probes    ${probes} (/live, /ready)`);
+    if (probes) say(`probes    ${probes.address} (${probes.paths.join(', ')})`);
     say(`gRPC      ${server.grpcAddress}`);
     if (server.httpAddress)
       say(`HTTP      ${server.httpAddress} (Connect, gRPC-Web, JSON${config.docs ? ', /docs' : ''})`);
@@ -105,10 +97,10 @@ export const serve = async (
   void exit.requested.then(() => stopping.abort());
   const { probeListen } = config;
   const telemetry = await openTelemetry(probeListen !== undefined, log);
-  let whyNot = (): string | undefined => 'it is being started';
+  let condition: Condition = STARTING;
   // Who watches over the process is answered from its beginning to its end, however long the database takes.
   const probes = probeListen
-    ? await listenProbes(probeListen, { ...healthRoutes(() => whyNot()), ...metricsRoute(telemetry) })
+    ? await listenProbes(probeListen, { ...healthRoutes(() => condition), ...metricsRoute(telemetry) })
     : undefined;
   let source: Source | undefined;
   try {
@@ -117,12 +109,18 @@ export const serve = async (
     // A listener that cannot be bound is told in one line; this library would add a second.
     process.env['GRPC_VERBOSITY'] ??= 'NONE';
     const { startServer } = await import('../server/sidecar.ts');
-    const prepare = (): Promise<void> => untilUsable(config, url, log, stopping.signal);
+    const prepare = (): Promise<void> =>
+      patiently(
+        config.databaseWaitMs,
+        () => ensureSchema(config, url, log),
+        (problem) => log.warn({ problem }, 'the database cannot be used yet, and is waited for'),
+        stopping.signal,
+      );
     const server = await startServer(config, { url, log, prepare, telemetry });
-    whyNot = () => server.whyNot;
+    condition = server.condition;
     growWithCalls(() => server.callsUnderWay);
     log.info({ node: process.version }, 'started');
-    announce(server, source, probes?.address);
+    announce(server, source, probes);
     let problem: Error | undefined;
     void source.failed.then((error) => {
       problem = error;

@@ -1,5 +1,5 @@
 import { defineEntity, type EntitySchema, p, ReferenceKind, Type } from '@mikro-orm/core';
-import type { Owner } from './owner.ts';
+import type { Change, Owner } from './owner.ts';
 
 /** A column type whose JavaScript form is PostgreSQL's own text, so that no digit is lost on the way. */
 class TextType extends Type<string, string> {
@@ -55,7 +55,11 @@ export const doubleArray = () => exact('double precision[]');
 type Columns = NonNullable<Parameters<typeof defineEntity>[0]['properties']> & object;
 
 /** An entity whose type knows its columns; the marker has no value. */
-type Described<C> = EntitySchema & { readonly '~columns'?: C; readonly rows: Owner };
+export type Described<C = unknown> = EntitySchema & {
+  readonly '~columns'?: C;
+  readonly rows: Owner;
+  readonly changes: readonly Change[];
+};
 
 /** A column of an index, in PostgreSQL's words. */
 export type Key<N extends string> = `${N}${'' | ' collate "C"'}${'' | ' desc'}`;
@@ -76,6 +80,8 @@ interface ForeignKey<N extends string> {
 interface Rules<N extends string> {
   /** Whose its rows are. */
   readonly rows: Owner<N>;
+  /** What serving does to its rows beside reading them: its role gets these rights, and no other; left out: nothing. */
+  readonly changes?: readonly Change[];
   readonly foreignKeys?: Readonly<Record<string, ForeignKey<N>>>;
   /** Columns of unique constraints. */
   readonly uniques?: Readonly<Record<string, readonly N[]>>;
@@ -117,12 +123,20 @@ const statements = (schema: string, table: string, indexes: Readonly<Record<stri
  *
  * @param qualified schema-qualified table name, `policy.risk_ceilings`; it also names the entity, since two schemas
  *   hold a table of the same name.
- * @param rules whose its rows are, and its constraints and indexes besides the primary key.
+ * @param rules whose its rows are, what serving changes of them, and its constraints and indexes besides the primary key.
  */
 export const defineTable = <const C extends Columns>(
   qualified: `${string}.${string}`,
   columns: C,
-  { rows, foreignKeys = {}, uniques = {}, checks = {}, uniqueIndexes = {}, indexes = {} }: Rules<keyof C & string>,
+  {
+    rows,
+    changes = [],
+    foreignKeys = {},
+    uniques = {},
+    checks = {},
+    uniqueIndexes = {},
+    indexes = {},
+  }: Rules<keyof C & string>,
 ): Described<C> => {
   const [schema, tableName] = qualified.split('.') as [string, string];
   const entity = defineEntity({
@@ -139,5 +153,5 @@ export const defineTable = <const C extends Columns>(
   } as never) as EntitySchema;
   for (const [name, foreignKey] of Object.entries(foreignKeys)) refer(entity, name, foreignKey);
   tables.set(qualified, entity);
-  return Object.assign(entity, { rows });
+  return Object.assign(entity, { rows, changes });
 };

@@ -27,6 +27,7 @@ export const Evaluation = defineTable(
   },
   {
     rows: TENANT,
+    changes: ['insert'],
     indexes: {
       ix_evaluations_decision: ['decision'],
       ix_evaluations_evaluated_at_id: ['evaluated_at desc', 'id desc'],

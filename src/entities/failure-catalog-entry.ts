@@ -15,6 +15,7 @@ export const FailureCatalogEntry = defineTable(
   },
   {
     rows: EVERYBODY,
+    changes: ['insert', 'update'],
     checks: { failure_catalog_success_rate_check: 'success_rate >= 0 and success_rate <= 1' },
     indexes: { idx_fc_error_code: ['error_code'] },
   },

@@ -32,6 +32,7 @@ export const FailureMatch = defineTable(
   },
   {
     rows: TENANT,
+    changes: ['insert', 'update'],
     indexes: {
       idx_fm_run_id: ['run_id'],
       idx_fm_tenant_id: ['tenant_id'],

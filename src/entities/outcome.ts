@@ -8,7 +8,8 @@ export const Outcome = defineTable(
     committed_at: timestamptz().defaultRaw('clock_timestamp()'),
   },
   {
-    rows: { of: 'sidecar', rights: 'insert' },
+    rows: { of: 'sidecar', rights: ['insert'] },
+    changes: ['insert', 'delete'],
     indexes: { ix_outcomes_committed_at: ['committed_at'] },
   },
 );

@@ -1,3 +1,9 @@
+/** What serving does to the rows of a table beside reading them. */
+export type Change = 'insert' | 'update' | 'delete';
+
+/** A right on a table. */
+export type Right = 'select' | Change;
+
 /** Whose the rows of a table are: which of them a caller sees, and writes, who is bound to tenants. `N` are its columns. */
 export type Owner<N extends string = string> =
   /** Of the tenant that a column names. `null` is whose a row without one is: nobody's, or everybody's to read. */
@@ -9,7 +15,7 @@ export type Owner<N extends string = string> =
   /** Of no tenant. */
   | { readonly of: 'nobody' }
   /** The sidecar's own, reached by caller or id alone: with these rights. */
-  | { readonly of: 'sidecar'; readonly rights: string };
+  | { readonly of: 'sidecar'; readonly rights: readonly Right[] };
 
 export const TENANT = { of: 'tenant', column: 'tenant_id' } as const;
 export const TENANT_OR_EVERYBODY = { ...TENANT, null: 'everybody' } as const;

@@ -20,6 +20,7 @@ export const PolicyConflict = defineTable(
   },
   {
     rows: NOBODY,
+    changes: ['insert', 'update'],
     indexes: {
       ix_conflicts_resolved: ['resolved'],
       ix_conflicts_severity: ['severity'],

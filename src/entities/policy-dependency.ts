@@ -17,6 +17,7 @@ export const PolicyDependency = defineTable(
   },
   {
     rows: NOBODY,
+    changes: ['insert', 'update'],
     indexes: {
       ix_dependencies_source: ['source_policy'],
       ix_dependencies_target: ['target_policy'],

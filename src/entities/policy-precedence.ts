@@ -17,6 +17,7 @@ export const PolicyPrecedence = defineTable(
   },
   {
     rows: TENANT,
+    changes: ['insert', 'update', 'delete'],
     checks: {
       ck_policy_precedence_strategy: "conflict_strategy in ('most_restrictive', 'explicit_priority', 'fail_closed')",
       ck_policy_precedence_bind_at: "bind_at in ('run_start', 'first_token', 'each_step')",

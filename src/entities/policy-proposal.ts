@@ -23,6 +23,7 @@ export const PolicyProposal = defineTable(
   },
   {
     rows: TENANT,
+    changes: ['insert', 'update'],
     indexes: {
       ix_policy_proposals_tenant: ['tenant_id'],
       ix_policy_proposals_type: ['proposal_type'],

@@ -18,6 +18,7 @@ export const PolicyProvenance = defineTable(
   },
   {
     rows: NOBODY,
+    changes: ['insert'],
     indexes: {
       ix_provenance_policy_id: ['policy_id'],
       ix_provenance_changed_at: ['changed_at'],

@@ -14,6 +14,7 @@ export const PolicyRuleIntegrity = defineTable(
   },
   {
     rows: { of: 'parent', column: 'rule_id', parent: 'public.policy_rules' },
+    changes: ['insert'],
     foreignKeys: {
       policy_rule_integrity_rule_id_fkey: { on: 'rule_id', to: 'public.policy_rules', onDelete: 'cascade' },
     },

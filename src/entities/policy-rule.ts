@@ -48,6 +48,7 @@ export const PolicyRule = defineTable(
   },
   {
     rows: TENANT,
+    changes: ['insert', 'update', 'delete'],
     foreignKeys: {
       fk_policy_rules_parent: { on: 'parent_rule_id', to: 'public.policy_rules', onDelete: 'set null' },
       fk_policy_rules_superseded_by: { on: 'superseded_by', to: 'public.policy_rules', onDelete: 'set null' },

@@ -20,6 +20,7 @@ export const PolicyScope = defineTable(
   },
   {
     rows: TENANT,
+    changes: ['insert', 'update', 'delete'],
     checks: { ck_policy_scopes_scope_type: "scope_type in ('all_runs', 'agent', 'api_key', 'human_actor')" },
     uniqueIndexes: { ix_policy_scopes_scope_id: ['scope_id'] },
     indexes: {

@@ -25,6 +25,7 @@ export const PolicySetVersion = defineTable(
   },
   {
     rows: NOBODY,
+    changes: ['insert', 'update'],
     indexes: {
       ix_policy_versions_version: ['version'],
       ix_policy_versions_active: ['is_active'],

@@ -15,6 +15,7 @@ export const ProposalVersion = defineTable(
   },
   {
     rows: { of: 'parent', column: 'proposal_id', parent: 'public.policy_proposals' },
+    changes: ['insert'],
     foreignKeys: { policy_versions_proposal_id_fkey: { on: 'proposal_id', to: 'public.policy_proposals' } },
     uniqueIndexes: { uq_policy_versions_current: { on: ['proposal_id'], where: 'is_current' } },
     indexes: {

@@ -8,5 +8,5 @@ export const PrunedUntil = defineTable(
     name: text().primary(),
     until: timestamptz(),
   },
-  { rows: NOBODY },
+  { rows: NOBODY, changes: ['insert', 'update'] },
 );

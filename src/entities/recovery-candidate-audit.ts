@@ -15,6 +15,7 @@ export const RecoveryCandidateAudit = defineTable(
   },
   {
     rows: { of: 'parent', column: 'candidate_id', parent: 'public.recovery_candidates' },
+    changes: ['insert'],
     foreignKeys: {
       recovery_candidates_audit_candidate_id_fkey: {
         on: 'candidate_id',

@@ -37,6 +37,7 @@ export const RecoveryCandidate = defineTable(
   },
   {
     rows: { of: 'parent', column: 'failure_match_id', parent: 'public.failure_matches' },
+    changes: ['insert', 'update'],
     foreignKeys: {
       recovery_candidates_selected_action_id_fkey: { on: 'selected_action_id', to: 'm10_recovery.suggestion_action' },
     },

@@ -23,6 +23,7 @@ export const RiskCeiling = defineTable(
   },
   {
     rows: TENANT_OR_EVERYBODY,
+    changes: ['update'],
     uniques: { risk_ceilings_name_key: ['name'] },
     indexes: {
       ix_risk_ceilings_metric: ['metric'],

@@ -23,6 +23,7 @@ export const SafetyRule = defineTable(
   },
   {
     rows: TENANT_OR_EVERYBODY,
+    changes: ['update'],
     uniques: { safety_rules_name_key: ['name'] },
     indexes: {
       ix_safety_rules_rule_type: ['rule_type'],

@@ -16,6 +16,7 @@ export const Snapshot = defineTable(
   },
   {
     rows: TENANT,
+    changes: ['insert'],
     indexes: { ix_snapshots_snapshot_id: ['snapshot_id', 'created_at desc', 'id desc'] },
   },
 );

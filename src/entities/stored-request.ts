@@ -13,7 +13,8 @@ export const StoredRequest = defineTable(
     created_at: timestamptz().defaultRaw('now()'),
   },
   {
-    rows: { of: 'sidecar', rights: 'select, insert' },
+    rows: { of: 'sidecar', rights: ['select', 'insert'] },
+    changes: ['insert', 'delete'],
     indexes: { ix_requests_created_at: ['created_at'] },
   },
 );

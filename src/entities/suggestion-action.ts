@@ -28,6 +28,7 @@ export const SuggestionAction = defineTable(
   },
   {
     rows: EVERYBODY,
+    changes: ['update'],
     uniques: { suggestion_action_action_code_key: ['action_code'] },
     checks: {
       suggestion_action_action_type_check:

@@ -19,6 +19,7 @@ export const SuggestionProvenance = defineTable(
   },
   {
     rows: { of: 'parent', column: 'suggestion_id', parent: 'public.recovery_candidates' },
+    changes: ['insert'],
     foreignKeys: {
       fk_sp_suggestion: { on: 'suggestion_id', to: 'public.recovery_candidates', onDelete: 'cascade' },
       suggestion_provenance_action_id_fkey: { on: 'action_id', to: 'm10_recovery.suggestion_action' },

@@ -17,6 +17,7 @@ export const TemporalMetricEvent = defineTable(
   },
   {
     rows: TENANT,
+    changes: ['insert', 'update', 'delete'],
     indexes: {
       ix_metric_events_policy: ['policy_id'],
       ix_metric_events_occurred: ['occurred_at'],

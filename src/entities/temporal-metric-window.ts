@@ -19,6 +19,7 @@ export const TemporalMetricWindow = defineTable(
   },
   {
     rows: TENANT,
+    changes: ['insert', 'update'],
     uniqueIndexes: { ix_metric_windows_key: ['window_key'] },
     indexes: { ix_metric_windows_policy: ['policy_id'], ix_metric_windows_policy_start: ['policy_id', 'window_start'] },
   },

@@ -24,6 +24,7 @@ export const TemporalPolicy = defineTable(
   },
   {
     rows: TENANT_OR_EVERYBODY,
+    changes: ['insert'],
     uniques: { temporal_policies_name_key: ['name'] },
     indexes: {
       ix_temporal_metric: ['metric'],

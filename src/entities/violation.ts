@@ -39,6 +39,7 @@ export const Violation = defineTable(
   },
   {
     rows: TENANT,
+    changes: ['insert', 'update'],
     checks: { ck_violations_violation_kind: "violation_kind in ('STANDARD', 'ANOMALY', 'DIVERGENCE')" },
     indexes: {
       ix_violations_severity: ['severity'],

@@ -19,6 +19,7 @@ export const WorkItem = defineTable(
   },
   {
     rows: { of: 'parent', column: 'candidate_id', parent: 'public.recovery_candidates' },
+    changes: ['insert', 'update'],
     uniqueIndexes: { uq_work_queue_candidate_pending: { on: ['candidate_id'], where: 'processed_at is null' } },
     indexes: {
       idx_wq_claimable: { on: ['priority desc', 'queued_at'], where: 'processed_at is null and claimed_at is null' },

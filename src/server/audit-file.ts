@@ -1,5 +1,6 @@
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
 import { appendFile, open } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { ConfigError } from '../setting-forms.ts';
@@ -9,6 +10,15 @@ const WAITING_MAX = 4_194_304;
 const RETRY_MS = 1_000;
 /** Who may read who wrote what. */
 const MODE = 0o600;
+
+const writable = async (path: string, attempt: () => Promise<void>): Promise<void> => {
+  try {
+    await attempt();
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new ConfigError(`the audit file ${path} cannot be written (${code})`, { cause: error });
+  }
+};
 
 /**
  * Lines appended to a file, in order, by its name each time: one that was moved away is made anew. While it cannot be
@@ -33,14 +43,27 @@ export class AuditFile {
 
   /** @throws ConfigError when the file cannot be written now. */
   static async open(path: string, log: Logger): Promise<AuditFile> {
-    try {
+    await writable(path, async () => {
       await (await open(path, 'a', MODE)).close();
       accessSync(path, constants.W_OK);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      throw new ConfigError(`the audit file ${path} cannot be written (${code})`, { cause: error });
-    }
+    });
     return new AuditFile(path, log);
+  }
+
+  /**
+   * Looks whether {@link open} would have the file, without making one.
+   *
+   * @throws ConfigError when it would not.
+   */
+  static async look(path: string): Promise<void> {
+    await writable(path, async () => {
+      if (existsSync(path)) {
+        await (await open(path, constants.O_WRONLY | constants.O_APPEND)).close();
+        accessSync(path, constants.W_OK);
+      } else {
+        accessSync(dirname(path), constants.W_OK | constants.X_OK);
+      }
+    });
   }
 
   /** Takes a line without its end; never waits and never fails. */

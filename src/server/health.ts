@@ -11,6 +11,7 @@ import {
   HealthCheckResponse_ServingStatus as Status,
 } from '../gen/grpc/health/v1/health_pb.ts';
 import { type ControlCall, controlEndpoints, type Endpoint } from './endpoint.ts';
+import { type Condition, STARTING } from './probes.ts';
 
 /** From the start of a probe to the start of the next. */
 const PROBE_MS = 1_000;
@@ -37,11 +38,12 @@ const SAID: Readonly<Record<Usability, string>> = {
 };
 
 /** Whether calls can be served. Follows the database with hysteresis, on a connection that no call can take. */
-export class Readiness {
+export class Readiness implements Condition {
   readonly #database: Database;
   readonly #log: Logger;
   readonly #stopped = new AbortController();
   #usable: Usability = 'nothing';
+  #isStarted = false;
   #draining = false;
   /** Probes in a row that found something else. */
   #streak = 0;
@@ -58,9 +60,14 @@ export class Readiness {
     return !this.#draining && (this.#usable === 'writes' || (this.#usable === 'reads' && !writes));
   }
 
-  /** In words, why not all calls are served; undefined when they are. */
+  /** Whether calls have been let in: true for good, whatever becomes of the database. */
+  get isStarted(): boolean {
+    return this.#isStarted;
+  }
+
   get whyNot(): string | undefined {
     if (this.#draining) return 'it is being shut down';
+    if (!this.#isStarted) return STARTING.whyNot;
     return this.#usable === 'writes' ? undefined : FOUND[this.#usable];
   }
 
@@ -73,6 +80,12 @@ export class Readiness {
   async start(): Promise<void> {
     this.#set(await this.#probe());
     this.#loop = this.#watch();
+  }
+
+  /** Calls are let in from now on. */
+  open(): void {
+    this.#isStarted = true;
+    this.#announce();
   }
 
   /** NOT_SERVING from now on. */
@@ -137,8 +150,8 @@ export class Readiness {
 }
 
 /**
- * `grpc.health.v1` for the process, for the server as a whole and for each service; needs no token. Where the database takes no writes,
- * only services that never write are SERVING.
+ * `grpc.health.v1` for the process, for its start, for the server as a whole and for each service; needs no token. Where the database
+ * takes no writes, only services that never write are SERVING.
  *
  * @param services with whether one writes.
  */
@@ -152,6 +165,7 @@ export const healthEndpoints = (
     ['', depending(true)],
     ['liveness', () => true],
     ['readiness', depending(true)],
+    ['startup', () => readiness.isStarted],
     ...services.map(({ service, writes }) => [service.typeName, depending(writes)] as const),
   ]);
   const status = (serves: () => boolean): Status => (serves() ? Status.SERVING : Status.NOT_SERVING);

@@ -41,16 +41,27 @@ export const answerRoute = (
   return true;
 };
 
-/**
- * Whether the process lives, and whether calls can be served.
- *
- * @param whyNot tells in words why they cannot; undefined when they can.
- */
-export const healthRoutes = (whyNot: () => string | undefined): Routes => ({
-  '/live': () => ({ status: 200, text: 'live\n' }),
+/** How far a sidecar is with serving calls. */
+export interface Condition {
+  /** Whether calls have been let in, once and for good. */
+  readonly isStarted: boolean;
+  /** In words, why not all calls are served; undefined when they are. */
+  readonly whyNot: string | undefined;
+}
+
+/** Of one whose database has not been looked at yet, or has not been brought up to date. */
+export const STARTING = { isStarted: false, whyNot: 'it is being started' } as const satisfies Condition;
+
+const yes = (what: string): Page => ({ status: 200, text: `${what}\n` });
+const no = (what: string, why: string): Page => ({ status: 503, text: `not ${what}: ${why}\n` });
+
+/** Whether the process lives, whether calls have been let in, and whether they are served now. */
+export const healthRoutes = (condition: () => Condition): Routes => ({
+  '/live': () => yes('live'),
+  '/started': () => (condition().isStarted ? yes('started') : no('started', STARTING.whyNot)),
   '/ready': () => {
-    const reason = whyNot();
-    return reason === undefined ? { status: 200, text: 'ready\n' } : { status: 503, text: `not ready: ${reason}\n` };
+    const { whyNot } = condition();
+    return whyNot === undefined ? yes('ready') : no('ready', whyNot);
   },
 });
 
@@ -58,6 +69,8 @@ export const healthRoutes = (whyNot: () => string | undefined): Routes => ({
 export interface Probes {
   /** Where it listens. */
   readonly address: string;
+  /** What it is asked. */
+  readonly paths: readonly string[];
   close(): Promise<void>;
 }
 
@@ -70,12 +83,13 @@ const PATIENCE_MS = 10_000;
  * @throws ConfigError with one line that says why the address cannot be had.
  */
 export const listenProbes = async (listen: string, routes: Routes): Promise<Probes> => {
+  const paths = Object.keys(routes);
   const server = createServer(
     { headersTimeout: PATIENCE_MS, requestTimeout: PATIENCE_MS, keepAliveTimeout: PATIENCE_MS },
     (request, response) => {
       if (answerRoute(routes, request, response)) return;
       response.writeHead(404, { 'content-type': 'text/plain; charset=utf-8' });
-      response.end(`there is ${Object.keys(routes).join(', ')}\n`);
+      response.end(`there is ${paths.join(', ')}\n`);
     },
   );
   // It looks for late requests from when it listens, and it never does: it is handed its connections.
@@ -85,6 +99,7 @@ export const listenProbes = async (listen: string, routes: Routes): Promise<Prob
   });
   return {
     address: bound.address,
+    paths,
     close: async () => {
       const closed = bound.close();
       server.closeAllConnections();

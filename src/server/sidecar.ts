@@ -20,7 +20,7 @@ import { Readiness } from './health.ts';
 import { listenHttp } from './http.ts';
 import { listenerIdentity, tokenIdentity } from './identity.ts';
 import { Pipeline } from './pipeline.ts';
-import { healthRoutes } from './probes.ts';
+import { type Condition, healthRoutes } from './probes.ts';
 import { allServed } from './served.ts';
 import { Certificates } from './tls.ts';
 
@@ -30,8 +30,8 @@ export interface Sidecar {
   readonly grpcAddress: string;
   /** Where Connect, gRPC-Web and JSON listen; undefined when that is off. */
   readonly httpAddress: string | undefined;
-  /** In words, why not all calls are served; undefined when they are. */
-  readonly whyNot: string | undefined;
+  /** How far it is with serving calls. */
+  readonly condition: Condition;
   /** Calls whose answers have not been sent, on all listeners together. */
   readonly callsUnderWay: number;
   /**
@@ -186,7 +186,7 @@ export const startServer = async (
       ? await listenHttp(
           pipeline,
           endpoints,
-          healthRoutes(() => readiness.whyNot),
+          healthRoutes(() => readiness),
           {
             listen: config.httpListen,
             web: { hosts: config.httpHosts, origins: config.httpOrigins },
@@ -202,14 +202,13 @@ export const startServer = async (
     tokens.open(sealing);
     await readiness.start();
     pipeline.open();
+    readiness.open();
     const retentionMs = config.requestRetentionMs;
     closers.below.push(startChores({ database, retentionMs, transactions, audit, log }));
     return {
       grpcAddress: grpc.address,
       httpAddress: http?.address,
-      get whyNot() {
-        return readiness.whyNot;
-      },
+      condition: readiness,
       get callsUnderWay() {
         return budget.requests;
       },

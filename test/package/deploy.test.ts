@@ -98,7 +98,9 @@ test.for(['socket', 'mtls'])('the overlay %s renders to a pod that can start', (
   ]);
   expect(init.map(({ restartPolicy }) => restartPolicy)).toEqual([undefined, 'Always']);
   const [engine] = pod.containers as [Container];
-  const [, sidecar] = init as [Container, Container];
+  const [migration, sidecar] = init as [Container, Container];
+  // It waits for a database that is younger, and leaves nothing to grant by hand.
+  expect(valuesOf(migration)).toMatchObject({ SIDECAR_DATABASE_WAIT: '2m', SIDECAR_SERVING_ROLE: 'policy_runner' });
   for (const container of init) {
     const { NAMESPACE, ...values } = valuesOf(container);
     expectSettings(values);
@@ -122,19 +124,31 @@ test.for(['socket', 'mtls'])('the overlay %s renders to a pod that can start', (
     const [path] = /(?<=^(?:unix:)?)\/.*/.exec(value ?? '') ?? [];
     if (path) expect(mounts.some((mount) => path.startsWith(`${mount}/`))).toBe(true);
   }
-  expect(sidecar.startupProbe!.exec!.command).toEqual(['policy-sidecar', 'health']);
+  // Ready it may never be: a database that takes no writes answers reads.
+  const start = sidecar.startupProbe!;
   const probes = [sidecar.livenessProbe!, sidecar.readinessProbe!];
   if (overlay === 'socket') {
     expect(values['SIDECAR_GRPC_LISTEN']).toBe(valuesOf(engine)['POLICY_SIDECAR']);
     expect(engine.volumeMounts).toEqual(sidecar.volumeMounts);
-    for (const { exec } of probes) expect(exec!.command).toContain(`-addr=${values['SIDECAR_GRPC_LISTEN']}`);
+    for (const { exec } of [start, ...probes]) {
+      expect(exec!.command).toEqual(
+        expect.arrayContaining(['grpc-health-probe', `-addr=${values['SIDECAR_GRPC_LISTEN']}`]),
+      );
+    }
+    expect(start.exec!.command).toContain('-service=startup');
+    // Its one caller goes first.
+    expect(values['SIDECAR_DRAIN']).toBe('linger');
   } else {
     const ports = new Map(sidecar.ports!.map(({ name, containerPort }) => [name, containerPort]));
-    expect(probes.map(({ httpGet }) => httpGet!.path)).toEqual(['/live', '/ready']);
-    for (const { httpGet } of probes) {
+    expect([start, ...probes].map(({ httpGet }) => httpGet!.path)).toEqual(['/started', '/live', '/ready']);
+    for (const { httpGet } of [start, ...probes]) {
       expect(values['SIDECAR_PROBE_LISTEN']).toMatch(new RegExp(`:${ports.get(httpGet!.port)}$`));
     }
     expect(metadata.annotations['prometheus.io/port']).toBe(String(ports.get('policy-probes')));
+    // Callers are in other pods: they would keep a pod that ends until its time is over, and never find a new one.
+    expect(values).toMatchObject({ SIDECAR_DRAIN: 'finish', SIDECAR_CONNECTION_AGE: '10m' });
+    const { POLICY_SIDECAR: called } = valuesOf(engine);
+    expect(called).toBe(`localhost:${values['SIDECAR_GRPC_LISTEN']!.split(':').at(-1)}`);
   }
 });
 

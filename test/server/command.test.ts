@@ -153,6 +153,24 @@ describe('serve', () => {
     await database.drop();
   });
 
+  test.each(['on', 'off'])('with reflection %s, what it says to try can be called as it is', async (reflection) => {
+    const database = await createDatabase();
+    const sidecar = command([], { DATABASE_URL: database.url, SIDECAR_REFLECTION: reflection });
+    const { grpc, http } = await sidecar.serving();
+    const method = 'hoc.cus.policies.v1.PolicyEngineService/FetchRiskCeilings';
+    const curl = `curl -H 'content-type: application/json' -d '{}' http://${http}/${method}`;
+    const tries = sidecar.out().slice(sidecar.out().indexOf('try '));
+    expect(tries).toBe(
+      reflection === 'on'
+        ? `try       grpcurl -plaintext ${grpc} ${method}\n          ${curl}\n`
+        : // Without it grpcurl knows no method.
+          `try       ${curl}\n`,
+    );
+    sidecar.child.kill('SIGTERM');
+    expect(await sidecar.ended).toBe(0);
+    await database.drop();
+  });
+
   test('an open transaction is waited for as long as the drain lasts, and no longer', async () => {
     const database = await createDatabase();
     const sidecar = command(['--drain-timeout', '1s'], { DATABASE_URL: database.url });

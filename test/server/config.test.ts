@@ -66,6 +66,7 @@ test('the defaults', () => {
     tlsKey: undefined,
     tlsClientCa: undefined,
     migrate: false,
+    servingRole: undefined,
     redisUrl: undefined,
     anthropicApiKey: undefined,
     llmUrl: 'https://api.anthropic.com',

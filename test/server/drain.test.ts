@@ -69,7 +69,10 @@ describe('SIDECAR_DRAIN=linger', () => {
     await vi.waitFor(() => expect(told).toEqual([1, 2]));
     const ready = await fetch(`http://${address.probes}/ready`, { headers: { connection: 'close' } });
     expect([ready.status, await ready.text()]).toEqual([503, 'not ready: it is being shut down\n']);
-    expect((await fetch(`http://${address.probes}/live`, { headers: { connection: 'close' } })).status).toBe(200);
+    for (const path of ['live', 'started']) {
+      const page = await fetch(`http://${address.probes}/${path}`, { headers: { connection: 'close' } });
+      expect(page.status).toBe(200);
+    }
 
     // Twice as long as callers must be gone to be taken for it, on the connection of before and on new ones.
     for (const until = performance.now() + 2_000; performance.now() < until; ) {

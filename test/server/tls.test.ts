@@ -331,6 +331,19 @@ describe.runIf(hasOpenssl)('TLS', () => {
     expect(await sidecar.ended).toBe(0);
   });
 
+  test('a listener at all addresses is called by a name of its certificate, which none of them is', async () => {
+    const { cert, key } = pairs.get('server')!;
+    const everywhere = { SIDECAR_GRPC_LISTEN: '0.0.0.0:0', SIDECAR_HTTP_LISTEN: '[::]:0' };
+    const tls = ['--tls-cert', cert, '--tls-key', key, '--tls-client-ca', file('engines.crt')];
+    const sidecar = startCommand(tls, { DATABASE_URL: database.url, ...everywhere });
+    const { grpc, http } = await sidecar.serving();
+    const portOf = (address: string) => address.split(':').at(-1);
+    expect(sidecar.out()).toContain(` -key <file> <name>:${portOf(grpc)} hoc.`);
+    expect(sidecar.out()).toContain(` --key <file> https://<name>:${portOf(http)}/hoc.`);
+    sidecar.child.kill('SIGTERM');
+    expect(await sidecar.ended).toBe(0);
+  });
+
   test('files that cannot be used end the start with one line that names the file', async () => {
     const { cert, key } = pairs.get('server')!;
     const bad = file('bad.pem');

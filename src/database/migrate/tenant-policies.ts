@@ -3,6 +3,7 @@ import type { Owner } from '../../entities/owner.ts';
 import { tableName } from '../table.ts';
 import { TENANTS_ROLE, TENANTS_SETTING } from '../tenants.ts';
 import { type Tx, txOf, withClient } from './look.ts';
+import { SERVING, sequencesOf } from './serving-rights.ts';
 import { type Say, TUNING, type Tuning, withTurn } from './turn.ts';
 
 /** Every table, and whose its rows are. */
@@ -55,7 +56,7 @@ const policiesOf = (table: string, others: readonly string[]): string[] => {
     ...[...OURS, OTHERS].map((name) => `drop policy if exists ${name} on ${table}`),
     ...(of === 'nobody'
       ? []
-      : [`grant select${of === 'everybody' ? '' : ', insert, update, delete'} on ${table} ${to}`]),
+      : [`grant ${of === 'everybody' ? 'select' : SERVING.get(table)!.join(', ')} on ${table} ${to}`]),
     `create policy ${OURS[0]} on ${table} for select ${to} using (${read})`,
     `create policy ${OURS[1]} on ${table} for insert ${to} with check (${write})`,
     `create policy ${OURS[2]} on ${table} for update ${to} using (${write}) with check (${write})`,
@@ -95,18 +96,19 @@ const rightsOn = async ({ rows }: Tx, names: readonly string[]): Promise<{ name:
   });
 };
 
+/** The role belongs to the whole server: another database may get it at the same moment. */
+const MAKE_ROLE = `do $$ begin
+  create role ${TENANTS_ROLE} nologin noinherit;
+exception when duplicate_object or unique_violation then null;
+end $$`;
+
 /** The role, and what it may do apart from the policies of a table. */
 const makeRole = async ({ rows, run }: Tx): Promise<void> => {
   const [role] = await rows(`select from pg_roles where rolname = '${TENANTS_ROLE}'`);
-  if (!role) await run(`create role ${TENANTS_ROLE} nologin noinherit`);
+  if (!role) await run(MAKE_ROLE);
   const schemas = [...new Set(tables().map((table) => table.slice(0, table.indexOf('.'))))];
   await run(`grant usage on schema ${schemas.join(', ')} to ${TENANTS_ROLE}`);
-  const sequences = await rows(
-    `select d.objid::regclass::text as name from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S'
-       join pg_class c on c.oid = d.refobjid join pg_namespace n on n.oid = c.relnamespace
-     where d.classid = 'pg_class'::regclass and d.deptype in ('a', 'i') and nspname || '.' || c.relname = any ($1::text[])`,
-    [tables()],
-  );
+  const sequences = await rows(sequencesOf('$1'), [tables()]);
   for (const row of sequences) await run(`grant usage on sequence ${row.text('name')} to ${TENANTS_ROLE}`);
 };
 
@@ -128,7 +130,7 @@ export const migrateTenants = (
       const owner = ownerOf(name);
       await migrating.short(name, async (tx) => {
         if (owner.of === 'sidecar') {
-          await tx.run(`grant ${owner.rights} on ${name} to ${TENANTS_ROLE}`);
+          await tx.run(`grant ${owner.rights.join(', ')} on ${name} to ${TENANTS_ROLE}`);
           return;
         }
         await tx.run(`lock table only ${name} in access exclusive mode`);
@@ -152,4 +154,19 @@ export const tenantsStatus = (url: string): Promise<{ readonly role: boolean; re
       `select pg_has_role(oid, case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end) as member from pg_roles where rolname = '${TENANTS_ROLE}'`,
     );
     return { role: role?.flag('member') ?? false, lacking: lacking.map((row) => row.text('name')) };
+  });
+
+/** Tables whose rows the role that looks does not see, since row security is on and no policy is for it. */
+export const hiddenTables = (url: string): Promise<readonly string[]> =>
+  withClient(url, async (client) => {
+    const found = await txOf(client).rows(
+      `select nspname || '.' || relname as name from pg_class c join pg_namespace n on n.oid = relnamespace
+       where nspname || '.' || relname = any ($1::text[]) and row_security_active(c.oid) and not exists (
+         select from pg_policy, unnest(polroles) as role where polrelid = c.oid and polpermissive
+           and polname <> all ($2::text[]) and (role = 0 or pg_has_role(role, 'usage')))
+       order by 1`,
+      // A role that may take the one of bound callers is one of those that their policies are for, too.
+      [tables(), OURS],
+    );
+    return found.map((row) => row.text('name'));
   });
