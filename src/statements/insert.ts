@@ -22,11 +22,8 @@ interface InsertOptions<E extends Table, D extends DescMessage, G extends Column
 type Constant<F extends string> = string | ((stored: (field: F) => string) => string);
 type Beside<G extends string> = [G] extends [never] ? [] : [beside: Readonly<Record<G, Param>>];
 
-/** SQL, parameters and rules of an insert. */
-export interface Insert<D extends DescMessage, G extends string> {
-  /** `insert into … values (…)`. */
-  readonly text: string;
-  readonly params: (message: MessageShape<D>, ...beside: Beside<G>) => Param[];
+/** Statement and rules of an insert. */
+interface Insert<D extends DescMessage, G extends string> {
   /**
    * Declares the insert as a statement.
    *
@@ -86,16 +83,14 @@ export const insert = <E extends Table, D extends DescMessage, G extends ColumnO
   ];
   const names = all.map(([name]) => columnNamed(entity, name)).join(', ');
   const text = `insert into ${table(entity)} (${names}) values (${all.map(([, sql]) => sql).join(', ')})`;
-  const params: Insert<D, G>['params'] = (values, ...[beside]) => [
-    ...fields.map(({ field, bind }) => bind((values as unknown as Record<string, unknown>)[field.localName])),
-    ...given.map((name) => beside?.[name]),
-  ];
   return {
-    text,
-    params,
     statement: <T>(name: string, tail = '', reading: Reading<T> | RowMap<T> = (row) => row as T) => {
       const declared = statement(name, `${text} ${tail}`, reading);
-      return (values, ...beside) => declared.with(...params(values, ...beside));
+      return (values, ...[beside]) =>
+        declared.with(
+          ...fields.map(({ field, bind }) => bind((values as unknown as Record<string, unknown>)[field.localName])),
+          ...given.map((each) => beside?.[each]),
+        );
     },
     rules: Object.fromEntries(fields.flatMap(({ field, rule }) => (rule ? [[field.name, rule]] : []))) as Rules<D>,
   };

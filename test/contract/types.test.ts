@@ -1,23 +1,35 @@
+import { create } from '@bufbuild/protobuf';
+import { FieldMaskSchema } from '@bufbuild/protobuf/wkt';
 import { describe, expect, test } from 'vitest';
 import { between, page, type Rules, requestCheck, required, uuid } from '../../src/contract/rules.ts';
 import type { Row } from '../../src/database/statement.ts';
 import { column, columnList } from '../../src/database/table.ts';
 import { read, write } from '../../src/drivers/driver.ts';
+import { PolicyPrecedence } from '../../src/entities/policy-precedence.ts';
 import { PolicyRule } from '../../src/entities/policy-rule.ts';
+import { PolicyScope } from '../../src/entities/policy-scope.ts';
 import { Violation } from '../../src/entities/violation.ts';
 import { Health, type HealthListRequest } from '../../src/gen/grpc/health/v1/health_pb.ts';
+import { BindAt, PolicyPrecedencePatchSchema } from '../../src/gen/hoc/cus/policies/v1/policy_arbitrator_pb.ts';
 import {
   type FetchViolationsRequest,
   InsertViolationRequestSchema,
   type PolicyEngineService,
 } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
-import { CreateRuleRequestSchema, type PolicyRulesService } from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
+import {
+  CreateRuleRequestSchema,
+  PolicyRulePatchSchema,
+  type PolicyRulesService,
+} from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
+import { PolicyScopePatchSchema } from '../../src/gen/hoc/cus/policies/v1/scope_resolver_pb.ts';
 import { type ControlRpcs, controlEndpoints } from '../../src/server/endpoint.ts';
 import { cell, cells } from '../../src/statements/cells.ts';
+import { lowerEnumText } from '../../src/statements/codecs.ts';
 import { where } from '../../src/statements/filters.ts';
 import { fits } from '../../src/statements/fits.ts';
 import { insert } from '../../src/statements/insert.ts';
 import { list as listOf } from '../../src/statements/lists.ts';
+import { patch } from '../../src/statements/patch.ts';
 import { WHOLE } from '../../src/statements/places.ts';
 
 type FetchViolations = (typeof PolicyEngineService)['method']['fetchViolations'];
@@ -128,8 +140,10 @@ describe('inserts', () => {
   });
 
   test('have the rules that their fields can be held against', () => {
-    const { rules, text } = insert(PolicyRule, CreateRuleRequestSchema, { defaults: { scope: `'TENANT'` } });
-    expect(text).toContain("coalesce($6::character varying, 'TENANT')");
+    const { rules, statement } = insert(PolicyRule, CreateRuleRequestSchema, { defaults: { scope: `'TENANT'` } });
+    const asked = statement('types_test.rule', 'returning id')(create(CreateRuleRequestSchema, { name: 'a' }));
+    expect(asked.statement.text).toMatch(/^insert into .* returning id$/);
+    expect(asked.statement.text).toContain("coalesce($6::character varying, 'TENANT')");
     expect(rules.tenant_id?.('x'.repeat(256))).toBe('must have at most 255 characters');
     // Of a closed set, the length of the stored text says nothing.
     expect(rules.scope).toBeUndefined();
@@ -185,5 +199,66 @@ describe('control RPCs', () => {
     // @ts-expect-error: a rule on numbers for a text
     controlEndpoints(Health, { check: { rules: { service: between(0, 1) }, ...check }, list, watch });
     expect(controlEndpoints(Health, { check: { rules: { service: uuid }, ...check }, list, watch })).toHaveLength(3);
+  });
+});
+
+describe('patches', () => {
+  test('of a misspelt field or column do not compile', () => {
+    const columns = { agent_ids: 'agent_ids_json', api_key_ids: 'api_key_ids_json' } as const;
+    expect(() =>
+      // @ts-expect-error: a field is stored in a misspelt column
+      patch(PolicyScope, PolicyScopePatchSchema, { columns: { ...columns, human_actor_ids: 'human_json' } }),
+    ).toThrow('public.policy_scopes has no column human_json');
+    expect(() =>
+      // @ts-expect-error: a rule of a misspelt field
+      patch(PolicyRule, PolicyRulePatchSchema, { rules: { nmae: uuid } }),
+    ).toThrow('has no field nmae');
+    // @ts-expect-error: a misspelt field that is never NULL
+    patch(PolicyRule, PolicyRulePatchSchema, { neverNull: ['desription'] });
+    // @ts-expect-error: a clock of a misspelt field
+    patch(PolicyRule, PolicyRulePatchSchema, { clocks: { retired: 1 } });
+  });
+
+  test('hold what the mask names against its column, and against rules that are laid over', () => {
+    const long = 'x'.repeat(300);
+    const updates = create(PolicyRulePatchSchema, { name: long, ruleType: long, createdBy: long });
+    const request = { updates, updateMask: create(FieldMaskSchema, { paths: ['name', 'created_by', 'status'] }) };
+    const { check } = patch(PolicyRule, PolicyRulePatchSchema, {
+      rules: { created_by: uuid },
+      neverNull: ['description'],
+    });
+    expect(check(request)).toEqual([
+      { field: 'updates.name', description: 'must have at most 256 characters' },
+      { field: 'updates.created_by', description: 'must be a UUID' },
+      { field: 'updates.status', description: 'must be set' },
+    ]);
+    expect(check({ updateMask: create(FieldMaskSchema, { paths: ['description', 'scope_id'] }) })).toEqual([
+      { field: 'updates.description', description: 'must be set' },
+    ]);
+  });
+
+  test('change columns by their own names, from the parameter on that they are told', () => {
+    const { assignments, params } = patch(PolicyPrecedence, PolicyPrecedencePatchSchema, {
+      columns: { bind_at: 'failure_mode', failure_mode: 'bind_at' },
+      binders: { precedence: (value: number) => value + 1 },
+      clocks: { precedence: 9 },
+      textOf: lowerEnumText,
+    });
+    expect(assignments(4).split(', ').slice(0, 3)).toEqual([
+      `"precedence" = case when $9::boolean then now() when 'precedence' = any($4::text[]) then $5::integer else "precedence" end`,
+      `"conflict_strategy" = case when 'conflict_strategy' = any($4::text[]) then $6::character varying else "conflict_strategy" end`,
+      `"failure_mode" = case when 'bind_at' = any($4::text[]) then $7::character varying else "failure_mode" end`,
+    ]);
+    const updates = create(PolicyPrecedencePatchSchema, { precedence: 1, bindAt: BindAt.EACH_STEP });
+    const updateMask = create(FieldMaskSchema, { paths: ['precedence', 'failure_mode'] });
+    expect(params({ updates, updateMask })).toEqual([
+      ['precedence', 'failure_mode'],
+      2,
+      undefined,
+      undefined,
+      undefined,
+    ]);
+    const every = create(FieldMaskSchema, { paths: ['*'] });
+    expect(params({ updates, updateMask: every }).slice(1)).toEqual([2, undefined, 'each_step', undefined]);
   });
 });

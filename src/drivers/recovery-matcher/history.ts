@@ -40,24 +40,13 @@ const occurrences = statement(
   firstNumber,
 );
 
-const store = statement(
-  'recovery_matcher.upsert_candidate',
-  upsertCandidate({
-    columns: [
-      'suggestion',
-      'confidence',
-      'explain',
-      'matched_catalog_entry',
-      'error_code',
-      'error_signature',
-      'source',
-    ],
-    maker: 'recovery_matcher',
-    overwrite: ['suggestion', 'confidence', 'explain', 'matched_catalog_entry'],
-    returning: 'candidate.id',
-  }),
-  firstNumber,
-);
+const store = upsertCandidate('recovery_matcher.upsert_candidate', {
+  columns: ['suggestion', 'confidence', 'explain', 'matched_catalog_entry', 'error_code', 'error_signature', 'source'],
+  maker: 'recovery_matcher',
+  overwrite: ['suggestion', 'confidence', 'explain', 'matched_catalog_entry'],
+  returning: 'candidate.id',
+  reading: firstNumber,
+});
 
 /** SQL: an element of a vector whose products neither overflow nor underflow, for which PostgreSQL has errors. */
 const bounded = (element: string): string =>
@@ -112,21 +101,20 @@ export const databaseHistory = (db: Session, call: CallContext, services: Servic
   occurrences: async (errorCode) => await db.one(occurrences, [errorCode]),
   store: async (candidate) => {
     if (candidate.failureMatchId === '') return null;
-    const params = [
-      candidate.failureMatchId,
-      candidate.suggestion,
-      candidate.confidence,
-      JSON.stringify(candidate.explain),
-      candidate.matchedEntry && JSON.stringify(candidate.matchedEntry),
-      candidate.errorCode,
-      candidate.errorSignature,
-      candidate.source,
-    ];
+    const { statement: upsert, params } = store(candidate.failureMatchId, {
+      suggestion: candidate.suggestion,
+      confidence: candidate.confidence,
+      explain: JSON.stringify(candidate.explain),
+      matched_catalog_entry: candidate.matchedEntry && JSON.stringify(candidate.matchedEntry),
+      error_code: candidate.errorCode,
+      error_signature: candidate.errorSignature,
+      source: candidate.source,
+    });
     const id = await dispensable(
       call,
       services,
       'candidate',
-      db.attempt((attempt) => attempt.row(store, params)),
+      db.attempt((attempt) => attempt.row(upsert, params)),
     );
     return id ?? null;
   },

@@ -32,17 +32,14 @@ import { upsertCandidate } from './recovery-candidates.ts';
 
 const candidate = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
 
-const ingest = statement(
-  'recovery_write.upsert_recovery_candidate',
-  upsertCandidate({
-    columns: ['suggestion', 'confidence', 'explain', 'error_code', 'error_signature', 'source', 'idempotency_key'],
-    maker: 'ingest_api',
-    overwrite: [],
-    // A row that this statement has made has no other version.
-    returning: 'candidate.id, candidate.xmax = 0, candidate.occurrence_count',
-  }),
-  rowsOf(UpsertRecoveryCandidateResponseSchema),
-);
+const ingest = upsertCandidate('recovery_write.upsert_recovery_candidate', {
+  columns: ['suggestion', 'confidence', 'explain', 'error_code', 'error_signature', 'source', 'idempotency_key'],
+  maker: 'ingest_api',
+  overwrite: [],
+  // A row that this statement has made has no other version.
+  returning: 'candidate.id, candidate.xmax = 0, candidate.occurrence_count',
+  reading: rowsOf(UpsertRecoveryCandidateResponseSchema),
+});
 
 const key = projection(CandidateKeySchema, RecoveryCandidate);
 
@@ -166,19 +163,18 @@ const keyOwner = async (db: Session, idempotencyKey: string, cause: RpcError): P
 
 const report = async (db: Session, request: UpsertRecoveryCandidateRequest) => {
   const { idempotencyKey } = request;
-  const params = [
-    request.failureMatchId,
-    request.suggestion,
-    request.confidence,
-    jsonText(request.explain),
-    request.errorCode,
-    request.errorSignature,
-    request.source,
-    idempotencyKey,
-  ];
-  if (idempotencyKey === undefined) return await db.one(ingest, params);
+  const { statement: upsert, params } = ingest(request.failureMatchId, {
+    suggestion: request.suggestion,
+    confidence: request.confidence,
+    explain: jsonText(request.explain),
+    error_code: request.errorCode,
+    error_signature: request.errorSignature,
+    source: request.source,
+    idempotency_key: idempotencyKey,
+  });
+  if (idempotencyKey === undefined) return await db.one(upsert, params);
   try {
-    return await db.attempt(async (attempt) => await attempt.one(ingest, params));
+    return await db.attempt(async (attempt) => await attempt.one(upsert, params));
   } catch (error) {
     if (!(error instanceof RpcError) || error.reason !== 'UNIQUE_VIOLATION') throw error;
     throw (await keyOwner(db, idempotencyKey, error)) ?? error;
