@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { Ajv, type ErrorObject } from 'ajv';
 import type { Logger } from 'pino';
+import schema from '../../docs/authorization.schema.json' with { type: 'json' };
 import { refuse } from '../contract/errors.ts';
 import { boundTo } from '../database/tenants.ts';
 import type { Access, Authorization, Tenants } from './access.ts';
-import schema from './authorization.schema.json' with { type: 'json' };
 import type { Endpoint } from './endpoint.ts';
 import { type Reading, watched } from './watched-file.ts';
 
