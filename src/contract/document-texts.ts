@@ -3,6 +3,7 @@ import type { Value } from '@bufbuild/protobuf/wkt';
 import { documentOfText, jsonText, MAX_LEVELS, textValue } from '../database/values.ts';
 import type { FieldViolation } from './errors.ts';
 import { rewritten } from './rewrite.ts';
+import { storingProblem } from './storable.ts';
 
 /**
  * Documents as text: what callers ask for by the header `documents` to whom the spelling of a number matters. Then every
@@ -79,7 +80,8 @@ export const readDocuments = (
     within(elementsOf(text));
     // Levels beyond what is allowed are for the rules to refuse.
     const read = documentOfText(text, MAX_LEVELS + 2);
-    if (!read) problems.push({ field, description: 'must be JSON text' });
+    const description = read ? storingProblem(text) : 'must be JSON text';
+    if (description) problems.push({ field, description });
     return read ?? document;
   });
   return { request, problems };

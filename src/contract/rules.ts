@@ -116,8 +116,9 @@ export const unchecked = <V>(rule: Rule<V>): Rule<V> => {
 
 const NUL = 'must not contain U+0000';
 
+/** Why a text cannot be stored. */
 // Protobuf's JSON form lets half a pair into a Value, though into no string field; stored, it would be another character.
-const textProblem = (text: string): string | undefined => {
+export const textProblem = (text: string): string | undefined => {
   if (text.includes('\0')) return NUL;
   return text.isWellFormed() ? undefined : 'must not contain half of a surrogate pair';
 };

@@ -75,6 +75,9 @@ export class Client extends pg.Client {
   /** When it was begun, by the clock of `performance.now()`. */
   readonly bornAt = performance.now();
 
+  /** What the marks of its server begin with; null: nobody has asked yet. */
+  origin: string | null = null;
+
   /** How often it was asked to stop what it runs. */
   cancels = 0;
   #cancelling: Promise<boolean> | undefined;

@@ -1,6 +1,6 @@
 import pg from 'pg';
 import type { Client } from './client.ts';
-import { MARK } from './mark.ts';
+import { MARK, originOf } from './mark.ts';
 import { Question } from './question.ts';
 import type { ServerState } from './server-state.ts';
 import type { Signal } from './signal.ts';
@@ -227,7 +227,9 @@ export class Connection {
   /** Asks in the same round trip where the log stands after that commit; not to know it does no harm. */
   async #marked<T>(committing: Promise<T>): Promise<T> {
     const sink = new TextRows(firstText);
-    const steps = [this.#step(MARK, [], sink)];
+    // A backend takes writes for one primary all its life, unless there are several behind a pooler.
+    const origin = this.#client.pooler === 'transaction' ? null : this.#client.origin;
+    const steps = [this.#step(MARK, [origin], sink)];
     const told = this.#asked(MARK, true, (done) => this.#client.wire.run(steps, done), { limitMs: TIDY_MS }).then(
       () => sink.rows[0],
       () => undefined,
@@ -236,6 +238,7 @@ export class Connection {
       return await committing;
     } finally {
       this.mark = await told;
+      if (this.mark !== undefined) this.#client.origin = originOf(this.mark);
     }
   }
 

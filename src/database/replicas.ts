@@ -197,7 +197,7 @@ export class Replicas {
     const signal = AbortSignal.timeout(SAMPLE_TIMEOUT_MS);
     const at = performance.now();
     const asked = async (connection: Connection): Promise<string | undefined> =>
-      (await connection.rows(MARK.with(), signal))[0];
+      (await connection.rows(MARK.with(null), signal))[0];
     // Health tells of a primary that does not answer.
     const text = await this.#database.reserve.use(signal, asked).catch(() => undefined);
     const mark = text === undefined ? undefined : readMark(text);

@@ -124,6 +124,65 @@ describe.each(['grpc', 'connect'] as const)('documents as text over %s', (listen
     expect(await sidecar.sql('select from policy.violations')).toEqual([]);
   });
 
+  // Story: reading a text keeps the last of two members of one name, so what the first of them held was found by PostgreSQL alone,
+  // and that aborted the transaction.
+  test('what PostgreSQL would not store is refused before it, wherever in the text it is, and nothing else', async () => {
+    const piece = fc.constantFrom(
+      '\\u0000',
+      '\\ud83d',
+      '\\ude00',
+      '\\ud83d\\ude00',
+      '\\\\u0000',
+      '\\u0001',
+      '\\"',
+      'a',
+      '\u00e4',
+      '1e999999',
+    );
+    const string = fc.array(piece, { maxLength: 4 }).map((parts) => `"${parts.join('')}"`);
+    const size = fc.oneof(fc.nat(5), fc.constantFrom(16_382, 16_383, 16_384, 131_071, 131_072, 131_073));
+    const number = fc.oneof(
+      fc
+        .tuple(
+          fc.constantFrom('', '-'),
+          fc.constantFrom('0', '1', '12'),
+          fc.constantFrom('', '.0', '.10', '.001'),
+          size,
+          fc.constantFrom('e', 'E+', 'e-'),
+        )
+        .map(([sign, whole, fraction, exponent, e]) => `${sign}${whole}${fraction}${e}${exponent}`),
+      fc.tuple(size, size).map(([whole, fraction]) => `1${'0'.repeat(whole)}.0${'3'.repeat(fraction)}`),
+      fc.constantFrom('0e2147483647', '1e-2147483648', '0e99999999999'),
+    );
+    const member = fc
+      .tuple(fc.constantFrom('"a"', '"b"', '"\\u0000"'), fc.oneof(string, number))
+      .map((pair) => pair.join(':'));
+    const documents = fc.oneof(
+      string,
+      number,
+      fc.array(member, { maxLength: 3 }).map((all) => `{${all.join(', ')}}`),
+    );
+    const told = { refused: 0, stored: 0 };
+    const { transaction } = await caller().unary(TransactionService.method.begin, {});
+    const inside: CallInit = { transaction: transaction!.id!, headers: AS_TEXT };
+    await fc.assert(
+      fc.asyncProperty(documents, async (text) => {
+        const isTaken = await sidecar.sql('select $1::jsonb', [text]).then(
+          () => true,
+          () => false,
+        );
+        const insert = caller().unary(rpc.insertViolation, violation(textValue(text)), inside);
+        if (isTaken) await insert;
+        else expect(await refusal(insert)).toMatchObject({ reason: 'INVALID_REQUEST', fields: ['evidence'] });
+        told[isTaken ? 'stored' : 'refused'] += 1;
+      }),
+      { numRuns: 150 },
+    );
+    expect(told).toEqual({ refused: expect.any(Number), stored: expect.any(Number) });
+    expect(Math.min(told.refused, told.stored)).toBeGreaterThan(10);
+    await caller().unary(TransactionService.method.commit, { transactionId: transaction!.id! });
+  });
+
   test('an RPC that computes documents tells their text, and without the header nothing changes', async () => {
     const { suggest } = RecoveryMatcherService.method;
     const values = await caller().unary(suggest, {}, { transaction: 'single-use' });
