@@ -3,6 +3,7 @@ import { txOf } from '../database/migrate/look.ts';
 import { migrationStatus, OLDEST_SERVER, UnreachableError, withClient } from '../database/migrate/migrate.ts';
 import { lackingFor } from '../database/migrate/serving-rights.ts';
 import { hiddenTables, tenantsStatus } from '../database/migrate/tenant-policies.ts';
+import { ENCODE, NO_ENCODING } from '../database/session-settings.ts';
 import { readTarget } from '../database/target.ts';
 import { drivers } from '../drivers/drivers.ts';
 import { EXIT } from '../exit.ts';
@@ -76,6 +77,7 @@ const IDENTITY = `select pg_is_in_recovery() as standby, (select system_identifi
 const FACTS = `select current_setting('server_version_num')::int as version,
   pg_is_in_recovery() as standby,
   current_setting('default_transaction_read_only') = 'on' as readonly,
+  current_setting('server_encoding') as encoding,
   pg_backend_pid() as pid,
   (select ssl from pg_stat_ssl where pid = pg_backend_pid()) as ssl,
   current_user as role,
@@ -106,6 +108,7 @@ const server = (config: Config, url: string, facts: Readonly<Record<string, stri
   else if (facts['readonly'] === 't') {
     found.push(lack('it takes no writes', 'set default_transaction_read_only = off for the role or the database'));
   }
+  if (facts['encoding'] === NO_ENCODING) found.push(lack(`its encoding is ${NO_ENCODING}`, ENCODE));
   if (facts['ssl'] !== 't' && !isLocal(host) && !pooled) {
     found.push(note('the connection is not encrypted', 'add ?sslmode=verify-full&sslrootcert=… to DATABASE_URL'));
   }

@@ -1,5 +1,4 @@
-import { randomUUID } from 'node:crypto';
-import { describe, expect, inject, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { migrateUp, migrationStatus } from '../../src/database/migrate/migrate.ts';
 import { CallNotes } from '../../src/database/notes.ts';
 import { type Database, openDatabase } from '../../src/database/pool.ts';
@@ -7,9 +6,8 @@ import { AutoCommitSession } from '../../src/database/session.ts';
 import { firstText, statement } from '../../src/database/statement.ts';
 import { readTarget } from '../../src/database/target.ts';
 import { type Network, startNetwork } from '../support/network.ts';
-import { createEmptyDatabase, type TestDatabase } from '../support/postgres.ts';
+import { createEmptyDatabase, createEncodedDatabase } from '../support/postgres.ts';
 import { useDatabase, useStarted } from '../support/use.ts';
-import { connected } from './catalog.ts';
 
 const database = useDatabase(createEmptyDatabase);
 const network: Network = useStarted(
@@ -70,23 +68,8 @@ test('a server that cannot look whether its client is there still serves as any 
   expect(await opened(network.url, (open) => asked(open, INTERVAL))).toBe('2s');
 });
 
-/** A database of the encoding. */
-const encoded = async (encoding: string): Promise<TestDatabase> => {
-  const url = new URL(inject('postgresUrl'));
-  const onServer = (sql: string): Promise<unknown> => connected(inject('postgresUrl'), (client) => client.query(sql));
-  const name = `test_${randomUUID().replaceAll('-', '')}`;
-  url.pathname = `/${name}`;
-  await onServer(`create database ${name} encoding '${encoding}' template template0 locale 'C'`);
-  return {
-    url: url.href,
-    drop: async () => {
-      await onServer(`drop database ${name} with (force)`);
-    },
-  };
-};
-
 describe('a database without an encoding', () => {
-  const bytes = useDatabase(() => encoded('SQL_ASCII'));
+  const bytes = useDatabase(() => createEncodedDatabase('SQL_ASCII'));
 
   // Story: it takes and brings any bytes, and an answer with them was one that no client could read.
   test('is refused by name', async () => {
@@ -103,7 +86,7 @@ describe('a database without an encoding', () => {
 });
 
 describe('a database in another encoding', () => {
-  const latin = useDatabase(() => encoded('LATIN1'));
+  const latin = useDatabase(() => createEncodedDatabase('LATIN1'));
   const word = statement('session_settings_test.word', `select 'é' || octet_length('é')`, firstText);
 
   test('is served, since PostgreSQL converts', async () => {

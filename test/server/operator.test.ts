@@ -12,7 +12,7 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { grpcCaller } from '../support/client.ts';
 import { type Command, endAll, startCommand } from '../support/command.ts';
 import { freePort } from '../support/port.ts';
-import { createDatabase, createEmptyDatabase, openPool } from '../support/postgres.ts';
+import { createDatabase, createEmptyDatabase, createEncodedDatabase, openPool } from '../support/postgres.ts';
 import { useFolder } from '../support/use.ts';
 
 const folder = useFolder(beforeEach, afterEach);
@@ -140,10 +140,14 @@ test('the doctor says what is lacking and what to do, and changes nothing', asyn
   expect({ code: well.code, err: well.err }).toEqual({ code: 0, err: '' });
   expect(well.out).toMatch(/^ok {4}PostgreSQL \d+$/m);
   expect(well.out).not.toContain('lack');
+  const bytes = await createEncodedDatabase('SQL_ASCII');
+  const told = await finish(['doctor'], { DATABASE_URL: bytes.url });
+  expect(told.code).toBe(1);
+  expect(told.out).toMatch(/^lack {2}its encoding is SQL_ASCII; make it anew/m);
   const gone = await finish(['doctor'], { DATABASE_URL: 'postgresql://u:secret@127.0.0.1:1/d' });
   expect(gone.code).toBe(1);
   expect(gone.out).toMatch(/^lack {2}postgresql:\/\/u@127\.0\.0\.1:1\/d cannot be used: .*; check address/m);
-  await Promise.all([empty.drop(), ready.drop()]);
+  await Promise.all([empty.drop(), ready.drop(), bytes.drop()]);
 });
 
 // Story: `serve` ended with 2 for files that the doctor had not looked at.

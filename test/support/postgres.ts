@@ -110,6 +110,10 @@ export const createDatabase = (): Promise<TestDatabase> => create(TEMPLATE);
 /** A fresh database without anything. */
 export const createEmptyDatabase = (): Promise<TestDatabase> => create('template0');
 
+/** As {@link createEmptyDatabase}, in an encoding. */
+export const createEncodedDatabase = (encoding: string): Promise<TestDatabase> =>
+  create(`template0 encoding '${encoding}' locale 'C'`);
+
 /** A fresh copy of a database that nobody uses meanwhile. */
 export const copyDatabase = ({ url }: TestDatabase): Promise<TestDatabase> => create(new URL(url).pathname.slice(1));
 

@@ -101,7 +101,8 @@ export const withLook = <T>(url: string, work: (look: <R>(task: (tx: Tx) => Prom
   withClient(url, (client) =>
     work(async (task) => {
       await client.query(
-        `begin; set local search_path = pg_catalog; set local quote_all_identifiers = off; set local timezone = 'UTC'; set local lock_timeout = 5000`,
+        `begin; set local search_path = pg_catalog; set local quote_all_identifiers = off; set local standard_conforming_strings = on;
+         set local timezone = 'UTC'; set local lock_timeout = 5000`,
       );
       try {
         return await task(txOf(client));

@@ -44,8 +44,9 @@ export const addSideColumns = (migrating: Migrating, table: LiveTable, retypes: 
         new.${quote(side(each.name))} := null;
       end;`,
     );
-    await tx.run(`create or replace function ${functionOf(table)}() returns trigger language plpgsql as $body$
-      begin ${assignments.join('\n')} return new; end $body$`);
+    // Digits are those of the value, not those that its writer likes to see.
+    await tx.run(`create or replace function ${functionOf(table)}() returns trigger language plpgsql
+      set extra_float_digits = 1 as $body$ begin ${assignments.join('\n')} return new; end $body$`);
     await tx.run(`drop trigger if exists ${TRIGGER} on ${table.name}`);
     await tx.run(`create trigger ${TRIGGER} before insert or update on ${table.name}
       for each row execute function ${functionOf(table)}()`);
@@ -85,7 +86,8 @@ export const refuseUnfilled = async (tx: Tx, table: LiveTable, retypes: readonly
 };
 
 export const fill = async (migrating: Migrating, table: LiveTable, retypes: readonly Retype[]): Promise<void> => {
-  const assignments = retypes.map((each) => `${quote(side(each.name))} = ${converted(each, quote(each.name))}`);
+  // The trigger converts, so that a batch is not stopped by what it cannot convert.
+  const touched = retypes.map(({ name }) => `${quote(side(name))} = null`);
   const { blocks, triggers } = await migrating.look(async (tx) => {
     const size = await tx.row(`select pg_relation_size($1::oid) / current_setting('block_size')::int as blocks`, [
       table.oid,
@@ -108,7 +110,7 @@ export const fill = async (migrating: Migrating, table: LiveTable, retypes: read
     const began = performance.now();
     await migrating.short(table.name, async (tx) => {
       if (off) await tx.run(`alter table ${table.name} ${off}`);
-      await tx.run(`update ${table.name} set ${assignments.join(', ')}
+      await tx.run(`update ${table.name} set ${touched.join(', ')}
         where ctid >= '(${from},0)'::tid and ctid < '(${to},0)'::tid and (${unfilled(retypes)})`);
       if (on) await tx.run(`alter table ${table.name} ${on}`);
     });
@@ -181,9 +183,10 @@ export const checkSideColumns = async (
       );
     }
     if (!there?.valid) {
-      await migrating.long(`a check of ${table.name}`, (tx) =>
-        tx.run(`alter table ${table.name} validate constraint ${quote(name)}`),
-      );
+      await migrating.long(`a check of ${table.name}`, async (tx) => {
+        await refuseUnfilled(tx, table, retypes);
+        await tx.run(`alter table ${table.name} validate constraint ${quote(name)}`);
+      });
     }
   }
   return kept.map(({ name }) => name);

@@ -98,7 +98,9 @@ export class Migrating {
       `set local timezone = 'UTC'`,
       // Definitions are read and written with every name in full.
       'set local search_path = pg_catalog',
-      'set local quote_all_identifiers = off',
+      'set local quote_all_identifiers = off; set local standard_conforming_strings = on',
+      // A number keeps its digits on the way through its text.
+      'set local extra_float_digits = 1',
       // A killed migration leaves no backend that goes on and blocks.
       ...(watched ? [`set local ${WATCHED}`] : []),
     ].join('; ');

@@ -71,3 +71,26 @@ test('names that are always quoted', async () => {
   await migrateUp(database.url);
   expect(await connected(database.url, objects)).toEqual(first);
 });
+
+// Story: a number went through its text, of which the session showed six digits.
+test.each([{}, { smallBytes: -1 }])('numbers of which few digits are shown %o', async (tuning) => {
+  const shown = () => ask('select id, confidence::text from public.recovery_candidates order by id');
+  await ask('update public.recovery_candidates set confidence = (id + 0.1234567) / 97');
+  const before = await shown();
+  await setDefault('extra_float_digits', '-3');
+  expect(await shown()).not.toEqual(before);
+  await migrateUp(database.url, { tuning });
+  await setDefault('extra_float_digits', '1');
+  expect(await shown()).toEqual(before);
+});
+
+// Without them a backslash in quotes is one no more, and nothing that jsonb cannot hold is looked for.
+test('backslashes that mean something in quotes', async () => {
+  const document = '["\\ud800"]';
+  await ask(`set session_replication_role = 'replica';
+    update public.policy_enforcements set details = '${document}' where id = 'policy_enforcements 1'`);
+  await setDefault('standard_conforming_strings', 'off');
+  await expect(migrateUp(database.url)).rejects.toThrow(
+    /public\.policy_enforcements\.details {2}1 row\(s\): hold a document/,
+  );
+});
