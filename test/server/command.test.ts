@@ -329,6 +329,18 @@ describe('an older schema', () => {
     expect(await sidecar.ended).toBe(0);
     await database.drop();
   });
+
+  test('with SIDECAR_MIGRATE=up ends the start with 6 where something in the database is in the way', async () => {
+    const database = await createEmptyDatabase();
+    await query(database.url, `create table alembic_version as select text '1_first' as version_num`);
+    const { code, err } = await finish([], { DATABASE_URL: database.url, SIDECAR_MIGRATE: 'up' });
+    expect({ code, err }).toEqual({
+      code: 6,
+      err: expect.stringContaining('bring them to their newest revision first'),
+    });
+    expect((await migrationStatus(database.url)).pending).toHaveLength(8);
+    await database.drop();
+  });
 });
 
 test('health and wait ask the probe listener where there is one', async () => {
