@@ -110,7 +110,9 @@ test('what else PostgreSQL does not support is not taken for a change of the sch
   const insert = () => sidecar.grpc.unary(rpc.insertViolation, violation(), { transaction: 'single-use' });
   try {
     expect(await refusals(3, insert)).toEqual(Array(3).fill('INTERNAL'));
-    expect(sidecar.log()).toContainEqual(expect.objectContaining({ reason: 'INTERNAL', sqlstate: '0A000' }));
+    const told = sidecar.log().filter(({ reason }) => reason === 'INTERNAL');
+    expect(told).toHaveLength(3);
+    for (const line of told) expect(JSON.stringify(line)).toContain('"sqlstate":"0A000"');
   } finally {
     await sidecar.sql('drop trigger unsupported on policy.violations');
   }

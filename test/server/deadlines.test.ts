@@ -75,7 +75,7 @@ describe.each(['grpc', 'connect'] as const)('ends of calls over %s', (listener) 
 
   // They wait for one lock, so that neither has read the row after the other.
   test('two callers at once: updates of different fields of one row are both there', async () => {
-    const own = await startTestSidecar({}, sidecar.url);
+    const own = await startTestSidecar({ lockTimeoutMs: 60_000 }, sidecar.url);
     const update = (updates: object, path: string) =>
       own[listener].unary(rpc.updateRiskCeiling, { ceilingId, updates, updateMask: { paths: [path] } }, single);
     const updates = [() => update({ currentValue: 3 }, 'current_value'), () => update({ maxValue: 5 }, 'max_value')];

@@ -21,7 +21,7 @@ const tx = TransactionService.method;
 
 /** Calls that may wait inside a transaction. */
 const QUEUE = 5;
-const sidecar = useSidecar({ transactionsMax: 4, poolWaitMs: 5_000, transactionQueue: QUEUE });
+const sidecar = useSidecar({ transactionsMax: 4, poolWaitMs: 5_000, transactionQueue: QUEUE, lockTimeoutMs: 60_000 });
 /** A person at the database, who holds locks. */
 const person = useClient(() => sidecar.url);
 beforeEach(() => sidecar.sql('truncate policy.violations, policy_sidecar.requests'));
