@@ -109,8 +109,8 @@ test('what else PostgreSQL does not support is not taken for a change of the sch
     create trigger unsupported before insert on policy.violations for each row execute function unsupported()`);
   const insert = () => sidecar.grpc.unary(rpc.insertViolation, violation(), { transaction: 'single-use' });
   try {
-    expect(await refusals(3, insert)).toEqual(Array(3).fill('INTERNAL'));
-    const told = sidecar.log().filter(({ reason }) => reason === 'INTERNAL');
+    expect(await refusals(3, insert)).toEqual(Array(3).fill('DATABASE_REFUSED'));
+    const told = sidecar.log().filter(({ reason }) => reason === 'DATABASE_REFUSED');
     expect(told).toHaveLength(3);
     for (const line of told) expect(JSON.stringify(line)).toContain('"sqlstate":"0A000"');
   } finally {

@@ -450,7 +450,7 @@ describe('one clear line, and an exit code that says what kind of problem it is'
     [['--ephemeral', '--parent', '2147483647'], /--parent 2147483647: there is no such process/],
     [['--parent', '1'], /--parent/],
     [['token'], /takes the name of a caller/],
-    [['token', 'a:b'], /takes the name of a caller/],
+    [['token', 'a b'], /takes the name of a caller/],
     [['wait', '--timeout', 'soon'], /--timeout must be a duration/],
     [['wait', '--timeout', '200ms', '--grpc-listen', 'unix:/no/socket'], /no sidecar serves: connect ENOENT/, 1],
   ] as [string[], RegExp, number?][])('%j', async (args, line, expected = 2) => {

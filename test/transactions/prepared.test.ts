@@ -279,7 +279,7 @@ test('commits that the database does not get done leave health and outcomes thei
 // Its end is not cancelled once it has been asked for, and its caller's deadline was not kept either, for a minute.
 test('a commit that the database does not get done is told at the deadline, and goes on', async () => {
   const cluster = await startCluster({ max_prepared_transactions: '1' });
-  const other = await startTestSidecar({ poolWaitMs: 200 }, cluster.url);
+  const other = await startTestSidecar({}, cluster.url);
   const admin = openPool(cluster.adminUrl, 2);
   const { setStandby, untilOneWaits } = standbyOf(admin);
   try {
