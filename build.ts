@@ -39,6 +39,19 @@ const asDescribed: Plugin = {
   },
 };
 
+/** A compiled program has no folder to look into for its migrations. */
+const withMigrations: Plugin = {
+  name: 'with-migrations',
+  load: {
+    filter: { id: /\/migrations\/index\.ts$/ },
+    async handler(id) {
+      const names = Object.keys(((await import(id)) as { readonly migrations: object }).migrations);
+      const imports = names.map((name) => `import { ${name} } from './${name}.ts';`);
+      return [...imports, `export const migrations = { ${names.join(', ')} };`].join('\n');
+    },
+  },
+};
+
 /** Migrations are what they state; the runner is this program's own. */
 const withoutMigrator: Plugin = {
   name: 'without-migrator',
@@ -72,7 +85,7 @@ const inAscii = (code: string): string =>
  * that many take, and need a quarter less memory. The embedded PostgreSQL stays an optional package of its own.
  */
 const bundle = await rolldown({
-  plugins: [asDescribed, withoutMigrator, withoutWebSocket, withoutLoader],
+  plugins: [asDescribed, withMigrations, withoutMigrator, withoutWebSocket, withoutLoader],
   cwd: ROOT,
   input: { start: 'src/start.js' },
   platform: 'node',

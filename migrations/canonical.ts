@@ -3,7 +3,7 @@ import { Migration } from '@mikro-orm/migrations';
 /** A column: `type [not null] [default expression]` as in `create table`. */
 export type ColumnSpec = string;
 
-/** One thing that a migration states. What it takes to get there is the runner's business (`src/database/migrate-*.ts`). */
+/** One thing that a migration states. What it takes to get there is the runner's business (`src/database/migrate/`). */
 export type Step =
   | { readonly kind: 'sql'; readonly sql: string }
   | { readonly kind: 'schema'; readonly name: string }

@@ -9,6 +9,8 @@ import { shownId } from './call-log.ts';
 
 /** How often stored answers past their retention are deleted. */
 const PRUNE_MS = 600_000;
+/** How long after a start that is done first. */
+const FIRST_PRUNE_MS = 60_000;
 const OVERDUE = 'its lease ended while it was prepared';
 const OVERDUE_KEPT = 'a prepared transaction is past its lease and could not be rolled back';
 
@@ -32,11 +34,14 @@ export const startChores = ({
   readonly audit: Audit;
   readonly log: Logger;
 }): (() => void) => {
-  const pruning = setInterval(() => {
+  const pruneOnce = (): void => {
     prune(database.reserve, retentionMs).catch((error: unknown) => {
       log.warn({ problem: problemOf(error) }, 'stored answers could not be pruned');
     });
-  }, PRUNE_MS).unref();
+  };
+  // Where none lives long, somebody has to, too; but not all at once with everything else of a start.
+  const first = setTimeout(pruneOnce, FIRST_PRUNE_MS).unref();
+  const pruning = setInterval(pruneOnce, PRUNE_MS).unref();
   const sweeping = sweepPrepared(database, {
     ended: (id) => {
       transactions.settled(id, 'rolled back', OVERDUE);
@@ -49,6 +54,7 @@ export const startChores = ({
     },
   });
   return () => {
+    clearTimeout(first);
     clearInterval(pruning);
     clearInterval(sweeping);
   };

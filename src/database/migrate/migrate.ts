@@ -1,4 +1,4 @@
-import type { CanonicalMigration, Step } from '../../../migrations/canonical.ts';
+import type { Step } from '../../../migrations/canonical.ts';
 import { migrations } from '../../../migrations/index.ts';
 import { applySteps } from './apply.ts';
 import { obstacles } from './check.ts';
@@ -15,8 +15,6 @@ export { BlockedError } from './turn.ts';
 /** The oldest PostgreSQL that is supported, by its major version. */
 export const OLDEST_SERVER = 14;
 
-/** Only MikroORM's own migrator has a driver for them. */
-const CLASSES = migrations as unknown as Readonly<Record<string, new () => CanonicalMigration>>;
 const SCHEMA = 'policy_sidecar';
 const TABLE = 'migrations';
 
@@ -39,11 +37,11 @@ export class SchemaError extends Error {
 }
 
 /** Names of all migrations of this program, oldest first. */
-const known = (): string[] => Object.keys(CLASSES);
+const known = (): string[] => Object.keys(migrations);
 
 /** What a migration states. */
 const stepsOf = async (name: string): Promise<readonly Step[]> => {
-  const migration = new CLASSES[name]!();
+  const migration = new migrations[name]!();
   await migration.up();
   return migration.steps;
 };
