@@ -595,7 +595,7 @@ class ClientTest {
   @Test
   void closingAStreamEarlyCancelsIt() throws Exception {
     String tenant = newId();
-    GoesOnTest.rows(tenant, 1_000);
+    GoesOnTest.rows(client(), tenant, 1_000);
     var request = StreamViolationsRequest.newBuilder().setTenantId(tenant).build();
     try (var rows = Rows.of(client().policyEngine()::streamViolations, request)) {
       assertTrue(rows.next().hasViolation());

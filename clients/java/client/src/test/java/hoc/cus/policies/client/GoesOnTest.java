@@ -261,7 +261,7 @@ class GoesOnTest {
   }
 
   /** The ids of new rows, newest first; their texts are too long for all of them to be on their way at once. */
-  static List<String> rows(String tenant, int count) {
+  static List<String> rows(PolicySidecar sidecar, String tenant, int count) {
     var ids = new ArrayList<String>();
     for (int done = 0; done < count; ) {
       var some = ExecuteRequest.newBuilder();
@@ -269,9 +269,13 @@ class GoesOnTest {
         ids.add(newId());
         some.addOperations(Operation.newBuilder().setInsertViolation(violation(tenant, ids.get(done), -2 * done)));
       }
-      client().singleUse().execute(some.build());
+      sidecar.singleUse().execute(some.build());
     }
     return ids;
+  }
+
+  private static List<String> rows(String tenant, int count) {
+    return rows(client(), tenant, count);
   }
 
   @Test
