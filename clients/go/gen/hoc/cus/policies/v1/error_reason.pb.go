@@ -49,7 +49,7 @@ const (
 	ErrorReason_REQUEST_TOO_COMPLEX ErrorReason = 7
 	// The requests under way hold as many bytes as they may.
 	ErrorReason_REQUEST_BYTES_EXHAUSTED ErrorReason = 8
-	// The answer of a read has more than `limit` bytes, `SIDECAR_MAX_RESPONSE_BYTES`; `streaming_rpc` brings its rows one by
+	// The answer of a read, or of `Execute` whatever its operations are, has more than `limit` bytes, `SIDECAR_MAX_RESPONSE_BYTES`; `streaming_rpc` brings its rows one by
 	// one, where there is one.
 	ErrorReason_RESPONSE_TOO_LARGE ErrorReason = 9
 	// The request was not complete within a minute.
@@ -181,7 +181,7 @@ const (
 	ErrorReason_TABLE_UNKNOWN ErrorReason = 72
 	// `SymbolTableService`: the table is another caller's.
 	ErrorReason_TABLE_NOT_YOURS ErrorReason = 73
-	// `SymbolTableService`: there are as many tables as may be.
+	// `SymbolTableService`: there are as many tables as may be, of all callers together.
 	ErrorReason_TABLE_LIMIT ErrorReason = 74
 	// `SymbolTableService`: the scope has a symbol of that name.
 	ErrorReason_SYMBOL_DEFINED ErrorReason = 75
@@ -203,6 +203,9 @@ const (
 	ErrorReason_PREPARED_TRANSACTIONS_LIMIT ErrorReason = 83
 	// A `page_token` or `resume_token` that this list has not given for a request with the same other fields.
 	ErrorReason_PAGE_TOKEN_INVALID ErrorReason = 84
+	// Something of the database refuses the statement that is none of the contract's: a trigger that somebody has made, or a
+	// kind of table. The sidecar's log has what it says.
+	ErrorReason_DATABASE_REFUSED ErrorReason = 85
 )
 
 // Enum value maps for ErrorReason.
@@ -293,6 +296,7 @@ var (
 		82: "PREPARED_TRANSACTIONS_OFF",
 		83: "PREPARED_TRANSACTIONS_LIMIT",
 		84: "PAGE_TOKEN_INVALID",
+		85: "DATABASE_REFUSED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":    0,
@@ -380,6 +384,7 @@ var (
 		"PREPARED_TRANSACTIONS_OFF":   82,
 		"PREPARED_TRANSACTIONS_LIMIT": 83,
 		"PAGE_TOKEN_INVALID":          84,
+		"DATABASE_REFUSED":            85,
 	}
 )
 
@@ -503,7 +508,7 @@ const file_hoc_cus_policies_v1_error_reason_proto_rawDesc = "" +
 	"\rReasonMeaning\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x14\n" +
 	"\x05retry\x18\x02 \x01(\bR\x05retry\x12\x1a\n" +
-	"\bmetadata\x18\x03 \x03(\tR\bmetadata*\x8c)\n" +
+	"\bmetadata\x18\x03 \x03(\tR\bmetadata*\xdb)\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x128\n" +
 	"\x0fINVALID_REQUEST\x10\x01\x1a#\x9a\xb6\x1c\x1f\n" +
@@ -701,7 +706,10 @@ const file_hoc_cus_policies_v1_error_reason_proto_rawDesc = "" +
 	"\x1bPREPARED_TRANSACTIONS_LIMIT\x10S\x1a!\x9a\xb6\x1c\x1d\n" +
 	"\x12RESOURCE_EXHAUSTED\x10\x01\x1a\x05limit\x12.\n" +
 	"\x12PAGE_TOKEN_INVALID\x10T\x1a\x16\x9a\xb6\x1c\x12\n" +
-	"\x10INVALID_ARGUMENT:a\n" +
+	"\x10INVALID_ARGUMENT\x12M\n" +
+	"\x10DATABASE_REFUSED\x10U\x1a7\x9a\xb6\x1c3\n" +
+	"\x13FAILED_PRECONDITION\x1a\bsqlstate\x1a\n" +
+	"constraint\x1a\x06column:a\n" +
 	"\ameaning\x12!.google.protobuf.EnumValueOptions\x18\xe3\xc6\x03 \x01(\v2\".hoc.cus.policies.v1.ReasonMeaningR\ameaningB^\n" +
 	"\x13hoc.cus.policies.v1P\x01Z/policies.hoc/gen/hoc/cus/policies/v1;policiesv1\xaa\x02\x13Hoc.Cus.Policies.V1b\x06proto3"
 

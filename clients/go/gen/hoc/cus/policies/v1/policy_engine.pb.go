@@ -7612,7 +7612,7 @@ type Evaluation struct {
 	RulesMatched *StringList `protobuf:"bytes,13,opt,name=rules_matched,json=rulesMatched,proto3,oneof" json:"rules_matched,omitempty"`
 	// When the decision was made.
 	EvaluatedAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=evaluated_at,json=evaluatedAt,proto3" json:"evaluated_at,omitempty"`
-	// Version of the policy set. Unset where the column is NULL.
+	// Version text of the policy set. Unset where the column is NULL.
 	PolicyVersion *string `protobuf:"bytes,15,opt,name=policy_version,json=policyVersion,proto3,oneof" json:"policy_version,omitempty"`
 	// Hash of the policy set. Unset where the column is NULL.
 	PolicyHash *string `protobuf:"bytes,16,opt,name=policy_hash,json=policyHash,proto3,oneof" json:"policy_hash,omitempty"`

@@ -68,12 +68,15 @@ type PolicyRulesServiceClient interface {
 	//
 	// Mirrors `flush`.
 	Flush(ctx context.Context, in *FlushRequest, opts ...grpc.CallOption) (*FlushResponse, error)
-	// Changes the named fields of a tenant's rule, and nothing else: not `updated_at`. Needs a `transaction` header.
+	// Changes the named fields of a tenant's rule, and nothing else: not `updated_at`. Needs a `transaction` header. A rule whose
+	// `status` becomes RETIRED is no longer active to those who read the columns `is_active` and `mode` of its table, which no
+	// field shows; a status that it is given later does not undo that.
 	// Addition: no driver operation; the original changes tracked objects.
 	//
 	// INVALID_ARGUMENT for an empty mask, FAILED_PRECONDITION when `parent_rule_id` or `superseded_by` names no rule.
 	UpdateRule(ctx context.Context, in *UpdateRuleRequest, opts ...grpc.CallOption) (*UpdateRuleResponse, error)
-	// Retires a tenant's rule: status RETIRED, `retired_at` and `updated_at` now. Needs a `transaction` header. Addition:
+	// Retires a tenant's rule: status RETIRED, `retired_at` and `updated_at` now, and no longer active to other readers of the
+	// table, as by `UpdateRule`. Needs a `transaction` header. Addition:
 	// no driver operation; the original calls a method of the tracked object.
 	//
 	// `retired_by`, `retirement_reason` and `superseded_by` are overwritten with what is given, also by nothing. A
@@ -206,12 +209,15 @@ type PolicyRulesServiceServer interface {
 	//
 	// Mirrors `flush`.
 	Flush(context.Context, *FlushRequest) (*FlushResponse, error)
-	// Changes the named fields of a tenant's rule, and nothing else: not `updated_at`. Needs a `transaction` header.
+	// Changes the named fields of a tenant's rule, and nothing else: not `updated_at`. Needs a `transaction` header. A rule whose
+	// `status` becomes RETIRED is no longer active to those who read the columns `is_active` and `mode` of its table, which no
+	// field shows; a status that it is given later does not undo that.
 	// Addition: no driver operation; the original changes tracked objects.
 	//
 	// INVALID_ARGUMENT for an empty mask, FAILED_PRECONDITION when `parent_rule_id` or `superseded_by` names no rule.
 	UpdateRule(context.Context, *UpdateRuleRequest) (*UpdateRuleResponse, error)
-	// Retires a tenant's rule: status RETIRED, `retired_at` and `updated_at` now. Needs a `transaction` header. Addition:
+	// Retires a tenant's rule: status RETIRED, `retired_at` and `updated_at` now, and no longer active to other readers of the
+	// table, as by `UpdateRule`. Needs a `transaction` header. Addition:
 	// no driver operation; the original calls a method of the tracked object.
 	//
 	// `retired_by`, `retirement_reason` and `superseded_by` are overwritten with what is given, also by nothing. A

@@ -1355,7 +1355,8 @@ type CompleteWorkRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Primary key of the item.
 	WorkId int32 `protobuf:"varint,1,opt,name=work_id,json=workId,proto3" json:"work_id,omitempty"`
-	// Whether the work is done, default true; otherwise the item can be claimed again.
+	// Whether the work is done, default true; otherwise the item can be claimed again, unless it
+	// has been done before.
 	Success *bool `protobuf:"varint,2,opt,name=success,proto3,oneof" json:"success,omitempty"`
 	// What went wrong; unset: nothing. Stored only without success.
 	Error         *string `protobuf:"bytes,3,opt,name=error,proto3,oneof" json:"error,omitempty"`
@@ -1463,7 +1464,8 @@ func (x *CompleteWorkResponse) GetRowsAffected() int64 {
 // Request of `ReleaseStalledWork`.
 type ReleaseStalledWorkRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Age of a claim from which on it counts as stalled, seconds, default 300; 0 or less: every claim.
+	// Age of a claim from which on it counts as stalled, seconds, default 300, counted back from the time at which
+	// this transaction began: with 0 what it has claimed itself is kept. Below 0, that many seconds later.
 	StalledSeconds *int32 `protobuf:"varint,1,opt,name=stalled_seconds,json=stalledSeconds,proto3,oneof" json:"stalled_seconds,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache

@@ -50,7 +50,8 @@ const (
 // A table is leased: it is dropped when no call comes for its idle lease, and it does not survive a restart. A handle
 // that is wrong or dropped is FAILED_PRECONDITION `TABLE_UNKNOWN`, somebody else's PERMISSION_DENIED `TABLE_NOT_YOURS`.
 // RESOURCE_EXHAUSTED `TABLE_LIMIT`, `SYMBOL_LIMIT`, `SCOPE_LIMIT` or `SIZE_LIMIT` beyond 1,000 tables, 100,000 symbols a
-// table, scopes 1,000 deep, or what is kept of symbols, references and scopes: 32 MiB a table, 128 MiB in all. A symbol
+// table, scopes 1,000 deep, or what is kept of symbols, references and scopes: 32 MiB a table, 128 MiB in all. Tables
+// are counted over all callers of the process, so drop those that are done with. A symbol
 // and an open scope take 256 bytes of that besides their texts and values, a reference 32.
 type SymbolTableServiceClient interface {
 	// Opens a scope inside the current one and makes it the current one.
@@ -308,7 +309,8 @@ func (c *symbolTableServiceClient) Apply(ctx context.Context, in *ApplyRequest, 
 // A table is leased: it is dropped when no call comes for its idle lease, and it does not survive a restart. A handle
 // that is wrong or dropped is FAILED_PRECONDITION `TABLE_UNKNOWN`, somebody else's PERMISSION_DENIED `TABLE_NOT_YOURS`.
 // RESOURCE_EXHAUSTED `TABLE_LIMIT`, `SYMBOL_LIMIT`, `SCOPE_LIMIT` or `SIZE_LIMIT` beyond 1,000 tables, 100,000 symbols a
-// table, scopes 1,000 deep, or what is kept of symbols, references and scopes: 32 MiB a table, 128 MiB in all. A symbol
+// table, scopes 1,000 deep, or what is kept of symbols, references and scopes: 32 MiB a table, 128 MiB in all. Tables
+// are counted over all callers of the process, so drop those that are done with. A symbol
 // and an open scope take 256 bytes of that besides their texts and values, a reference 32.
 type SymbolTableServiceServer interface {
 	// Opens a scope inside the current one and makes it the current one.

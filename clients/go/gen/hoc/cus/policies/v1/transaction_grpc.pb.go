@@ -91,6 +91,11 @@ const (
 //     Duration; any other length of time is a number of seconds or hours, as the database stores or compares it.
 //   - An instant is a Timestamp, to the microsecond: digits below are cut off, of what is stored and of what is compared. One
 //     field is none, `resolution_timestamp`, whose text is part of a snapshot.
+//   - "Now" is a time of the database's clock: of `PolicyRulesService`, `PolicyRulesReadService`, `PolicyProposalWriteService`
+//     and the two services that read proposals, when the statement began; of all others when the transaction began, which is the
+//     same where a call is alone.
+//   - A text that a comment calls required must be there, and may be empty unless the comment says otherwise. A text without
+//     presence (no `optional`) that is not set is the empty text, and is stored and compared as that.
 //   - A name ends in `_json` where the field is the text of a JSON document. A document itself is a Value or a Struct.
 //   - A Value holds a number as a double, so `1.0` comes back as `1`, and a hash over the text of a document differs. Where that
 //     matters, the header `documents: text` makes every Value of a call's request and of its answer a string, the exact JSON
@@ -210,7 +215,10 @@ type TransactionServiceClient interface {
 	// Operations run in order and each sees what those before it wrote. INVALID_ARGUMENT names the offending fields of all
 	// operations before anything is run; of very many the first, and in the metadata as `more_fields` how many more. The
 	// error of a failing operation is that of its RPC, with the operation's index in the metadata as `operation`;
-	// `UNEXPECTED_ROW_COUNT` (FAILED_PRECONDITION) when a row count differs from the expected one.
+	// `UNEXPECTED_ROW_COUNT` (FAILED_PRECONDITION) when a row count differs from the expected one. Two things of a request are
+	// known only when its operation's turn comes, and undone with it: a `page_token` that was not given for it, and what
+	// `Arbitrate` cannot settle. An answer of all results together that is too large is RESOURCE_EXHAUSTED `RESPONSE_TOO_LARGE`,
+	// before the commit: nothing has taken effect.
 	Execute(ctx context.Context, in *ExecuteRequest, opts ...grpc.CallOption) (*ExecuteResponse, error)
 	// Tells how a transaction, or a request with an `idempotency-key`, ended, from a row that was written in it.
 	//
@@ -440,6 +448,11 @@ func (c *transactionServiceClient) GetOutcome(ctx context.Context, in *GetOutcom
 //     Duration; any other length of time is a number of seconds or hours, as the database stores or compares it.
 //   - An instant is a Timestamp, to the microsecond: digits below are cut off, of what is stored and of what is compared. One
 //     field is none, `resolution_timestamp`, whose text is part of a snapshot.
+//   - "Now" is a time of the database's clock: of `PolicyRulesService`, `PolicyRulesReadService`, `PolicyProposalWriteService`
+//     and the two services that read proposals, when the statement began; of all others when the transaction began, which is the
+//     same where a call is alone.
+//   - A text that a comment calls required must be there, and may be empty unless the comment says otherwise. A text without
+//     presence (no `optional`) that is not set is the empty text, and is stored and compared as that.
 //   - A name ends in `_json` where the field is the text of a JSON document. A document itself is a Value or a Struct.
 //   - A Value holds a number as a double, so `1.0` comes back as `1`, and a hash over the text of a document differs. Where that
 //     matters, the header `documents: text` makes every Value of a call's request and of its answer a string, the exact JSON
@@ -559,7 +572,10 @@ type TransactionServiceServer interface {
 	// Operations run in order and each sees what those before it wrote. INVALID_ARGUMENT names the offending fields of all
 	// operations before anything is run; of very many the first, and in the metadata as `more_fields` how many more. The
 	// error of a failing operation is that of its RPC, with the operation's index in the metadata as `operation`;
-	// `UNEXPECTED_ROW_COUNT` (FAILED_PRECONDITION) when a row count differs from the expected one.
+	// `UNEXPECTED_ROW_COUNT` (FAILED_PRECONDITION) when a row count differs from the expected one. Two things of a request are
+	// known only when its operation's turn comes, and undone with it: a `page_token` that was not given for it, and what
+	// `Arbitrate` cannot settle. An answer of all results together that is too large is RESOURCE_EXHAUSTED `RESPONSE_TOO_LARGE`,
+	// before the commit: nothing has taken effect.
 	Execute(context.Context, *ExecuteRequest) (*ExecuteResponse, error)
 	// Tells how a transaction, or a request with an `idempotency-key`, ended, from a row that was written in it.
 	//
