@@ -166,7 +166,7 @@ test('a sidecar that is killed amid a transaction is told, and serves again when
   await expect(open.commit()).rejects.toBeInstanceOf(SidecarError);
 
   await using _second = startSecond(sidecar.database, address);
-  await vi.waitFor(() => far.policyEngine.fetchRiskCeilings({}));
+  await vi.waitFor(() => far.policyEngine.fetchRiskCeilings({}), PATIENCE);
   await far.transaction((tx) => tx.policyEngine.insertViolation(row));
   expect(await isThere(client, row.violationId)).toBe(true);
 });
