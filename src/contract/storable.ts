@@ -1,4 +1,5 @@
 import { decimalOf } from '../database/decimal.ts';
+import { endOfText } from './json-text.ts';
 import { textProblem } from './rules.ts';
 
 /** Digits that PostgreSQL keeps of a number, before its point and behind it. */
@@ -10,14 +11,6 @@ const SHORT = FRACTION_DIGITS;
 const TOO_LARGE = `must not contain a number of more than ${WHOLE_DIGITS} digits before its point or ${FRACTION_DIGITS} behind it`;
 
 const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
-
-/** Where the text ends that begins at that quote, behind its own. */
-const endOfText = (json: string, from: number): number => {
-  let at = from + 1;
-  while (json.charCodeAt(at) !== QUOTE) at += json.charCodeAt(at) === BACKSLASH ? 2 : 1;
-  return at + 1;
-};
 
 const NUMBER = /-?\d[\d.eE+-]*/y;
 

@@ -1,7 +1,7 @@
 import pg from 'pg';
 import type { Client } from './client.ts';
 import { MARK, originOf } from './mark.ts';
-import { Question } from './question.ts';
+import { type Judge, Question } from './question.ts';
 import type { ServerState } from './server-state.ts';
 import type { Signal } from './signal.ts';
 import { commitUnknown, databaseError, databaseUnavailable } from './sqlstate.ts';
@@ -20,6 +20,7 @@ export interface Manner {
   readonly limitMs?: number;
   /** True where it must not be cancelled: by then a commit would count that no standby has. */
   readonly isFinal?: boolean;
+  readonly judge?: Judge;
 }
 
 /** Rows and tag of a command. */
@@ -124,7 +125,7 @@ export class Connection {
    * @throws RpcError as the SQLSTATE table has it, or the signal's reason.
    */
   run(statement: Statement<unknown>, params: readonly Param[], sink: Sink, signal?: Signal): Promise<number> {
-    return this.#group(statement, [this.#step(statement, params, sink)], signal);
+    return this.#group(statement, [this.#step(statement, params, sink)], { signal });
   }
 
   /** Rows of a statement that is none of a call's, and so notes nothing; as {@link Connection.run}. */
@@ -150,7 +151,7 @@ export class Connection {
     if (first) steps.push(this.#step(first.statement, first.params, first.sink));
     if (bound !== undefined) steps.push(this.#step(BIND, [bound], NO_ROWS));
     steps.push(this.#step(statement, params, sink));
-    return this.#group(statement, steps, signal);
+    return this.#group(statement, steps, { signal });
   }
 
   /**
@@ -166,7 +167,7 @@ export class Connection {
     const steps = [this.#step(begins, [], NO_ROWS), ...this.#preamble()];
     if (first) steps.push(this.#step(first.statement, first.params, first.sink));
     try {
-      return await this.#group(first?.statement ?? begins, steps, signal);
+      return await this.#group(first?.statement ?? begins, steps, { signal });
     } catch (error) {
       await this.rollback();
       throw error;
@@ -174,14 +175,9 @@ export class Connection {
   }
 
   /** Runs a statement behind what has to go before it, in one round trip; how many rows came or were changed. */
-  #group(
-    statement: Statement<unknown>,
-    steps: readonly Step[],
-    signal: Signal | undefined,
-    told: (done: Done) => Done = (done) => done,
-  ): Promise<number> {
-    const ask = (done: Done): void => this.#client.wire.run(steps, told(done));
-    return this.#asked(statement, statement.reads, ask, { signal }).then(lastCount);
+  #group(statement: Statement<unknown>, steps: readonly Step[], manner: Manner): Promise<number> {
+    const ask = (done: Done): void => this.#client.wire.run(steps, done);
+    return this.#asked(statement, statement.reads, ask, manner).then(lastCount);
   }
 
   #step(statement: Statement<unknown>, params: readonly Param[], sink: Sink): Step {
@@ -214,13 +210,14 @@ export class Connection {
   ): Promise<number> {
     this.#bound = bound;
     const steps = [...this.#preamble(), this.#step(statement, params, sink)];
-    const running = this.#group(statement, steps, signal, (done) => (error, found, begun) => {
+    const judge: Judge = (error, found, begun) => {
       // A server that ends a backend says so instead of the command's completion: then it has rolled back. A pooler that has
       // lost the server says so, too, and knows nothing; it does not say how grave that is in the words of the protocol.
       const isKnown = error instanceof pg.DatabaseError && error.severity !== undefined && found.length < steps.length;
       this.untouched = this.lost && isKnown && !begun;
-      done(error && this.lost && !isKnown ? commitUnknown(error) : error, found, begun);
-    });
+      return this.lost && !isKnown ? commitUnknown(error) : error;
+    };
+    const running = this.#group(statement, steps, { signal, judge });
     return this.#server.marks ? this.#marked(running) : running;
   }
 
@@ -349,7 +346,7 @@ export class Connection {
     what: Statement<unknown> | string,
     reads: boolean,
     ask: (done: Done) => void,
-    { signal, limitMs = this.#server.statementMs, isFinal = false }: Manner = {},
+    { signal, limitMs = this.#server.statementMs, isFinal = false, judge }: Manner = {},
   ): Promise<readonly Outcome[]> {
     const explain = (error: Error, tookMs: number): unknown => this.#explain(error, reads, tookMs);
     const question = new Question(this.#client, this.#server, {
@@ -357,6 +354,7 @@ export class Connection {
       signal,
       limitMs,
       isFinal,
+      judge,
       isShared: this.isShared,
       explain,
     });

@@ -1,6 +1,6 @@
 import type { Connection } from './connection.ts';
 import { Convoy } from './convoy.ts';
-import type { Gate } from './gate.ts';
+import { KeptPlace, type Share } from './kept-place.ts';
 import { Lending } from './lending.ts';
 import type { Again } from './observer.ts';
 import type { Signal } from './signal.ts';
@@ -21,15 +21,23 @@ export class Lane extends Lending {
   async acquireWith<T>(
     signal: Signal | undefined,
     first: (connection: Connection) => Promise<T>,
-    share?: Gate,
+    share?: Share,
   ): Promise<{ connection: Connection; result: T }> {
-    for (let before: Again | undefined; ; ) {
-      const connection = await this.acquire(signal, share);
-      try {
-        return { connection, result: await first(connection) };
-      } catch (error) {
-        before = this.#again(error, connection, connection.release(), signal, before);
+    const place = share && new KeptPlace(share);
+    try {
+      for (let before: Again | undefined; ; ) {
+        const connection = await this.acquire(signal, place);
+        try {
+          const result = await first(connection);
+          place?.letGo();
+          return { connection, result };
+        } catch (error) {
+          before = this.#again(error, connection, connection.release(), signal, before);
+        }
       }
+    } catch (error) {
+      place?.leave();
+      throw error;
     }
   }
 
@@ -54,21 +62,30 @@ export class Lane extends Lending {
    * Lends a connection for one piece of work that must not be done again, unless it has certainly done nothing: its plan
    * was of an older schema, or its backend had died before.
    */
-  async useOnce<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>, share?: Gate): Promise<T> {
-    for (let before: Again | undefined; ; ) {
-      const connection = this.acquireNow(share) ?? (await this.acquire(signal, share));
-      try {
-        return await work(connection);
-      } catch (error) {
-        before = this.#again(error, connection, connection.untouched, signal, before);
-      } finally {
-        connection.release();
+  async useOnce<T>(
+    signal: Signal | undefined,
+    work: (connection: Connection) => Promise<T>,
+    share?: Share,
+  ): Promise<T> {
+    const place = share && new KeptPlace(share);
+    try {
+      for (let before: Again | undefined; ; ) {
+        const connection = this.acquireNow(place) ?? (await this.acquire(signal, place));
+        try {
+          return await work(connection);
+        } catch (error) {
+          before = this.#again(error, connection, connection.untouched, signal, before);
+        } finally {
+          connection.release();
+        }
       }
+    } finally {
+      place?.leave();
     }
   }
 
   /** Lends a connection for one piece of work that may be done again: see {@link acquireWith}. */
-  async use<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>, share?: Gate): Promise<T> {
+  async use<T>(signal: Signal | undefined, work: (connection: Connection) => Promise<T>, share?: Share): Promise<T> {
     const { connection, result } = await this.acquireWith(signal, work, share);
     connection.release();
     return result;

@@ -1,6 +1,7 @@
 import { Client, type ClientOptions } from './client.ts';
 import { Connection } from './connection.ts';
 import { Gate, type Leave } from './gate.ts';
+import type { Share } from './kept-place.ts';
 import type { Ended, LaneState } from './observer.ts';
 import type { ServerState } from './server-state.ts';
 import { earlier, LEFT, type Signal } from './signal.ts';
@@ -81,7 +82,7 @@ export class Lending {
    *
    * @param share lets in those who may have only so many of the connections: passed first, left with the connection.
    */
-  acquire(signal?: Signal, share?: Gate): Promise<Connection> {
+  acquire(signal?: Signal, share?: Share): Promise<Connection> {
     const now = signal?.aborted ? undefined : this.acquireNow(share);
     if (now) return Promise.resolve(now);
     return this.#waited(() => (share ? this.#enterBoth(share, signal) : this.#gate.enter(signal)), signal);
@@ -104,7 +105,7 @@ export class Lending {
     });
   }
 
-  async #enterBoth(share: Gate, signal: Signal | undefined): Promise<Leave> {
+  async #enterBoth(share: Share, signal: Signal | undefined): Promise<Leave> {
     const leaveShare = await share.enter(signal);
     try {
       return both(await this.#gate.enter(signal), leaveShare);
@@ -114,7 +115,7 @@ export class Lending {
     }
   }
 
-  #tryEnterBoth(share: Gate): Leave | undefined {
+  #tryEnterBoth(share: Share): Leave | undefined {
     const leaveShare = share.tryEnter();
     if (!leaveShare) return undefined;
     const leave = this.#gate.tryEnter();
@@ -138,7 +139,7 @@ export class Lending {
   }
 
   /** As {@link acquire}, where that needs no waiting; undefined where it does. */
-  protected acquireNow(share?: Gate): Connection | undefined {
+  protected acquireNow(share?: Share): Connection | undefined {
     if (this.#ending || this.#idle.length === 0) return undefined;
     const leave = share ? this.#tryEnterBoth(share) : this.#gate.tryEnter();
     if (!leave) return undefined;

@@ -13,6 +13,9 @@ import type { Done, Outcome } from './wire.ts';
 const PATIENCE_MS = 100;
 const ALONE_MS = 5_000;
 
+/** Makes of an error what it is, from outcomes of what succeeded and whether the server had begun with any of it. */
+export type Judge = (error: Error, outcomes: readonly Outcome[], begun: boolean) => Error;
+
 /** What is asked, and how. */
 export interface Asked {
   readonly what: Statement<unknown> | string;
@@ -23,6 +26,8 @@ export interface Asked {
   readonly isFinal: boolean;
   /** True where others use the backend, too: some are before it, some behind. */
   readonly isShared: boolean;
+  /** What an error is where it says more of this than of others, given what the server has done. */
+  readonly judge: Judge | undefined;
   /** What an error is to the caller. */
   readonly explain: (error: Error, tookMs: number) => unknown;
 }
@@ -89,8 +94,10 @@ export class Question {
     };
   }
 
-  readonly #done: Done = (error, outcomes) => {
+  readonly #done: Done = (failure, outcomes, begun) => {
     this.#isAnswered = true;
+    const { judge } = this.#asked;
+    const error = failure && judge ? judge(failure, outcomes, begun) : failure;
     if (this.#hasLeft) {
       this.#onAnswered?.();
       return;

@@ -18,20 +18,22 @@ const targetOf = (url: string, log: Logger): Target =>
     log.warn({ problem }, 'TLS files of the database not usable, those read before stay in use');
   });
 
-const openReplicas = (config: Config, database: Database, options: DatabaseOptions, log: Logger): Replicas =>
-  new Replicas(
-    database,
-    config.replicaUrls.map((url) => targetOf(url, log)),
-    {
-      ...options,
-      waitMs: config.replicaWaitMs,
-      maxLagMs: config.replicaMaxLagMs,
-      report: (replica, problem, cause) => {
-        if (problem === undefined) log.info({ replica }, 'a replica is read from now on');
-        else log.warn({ replica, problem, ...(cause === undefined ? {} : { cause }) }, 'a replica is left out');
-      },
+interface Opening {
+  readonly config: Config;
+  readonly options: DatabaseOptions;
+  readonly log: Logger;
+}
+
+const openReplicas = (database: Database, targets: readonly Target[], { config, options, log }: Opening): Replicas =>
+  new Replicas(database, targets, {
+    ...options,
+    waitMs: config.replicaWaitMs,
+    maxLagMs: config.replicaMaxLagMs,
+    report: (replica, problem, cause) => {
+      if (problem === undefined) log.info({ replica }, 'a replica is read from now on');
+      else log.warn({ replica, problem, ...(cause === undefined ? {} : { cause }) }, 'a replica is left out');
     },
-  );
+  });
 
 /**
  * The database, and its replicas where some are configured.
@@ -52,8 +54,10 @@ export const openDatabases = (
     transactions: { max: config.transactionsMax, queue: config.poolQueue, waitMs: config.poolWaitMs },
     marks: config.replicaUrls.length > 0,
   };
-  const database = openDatabase(targetOf(url, log), options);
-  const replicas = config.replicaUrls.length > 0 ? openReplicas(config, database, options, log) : undefined;
+  // All are read before anything is opened, which nobody would close.
+  const [target, ...targets] = [url, ...config.replicaUrls].map((each) => targetOf(each, log));
+  const database = openDatabase(target!, options);
+  const replicas = targets.length > 0 ? openReplicas(database, targets, { config, options, log }) : undefined;
   return {
     database,
     replicas,

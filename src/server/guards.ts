@@ -12,6 +12,17 @@ export interface Guards {
   readonly audit: Audit;
 }
 
+const authorizationOf = async (
+  { authorizationFile }: Config,
+  endpoints: readonly Endpoint[],
+  log: Logger,
+): Promise<Authorization> => {
+  if (authorizationFile === undefined) return unrestricted;
+  // What checks its schema is only loaded where there is one.
+  const { fileAuthorization } = await import('./authorization.ts');
+  return fileAuthorization(authorizationFile, endpoints, log);
+};
+
 /**
  * The guards that are configured.
  *
@@ -19,10 +30,12 @@ export interface Guards {
  * @throws ConfigError naming the file that is no good.
  */
 export const openGuards = async (config: Config, endpoints: readonly Endpoint[], log: Logger): Promise<Guards> => {
-  const audit = await openAudit(config, endpoints, log);
+  const authorization = await authorizationOf(config, endpoints, log);
   const limits = new CallLimits({ perSecond: config.callsPerSecond, atOnce: config.callsAtOnce });
-  if (config.authorizationFile === undefined) return { authorization: unrestricted, limits, audit };
-  // What checks its schema is only loaded where there is one.
-  const { fileAuthorization } = await import('./authorization.ts');
-  return { authorization: fileAuthorization(config.authorizationFile, endpoints, log), limits, audit };
+  try {
+    return { authorization, limits, audit: await openAudit(config, endpoints, log) };
+  } catch (error) {
+    authorization.close();
+    throw error;
+  }
 };

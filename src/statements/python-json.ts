@@ -1,3 +1,5 @@
+import { endOfText } from '../contract/json-text.ts';
+
 /** What Python's `json` writes. A number is a float, a bigint an integer. */
 export type PythonJson =
   | null
@@ -55,19 +57,6 @@ export const pythonJson = (value: PythonJson): string => {
 };
 
 const QUOTE_OR_NUMBER = /"|-?\bInfinity\b|\bNaN\b/g;
-const QUOTE = '"'.charCodeAt(0);
-const BACKSLASH = '\\'.charCodeAt(0);
-
-/** Where a text ends that begins at a quote: behind the quote that closes it, or at the end of all. */
-const endOfText = (json: string, start: number): number => {
-  for (let at = start + 1; at < json.length; at += 1) {
-    const code = json.charCodeAt(at);
-    if (code === BACKSLASH) at += 1;
-    else if (code === QUOTE) return at + 1;
-  }
-  return json.length;
-};
-
 /**
  * Reads JSON as Python's `json.loads` does: NaN and infinities are no errors; they read as null.
  *

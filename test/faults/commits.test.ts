@@ -60,6 +60,36 @@ test('a write that waits for longer than a second is not stopped for what is ask
   person.release();
 });
 
+// Story: a clock that asked whether the write was next did not know it, and never ended its wait.
+test('a single-use write is stopped when it takes as long as a statement may, though its caller would wait', async () => {
+  const own = await startTestSidecar({ callTimeoutMs: 500, lockTimeoutMs: 60_000 }, cluster.url);
+  const person = await admin.connect();
+  await whileLocked(person, `select from policy.risk_ceilings where id = '${ceilingId}' for update`, async () => {
+    const reset = own.grpc.unary(rpc.resetRiskCeiling, { ceilingId }, { ...single, timeoutMs: 60_000 });
+    expect(await refusal(reset)).toMatchObject({ code: 'DEADLINE_EXCEEDED', reason: 'STATEMENT_TIMEOUT' });
+  });
+  person.release();
+  await own.stop();
+});
+
+// Story: of a hundred operations under way together the last were stopped for the time that those before them had taken.
+test('an operation has its time from when those before it are done', async () => {
+  const own = await startTestSidecar({ callTimeoutMs: 2_000 }, cluster.url);
+  await admin.query(`create function policy.takes_long() returns trigger language plpgsql as
+      $$ begin perform pg_sleep(0.5); return new; end $$;
+    create trigger takes_long before insert on policy.violations for each row execute function policy.takes_long()`);
+  try {
+    const operations = Array.from({ length: 6 }, () => ({
+      request: { case: 'insertViolation' as const, value: violation() },
+    }));
+    const { results } = await own.grpc.unary(tx.execute, { operations }, { timeoutMs: 60_000 });
+    expect(results).toHaveLength(6);
+  } finally {
+    await admin.query('drop function policy.takes_long cascade');
+    await own.stop();
+  }
+});
+
 /** Runs work while commits wait for a standby that there is not. */
 const withoutStandby = async (work: () => Promise<void>): Promise<void> => {
   const set = async (names: string): Promise<void> => {

@@ -1,9 +1,13 @@
-import { beforeEach, expect, test } from 'vitest';
+import pg from 'pg';
+import { beforeEach, expect, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
+import { PolicyRulesService } from '../../src/gen/hoc/cus/policies/v1/policy_rules_pb.ts';
 import { TransactionService, TransactionState } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CallError } from '../support/client.ts';
+import { startTestSidecar } from '../support/sidecar.ts';
 import { useSidecar } from '../support/use.ts';
 import { violation } from '../support/violation.ts';
+import { WAITING_FOR_LOCK } from '../support/waiting.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
@@ -117,4 +121,35 @@ test('what else PostgreSQL does not support is not taken for a change of the sch
     await sidecar.sql('drop trigger unsupported on policy.violations');
   }
   expect((await insert()).rowsAffected).toBe(1n);
+});
+
+// A place among those who write went to the next with the connection whose plan was old, and who did it again came last.
+test('a write that is done again stays before those that came later', async () => {
+  const own = await startTestSidecar({ poolMax: 1, lockTimeoutMs: 60_000 }, sidecar.url);
+  const person = new pg.Client({ connectionString: sidecar.url });
+  await person.connect();
+  const rules = PolicyRulesService.method;
+  const single = { transaction: 'single-use' };
+  const update = (name: string) =>
+    own.grpc.unary(
+      rules.updateRule,
+      { tenantId: 't', ruleId: 'r', updates: { name }, updateMask: { paths: ['name'] } },
+      single,
+    );
+  try {
+    await own.grpc.unary(rules.createRule, { id: 'r', tenantId: 't', name: 'n' }, single);
+    for (const name of ['prepared', 'again']) await update(name);
+    await person.query('begin; alter table public.policy_rules alter column name type varchar(300)');
+    const first = update('first');
+    await vi.waitFor(async () => expect(await sidecar.sql(WAITING_FOR_LOCK)).toHaveLength(1));
+    const second = update('second');
+    // Calls of one connection are begun in their order.
+    await own.grpc.unary(tx.list, {});
+    await person.query('commit');
+    await Promise.all([first, second]);
+    expect(await sidecar.sql('select name from public.policy_rules')).toEqual([{ name: 'second' }]);
+  } finally {
+    await person.end();
+    await own.stop();
+  }
 });
