@@ -63,6 +63,8 @@ const change = async (): Promise<void> => {
 };
 
 beforeEach(async () => {
+  // Old plans that a test before has left.
+  await refusals(4, leased);
   await prepareEverywhere();
   await change();
 });
