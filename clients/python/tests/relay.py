@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from _thread import interrupt_main
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ class Relay(grpc.GenericRpcHandler):
         #: RPCs that are kept back until they are let go.
         self.keeps: list[str] = []
         self.lets_go = threading.Event()
+        #: RPCs whose next answer is kept back, and interrupts the main thread instead.
+        self.interrupts: list[str] = []
         #: The calls that came, and the seconds that each had then; None: as long as it takes.
         self.left: list[tuple[str, float | None]] = []
         #: After how many answers the next streams are cut, one number each.
@@ -55,6 +58,10 @@ class Relay(grpc.GenericRpcHandler):
             except grpc.RpcError as error:
                 _fail(context, error)
                 raise
+            if name in self.interrupts:
+                self.interrupts.remove(name)
+                interrupt_main()
+                self.lets_go.wait(20)
             if name in self.loses:
                 self.loses.remove(name)
                 context.abort(self._code(), "lost on its way")
@@ -62,6 +69,8 @@ class Relay(grpc.GenericRpcHandler):
             return bytes(answer)
 
         def stream(request: bytes, context: Any) -> Iterator[bytes]:
+            if name in self.keeps:
+                self.lets_go.wait(20)
             answers: Any = self._channel.unary_stream(details.method)(request, None, metadata)
             context.add_callback(answers.cancel)
             most = self.cuts.pop(0) if self.cuts and name != "Hold" else None

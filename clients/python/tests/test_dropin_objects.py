@@ -154,6 +154,47 @@ def test_a_scope_of_which_the_answer_was_lost_is_known_again(address: str) -> No
     relay.close()
 
 
+def test_a_scope_is_known_again_after_an_interrupt_in_the_midst_of_its_call(address: str) -> None:
+    relay = Relay(address)
+    with connect(relay.address) as caller:
+        table = SymbolTable(caller)
+        for rpc, move, current in (
+            ("EnterScope", lambda: table.enter_scope("a"), "a"),
+            ("ExitScope", table.exit_scope, "global"),
+        ):
+            relay.interrupts.append(rpc)
+            with pytest.raises(KeyboardInterrupt):
+                move()
+            assert table.current_scope.name == current
+    relay.close()
+
+
+def test_a_table_that_is_closed_is_no_garbage(address: str) -> None:
+    relay = Relay(address)
+    with connect(relay.address) as caller:
+        table = SymbolTable(caller)
+        table.close()
+        del table
+        gc.collect()
+        SymbolTable(caller)
+        assert relay.calls["DropTable"] == 1
+    relay.close()
+
+
+def test_garbage_that_is_gone_already_keeps_no_other_from_being_dropped(client: Client) -> None:
+    first, second = SymbolTable(client), SymbolTable(client)
+    gone, handle = first._table, second._table
+    del first
+    gc.collect()
+    del second
+    gc.collect()
+    client.symbol_table.drop_table(table=gone)
+    SymbolTable(client)
+    with pytest.raises(errors.PreconditionError) as told:
+        client.symbol_table.get_table(table=handle)
+    assert told.value.reason == "TABLE_UNKNOWN"
+
+
 def test_tables_that_are_garbage_are_dropped(client: Client) -> None:
     table = SymbolTable(client)
     scope, handle = table.enter_scope("p"), table._table
@@ -170,7 +211,7 @@ def test_tables_that_are_garbage_are_dropped(client: Client) -> None:
     assert gone.value.reason == "TABLE_UNKNOWN"
 
 
-FORKED = """
+IN_A_CHILD = """
 import gc, os, sys
 from policy_sidecar import connect
 from policy_sidecar.dropin.symbol_table import SymbolTable
@@ -188,8 +229,30 @@ print(table.lookup("len").name)
 """
 
 
-def test_what_is_garbage_in_a_forked_child_is_its_parents_still(address: str) -> None:
-    run = subprocess.run([sys.executable, "-c", FORKED, address], capture_output=True, text=True, timeout=60)
+IN_A_PARENT = """
+import gc, os, sys
+from policy_sidecar import connect
+from policy_sidecar.dropin.symbol_table import SymbolTable
+
+client = connect(sys.argv[1])
+table = SymbolTable(client)
+dropped, drops = os.pipe()
+child = os.fork()
+if child == 0:
+    os.read(dropped, 1)
+    print(table.lookup("len").name, flush=True)
+    os._exit(0)
+del table
+gc.collect()
+SymbolTable(client)
+os.write(drops, b"d")
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("program", [IN_A_CHILD, IN_A_PARENT], ids=["child", "parent"])
+def test_what_is_garbage_on_one_side_of_a_fork_is_the_other_sides_still(address: str, program: str) -> None:
+    run = subprocess.run([sys.executable, "-c", program, address], capture_output=True, text=True, timeout=60)
     assert (run.stdout, run.returncode) == ("len\n", 0), run.stderr
 
 

@@ -13,7 +13,6 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from policy_sidecar import Client, aio, errors, operations
 from policy_sidecar.dropin import AsyncUnit
-from policy_sidecar.dropin.policy_proposal_write_driver import PolicyProposalWriteDriver
 from policy_sidecar.dropin.policy_rules_driver import PolicyRule, PolicyRulesDriver
 
 #: Bytes of one request, and of one answer, that the sidecar takes or gives.
@@ -147,17 +146,25 @@ def test_a_rule_is_one_object_of_its_session(client: Client, address: str) -> No
     assert stored(client, rule) == ("theirs", "ACTIVE")
 
 
-def test_what_tasks_write_on_one_session_is_one_transaction(client: Client, address: str) -> None:
-    relay = Relay(address)
-    made: list[str] = []
+def test_a_rule_that_is_tracked_already_is_not_queued_again(client: Client, address: str) -> None:
+    rule, made = new_id(), new_id()
+    client.single_use.policy_rules.create_rule(id=rule, tenant_id="t", name="before")
 
     async def work(session: AsyncUnit, driver: PolicyRulesDriver) -> None:
-        proposals = PolicyProposalWriteDriver(session)
-        calls = (proposals.create_proposal("t", "n", "cost_cap", "r", {}, []) for _ in range(4))
-        made.extend(await asyncio.gather(*calls))
+        found = await driver.fetch_rule_by_id("t", rule)
+        found.name = "after"
+        driver.add_rule(found)
+        new = driver.create_rule(id=made, tenant_id="t", name="n")
+        driver.add_rule(new)
+        verdict = driver.create_integrity(
+            id=new_id(), rule_id=made, integrity_status="VERIFIED", integrity_score=1, hash_root="h"
+        )
+        driver.add_integrity(verdict)
+        await driver.flush()
+        for add, one in ((driver.add_rule, found), (driver.add_rule, new), (driver.add_integrity, verdict)):
+            add(one)
+        new.name = "later"
         await session.commit()
 
-    on_session(relay.address, work)
-    relay.close()
-    found = [client.policy_proposal_read.fetch_proposal_by_id(proposal_id=one).proposal for one in made]
-    assert None not in found and relay.calls["Hold"] == relay.calls["Commit"] == 1
+    on_session(address, work)
+    assert (stored(client, rule), stored(client, made)) == (("after", "ACTIVE"), ("later", "ACTIVE"))

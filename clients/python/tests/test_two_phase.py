@@ -86,6 +86,18 @@ def test_ours_is_prepared_while_the_caller_commits_and_ends_as_that_does(client:
         assert noted(engine, later) == 1
 
 
+def test_what_is_written_after_it_was_prepared_is_the_next_transactions(client: Client) -> None:
+    prepared, later = new_id(), new_id()
+    with Unit(client) as session:
+        DRIVER.insert_violation(session, **evidence(prepared))
+        session.prepare()
+        DRIVER.insert_violation(session, **evidence(later))
+        session.commit()
+        assert found(client, prepared, later) == [True, False]
+        session.commit()
+    assert found(client, prepared, later) == [True, True]
+
+
 def test_a_block_of_the_callers_session_that_fails_rolls_ours_back(client: Client, engine: Any) -> None:
     key = new_id()
     note_twice = pytest.raises(sqlalchemy.exc.DatabaseError, match="own_what_key")

@@ -21,6 +21,10 @@ class Tracked(Protocol):
     """An object whose changes are written at a flush."""
 
     @property
+    def of(self) -> Any:
+        """The object."""
+
+    @property
     def key(self) -> Any:
         """What no other object has; None where it may be that of another one."""
 

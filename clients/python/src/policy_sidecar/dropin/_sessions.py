@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -24,6 +25,7 @@ def _follow(session: Any, unit: Unit | AsyncUnit, run: Callable[[Any], Any]) -> 
     """
     event: Any = import_module("sqlalchemy.event")
     work = unit.work
+    committed = False
 
     def begin() -> None:
         if not session.in_transaction():
@@ -57,20 +59,29 @@ def _follow(session: Any, unit: Unit | AsyncUnit, run: Callable[[Any], Any]) -> 
             run(unit.commit())
 
     def after_commit(ended: Any) -> None:
+        nonlocal committed
         part = ended.get_nested_transaction()
         if part is not None:
             work.keep(part)
         else:  # What is prepared, and all where a savepoint was open to the end: before the commit it looked like that one's.
             run(unit.commit())
+            committed = True
 
     def after_soft_rollback(ending: Any, previous: Any) -> None:
         if previous.nested:
-            run(unit._run(work.undo(previous)))
+            run(unit._undo(previous))
 
     def after_transaction_end(ending: Any, ended: Any) -> None:
-        if ended.parent is None:
-            work.levels.clear()
+        nonlocal committed
+        if ended.parent is not None:
+            return
+        well, committed = committed, False
+        work.levels.clear()
+        if not well:
             run(unit.rollback())
+        elif work.begun:  # What others did meanwhile is the next one's, which a block of `begin` lets begin only after it.
+            with suppress(import_module("sqlalchemy.exc").InvalidRequestError):
+                begin()
 
     work.before_begin = begin
     work.levels = [Level(one) for one in _savepoints(session)]

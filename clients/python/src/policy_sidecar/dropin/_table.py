@@ -189,14 +189,11 @@ class AsyncDriver(Driver):
 
 
 async def perform_async(op: Op, given: dict[str, Any], session: Any) -> Any:
-    """As `perform`."""
+    """As `perform`, for drivers whose writes all have results."""
     if session is None and op.writes:
         raise RuntimeError("a write needs a transaction that its caller owns: give the driver a session")
     with translating():
         if session is None:
             return op.answer(await rpc_of(default_aio_client(), op)(**arguments(op, given)))
-        unit = async_unit_of(session)
-        if op.waits:
-            return await unit.add(operation_of(op, given))
-        async with unit.services(op.writes) as services:
+        async with async_unit_of(session).services(op.writes) as services:
             return op.answer(await rpc_of(services, op)(**arguments(op, given)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import cache
@@ -50,6 +50,9 @@ class Unit:
     def _run(self, steps: Steps[T]) -> T:
         with self._turn, translating():
             return self.client._lines.run(steps)
+
+    def _undo(self, part: Any) -> None:
+        self._run(self.work.undo(part))
 
     def add(self, operation: Operation[Any]) -> None:
         """Lets a write wait for the next flush."""
@@ -102,20 +105,24 @@ class AsyncUnit:
         self.work = Work(self.client._settings, lease)
         self._turn = asyncio.Lock()
 
-    async def _run(self, steps: Steps[T]) -> T:
-        async with self._turn:
+    async def _run(self, steps: Steps[T], otherwise: Callable[[BaseException], None] = lambda _: None) -> T:
+        """Runs steps in turn; `otherwise` is done where that does not come."""
+        try:
+            await self._turn.acquire()
+        except BaseException as error:
+            otherwise(error)
+            raise
+        try:
             return await self._in_turn(steps)
+        finally:
+            self._turn.release()
 
     async def _in_turn(self, steps: Steps[T]) -> T:
         with translating():
             return await self.client._lines.run(steps)
 
-    async def add(self, operation: Operation[Any]) -> None:
-        """Lets a write wait for the next flush."""
-        with translating():
-            full = self.work.add(operation)
-        if full:
-            await self.flush()
+    async def _undo(self, part: Any) -> None:
+        await self._run(self.work.undo(part), self.work.fail)
 
     @asynccontextmanager
     async def services(self, writes: bool = True) -> AsyncIterator[aio.Bound]:
@@ -140,8 +147,8 @@ class AsyncUnit:
         return await self._run(self.work.prepare(lease))
 
     async def rollback(self) -> None:
-        """Rolls it back."""
-        await self._run(self.work.rollback())
+        """Rolls it back; where its task is cancelled before its turn, too, which ends what another task does in it."""
+        await self._run(self.work.rollback(), lambda _: self.work.drop())
 
     async def close(self) -> None:
         """Rolls back what is not committed."""

@@ -25,6 +25,10 @@ _MOST_BYTES = 180_000
 _NOT_COMMITTED = ("TRANSACTION_ROLLED_BACK", "TRANSACTION_NOT_PREPARED")
 
 
+def _aborted(message: str) -> TransactionAbortedError:
+    return TransactionAbortedError(message, code="FAILED_PRECONDITION", reason="TRANSACTION_ABORTED")
+
+
 class Work:
     """Writes without a result wait, and are sent as one list: before the next call, at a flush, at the commit.
 
@@ -37,9 +41,12 @@ class Work:
         self._lease = lease
         self._waiting: list[Waiting] = []
         self._bytes = 0
-        self._tracked: list[Tracked] = []
+        #: By the identity of the object.
+        self._tracked: dict[int, Tracked] = {}
         self._life: TransactionLife | None = None
         self._failed: BaseException | None = None
+        #: How many ends there were, of which one may come while a call is under way.
+        self._ends = 0
         self.prepared = False
         #: Begins the session's own transaction, whose end is told.
         self.before_begin: Callable[[], None] | None = None
@@ -58,13 +65,18 @@ class Work:
         return len(self._waiting) >= _MOST_WAITING or self._bytes >= _MOST_BYTES
 
     def track(self, one: Tracked) -> None:
-        """Writes what is changed of an object at each flush."""
+        """Writes what is changed of an object at each flush; nothing more of one that is tracked already."""
         self.begin_session()
-        self._tracked.append(one)
+        self._tracked.setdefault(id(one.of), one)
 
     def find(self, key: Any) -> Tracked | None:
         """The object of that key, if it is tracked."""
-        return next((one for one in self._tracked if one.key == key), None)
+        return next((one for one in self._tracked.values() if one.key == key), None)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something that is neither committed nor rolled back."""
+        return self._life is not None or bool(self._waiting or self._tracked)
 
     def place(self, writes: bool) -> Steps[Place]:
         """Where a call belongs; what waits is sent before."""
@@ -85,7 +97,7 @@ class Work:
         """Sends what waits, and begins a part that can be undone alone."""
         yield from self.flush()
         savepoint = None if self._life is None else (yield from self._or_fails(self._set_savepoint(self._life)))
-        self.levels.append(Level(part, tuple(one.stored for one in self._tracked), savepoint))
+        self.levels.append(Level(part, tuple(one.stored for one in self._tracked.values()), savepoint))
 
     def keep(self, part: Any) -> None:
         """Makes a part one with what is around it."""
@@ -108,7 +120,7 @@ class Work:
             yield from life.end(why)
 
     def commit(self) -> Steps[None]:
-        """Sends what waits, and commits."""
+        """Sends what waits, and commits. What is queued meanwhile belongs to the next transaction."""
         self._usable()
         if self.prepared:
             yield from self._end_prepared("CommitPrepared")
@@ -116,20 +128,25 @@ class Work:
             self._collect()
             if self._life is None and self._waiting and self._piece() == len(self._waiting):
                 yield from self._send(outside(self._settings))
-            yield from self.flush()
-            if self._life is not None:
-                yield from self._committing(self._life)
+            else:
+                yield from self.flush()
+                if self._life is not None:
+                    yield from self._or_fails(self._life.end(None))
+        queued = {key: one for key, one in self._tracked.items() if one.stored is None}
+        waiting, size = self._waiting, self._bytes
         self._forget()
+        self._tracked, self._waiting, self._bytes = queued, waiting, size
 
     def prepare(self, lease: timedelta | None) -> Steps[str | None]:
         """Sends what waits, and prepares; the id of what is prepared, None where nothing was written."""
         yield from self.flush()
-        if self._life is None:
+        life = self._life
+        if life is None:
             return None
-        yield from self._or_fails(self._life.prepare(lease))
-        self._life.abandon()
-        self.prepared = True
-        return self._life.id
+        yield from self._or_fails(life.prepare(lease))
+        life.abandon()
+        self.prepared = self._life is life
+        return life.id
 
     def rollback(self) -> Steps[None]:
         """Rolls it back."""
@@ -144,6 +161,16 @@ class Work:
         finally:
             self._forget()
 
+    def drop(self) -> None:
+        """Forgets what cannot be rolled back now: at the sidecar it ends with its stream, or its lease."""
+        if self._life is not None:
+            self._life.abandon()
+        self._forget()
+
+    def fail(self, error: BaseException) -> None:
+        """Lets what has been done be rolled back and nothing else, for that error."""
+        self._failed = error
+
     def begin_session(self) -> None:
         """Begins the session's own transaction, with which this one ends."""
         if self.before_begin is not None:
@@ -152,9 +179,7 @@ class Work:
     def _usable(self) -> None:
         if self._failed is not None:
             message = f"what was written before has failed, and has to be rolled back: {self._failed}"
-            raise TransactionAbortedError(
-                message, code="FAILED_PRECONDITION", reason="TRANSACTION_ABORTED"
-            ) from self._failed
+            raise _aborted(message) from self._failed
 
     def _append(self, one: Waiting) -> None:
         self._waiting.append(one)
@@ -162,7 +187,7 @@ class Work:
 
     def _collect(self) -> None:
         """Lets what was changed of tracked objects wait."""
-        for one in sorted(self._tracked, key=lambda one: one.goes_last):
+        for one in sorted(self._tracked.values(), key=lambda one: one.goes_last):
             change = one.change()
             if change is not None:
                 self._append(change)
@@ -180,7 +205,11 @@ class Work:
         if self._life is None:
             self.begin_session()
             life = TransactionLife(TransactionOptions(lease=self._lease, label="dropin"), self._settings.timeout)
+            ends = self._ends
             yield from life.begin()
+            if ends != self._ends:
+                life.abandon()
+                raise _aborted("it was rolled back while it began")
             self._life = life
         return self._life
 
@@ -200,13 +229,14 @@ class Work:
 
     def _go_back(self, level: Level) -> None:
         """Tracks what was tracked at the beginning of a part, and what was read in it, as the database has it again."""
-        known, later = self._tracked[: len(level.stored)], self._tracked[len(level.stored) :]
+        tracked = list(self._tracked.values())
+        known, later = tracked[: len(level.stored)], tracked[len(level.stored) :]
         for one, stored in zip(known, level.stored, strict=True):
             one.go_back(stored)
         read = [one for one in later if one.found is not None]
         for one in read:
             one.go_back(one.found)
-        self._tracked = known + read
+        self._tracked = {id(one.of): one for one in known + read}
 
     def _send(self, place: Place) -> Steps[None]:
         piece = self._piece()
@@ -222,34 +252,33 @@ class Work:
                 raise
             yield from look_up(self._settings.timeout, error, idempotency_key=error.idempotency_key)
 
-    def _committing(self, life: TransactionLife) -> Steps[None]:
-        yield from self._or_fails(life.end(None))
-        self._life = None
-
     def _or_fails(self, steps: Steps[T]) -> Steps[T]:
+        ends = self._ends
         try:
             return (yield from steps)
         except BaseException as error:  # A task that is cancelled has not sent it, either.
-            self._failed = error
+            if ends == self._ends:
+                self._failed = error
             raise
 
     def _end_prepared(self, rpc: str) -> Steps[None]:
         assert self._life is not None
-        method = control(rpc)
-        request = method.request(transaction_id=self._life.id)
+        method, ended = control(rpc), self._life.id
+        request = method.request(transaction_id=ended)
         try:
             yield from call_outside(method, request, (), self._settings.timeout, self._settings.wait_for_ready)
         except SidecarError as error:
             if error.reason in _NOT_COMMITTED:
                 raise
             # Also of a refusal: an attempt before it may have taken effect, and one after it still can.
-            raise OutcomeUnknownError(transaction_id=self._life.id) from error
+            raise OutcomeUnknownError(transaction_id=ended) from error
         finally:
             self.prepared = False
             self._life = None
 
     def _forget(self) -> None:
-        self._waiting, self._tracked, self._life, self._failed, self._kept = [], [], None, None, None
+        self._waiting, self._tracked, self._life, self._failed, self._kept = [], {}, None, None, None
         self._bytes = 0
+        self._ends += 1
         self.prepared = False
         self.levels = [Level(one.part) for one in self.levels]

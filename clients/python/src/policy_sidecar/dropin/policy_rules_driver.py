@@ -131,7 +131,7 @@ class PolicyRulesDriver(AsyncDriver):
         return known.of
 
     def add_rule(self, rule: Any) -> None:
-        """Queues a rule, of this module's class or of another one with its attributes."""
+        """Queues a rule, of this module's class or of another one with its attributes; not one that is tracked already."""
         async_unit_of(self._session).work.track(Tracked(rule, RULE, _CREATE))
 
     def add_integrity(self, integrity: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from queue import Empty, SimpleQueue
 
@@ -21,8 +21,21 @@ Garbage = SimpleQueue[str]
 _garbage: weakref.WeakKeyDictionary[Client, Garbage] = weakref.WeakKeyDictionary()
 
 
-def _throw_away(garbage: Garbage, table: str, process: int) -> None:
-    if process == os.getpid():  # That of the process before a fork is used there.
+#: Forks that this process has come through: a table that was made before one may be used on its other side.
+_forks = 0
+
+
+def _fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_fork)
+
+
+def _throw_away(garbage: Garbage, table: str, forks: int) -> None:
+    if forks == _forks:
         garbage.put(table)
 
 
@@ -94,18 +107,19 @@ class SymbolTable:
         garbage = _garbage.setdefault(client, SimpleQueue())
         self._drop_all(garbage)
         self._table = self._service.create_table(idle_lease=idle_lease).table
-        weakref.finalize(self, _throw_away, garbage, self._table, os.getpid()).atexit = False
+        self._thrown_away = weakref.finalize(self, _throw_away, garbage, self._table, _forks)
+        self._thrown_away.atexit = False
         #: Open scopes, the current one last; and whether one may have been opened or closed of which nobody was told.
         self._open = [SymbolScope(name="global")]
         self._unsure = False
 
     def _drop_all(self, garbage: Garbage) -> None:
         """Drops what can be dropped; the rest is by its lease."""
-        try:
+        with suppress(Empty, SidecarError):
             while True:
-                self._service.drop_table(table=garbage.get_nowait())
-        except (Empty, SidecarError):
-            pass
+                table = garbage.get_nowait()
+                with suppress(PreconditionError):  # It is gone already.
+                    self._service.drop_table(table=table)
 
     def _define(self, symbol: Symbol, scope_only: bool) -> None:
         try:
@@ -130,7 +144,7 @@ class SymbolTable:
         try:
             with _explained():
                 yield scopes
-        except SidecarError:
+        except BaseException:  # Who is interrupted does not know, either.
             self._unsure = True
             raise
 
@@ -211,6 +225,7 @@ class SymbolTable:
         """Drops the table."""
         with _explained():
             self._service.drop_table(table=self._table)
+        self._thrown_away.detach()
 
 
 __all__ = ["PolicyCategory", "Scope", "Symbol", "SymbolTable", "SymbolType"]
