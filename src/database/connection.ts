@@ -20,6 +20,7 @@ export interface Manner {
   readonly limitMs?: number;
   /** True where it must not be cancelled: by then a commit would count that no standby has. */
   readonly isFinal?: boolean;
+  /** What an error is where it says more of this than of others. */
   readonly judge?: Judge;
 }
 

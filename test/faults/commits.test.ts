@@ -124,6 +124,26 @@ test('a commit that no standby has is not told as one', async () => {
   expect((await marking.grpc.unary(tx.getOutcome, { subject })).outcome).toBe(Outcome.COMMITTED);
 });
 
+// Its wait for a standby was ended by the clock of statements, and everybody saw then what no standby had.
+test('a commit that takes longer than a statement may is left to its wait, and nobody sees it yet', async () => {
+  const own = await startTestSidecar({ callTimeoutMs: 500 }, cluster.url);
+  const row = violation();
+  try {
+    const { transaction } = await own.grpc.unary(tx.begin, {});
+    const transactionId = transaction!.id!;
+    await own.grpc.unary(rpc.insertViolation, row, { transaction: transactionId });
+    await withoutStandby(async () => {
+      const told = await refusal(own.grpc.unary(tx.commit, { transactionId }, { timeoutMs: 60_000 }));
+      expect(told).toMatchObject({ code: 'UNAVAILABLE', reason: 'COMMIT_OUTCOME_UNKNOWN' });
+      await waiting('SyncRep', 0);
+      const seen = await admin.query('select from policy.violations where id = $1', [row.violationId]);
+      expect(seen.rowCount).toBe(0);
+    });
+  } finally {
+    await own.stop();
+  }
+});
+
 /** What a server says when it has closed something. */
 const CLOSE_COMPLETE = Buffer.from([0x33, 0, 0, 0, 4]);
 
