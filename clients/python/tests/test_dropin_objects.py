@@ -181,6 +181,12 @@ def test_a_table_that_is_closed_is_no_garbage(address: str) -> None:
     relay.close()
 
 
+def is_gone(client: Client, handle: str) -> bool:
+    with pytest.raises(errors.PreconditionError) as told:
+        client.symbol_table.get_table(table=handle)
+    return told.value.reason == "TABLE_UNKNOWN"
+
+
 def test_garbage_that_is_gone_already_keeps_no_other_from_being_dropped(client: Client) -> None:
     first, second = SymbolTable(client), SymbolTable(client)
     gone, handle = first._table, second._table
@@ -190,9 +196,7 @@ def test_garbage_that_is_gone_already_keeps_no_other_from_being_dropped(client: 
     gc.collect()
     client.symbol_table.drop_table(table=gone)
     SymbolTable(client)
-    with pytest.raises(errors.PreconditionError) as told:
-        client.symbol_table.get_table(table=handle)
-    assert told.value.reason == "TABLE_UNKNOWN"
+    assert is_gone(client, handle)
 
 
 def test_tables_that_are_garbage_are_dropped(client: Client) -> None:
@@ -206,9 +210,7 @@ def test_tables_that_are_garbage_are_dropped(client: Client) -> None:
     gc.collect()
     client.symbol_table.get_table(table=handle)
     SymbolTable(client)
-    with pytest.raises(errors.PreconditionError) as gone:
-        client.symbol_table.get_table(table=handle)
-    assert gone.value.reason == "TABLE_UNKNOWN"
+    assert is_gone(client, handle)
 
 
 IN_A_CHILD = """

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy
 from conftest import evidence, new_id, wait_for
 from relay import Relay
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction, create_async_engine
 from sqlalchemy.orm import Session
 from test_write_behind import DRIVER, found
 
@@ -204,7 +204,11 @@ def test_a_session_of_asyncio_has_its_tracked_objects_again_as_they_were(client:
     assert told[2] is not None and told[2][:2] == ("made", "after") and told[3] is None
 
 
-def test_a_session_of_asyncio_whose_part_cannot_be_undone_commits_nothing(client: Client, relay: Relay) -> None:
+Work = Callable[[AsyncSession, PolicyRulesDriver, AsyncSessionTransaction, str], Awaitable[None]]
+
+
+def in_a_part(client: Client, relay: Relay, work: Work) -> list[object]:
+    """Does something with a part that is open, in which a rule was made after one outside it; what is stored of the two."""
     before, part = new_id(), new_id()
 
     async def main() -> None:
@@ -216,48 +220,41 @@ def test_a_session_of_asyncio_whose_part_cannot_be_undone_commits_nothing(client
                 undone = await session.begin_nested()
                 driver.create_rule(id=part, tenant_id="t", name="n")
                 await driver.flush()
-                relay.drops.append("RollbackToSavepoint")
-                await undone.rollback()
-                with pytest.raises(errors.SidecarError, match="dropped"):
-                    await session.commit()
+                await work(session, driver, undone, before)
             await engine.dispose()
 
     asyncio.run(main())
-    stored = [client.policy_rules.fetch_rule_by_id(tenant_id="t", rule_id=key).rule for key in (before, part)]
-    assert stored == [None, None]
+    return [client.policy_rules.fetch_rule_by_id(tenant_id="t", rule_id=key).rule for key in (before, part)]
+
+
+def test_a_session_of_asyncio_whose_part_cannot_be_undone_commits_nothing(client: Client, relay: Relay) -> None:
+    async def work(session: AsyncSession, driver: PolicyRulesDriver, undone: AsyncSessionTransaction, _: str) -> None:
+        relay.drops.append("RollbackToSavepoint")
+        await undone.rollback()
+        with pytest.raises(errors.SidecarError, match="dropped"):
+            await session.commit()
+
+    assert in_a_part(client, relay, work) == [None, None]
 
 
 def test_a_part_whose_undoing_is_cancelled_before_its_turn_keeps_all_from_being_committed(
     client: Client, relay: Relay
 ) -> None:
-    before, part = new_id(), new_id()
+    async def work(session: AsyncSession, driver: PolicyRulesDriver, undone: AsyncSessionTransaction, before: str) -> None:
+        relay.keeps.append("FetchRuleById")
+        other = asyncio.ensure_future(driver.fetch_rule_by_id("t", before))
+        await asyncio.to_thread(wait_for, lambda: relay.calls["FetchRuleById"])
+        undoing = asyncio.ensure_future(undone.rollback())
+        await asyncio.sleep(0)  # As far as to where it waits for its turn.
+        undoing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await undoing
+        relay.lets_go.set()
+        await other
+        with pytest.raises(sqlalchemy.exc.PendingRollbackError):
+            await session.commit()
 
-    async def main() -> None:
-        async with aio.connect(relay.address) as own:
-            engine = create_async_engine("sqlite+aiosqlite://")
-            async with AsyncSession(engine, info={"policy_sidecar": own}) as session:
-                driver = PolicyRulesDriver(session)
-                driver.create_rule(id=before, tenant_id="t", name="n")
-                undone = await session.begin_nested()
-                driver.create_rule(id=part, tenant_id="t", name="n")
-                await driver.flush()
-                relay.keeps.append("FetchRuleById")
-                other = asyncio.ensure_future(driver.fetch_rule_by_id("t", before))
-                await asyncio.to_thread(wait_for, lambda: relay.calls["FetchRuleById"])
-                undoing = asyncio.ensure_future(undone.rollback())
-                await asyncio.sleep(0)  # As far as to where it waits for its turn.
-                undoing.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await undoing
-                relay.lets_go.set()
-                await other
-                with pytest.raises(sqlalchemy.exc.PendingRollbackError):
-                    await session.commit()
-            await engine.dispose()
-
-    asyncio.run(main())
-    stored = [client.policy_rules.fetch_rule_by_id(tenant_id="t", rule_id=key).rule for key in (before, part)]
-    assert stored == [None, None]
+    assert in_a_part(client, relay, work) == [None, None]
 
 
 def test_a_part_of_a_session_of_asyncio_that_is_cancelled_is_undone_alone(client: Client, address: str) -> None:
