@@ -79,7 +79,9 @@ export class Report {
     const text = `# What the sidecar costs beside its peers
 
 Written by \`npm run bench\`. Generator, servers and database share one machine, so read the ratios: medians of rounds that
-take turns, after ten seconds for each side to warm up. A figure of one run says nothing about one of another run.
+take turns, after ten seconds for each side to warm up. A figure of one run says nothing about one of another run. Where a
+call without database and pgbench are put one after the other, that is reckoned: the most that a call through the sidecar
+could reach if what it does between the two cost nothing.
 
 ${about.join('\n')}
 

@@ -57,6 +57,18 @@ export class Rounds {
     return new Rounds(found);
   }
 
+  /**
+   * The same with one side more: what would come of two, one after the other, where both take all that the machine has.
+   * Unchanged where one of them is not there.
+   */
+  inSeries(name: string, one: string, other: string): Rounds {
+    const first = this.#found.get(one);
+    const second = this.#found.get(other);
+    if (!first || !second) return this;
+    const both: readonly Measured[] = first.map(({ rps }, round) => ({ rps: 1 / (1 / rps + 1 / second[round]!.rps) }));
+    return new Rounds(new Map([...this.#found, [name, both]]));
+  }
+
   get names(): string[] {
     return [...this.#found.keys()];
   }
