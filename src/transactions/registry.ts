@@ -87,6 +87,11 @@ export class TransactionRegistry {
       await transaction.abandon('caller_left', 'its caller left while it began');
       throw signal.reason;
     }
+    if (this.#closing) {
+      // Its caller waited for a connection, and nobody would wait for its end.
+      await transaction.abandon('shutdown', 'the sidecar shut down while it began');
+      throw shuttingDown();
+    }
     return transaction;
   }
 

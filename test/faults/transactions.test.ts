@@ -1,3 +1,5 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { beforeEach, expect, test, vi } from 'vitest';
 import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
@@ -5,13 +7,15 @@ import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_en
 import { Outcome, TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { refusal } from '../support/client.ts';
 import { startTestSidecar } from '../support/sidecar.ts';
-import { useSidecar } from '../support/use.ts';
+import { tokenLine } from '../support/token-line.ts';
+import { useFolder, useSidecar } from '../support/use.ts';
 import { violationWith } from '../support/violation.ts';
 
 const rpc = PolicyEngineService.method;
 const tx = TransactionService.method;
 
 const sidecar = useSidecar({ transactionsMax: 10, poolWaitMs: 5_000 });
+const folder = useFolder();
 beforeEach(() => sidecar.sql('truncate policy.violations'));
 
 const violation = (description: string) => violationWith({ description });
@@ -132,6 +136,24 @@ test('shutting down: open transactions get the drain time, then are rolled back'
   await own.grpc.unary(tx.commit, { transactionId: finishes });
   await stopped;
   expect(await own.sql('select from policy.violations')).toHaveLength(2);
+  await own.discard();
+});
+
+// Story: who waited for a connection when the drain began was given the last one that came back, and with it a transaction
+// that was cut off at once.
+test('shutting down: a transaction that was to begin when another ends does not', async () => {
+  const tokensFile = join(folder, 'tokens');
+  await writeFile(tokensFile, tokenLine('ann') + tokenLine('bob'));
+  const own = await startTestSidecar({ tokensFile, transactionsMax: 1, poolWaitMs: 60_000, drainTimeoutMs: 60_000 });
+  const [ann, bob] = ['ann', 'bob'].map((name) => ({ headers: { authorization: `Bearer ${name}` } }));
+  const transactionId = (await own.grpc.unary(tx.begin, {}, ann)).transaction!.id!;
+  const waiting = refusal(own.grpc.unary(tx.begin, {}, bob));
+  // On one connection this comes after it.
+  await own.grpc.unary(tx.list, {}, bob);
+  const stopped = own.server.stop();
+  await own.grpc.unary(tx.commit, { transactionId }, ann);
+  expect(await waiting).toMatchObject({ code: 'UNAVAILABLE', reason: 'SHUTTING_DOWN' });
+  await stopped;
   await own.discard();
 });
 
