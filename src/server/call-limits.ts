@@ -1,4 +1,5 @@
 import { refuse } from '../contract/errors.ts';
+import { SymbolTableService } from '../gen/hoc/cus/policies/v1/symbol_table_pb.ts';
 import { TransactionService } from '../gen/hoc/cus/policies/v1/transaction_pb.ts';
 import type { Endpoint } from './endpoint.ts';
 
@@ -8,13 +9,22 @@ export interface CallerLimits {
   readonly atOnce: number | undefined;
 }
 
-const { commit, rollback, rollbackToSavepoint, releaseSavepoint } = TransactionService.method;
+const { commit, rollback, commitPrepared, rollbackPrepared, rollbackToSavepoint, releaseSavepoint } =
+  TransactionService.method;
 
 /**
  * What gives back what a caller holds is never kept from it, nor what undoes a part of a transaction: that may have failed for
  * this very limit, and the rest could not go on.
  */
-const FREE: ReadonlySet<unknown> = new Set([commit, rollback, rollbackToSavepoint, releaseSavepoint]);
+const FREE: ReadonlySet<unknown> = new Set([
+  commit,
+  rollback,
+  commitPrepared,
+  rollbackPrepared,
+  rollbackToSavepoint,
+  releaseSavepoint,
+  SymbolTableService.method.dropTable,
+]);
 
 interface Bucket {
   /** Calls that may come at this moment. */
@@ -24,7 +34,7 @@ interface Bucket {
 
 const giveNothingBack = (): void => {};
 
-/** Keeps one caller from taking what all share. Health, and what ends a transaction or a savepoint, count nowhere. */
+/** Keeps one caller from taking what all share. Health, and what ends a transaction, a savepoint or a table of symbols, count nowhere. */
 export class CallLimits {
   readonly #limits: CallerLimits;
   readonly #buckets = new Map<string, Bucket>();

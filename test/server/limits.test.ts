@@ -13,7 +13,17 @@ import { useFolder } from '../support/use.ts';
 import { WAITING_FOR_LOCK } from '../support/waiting.ts';
 
 const { fetchRiskCeilings } = PolicyEngineService.method;
-const { begin, commit, rollback, hold, savepoint, rollbackToSavepoint, releaseSavepoint } = TransactionService.method;
+const {
+  begin,
+  commit,
+  rollback,
+  hold,
+  savepoint,
+  rollbackToSavepoint,
+  releaseSavepoint,
+  commitPrepared,
+  rollbackPrepared,
+} = TransactionService.method;
 const as = (name: string) => ({ headers: { authorization: `Bearer ${name}` } });
 
 const tokensFile = join(useFolder(), 'tokens');
@@ -53,6 +63,25 @@ describe.each(['grpc', 'connect'] as const)('calls of one caller over %s', (list
     const { transaction } = await caller.unary(begin, {}, as('ann'));
     const named = { ...as('ann'), transaction: transaction!.id! };
     for (let n = 0; n < 5; n += 1) await caller.unary(rollback, {}, named);
+    await server.stop();
+  });
+
+  // Story: a prepared transaction, which keeps its locks whoever is gone, could not be ended by a caller at its limit.
+  test('the end of a prepared transaction is not counted, nor that of a table of symbols', async () => {
+    const server = await startTestSidecar({ tokensFile, callsPerSecond: 1 });
+    const caller = server[listener];
+    const { transaction } = await caller.unary(begin, {}, as('ann'));
+    const transactionId = transaction!.id!;
+    for (const method of [commitPrepared, rollbackPrepared]) {
+      for (let n = 0; n < 3; n += 1) {
+        const error = await refusal(caller.unary(method, { transactionId }, as('ann')));
+        expect(error).toMatchObject({ reason: 'TRANSACTION_NOT_PREPARED' });
+      }
+    }
+    for (let n = 0; n < 3; n += 1) {
+      const error = await refusal(caller.unary(SymbolTableService.method.dropTable, { table: 'gone' }, as('ann')));
+      expect(error).toMatchObject({ reason: 'TABLE_UNKNOWN' });
+    }
     await server.stop();
   });
 
