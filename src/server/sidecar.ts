@@ -1,5 +1,4 @@
 import { hostname } from 'node:os';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Config } from '../config.ts';
 import { createProviders } from '../providers/providers.ts';
@@ -11,17 +10,17 @@ import { TransactionIds } from '../transactions/transaction-id.ts';
 import { ByteBudget } from './budget.ts';
 import { shownId } from './call-log.ts';
 import { startChores } from './chores.ts';
-import { CONNECTION_LIMITS, type ConnectionLimits } from './connections.ts';
+import type { ConnectionLimits } from './connections.ts';
 import { openDatabases } from './databases.ts';
 import type { Served } from './endpoint.ts';
-import { listenGrpc } from './grpc.ts';
 import { openGuards } from './guards.ts';
 import { Readiness } from './health.ts';
-import { listenHttp } from './http.ts';
 import { listenerIdentity, tokenIdentity } from './identity.ts';
+import { openListeners } from './listeners.ts';
 import { Pipeline } from './pipeline.ts';
 import { type Condition, healthRoutes } from './probes.ts';
 import { allServed } from './served.ts';
+import { drained, Opened } from './shutdown.ts';
 import { Certificates } from './tls.ts';
 
 /** A sidecar that serves. */
@@ -40,26 +39,6 @@ export interface Sidecar {
    */
   stop(): Promise<void>;
 }
-
-/** What is left to do gets so long after the drain time: rolling back, the last calls, the last commands to the database. */
-const ROLL_BACK_MS = 200;
-const LAST_CALLS_MS = 200;
-const LAST_COMMANDS_MS = 100;
-
-/** Without a connection for so long, callers are taken to be gone: some connect anew for each call. */
-const GONE_MS = 1_000;
-const LOOK_MS = 50;
-
-/** Waits until there has been no connection for a while, or until the time is over (milliseconds since 1970). */
-const unused = async (open: () => number, deadline: number): Promise<void> => {
-  for (let usedAt = Date.now(); Date.now() < Math.min(deadline, usedAt + GONE_MS); ) {
-    await sleep(LOOK_MS);
-    if (open() > 0) usedAt = Date.now();
-  }
-};
-
-/** Closes something; what it is at may take so long (milliseconds). */
-type Closer = (patienceMs: number) => unknown;
 
 const leasesOf = (config: Config): TransactionLimits => ({
   idleLeaseMs: config.transactionIdleLeaseMs,
@@ -84,7 +63,7 @@ export const startServer = async (
   {
     url,
     log,
-    limits: connectionLimits,
+    limits,
     telemetry,
     services = [],
     prepare = async () => {},
@@ -97,31 +76,24 @@ export const startServer = async (
     readonly prepare?: () => Promise<void>;
   },
 ): Promise<Sidecar> => {
-  const closing = new AbortController();
-  /** What serves is closed before what that stands on. */
-  const closers: Readonly<Record<'serving' | 'below', Closer[]>> = { serving: [], below: [] };
-  const close = async (callsMs: number): Promise<void> => {
-    closing.abort();
-    await Promise.all(closers.serving.map((closer) => closer(callsMs)));
-    await Promise.all(closers.below.map((closer) => closer(LAST_COMMANDS_MS)));
-  };
+  const opened = new Opened();
   try {
     const identity = config.tokensFile
       ? tokenIdentity(config.tokensFile, log, (callers) => {
           transactions.remove(callers, 'its caller is no longer in the tokens file');
         })
       : listenerIdentity;
-    closers.below.push(() => identity.close());
+    opened.below(() => identity.close());
     const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
     const certificates = cert && key ? new Certificates({ cert, key, clientCa }, log) : undefined;
-    closers.below.push(() => certificates?.close());
+    opened.below(() => certificates?.close());
     const databases = openDatabases(config, { url, telemetry, log });
-    closers.below.push((patienceMs) => databases.end(patienceMs));
+    opened.below((patienceMs) => databases.end(patienceMs));
     const { database, replicas } = databases;
     const providers = createProviders(config, (layer, problem) => {
       log.warn({ layer, problem }, 'a layer of suggestions could not do its part');
     });
-    closers.below.push(() => providers.close());
+    opened.below(() => providers.close());
     const tokens = new PageTokens();
     const ids = new TransactionIds(`${hostname()}/${process.pid}`);
     const report: EndedReport = ({ id, caller, label, lastMethod }, how) => {
@@ -129,7 +101,7 @@ export const startServer = async (
     };
     const transactions = new TransactionRegistry(database, ids, leasesOf(config), report);
     const readiness = new Readiness(database, log);
-    closers.serving.push(() => readiness.stop());
+    opened.serving(() => readiness.stop());
     const { ofDrivers, endpoints } = allServed({
       providers,
       tokens,
@@ -138,12 +110,12 @@ export const startServer = async (
       readiness,
       services,
       reflection: config.reflection,
-      closing: closing.signal,
+      closing: opened.closing,
     });
     const guards = await openGuards(config, ofDrivers, log);
     const { audit, authorization } = guards;
-    closers.below.push(() => authorization.close());
-    closers.below.push((patienceMs) => audit.close(patienceMs));
+    opened.below(() => authorization.close());
+    opened.below((patienceMs) => audit.close(patienceMs));
     transactions.onEnded = (transaction, state, how, cause) => {
       audit.ended(transaction, state, how);
       telemetry?.leaseEnded(state, cause);
@@ -166,36 +138,16 @@ export const startServer = async (
       callTimeoutMs: config.callTimeoutMs,
       maxResponseBytes: config.maxResponseBytes,
     });
-    const { maxMessageBytes, maxRequestBytes, socketMode } = config;
-    const budget = new ByteBudget(maxRequestBytes, maxMessageBytes);
-    const shared = {
-      maxMessageBytes,
-      socketMode,
-      certificates,
+    const budget = new ByteBudget(config.maxRequestBytes, config.maxMessageBytes);
+    const { grpc, http } = await openListeners(config, {
+      pipeline,
+      endpoints,
+      routes: healthRoutes(() => readiness),
       budget,
-      streams: config.connectionStreams,
-      limits: connectionLimits ?? {
-        ...CONNECTION_LIMITS,
-        idleMs: config.connectionIdleMs,
-        ageMs: config.connectionAgeMs ?? Number.POSITIVE_INFINITY,
-      },
-    };
-    const grpc = await listenGrpc(pipeline, endpoints, { listen: config.grpcListen, ...shared });
-    closers.serving.push((patienceMs) => grpc.close(patienceMs));
-    const http = config.httpListen
-      ? await listenHttp(
-          pipeline,
-          endpoints,
-          healthRoutes(() => readiness),
-          {
-            listen: config.httpListen,
-            web: { hosts: config.httpHosts, origins: config.httpOrigins },
-            docs: config.docs,
-            ...shared,
-          },
-        )
-      : undefined;
-    closers.serving.push((patienceMs) => http?.close(patienceMs));
+      certificates,
+      limits,
+      opened,
+    });
     await prepare();
     const sealing = await sealingKey(database.reserve);
     ids.open(sealing);
@@ -204,7 +156,7 @@ export const startServer = async (
     pipeline.open();
     readiness.open();
     const retentionMs = config.requestRetentionMs;
-    closers.below.push(startChores({ database, retentionMs, transactions, audit, log }));
+    opened.below(startChores({ database, retentionMs, transactions, audit, log }));
     return {
       grpcAddress: grpc.address,
       httpAddress: http?.address,
@@ -213,20 +165,12 @@ export const startServer = async (
         return budget.requests;
       },
       stop: async () => {
-        const deadline = Date.now() + config.drainTimeoutMs;
         readiness.drain();
-        if (config.drain === 'linger') await unused(() => grpc.open + (http?.open ?? 0), deadline);
-        const rollBackMs = Math.max(0, deadline - Date.now());
-        // A database that does not answer rolls back by itself when it sees that its connections are gone.
-        await Promise.race([
-          transactions.drain(rollBackMs),
-          sleep(rollBackMs + ROLL_BACK_MS, undefined, { ref: false }),
-        ]);
-        await close(Math.max(LAST_CALLS_MS, deadline - Date.now()));
+        await opened.close(await drained(config, transactions, () => grpc.open + (http?.open ?? 0)));
       },
     };
   } catch (error) {
-    await close(0);
+    await opened.close(0);
     throw error;
   }
 };
