@@ -65,6 +65,17 @@ def test_the_engine_driver_writes_in_its_callers_transaction(client: Client, add
         driver.insert_violation_committed(**evidence(undone))
 
 
+def test_numbers_of_updates_may_be_text(address: str) -> None:
+    driver = PolicyEngineDriver(address)
+    ceiling, rule = driver.fetch_risk_ceilings_auto()[0]["id"], driver.fetch_safety_rules_auto()[0]["id"]
+    with driver.get_engine().connect() as conn:  # Nobody commits it.
+        driver.update_risk_ceiling(conn, ceiling, {"max_value": "12.5", "current_value": "3.5", "window_seconds": "60"})
+        driver.update_safety_rule(conn, rule, {"priority": "7", "cooldown_seconds": "30"})
+        changed = {one["id"]: one for one in driver.fetch_risk_ceilings(conn) + driver.fetch_safety_rules(conn)}
+        assert [changed[ceiling][name] for name in ("max_value", "current_value", "window_seconds")] == [12.5, 3.5, 60]
+        assert [changed[rule][name] for name in ("priority", "cooldown_seconds")] == [7, 30]
+
+
 def test_errors_are_those_of_sqlalchemy_too(address: str) -> None:
     driver = PolicyEngineDriver(address)
     key = new_id()

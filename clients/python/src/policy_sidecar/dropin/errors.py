@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from .. import errors
+from .._native import UnfitError
 from ..errors import InvalidRequestError, SidecarError, Violation
 
 
@@ -130,14 +131,19 @@ def translating() -> Iterator[None]:
         raise
     except SidecarError as error:
         raise translated(error) from error
+    except UnfitError as error:
+        raise _refusal(str(error), error.field, error.problem) from error
 
 
 class _RefusedError(InvalidRequestError, ValueError):
     """A value that is refused before it is sent."""
 
 
-def refused(field: str, description: str, given: Any) -> Translated:
-    """What the sidecar would say of a field, said before it is asked; a ValueError, too."""
-    message = f"invalid request: {field} {description}, not {given!r}"
+def _refusal(message: str, field: str, description: str) -> Translated:
     violations = [Violation(field, description)]
     return translated(_RefusedError(message, code="INVALID_ARGUMENT", reason="INVALID_REQUEST", violations=violations))
+
+
+def refused(field: str, description: str, given: Any) -> Translated:
+    """What the sidecar would say of a field, said before it is asked; a ValueError, too."""
+    return _refusal(f"invalid request: {field} {description}, not {given!r}", field, description)
