@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import errors
 from .._native import UnfitError
-from ..errors import InvalidRequestError, SidecarError, Violation
+from ..errors import InvalidRequestError, SidecarError, TransactionEndedError, Violation
 
 
 def _theirs(name: str, module: str = "sqlalchemy.exc") -> Any:
@@ -65,6 +65,14 @@ class StaleDataError(Translated, _theirs("StaleDataError", "sqlalchemy.orm.exc")
     """The row of a tracked object that was changed is gone."""
 
 
+class ResourceClosedError(Translated, _theirs("ResourceClosedError")):  # type: ignore[misc]
+    """A connection is used that is closed."""
+
+
+class _ClosedError(TransactionEndedError):
+    """The same, of the client's own."""
+
+
 #: What the sidecar says of a value that the original's database refuses by NOT NULL or by a check.
 _BY_CONSTRAINT = re.compile(r"must be (set|a known value|a finite number|between 0 and 1)$")
 
@@ -82,6 +90,7 @@ _BY_CLASS: tuple[tuple[type[SidecarError], type[Translated]], ...] = (
     (errors.AlreadyExistsError, IntegrityError),
     (errors.InvalidRequestError, DataError),
     (errors.TransactionAbortedError, PendingRollbackError),
+    (_ClosedError, ResourceClosedError),
     (errors.TransactionEndedError, OperationalError),
     (errors.PreconditionError, DatabaseError),
     (errors.NotFoundError, DatabaseError),
@@ -137,6 +146,11 @@ def translating() -> Iterator[None]:
 
 class _RefusedError(InvalidRequestError, ValueError):
     """A value that is refused before it is sent."""
+
+
+def closed() -> Translated:
+    """What is said of a connection that is closed."""
+    return translated(_ClosedError("this connection is closed", code="FAILED_PRECONDITION"))
 
 
 def _refusal(message: str, field: str, description: str) -> Translated:
