@@ -39,7 +39,7 @@ def plain(value: Any) -> Any:
     if is_dataclass(value):
         left_out = "trailers" if isinstance(value, Answer) else ""
         return Row({one.name: plain(getattr(value, one.name)) for one in fields(value) if one.name != left_out})
-    if isinstance(value, list):
+    if isinstance(value, list) and value and is_dataclass(value[0]):  # A list of a document may be nested deep.
         return [plain(one) for one in value]
     return value
 
