@@ -27,6 +27,12 @@ export const columnNamed = (entity: Table, name: string, alias?: string): string
   return alias === undefined ? quoted(name) : `${alias}.${quoted(name)}`;
 };
 
+/** {@link column} of one entity; `usual` is the alias where none is given. */
+export const columnsOf =
+  <E extends Table>(entity: E, usual?: string): ((name: ColumnOf<E>, alias?: string) => string) =>
+  (name, alias = usual) =>
+    column(entity, name, alias);
+
 /** Several columns of an entity, with commas between them. */
 export const columnList = <E extends Table>(entity: E, names: readonly ColumnOf<E>[], alias?: string): string =>
   names.map((name) => column(entity, name, alias)).join(', ');

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { column, columnList, columnNamed, quoted, table, tableName } from '../../src/database/table.ts';
+import { column, columnList, columnNamed, columnsOf, quoted, table, tableName } from '../../src/database/table.ts';
 import { defineTable, int, text } from '../../src/entities/columns.ts';
 import { NOBODY } from '../../src/entities/owner.ts';
 import { Violation } from '../../src/entities/violation.ts';
@@ -9,6 +9,8 @@ describe('names of an entity', () => {
   test('a column that does not exist does not compile, and is refused when the module loads', () => {
     // @ts-expect-error: a misspelt column
     expect(() => column(Violation, 'nmae')).toThrow('policy.violations has no column nmae');
+    // @ts-expect-error: the same by an entity's own function
+    expect(() => columnsOf(Violation)('nmae')).toThrow('policy.violations has no column nmae');
     // @ts-expect-error: a misspelt column among others
     expect(() => columnList(Violation, ['id', 'nmae'])).toThrow('policy.violations has no column nmae');
     expect(() => columnNamed(Violation, 'nmae')).toThrow('policy.violations has no column nmae');
@@ -18,6 +20,9 @@ describe('names of an entity', () => {
   test('as they stand in SQL', () => {
     expect(column(Violation, 'id')).toBe('"id"');
     expect(column(Violation, 'id', 'v')).toBe('v."id"');
+    expect(columnsOf(Violation)('id')).toBe('"id"');
+    expect(columnsOf(Violation)('id', 'v')).toBe('v."id"');
+    expect(columnsOf(Violation, 'v')('id')).toBe('v."id"');
     expect(columnList(Violation, ['id', 'severity'], 'v')).toBe('v."id", v."severity"');
     expect(table(Violation)).toBe('"policy"."violations"');
     expect(tableName(Violation)).toBe('policy.violations');

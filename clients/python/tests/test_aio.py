@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -100,6 +101,20 @@ def test_a_stream_left_early(client: Client, address: str) -> None:
         return []
 
     assert in_loop(address, work) == ["aio"] * 4
+
+
+def test_a_transaction_that_is_garbage_is_rolled_back_at_once(client: Client, address: str) -> None:
+    label = new_id()
+
+    def is_open() -> bool:
+        gc.collect()
+        return label in [one.label for one in client.transactions.list().transactions]
+
+    async def work(caller: aio.Client) -> None:
+        await caller.transaction(label=label).__aenter__()
+        await asyncio.to_thread(wait_for, lambda: not is_open())
+
+    in_loop(address, work)
 
 
 def test_errors_deadlines_and_a_client_of_several_loops(address: str) -> None:

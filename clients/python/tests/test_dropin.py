@@ -15,7 +15,7 @@ from golden import read
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from policy_sidecar import Client, aio, types
+from policy_sidecar import Client, aio, errors, types
 from policy_sidecar.dropin import AsyncUnit, Unit
 from policy_sidecar.dropin._table import Driver
 from policy_sidecar.dropin.policy_engine_driver import PolicyEngineDriver
@@ -63,6 +63,38 @@ def test_the_engine_driver_writes_in_its_callers_transaction(client: Client, add
     assert driver.fetch_violation_by_id_auto(undone) is None
     with pytest.raises(RuntimeError, match="needs a transaction"):
         driver.insert_violation_committed(**evidence(undone))
+
+
+def test_what_comes_after_the_end_of_a_connection_is_refused(address: str) -> None:
+    driver = PolicyEngineDriver(address)
+    with driver.get_engine().begin() as committed:
+        pass
+    with driver.get_engine().connect() as left:
+        driver.insert_violation(left, **evidence(new_id()))
+    for conn in (committed, left):
+        assert conn.closed
+        for late in (
+            lambda conn: driver.insert_violation(conn, **evidence(new_id())),
+            lambda conn: driver.reset_risk_ceiling(conn, new_id()),
+            lambda conn: driver.fetch_risk_ceilings(conn),
+            lambda conn: conn.commit(),
+        ):
+            with pytest.raises(sqlalchemy.exc.ResourceClosedError) as refused:
+                late(conn)
+            assert isinstance(refused.value, errors.TransactionEndedError) and not refused.value.retriable
+        conn.rollback()
+        conn.close()
+
+
+def test_numbers_of_updates_may_be_text(address: str) -> None:
+    driver = PolicyEngineDriver(address)
+    ceiling, rule = driver.fetch_risk_ceilings_auto()[0]["id"], driver.fetch_safety_rules_auto()[0]["id"]
+    with driver.get_engine().connect() as conn:  # Nobody commits it.
+        driver.update_risk_ceiling(conn, ceiling, {"max_value": "12.5", "current_value": "3.5", "window_seconds": "60"})
+        driver.update_safety_rule(conn, rule, {"priority": "7", "cooldown_seconds": "30"})
+        changed = {one["id"]: one for one in driver.fetch_risk_ceilings(conn) + driver.fetch_safety_rules(conn)}
+        assert [changed[ceiling][name] for name in ("max_value", "current_value", "window_seconds")] == [12.5, 3.5, 60]
+        assert [changed[rule][name] for name in ("priority", "cooldown_seconds")] == [7, 30]
 
 
 def test_errors_are_those_of_sqlalchemy_too(address: str) -> None:

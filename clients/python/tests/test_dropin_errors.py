@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,10 +15,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 from test_write_behind import DRIVER
 
-from policy_sidecar import Client, connect, errors
-from policy_sidecar.dropin import Unit, unit_of
+from policy_sidecar import Client, aio, connect, errors
+from policy_sidecar.dropin import AsyncUnit, Unit, unit_of
 from policy_sidecar.dropin.errors import translated
 from policy_sidecar.dropin.policy_engine_driver import PolicyEngineDriver
+from policy_sidecar.dropin.policy_proposal_write_driver import PolicyProposalWriteDriver
 from policy_sidecar.dropin.recovery_write_driver import RecoveryWriteService
 
 
@@ -86,6 +88,40 @@ def test_what_a_column_cannot_hold_at_all_is_a_data_error(client: Client) -> Non
         with Unit(client) as session, pytest.raises(sqlalchemy.exc.DataError):
             DRIVER.insert_violation(session, **evidence(new_id(), **others))
             session.commit()
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        (lambda session: DRIVER.insert_violation(session, **evidence(new_id(), severity="high")), "severity"),
+        (lambda session: DRIVER.update_risk_ceiling(session, new_id(), {"max_value": "much"}), "max_value"),
+        (lambda session: DRIVER.update_safety_rule(session, new_id(), {"priority": "1.5"}), "priority"),
+        (lambda session: DRIVER.update_safety_rule(session, new_id(), {"priority": 2**31}), "priority"),
+        (lambda session: DRIVER.insert_dependency(session, "a", "b", "c", "d", -(2**31) - 1, ""), "priority"),
+        (lambda session: DRIVER.fetch_violations(session, limit=2**31), "limit"),
+    ],
+    ids=["word", "word of an update", "fraction", "integer of an update", "integer", "integer of a read"],
+)
+def test_what_cannot_even_be_sent_is_a_data_error_too(client: Client, call: Callable[[Any], None], field: str) -> None:
+    with Unit(client) as session, pytest.raises(sqlalchemy.exc.DataError) as refused:
+        call(session)
+    assert isinstance(refused.value, errors.InvalidRequestError) and isinstance(refused.value, ValueError)
+    assert [one.field for one in refused.value.violations] == [field]
+    assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)
+
+
+def test_what_cannot_even_be_sent_is_a_data_error_for_asyncio(address: str) -> None:
+    async def refusals() -> list[Any]:
+        async with aio.connect(address) as client, AsyncUnit(client) as session:
+            driver = PolicyProposalWriteDriver(session)
+            return await asyncio.gather(
+                driver.create_proposal("t", "n", "custom", "r", {"a": float("nan")}, []),
+                driver.create_version(new_id(), 2**31, {}, "me", "why"),
+                return_exceptions=True,
+            )
+
+    for refused in asyncio.run(refusals()):
+        assert isinstance(refused, sqlalchemy.exc.DataError) and isinstance(refused, ValueError)
 
 
 def upsert(session: Any, **others: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import gc
+import pickle
 import subprocess
 import sys
 from datetime import timedelta
@@ -16,6 +17,7 @@ from relay import Relay
 from policy_sidecar import Client, connect, errors, types
 from policy_sidecar.dropin import Unit
 from policy_sidecar.dropin.optimizer_conflict_resolver import ConflictResolver, ConflictType, PolicyConflict
+from policy_sidecar.dropin.policy_engine_driver import PolicyEngineDriver
 from policy_sidecar.dropin.scope_resolver import PolicyScope, RunContext, ScopeResolver
 from policy_sidecar.dropin.symbol_table import SymbolTable
 
@@ -89,6 +91,13 @@ def test_a_scope_is_an_object_with_its_lists(client: Client) -> None:
             for agent in "ab":
                 assert resolver.matches_scope(one, RunContext(tenant_id="t", agent_id=agent)) is (agent == key)
         assert resolver.get_scope_for_policy(policy, "u") is None
+
+
+def test_a_row_is_copied_and_read_as_one_of_sqlalchemy(address: str) -> None:
+    row = PolicyEngineDriver(address).fetch_temporal_storage_stats_auto()
+    assert dict(row._mapping) == dict(zip(row._fields, row, strict=True)) and row._mapping["events_size"] == row[5]
+    again = pickle.loads(pickle.dumps(row))
+    assert again == row and again.events_size == row.events_size
 
 
 def test_a_scope_is_made_as_before() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 
@@ -165,3 +166,25 @@ def test_what_tasks_write_on_one_session_is_one_transaction(client: Client, addr
     relay.close()
     found = [client.policy_proposal_read.fetch_proposal_by_id(proposal_id=one).proposal for one in made]
     assert None not in found and relay.calls["Hold"] == relay.calls["Commit"] == 1
+
+
+def test_what_a_session_that_is_garbage_has_locked_is_free_again_at_once(client: Client, address: str) -> None:
+    before = {one.id for one in client.transactions.list().transactions}
+
+    def opened() -> int:
+        gc.collect()
+        return len({one.id for one in client.transactions.list().transactions} - before)
+
+    async def work() -> None:
+        async with aio.connect(address) as caller:
+            engine = create_async_engine("sqlite+aiosqlite://")
+            sessions: list[AsyncSession | AsyncUnit] = [AsyncSession(engine, info={"policy_sidecar": caller}), AsyncUnit(caller)]
+            for session in sessions:
+                await PolicyProposalWriteDriver(session).create_proposal("t", "n", "cost_cap", "r", {}, [])
+            assert opened() == 2
+            del session
+            sessions.clear()
+            await asyncio.to_thread(wait_for, lambda: opened() == 0)
+            await engine.dispose()
+
+    asyncio.run(work())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import datetime
 from decimal import Decimal
 
 import pytest
+import sqlalchemy
 from conftest import NOW, evaluation, new_id, violation
 
 from policy_sidecar import JSON_NULL, Client, JsonText, types
+from policy_sidecar.dropin.policy_engine_driver import PolicyEngineDriver
 from policy_sidecar.errors import InvalidRequestError
+from policy_sidecar.testing import Sidecar
 
 
 def test_values_come_back_as_they_went_in(client: Client) -> None:
@@ -52,6 +56,36 @@ def test_a_document_can_be_given_as_its_text(client: Client) -> None:
     for evidence, error in ((float("nan"), ValueError), ("\ud800", ValueError), (JsonText("{"), InvalidRequestError)):
         with pytest.raises(error, match="evidence"):
             client.single_use.policy_engine.insert_violation(**{**violation(new_id()), "evidence": evidence})
+
+
+def test_a_document_that_python_does_not_read_comes_as_its_text(
+    client: Client, policy_sidecar_process: Sidecar, address: str
+) -> None:
+    key, tenant = new_id(), new_id()
+    given = {**violation(key), "evidence": JsonText('{"a": 1e5000}'), "tenant_id": tenant}
+    client.single_use.policy_engine.insert_violation(**given)
+    deep = {levels: "[" * levels + "]" * levels for levels in (500, 5_000)}
+    at = sqlalchemy.make_url(policy_sidecar_process.database).set(drivername="postgresql+pg8000")
+    engine = sqlalchemy.create_engine(at)
+    with engine.begin() as connection:  # The sidecar itself takes 30 levels.
+        for levels, text in deep.items():
+            connection.execute(
+                sqlalchemy.text(
+                    "insert into policy.violations (violation_type, severity, description, evidence, tenant_id)"
+                    " values ('other', 0, :levels, cast(:evidence as jsonb), :tenant)"
+                ),
+                {"levels": str(levels), "evidence": text, "tenant": tenant},
+            )
+    engine.dispose()
+    for found in (
+        client.policy_engine.fetch_violations(tenant_id=tenant).violations,
+        PolicyEngineDriver(address).fetch_violations_auto(tenant_id=tenant),
+    ):
+        evidence = {one.description: one.evidence for one in found}
+        assert evidence[given["description"]] == '{"a": 1' + 5_000 * "0" + "}"
+        assert evidence["5000"] == deep[5_000] and isinstance(evidence["5000"], JsonText)
+        assert json.dumps(evidence["500"]) == deep[500]
+    client.single_use.policy_engine.insert_violation(**{**given, "violation_id": new_id(), "evidence": evidence["d"]})
 
 
 def test_integers_beyond_doubles_stay_whole(client: Client) -> None:

@@ -2,7 +2,7 @@ import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { invalidArgument } from '../../contract/errors.ts';
 import { page, required } from '../../contract/rules.ts';
 import { statement } from '../../database/statement.ts';
-import { type ColumnOf, column, table } from '../../database/table.ts';
+import { columnsOf, table } from '../../database/table.ts';
 import { PolicyPrecedence } from '../../entities/policy-precedence.ts';
 import {
   type ArbitrateRequest,
@@ -31,7 +31,7 @@ import {
   type Strategy,
 } from './arbitration.ts';
 
-const of = (name: ColumnOf<typeof PolicyPrecedence>): string => column(PolicyPrecedence, name);
+const of = columnsOf(PolicyPrecedence);
 const precedence = projection(PolicyPrecedenceSchema, PolicyPrecedence, { key: ['tenant_id', 'policy_id'] });
 const ofPolicy = `${of('tenant_id')} = $1 and ${of('policy_id')} = $2`;
 

@@ -1,5 +1,5 @@
 import { statement } from '../../database/statement.ts';
-import { type ColumnOf, column, table } from '../../database/table.ts';
+import { columnsOf, table } from '../../database/table.ts';
 import { PolicyConflict } from '../../entities/policy-conflict.ts';
 import {
   type FetchConflictsRequest,
@@ -18,7 +18,7 @@ import type { Walk } from '../../statements/places.ts';
 import { projection } from '../../statements/projection.ts';
 import { type Part, read, write } from '../driver.ts';
 
-const of = (name: ColumnOf<typeof PolicyConflict>): string => column(PolicyConflict, name);
+const of = columnsOf(PolicyConflict);
 const from = table(PolicyConflict);
 const conflict = projection(PolicyConflictSchema, PolicyConflict);
 const unresolved = projection(UnresolvedConflictSchema, PolicyConflict);

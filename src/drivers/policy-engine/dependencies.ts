@@ -1,5 +1,5 @@
 import { firstText } from '../../database/statement.ts';
-import { type ColumnOf, column } from '../../database/table.ts';
+import { columnsOf } from '../../database/table.ts';
 import { PolicyDependency } from '../../entities/policy-dependency.ts';
 import {
   DependencyEdgeSchema,
@@ -17,7 +17,7 @@ import type { Walk } from '../../statements/places.ts';
 import { projection, type Selected } from '../../statements/projection.ts';
 import { type Part, read, write } from '../driver.ts';
 
-const of = (name: ColumnOf<typeof PolicyDependency>): string => column(PolicyDependency, name);
+const of = columnsOf(PolicyDependency);
 const dependency = projection(PolicyDependencySchema, PolicyDependency);
 const edge = projection(DependencyEdgeSchema, PolicyDependency);
 const typedEdge = projection(TypedDependencyEdgeSchema, PolicyDependency);

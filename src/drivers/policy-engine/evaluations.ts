@@ -1,6 +1,6 @@
 import { page } from '../../contract/rules.ts';
 import { firstText, statement } from '../../database/statement.ts';
-import { type ColumnOf, column, table } from '../../database/table.ts';
+import { columnsOf, table } from '../../database/table.ts';
 import { Evaluation } from '../../entities/evaluation.ts';
 import {
   EvaluationSchema,
@@ -15,7 +15,7 @@ import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
 import { type Part, read, write } from '../driver.ts';
 
-const of = (name: ColumnOf<typeof Evaluation>): string => column(Evaluation, name);
+const of = columnsOf(Evaluation);
 const evaluation = projection(EvaluationSchema, Evaluation);
 
 const newEvaluation = insert(Evaluation, InsertEvaluationRequestSchema, { columns: { evaluation_id: 'id' } });

@@ -1,6 +1,6 @@
 import { between, required } from '../../contract/rules.ts';
 import { statement } from '../../database/statement.ts';
-import { type ColumnOf, column, columnList, table } from '../../database/table.ts';
+import { columnList, columnsOf, table } from '../../database/table.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import { TemporalMetricWindow } from '../../entities/temporal-metric-window.ts';
 import {
@@ -16,10 +16,8 @@ import { type Part, read, write } from '../driver.ts';
 
 const events = table(TemporalMetricEvent);
 const windows = table(TemporalMetricWindow);
-const event = (name: ColumnOf<typeof TemporalMetricEvent>, alias?: string): string =>
-  column(TemporalMetricEvent, name, alias);
-const window = (name: ColumnOf<typeof TemporalMetricWindow>, alias?: string): string =>
-  column(TemporalMetricWindow, name, alias);
+const event = columnsOf(TemporalMetricEvent);
+const window = columnsOf(TemporalMetricWindow);
 
 /** Hours whose distance from now every PostgreSQL timestamp can hold, either way. */
 const hours = required(between(-50_000_000, 50_000_000));

@@ -1,6 +1,6 @@
 import { between, page, required } from '../../contract/rules.ts';
 import { firstNumber, statement } from '../../database/statement.ts';
-import { type ColumnOf, column, table } from '../../database/table.ts';
+import { columnsOf, table } from '../../database/table.ts';
 import { TemporalMetricEvent } from '../../entities/temporal-metric-event.ts';
 import { TemporalMetricWindow } from '../../entities/temporal-metric-window.ts';
 import {
@@ -16,8 +16,8 @@ import { projection, rowsOf } from '../../statements/projection.ts';
 import { sumOf } from '../../statements/sums.ts';
 import { type Part, read } from '../driver.ts';
 
-const event = (name: ColumnOf<typeof TemporalMetricEvent>): string => column(TemporalMetricEvent, name);
-const window = (name: ColumnOf<typeof TemporalMetricWindow>): string => column(TemporalMetricWindow, name);
+const event = columnsOf(TemporalMetricEvent);
+const window = columnsOf(TemporalMetricWindow);
 
 /** Seconds whose distance from now every PostgreSQL timestamp can hold, either way. */
 const windowSeconds = required(between(-200_000_000_000, 200_000_000_000));

@@ -1,6 +1,6 @@
 import { page } from '../../contract/rules.ts';
 import { firstText } from '../../database/statement.ts';
-import { type ColumnOf, column } from '../../database/table.ts';
+import { columnsOf } from '../../database/table.ts';
 import { PolicyProvenance } from '../../entities/policy-provenance.ts';
 import {
   InsertProvenanceRequestSchema,
@@ -14,7 +14,7 @@ import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
 import { type Part, read, write } from '../driver.ts';
 
-const of = (name: ColumnOf<typeof PolicyProvenance>): string => column(PolicyProvenance, name);
+const of = columnsOf(PolicyProvenance);
 const entry = projection(ProvenanceEntrySchema, PolicyProvenance);
 
 const newEntry = insert(PolicyProvenance, InsertProvenanceRequestSchema);

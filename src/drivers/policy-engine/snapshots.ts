@@ -1,5 +1,5 @@
 import { statement } from '../../database/statement.ts';
-import { type ColumnOf, column, table } from '../../database/table.ts';
+import { columnsOf, table } from '../../database/table.ts';
 import { Snapshot } from '../../entities/snapshot.ts';
 import {
   InsertSnapshotRequestSchema,
@@ -11,7 +11,7 @@ import { insert } from '../../statements/insert.ts';
 import { projection } from '../../statements/projection.ts';
 import { type Part, read, write } from '../driver.ts';
 
-const of = (name: ColumnOf<typeof Snapshot>): string => column(Snapshot, name);
+const of = columnsOf(Snapshot);
 const snapshot = projection(PolicySetSnapshotSchema, Snapshot);
 
 const snapshotById = statement(

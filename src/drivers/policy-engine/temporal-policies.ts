@@ -1,5 +1,5 @@
 import { firstText, statement } from '../../database/statement.ts';
-import { type ColumnOf, column, table } from '../../database/table.ts';
+import { columnsOf, table } from '../../database/table.ts';
 import { TemporalPolicy } from '../../entities/temporal-policy.ts';
 import {
   type FetchTemporalPoliciesRequest,
@@ -18,7 +18,7 @@ import type { Walk } from '../../statements/places.ts';
 import { projection } from '../../statements/projection.ts';
 import { type Part, read, write } from '../driver.ts';
 
-const of = (name: ColumnOf<typeof TemporalPolicy>): string => column(TemporalPolicy, name);
+const of = columnsOf(TemporalPolicy);
 const temporalPolicy = projection(TemporalPolicySchema, TemporalPolicy);
 const basis = projection(TemporalUtilizationBasisSchema, TemporalPolicy);
 

@@ -1,7 +1,7 @@
 import { page, uuid } from '../../contract/rules.ts';
 import type { Session } from '../../database/session.ts';
 import { firstText, type Statement, statement } from '../../database/statement.ts';
-import { type ColumnOf, column, columnList, table } from '../../database/table.ts';
+import { columnList, columnsOf, table } from '../../database/table.ts';
 import { PolicySetVersion } from '../../entities/policy-set-version.ts';
 import {
   InsertPolicyVersionRequestSchema,
@@ -19,7 +19,7 @@ import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
 import { type Part, read, write } from '../driver.ts';
 
-const of = (name: ColumnOf<typeof PolicySetVersion>, alias?: string): string => column(PolicySetVersion, name, alias);
+const of = columnsOf(PolicySetVersion);
 const from = table(PolicySetVersion);
 const NEWEST_FIRST = `${of('created_at')} desc, ${of('id')} desc`;
 

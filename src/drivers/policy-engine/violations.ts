@@ -1,6 +1,6 @@
 import { page } from '../../contract/rules.ts';
 import { firstText, statement } from '../../database/statement.ts';
-import { type ColumnOf, column, table } from '../../database/table.ts';
+import { columnsOf, table } from '../../database/table.ts';
 import { Violation } from '../../entities/violation.ts';
 import {
   InsertViolationRequestSchema,
@@ -15,7 +15,7 @@ import { list } from '../../statements/lists.ts';
 import { projection } from '../../statements/projection.ts';
 import { type Part, read, write } from '../driver.ts';
 
-const of = (name: ColumnOf<typeof Violation>): string => column(Violation, name);
+const of = columnsOf(Violation);
 const violation = projection(PolicyViolationSchema, Violation);
 
 const newViolation = insert(Violation, InsertViolationRequestSchema, { columns: { violation_id: 'id' } });

@@ -2,7 +2,7 @@ import type { Value } from '@bufbuild/protobuf/wkt';
 import { type RpcError, refuse } from '../../contract/errors.ts';
 import { page } from '../../contract/rules.ts';
 import { statement } from '../../database/statement.ts';
-import { type ColumnOf, column, columnList, table } from '../../database/table.ts';
+import { columnList, columnsOf, table } from '../../database/table.ts';
 import { jsonToValue, parseJson } from '../../database/values.ts';
 import { RecoveryCandidate } from '../../entities/recovery-candidate.ts';
 import { RecoveryCandidateAudit } from '../../entities/recovery-candidate-audit.ts';
@@ -22,7 +22,7 @@ import { list } from '../../statements/lists.ts';
 import { projection, rowsOf } from '../../statements/projection.ts';
 import { type Part, read, write } from '../driver.ts';
 
-const of = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
+const of = columnsOf(RecoveryCandidate);
 
 const isNothing = (json: unknown): boolean => !json || (typeof json === 'object' && Object.keys(json).length === 0);
 

@@ -1,7 +1,7 @@
 import type { Session } from '../../database/session.ts';
 import { sqlstateOf } from '../../database/sqlstate.ts';
 import { firstNumber, statement } from '../../database/statement.ts';
-import { type ColumnOf, column, table } from '../../database/table.ts';
+import { columnsOf, table } from '../../database/table.ts';
 import { FailureCatalogEntry } from '../../entities/failure-catalog-entry.ts';
 import { FailureMatch } from '../../entities/failure-match.ts';
 import { cell, cells } from '../../statements/cells.ts';
@@ -11,8 +11,8 @@ import type { KnownFailure } from './hybrid.ts';
 import type { Services } from './services.ts';
 import type { History, SimilarFailure } from './suggest.ts';
 
-const failure = (name: ColumnOf<typeof FailureMatch>): string => column(FailureMatch, name);
-const entry = (name: ColumnOf<typeof FailureCatalogEntry>): string => column(FailureCatalogEntry, name, 'entry');
+const failure = columnsOf(FailureMatch);
+const entry = columnsOf(FailureCatalogEntry, 'entry');
 
 const SIMILAR_FAILURES = 10;
 

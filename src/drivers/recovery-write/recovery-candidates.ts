@@ -1,11 +1,11 @@
 import { type Param, type Query, type Reading, type RowMap, statement } from '../../database/statement.ts';
-import { type ColumnOf, column, columnList, table } from '../../database/table.ts';
+import { type ColumnOf, columnList, columnsOf, table } from '../../database/table.ts';
 import { RecoveryCandidate } from '../../entities/recovery-candidate.ts';
 import { parameterOf } from '../../statements/parameters.ts';
 
 type Column = ColumnOf<typeof RecoveryCandidate>;
 
-const of = (name: Column): string => column(RecoveryCandidate, name);
+const of = columnsOf(RecoveryCandidate);
 
 interface Upsert<C extends Column, T> {
   /** Columns besides the failure and the maker. */

@@ -2,7 +2,7 @@ import { type FieldViolation, RpcError, refuse } from '../../contract/errors.ts'
 import { between, filled, page, type Rule, required } from '../../contract/rules.ts';
 import type { Session } from '../../database/session.ts';
 import { count, firstFlag, firstNumber, firstText, statement } from '../../database/statement.ts';
-import { type ColumnOf, column, table } from '../../database/table.ts';
+import { column, columnsOf, table } from '../../database/table.ts';
 import { jsonText } from '../../database/values.ts';
 import { FailureCatalogEntry } from '../../entities/failure-catalog-entry.ts';
 import { FailureMatch } from '../../entities/failure-match.ts';
@@ -30,7 +30,7 @@ import { projection, rowsOf } from '../../statements/projection.ts';
 import { driver, read, write } from '../driver.ts';
 import { upsertCandidate } from './recovery-candidates.ts';
 
-const candidate = (name: ColumnOf<typeof RecoveryCandidate>): string => column(RecoveryCandidate, name);
+const candidate = columnsOf(RecoveryCandidate);
 
 const ingest = upsertCandidate('recovery_write.upsert_recovery_candidate', {
   columns: ['suggestion', 'confidence', 'explain', 'error_code', 'error_signature', 'source', 'idempotency_key'],

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { invalidArgument, type RpcError, refuse } from '../../contract/errors.ts';
 import { page, required } from '../../contract/rules.ts';
 import { type Notes, type Row, statement } from '../../database/statement.ts';
-import { type ColumnOf, column, table } from '../../database/table.ts';
+import { columnsOf, table } from '../../database/table.ts';
 import { jsonToValue } from '../../database/values.ts';
 import { PolicyScope } from '../../entities/policy-scope.ts';
 import {
@@ -35,7 +35,7 @@ import {
   UnreadableScope,
 } from './scope-matching.ts';
 
-const of = (name: ColumnOf<typeof PolicyScope>): string => column(PolicyScope, name);
+const of = columnsOf(PolicyScope);
 const stored = projection(PolicyScopeSchema, PolicyScope, {
   omit: ['agent_ids', 'api_key_ids', 'human_actor_ids'],
   key: ['scope_id'],

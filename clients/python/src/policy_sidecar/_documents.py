@@ -35,6 +35,12 @@ def fill_value(message: Any, value: Any) -> None:
 
 
 def document_of(message: Any) -> Any:
-    """A document that is there: null at its top is `JSON_NULL`."""
-    value = json.loads(message.string_value)
+    """A document that is there: null at its top is `JSON_NULL`.
+
+    `JsonText` of one that Python does not read, for the depth of its nesting or the length of an integer.
+    """
+    try:
+        value = json.loads(message.string_value)
+    except (RecursionError, ValueError):  # No row may fail a list.
+        return JsonText(message.string_value)
     return JSON_NULL if value is None else value

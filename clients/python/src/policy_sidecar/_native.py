@@ -21,6 +21,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LIST = "hoc.cus.policies.v1.StringList"
 
 
+class UnfitError(ValueError):
+    """A value that a field cannot hold."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem)
+        self.field = field
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}"
+
+
 def text(value: Any) -> str:
     """The text of a text, a UUID or a decimal number."""
     if isinstance(value, str):
@@ -159,7 +171,7 @@ def _setters(descriptor: Descriptor) -> dict[str, Callable[[Any, Any], None]]:
 def fill(message: Any, values: Mapping[str, Any]) -> None:
     """Writes native values into the fields of their names; None leaves a field unset.
 
-    TypeError or ValueError, with the field's name, for what a field cannot hold.
+    TypeError, with the field's name, for what is none of its kind, UnfitError for what it cannot hold.
     """
     setters = _setters(message.DESCRIPTOR)
     for name, value in values.items():
@@ -167,9 +179,10 @@ def fill(message: Any, values: Mapping[str, Any]) -> None:
             continue
         try:
             setters[name](message, value)
-        except (TypeError, ValueError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"{name}: {error}") from None
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from None
+        except ValueError as error:
+            raise UnfitError(name, str(error)) from None
 
 
 def _getter(field: FieldDescriptor) -> Convert:

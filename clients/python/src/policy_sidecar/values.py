@@ -28,7 +28,7 @@ class Unset(enum.Enum):
 
 
 class JsonText(str):
-    """A document as its JSON text, which is sent as it is."""
+    """A document as its JSON text, which is sent as it is. In an answer: one that Python cannot read."""
 
     __slots__ = ()
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -21,6 +24,12 @@ T = TypeVar("T")
 def _serialize(message: Any) -> bytes:
     data: bytes = message.SerializeToString()
     return data
+
+
+def _end_in(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
+    """Ends a stream in its loop: what is garbage is found in whatever thread."""
+    with suppress(RuntimeError):  # The loop is closed, and the stream with it.
+        loop.call_soon_threadsafe(end)
 
 
 class Lines:
@@ -103,7 +112,10 @@ class Lines:
             stream.cancel()
 
         try:
-            return Held(await asyncio.wait_for(stream.read(), step.timeout), end, lambda: not stream.done())
+            held = Held(await asyncio.wait_for(stream.read(), step.timeout), end, lambda: not stream.done())
+            # Its channel keeps a stream that nobody else has, and so would its transaction keep what it has locked.
+            weakref.finalize(held, _end_in, asyncio.get_running_loop(), end).atexit = False
+            return held
         except asyncio.TimeoutError:
             end()
             raise overdue("the beginning of the transaction") from None

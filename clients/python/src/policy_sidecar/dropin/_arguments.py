@@ -50,9 +50,16 @@ def demanded(name: str) -> Any:
     return of
 
 
-def number(given: Any) -> Any:
-    """A number that may be written as text."""
-    return float(given) if isinstance(given, str) else given
+def number(name: str, kind: type[float] | type[int] = float) -> Any:
+    """A number that may be written as text; a DataError that is a ValueError, too, for other text."""
+
+    def of(given: Any) -> Any:
+        try:
+            return kind(given) if isinstance(given, str) else given
+        except ValueError:
+            raise refused(name, "must be a number", given) from None
+
+    return of
 
 
 def filtered(given: Any) -> Any:

@@ -20,13 +20,19 @@ def _write(rpc: str, parameters: str, answer: Any = nothing, **given: Any) -> Op
     return Op(f"policy_engine.{rpc}", parameters, answer, given=given, writes=True)
 
 
+#: Columns of updates that take text for what they hold.
+_COLUMNS = {
+    "condition": json_text,
+    **{name: number(name) for name in ("max_value", "current_value")},
+    **{name: number(name, int) for name in "window_seconds breach_count cooldown_seconds priority triggered_count".split()},
+}
+
+
 def _spread(rpc: str, key: str) -> Op:
     """An update by a map of columns."""
 
-    columns = {"condition": json_text, "max_value": number}
-
     def converted(updates: dict[str, Any]) -> dict[str, Any]:
-        return {name: columns[name](given) if name in columns else given for name, given in updates.items()}
+        return {name: _COLUMNS[name](given) if name in _COLUMNS else given for name, given in updates.items()}
 
     return Op(f"policy_engine.{rpc}", f"{key}, updates", nothing, given={"updates": converted}, writes=True, spread="updates")
 
@@ -105,7 +111,7 @@ WRITES = {
         " action_attempted, routed_to_governor, governor_action, detected_at",
         violation_id=demanded("violation_id"),
         evidence=json_text,
-        severity=number,
+        severity=number("severity"),
     ),
     "update_violation_acknowledged": _write("update_violation_acknowledged", "violation_id, notes=None", affected),
     "update_risk_ceiling": _spread("update_risk_ceiling", "ceiling_id"),

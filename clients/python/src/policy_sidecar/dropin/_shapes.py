@@ -7,6 +7,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -38,7 +39,7 @@ def plain(value: Any) -> Any:
     if is_dataclass(value):
         left_out = "trailers" if isinstance(value, Answer) else ""
         return Row({one.name: plain(getattr(value, one.name)) for one in fields(value) if one.name != left_out})
-    if isinstance(value, list):
+    if isinstance(value, list) and value and is_dataclass(value[0]):  # A list of a document may be nested deep.
         return [plain(one) for one in value]
     return value
 
@@ -84,10 +85,24 @@ def one_tuple(name: str, columns: str, *uuids: str) -> Shape:
     return made
 
 
+@cache
+def _row_of(columns: str) -> Any:
+    """Rows of SQLAlchemy's: their columns by position, by name, and by `_mapping`."""
+    own = {
+        "__slots__": (),
+        "__reduce__": lambda of: (_row_again, (columns, *of)),
+        "_mapping": property(lambda of: of._asdict()),
+    }
+    return type("Row", (namedtuple("Row", columns),), own)
+
+
+def _row_again(columns: str, *values: Any) -> Any:
+    return _row_of(columns)(*values)
+
+
 def named(columns: str) -> Shape:
     """The answer's fields as a row that is addressed by position and by name."""
-    kind = namedtuple("Row", columns)  # type: ignore[misc]
-    return lambda answer: kind(*(plain(getattr(answer, name)) for name in columns.split()))
+    return lambda answer: _row_again(columns, *(plain(getattr(answer, name)) for name in columns.split()))
 
 
 def whole(*left_out: str) -> Shape:

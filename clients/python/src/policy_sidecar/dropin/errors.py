@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import Any
 
 from .. import errors
-from ..errors import InvalidRequestError, SidecarError, Violation
+from .._native import UnfitError
+from ..errors import InvalidRequestError, SidecarError, TransactionEndedError, Violation
 
 
 def _theirs(name: str, module: str = "sqlalchemy.exc") -> Any:
@@ -64,6 +65,14 @@ class StaleDataError(Translated, _theirs("StaleDataError", "sqlalchemy.orm.exc")
     """The row of a tracked object that was changed is gone."""
 
 
+class ResourceClosedError(Translated, _theirs("ResourceClosedError")):  # type: ignore[misc]
+    """A connection is used that is closed."""
+
+
+class _ClosedError(TransactionEndedError):
+    """The same, of the client's own."""
+
+
 #: What the sidecar says of a value that the original's database refuses by NOT NULL or by a check.
 _BY_CONSTRAINT = re.compile(r"must be (set|a known value|a finite number|between 0 and 1)$")
 
@@ -81,6 +90,7 @@ _BY_CLASS: tuple[tuple[type[SidecarError], type[Translated]], ...] = (
     (errors.AlreadyExistsError, IntegrityError),
     (errors.InvalidRequestError, DataError),
     (errors.TransactionAbortedError, PendingRollbackError),
+    (_ClosedError, ResourceClosedError),
     (errors.TransactionEndedError, OperationalError),
     (errors.PreconditionError, DatabaseError),
     (errors.NotFoundError, DatabaseError),
@@ -130,14 +140,24 @@ def translating() -> Iterator[None]:
         raise
     except SidecarError as error:
         raise translated(error) from error
+    except UnfitError as error:
+        raise _refusal(str(error), error.field, error.problem) from error
 
 
 class _RefusedError(InvalidRequestError, ValueError):
     """A value that is refused before it is sent."""
 
 
-def refused(field: str, description: str, given: Any) -> Translated:
-    """What the sidecar would say of a field, said before it is asked; a ValueError, too."""
-    message = f"invalid request: {field} {description}, not {given!r}"
+def closed() -> Translated:
+    """What is said of a connection that is closed."""
+    return translated(_ClosedError("this connection is closed", code="FAILED_PRECONDITION"))
+
+
+def _refusal(message: str, field: str, description: str) -> Translated:
     violations = [Violation(field, description)]
     return translated(_RefusedError(message, code="INVALID_ARGUMENT", reason="INVALID_REQUEST", violations=violations))
+
+
+def refused(field: str, description: str, given: Any) -> Translated:
+    """What the sidecar would say of a field, said before it is asked; a ValueError, too."""
+    return _refusal(f"invalid request: {field} {description}, not {given!r}", field, description)

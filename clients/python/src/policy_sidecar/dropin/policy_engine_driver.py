@@ -7,10 +7,48 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from ..client import Client, connect
+from .._operations import Operation
+from ..client import Bound, Client, connect
 from ._engine_table import READS, WRITES
 from ._table import Op, SyncDriver, dressed, perform, signature
 from ._units import Unit
+from .errors import closed
+
+
+class Connection(Unit):
+    """A unit of work that is over once it is closed: what came later nobody would commit."""
+
+    closed = False
+
+    def _demand_open(self) -> None:
+        if self.closed:
+            raise closed()
+
+    def add(self, operation: Operation[Any]) -> None:
+        """Lets a write wait for the next flush."""
+        with self._turn:
+            self._demand_open()
+            super().add(operation)
+
+    @contextmanager
+    def services(self, writes: bool = True) -> Iterator[Bound]:
+        """The services for a call."""
+        with self._turn:
+            self._demand_open()
+            with super().services(writes) as services:
+                yield services
+
+    def commit(self) -> None:
+        """Sends what waits, and commits."""
+        with self._turn:
+            self._demand_open()
+            super().commit()
+
+    def close(self) -> None:
+        """Rolls back what is not committed, and ends it."""
+        with self._turn:
+            super().close()
+            self.closed = True
 
 
 class Engine:
@@ -24,15 +62,18 @@ class Engine:
         self._lease = lease
 
     @contextmanager
-    def begin(self) -> Iterator[Unit]:
+    def begin(self) -> Iterator[Connection]:
         """A connection whose work is committed at the end of the block, and rolled back by an error."""
-        with Unit(self.client, self._lease) as unit:
-            yield unit
-            unit.commit()
+        conn = self.connect()
+        with conn:
+            yield conn
+            with conn._turn:  # What another thread writes is committed, or told that it comes too late.
+                conn.commit()
+                conn.close()
 
-    def connect(self) -> Unit:
+    def connect(self) -> Connection:
         """A connection whose work is committed by its `commit`."""
-        return Unit(self.client, self._lease)
+        return Connection(self.client, self._lease)
 
     def dispose(self) -> None:
         """Closes the connection to the sidecar."""
