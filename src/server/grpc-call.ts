@@ -1,11 +1,11 @@
 import type { ServerHttp2Stream } from 'node:http2';
 import type { Message } from '@bufbuild/protobuf';
-import type { ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import { type ServerInterceptingCallInterface, status } from '@grpc/grpc-js';
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
 import type { Due } from '../database/overdue.ts';
 import { CallEnd } from './deadline.ts';
-import { decodeBinary } from './decode.ts';
+import { decodeBinary, malformed } from './decode.ts';
 import { GrpcAnswer } from './grpc-answer.ts';
 import { grpcTimeoutMs, takesTexts } from './headers.ts';
 import type { Admitted, Inbound } from './inbound.ts';
@@ -13,6 +13,15 @@ import type { Pipeline } from './pipeline.ts';
 
 /** What the library tells of a call. */
 type Reader = Parameters<ServerInterceptingCallInterface['start']>[0];
+
+/** How a call ends. */
+type Status = Parameters<ServerInterceptingCallInterface['sendStatus']>[0];
+
+/** What the library would end a call with whose request it cannot read: it blames the server for bytes that do not unfold. */
+const unreadable = ({ code, details }: Status): RpcError =>
+  code === status.RESOURCE_EXHAUSTED
+    ? refuse('REQUEST_TOO_LARGE', details ?? '')
+    : malformed('a message cannot be decompressed');
 
 const miscounted = (number: string): RpcError =>
   refuse('UNSUPPORTED_REQUEST', `a call of this method has one request message, and this one has ${number}`);
@@ -27,6 +36,8 @@ export class GrpcCall implements Reader {
   readonly timeoutMs: number | undefined;
   /** Its request is not to take too long. */
   arriving: Due | undefined;
+  /** Refuses it before it runs. */
+  giveUp: ((error: RpcError) => void) | undefined;
   /** The call as the library has it; from when that has taken it over. */
   #call!: ServerInterceptingCallInterface;
   #request: Buffer | undefined;
@@ -49,6 +60,12 @@ export class GrpcCall implements Reader {
   /** Takes the call over from the library's own handler. */
   start(call: ServerInterceptingCallInterface): void {
     this.#call = call;
+    const { sendStatus } = call;
+    // What it says by itself has no metadata, no reason, and no line in the log.
+    call.sendStatus = (status) => {
+      if (status.metadata) sendStatus.call(call, status);
+      else this.#onUnreadable(unreadable(status));
+    };
     call.start(this);
   }
 
@@ -85,6 +102,16 @@ export class GrpcCall implements Reader {
     this.#take?.(undefined);
   }
 
+  #onUnreadable(problem: RpcError): void {
+    if (this.#dropped) return;
+    if (!this.#end) {
+      this.giveUp!(problem);
+      return;
+    }
+    this.#problem = problem;
+    this.#take?.(undefined);
+  }
+
   #runOne(): void {
     const { inbound, answer } = this.#receive();
     const decode = (): Message => {
@@ -106,8 +133,10 @@ export class GrpcCall implements Reader {
     for (;;) {
       const request = await new Promise<Buffer | undefined>((resolve) => {
         this.#take = resolve;
-        this.#call.startRead();
+        if (this.#problem) resolve(undefined);
+        else this.#call.startRead();
       });
+      if (this.#problem) throw this.#problem;
       if (!request) return;
       yield decodeBinary(this.#admitted.endpoint.method.input, request);
     }

@@ -126,6 +126,7 @@ export const listenGrpc = async (
       call.drop();
       turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
     };
+    call.giveUp = giveUp;
     const reservation = budget.open(encoding);
     let isFirst = true;
     // The library does so, too, but only after it would have begun to flow.
