@@ -7,6 +7,7 @@ import type { Due } from '../database/overdue.ts';
 import { CallEnd } from './deadline.ts';
 import { decodeBinary, malformed } from './decode.ts';
 import { GrpcAnswer } from './grpc-answer.ts';
+import type { Frames } from './grpc-wire.ts';
 import { grpcTimeoutMs, takesTexts } from './headers.ts';
 import type { Admitted, Inbound } from './inbound.ts';
 import type { Pipeline } from './pipeline.ts';
@@ -26,12 +27,21 @@ const unreadable = ({ code, details }: Status): RpcError =>
 const miscounted = (number: string): RpcError =>
   refuse('UNSUPPORTED_REQUEST', `a call of this method has one request message, and this one has ${number}`);
 
+/** How a call arrives. */
+interface Arriving {
+  /** By the clock of `performance.now()`. */
+  readonly arrivedAt: number;
+  /** Those of its body, as far as it has come. */
+  readonly frames: Frames;
+}
+
 /** A call that was let in: the library reads its request, the pipeline runs it, and {@link GrpcAnswer} answers it. */
 export class GrpcCall implements Reader {
   readonly #pipeline: Pipeline;
   readonly #admitted: Admitted;
   readonly #stream: ServerHttp2Stream;
   readonly #arrivedAt: number;
+  readonly #frames: Frames;
   /** How long its caller waits, milliseconds, from when it arrived. */
   readonly timeoutMs: number | undefined;
   /** Its request is not to take too long. */
@@ -46,11 +56,12 @@ export class GrpcCall implements Reader {
   #answer: GrpcAnswer | undefined;
   /** Waits for the next of several requests; it is undefined when there is none. */
   #take: ((request: Buffer | undefined) => void) | undefined;
-  #dropped = false;
+  /** Whether nothing of it is run any more. */
+  isDropped = false;
 
-  /** @param arrivedAt by the clock of `performance.now()`. */
-  constructor(pipeline: Pipeline, admitted: Admitted, stream: ServerHttp2Stream, arrivedAt: number) {
+  constructor(pipeline: Pipeline, admitted: Admitted, stream: ServerHttp2Stream, { arrivedAt, frames }: Arriving) {
     this.#arrivedAt = arrivedAt;
+    this.#frames = frames;
     this.#pipeline = pipeline;
     this.#admitted = admitted;
     this.#stream = stream;
@@ -71,7 +82,7 @@ export class GrpcCall implements Reader {
 
   /** It has been answered, or its stream has closed: nothing of it is run any more. */
   drop(): void {
-    this.#dropped = true;
+    this.isDropped = true;
     this.arriving?.leave();
     this.#answer?.drop();
   }
@@ -93,8 +104,9 @@ export class GrpcCall implements Reader {
 
   onReceiveHalfClose(): void {
     this.arriving?.leave();
+    this.#problem ??= this.#frames.problem;
     if (this.#take) this.#take(undefined);
-    else if (!this.#dropped) this.#runOne();
+    else if (!this.isDropped) this.#runOne();
   }
 
   onCancel(): void {
@@ -103,7 +115,6 @@ export class GrpcCall implements Reader {
   }
 
   #onUnreadable(problem: RpcError): void {
-    if (this.#dropped) return;
     if (!this.#end) {
       this.giveUp!(problem);
       return;

@@ -132,6 +132,22 @@ describe('what arrives in pieces', () => {
       ['unfolds to too much', envelope(gzipSync(large), 1), 'gzip', 'REQUEST_TOO_LARGE', 'RESOURCE_EXHAUSTED', 8],
       ['is no gzip', envelope(Buffer.from('no gzip'), 1), 'gzip', 'MALFORMED_REQUEST', 'INVALID_ARGUMENT', 3],
       [
+        'ends in the middle',
+        envelope(Buffer.alloc(100)).subarray(0, 9),
+        undefined,
+        'MALFORMED_REQUEST',
+        'INVALID_ARGUMENT',
+        3,
+      ],
+      [
+        'has half of another behind it',
+        Buffer.from([0, 0, 0, 0, 0, 0, 0]),
+        undefined,
+        'MALFORMED_REQUEST',
+        'INVALID_ARGUMENT',
+        3,
+      ],
+      [
         'is half of gzip',
         envelope(gzipSync(large).subarray(0, 20), 1),
         'gzip',
