@@ -1,12 +1,13 @@
 import type { ServerHttp2Stream } from 'node:http2';
 import type { Message } from '@bufbuild/protobuf';
-import type { ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import { type ServerInterceptingCallInterface, status } from '@grpc/grpc-js';
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
 import type { Due } from '../database/overdue.ts';
 import { CallEnd } from './deadline.ts';
-import { decodeBinary } from './decode.ts';
+import { decodeBinary, malformed } from './decode.ts';
 import { GrpcAnswer } from './grpc-answer.ts';
+import type { Frames } from './grpc-wire.ts';
 import { grpcTimeoutMs, takesTexts } from './headers.ts';
 import type { Admitted, Inbound } from './inbound.ts';
 import type { Pipeline } from './pipeline.ts';
@@ -14,8 +15,25 @@ import type { Pipeline } from './pipeline.ts';
 /** What the library tells of a call. */
 type Reader = Parameters<ServerInterceptingCallInterface['start']>[0];
 
+/** How a call ends. */
+type Status = Parameters<ServerInterceptingCallInterface['sendStatus']>[0];
+
+/** What the library would end a call with whose request it cannot read: it blames the server for bytes that do not unfold. */
+const unreadable = ({ code, details }: Status): RpcError =>
+  code === status.RESOURCE_EXHAUSTED
+    ? refuse('REQUEST_TOO_LARGE', details ?? '')
+    : malformed('a message cannot be decompressed');
+
 const miscounted = (number: string): RpcError =>
   refuse('UNSUPPORTED_REQUEST', `a call of this method has one request message, and this one has ${number}`);
+
+/** How a call arrives. */
+interface Arriving {
+  /** By the clock of `performance.now()`. */
+  readonly arrivedAt: number;
+  /** Those of its body, as far as it has come. */
+  readonly frames: Frames;
+}
 
 /** A call that was let in: the library reads its request, the pipeline runs it, and {@link GrpcAnswer} answers it. */
 export class GrpcCall implements Reader {
@@ -23,10 +41,13 @@ export class GrpcCall implements Reader {
   readonly #admitted: Admitted;
   readonly #stream: ServerHttp2Stream;
   readonly #arrivedAt: number;
+  readonly #frames: Frames;
   /** How long its caller waits, milliseconds, from when it arrived. */
   readonly timeoutMs: number | undefined;
   /** Its request is not to take too long. */
   arriving: Due | undefined;
+  /** Refuses it before it runs. */
+  giveUp: ((error: RpcError) => void) | undefined;
   /** The call as the library has it; from when that has taken it over. */
   #call!: ServerInterceptingCallInterface;
   #request: Buffer | undefined;
@@ -35,11 +56,12 @@ export class GrpcCall implements Reader {
   #answer: GrpcAnswer | undefined;
   /** Waits for the next of several requests; it is undefined when there is none. */
   #take: ((request: Buffer | undefined) => void) | undefined;
-  #dropped = false;
+  /** Whether nothing of it is run any more. */
+  isDropped = false;
 
-  /** @param arrivedAt by the clock of `performance.now()`. */
-  constructor(pipeline: Pipeline, admitted: Admitted, stream: ServerHttp2Stream, arrivedAt: number) {
+  constructor(pipeline: Pipeline, admitted: Admitted, stream: ServerHttp2Stream, { arrivedAt, frames }: Arriving) {
     this.#arrivedAt = arrivedAt;
+    this.#frames = frames;
     this.#pipeline = pipeline;
     this.#admitted = admitted;
     this.#stream = stream;
@@ -49,12 +71,18 @@ export class GrpcCall implements Reader {
   /** Takes the call over from the library's own handler. */
   start(call: ServerInterceptingCallInterface): void {
     this.#call = call;
+    const { sendStatus } = call;
+    // What it says by itself has no metadata, no reason, and no line in the log.
+    call.sendStatus = (status) => {
+      if (status.metadata) sendStatus.call(call, status);
+      else this.#onUnreadable(unreadable(status));
+    };
     call.start(this);
   }
 
   /** It has been answered, or its stream has closed: nothing of it is run any more. */
   drop(): void {
-    this.#dropped = true;
+    this.isDropped = true;
     this.arriving?.leave();
     this.#answer?.drop();
   }
@@ -76,12 +104,22 @@ export class GrpcCall implements Reader {
 
   onReceiveHalfClose(): void {
     this.arriving?.leave();
+    this.#problem ??= this.#frames.problem;
     if (this.#take) this.#take(undefined);
-    else if (!this.#dropped) this.#runOne();
+    else if (!this.isDropped) this.#runOne();
   }
 
   onCancel(): void {
     this.#end?.leave();
+    this.#take?.(undefined);
+  }
+
+  #onUnreadable(problem: RpcError): void {
+    if (!this.#end) {
+      this.giveUp!(problem);
+      return;
+    }
+    this.#problem = problem;
     this.#take?.(undefined);
   }
 
@@ -106,8 +144,10 @@ export class GrpcCall implements Reader {
     for (;;) {
       const request = await new Promise<Buffer | undefined>((resolve) => {
         this.#take = resolve;
-        this.#call.startRead();
+        if (this.#problem) resolve(undefined);
+        else this.#call.startRead();
       });
+      if (this.#problem) throw this.#problem;
       if (!request) return;
       yield decodeBinary(this.#admitted.endpoint.method.input, request);
     }

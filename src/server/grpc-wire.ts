@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { type RpcError, refuse } from '../contract/errors.ts';
+import { PREFIX } from '../statements/grpc-frame.ts';
 import { malformed } from './decode.ts';
 
 /** What stands at the end of base64 that is padded; gRPC's has none. */
@@ -84,13 +85,44 @@ export const compressionProblem = (encoding: string | undefined): RpcError | und
     ? undefined
     : refuse('UNSUPPORTED_REQUEST', 'grpc-encoding must be `identity`, `gzip` or `deflate`');
 
-/**
- * Looks at the flag of a message, its first byte.
- *
- * @throws INVALID_ARGUMENT when it says that the message is compressed, and the headers have not said how.
- */
-export const unannounced = (start: Buffer, encoding: string | undefined): void => {
-  if (start[0] === 1 && (encoding === undefined || encoding === 'identity')) {
-    throw malformed('a message is compressed, and `grpc-encoding` does not say how');
+/** Follows the body of a request from frame to frame. */
+export class Frames {
+  readonly #isCompressible: boolean;
+  /** Bytes of the frame's prefix that have come, and of its message that have not. */
+  #prefix = 0;
+  #left = 0;
+
+  /** @param encoding how the headers say that messages are compressed. */
+  constructor(encoding: string | undefined) {
+    this.#isCompressible = encoding !== undefined && encoding !== 'identity';
   }
-};
+
+  /**
+   * Takes the next piece.
+   *
+   * @throws INVALID_ARGUMENT when a message is compressed, and the headers have not said how.
+   */
+  take(piece: Buffer): void {
+    for (let at = 0; at < piece.length; ) {
+      if (this.#prefix === PREFIX) {
+        const taken = Math.min(this.#left, piece.length - at);
+        this.#left -= taken;
+        at += taken;
+      } else {
+        const byte = piece[at]!;
+        if (this.#prefix > 0) this.#left = this.#left * 256 + byte;
+        else if (byte === 1 && !this.#isCompressible) {
+          throw malformed('a message is compressed, and `grpc-encoding` does not say how');
+        }
+        this.#prefix += 1;
+        at += 1;
+      }
+      if (this.#prefix === PREFIX && this.#left === 0) this.#prefix = 0;
+    }
+  }
+
+  /** Why a body that ends here cannot be read; undefined where it ends with a message. */
+  get problem(): RpcError | undefined {
+    return this.#prefix > 0 ? malformed('the request ends in the middle of a message') : undefined;
+  }
+}

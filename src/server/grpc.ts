@@ -16,7 +16,7 @@ import { Connections } from './connections.ts';
 import { deadlineExceeded } from './deadline.ts';
 import type { Endpoint } from './endpoint.ts';
 import { GrpcCall } from './grpc-call.ts';
-import { compressionProblem, PADDING, refusedBefore, settleAnswer, unannounced } from './grpc-wire.ts';
+import { compressionProblem, Frames, PADDING, refusedBefore, settleAnswer } from './grpc-wire.ts';
 import { readHeaders } from './headers.ts';
 import type { Arrival } from './inbound.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
@@ -121,20 +121,20 @@ export const listenGrpc = async (
     const encoding = headers['grpc-encoding'] as string | undefined;
     const problem = compressionProblem(encoding);
     if (problem) throw pipeline.refuse(admitted, problem);
-    const call = new GrpcCall(pipeline, admitted, stream, arrivedAt);
+    const frames = new Frames(encoding);
+    const call = new GrpcCall(pipeline, admitted, stream, { arrivedAt, frames });
     const giveUp = (error: unknown): void => {
+      if (call.isDropped) return;
       call.drop();
       turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
     };
+    call.giveUp = giveUp;
     const reservation = budget.open(encoding);
-    let isFirst = true;
     // The library does so, too, but only after it would have begun to flow.
     stream.pause();
     stream.on('data', (chunk: Buffer) => {
-      const begins = isFirst;
-      isFirst = false;
       try {
-        if (begins) unannounced(chunk, encoding);
+        frames.take(chunk);
         reservation.add(chunk.length);
       } catch (error) {
         reservation.release();

@@ -1,6 +1,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import { gzipSync } from 'node:zlib';
 import { create, createFileRegistry } from '@bufbuild/protobuf';
 import type { GenService } from '@bufbuild/protobuf/codegenv2';
 import { type EmptySchema, FileDescriptorProtoSchema, file_google_protobuf_empty } from '@bufbuild/protobuf/wkt';
@@ -117,6 +118,59 @@ describe('what arrives in pieces', () => {
     expect(await answer).toMatchObject({ status: 8, reason: 'REQUEST_BYTES_EXHAUSTED' });
     expect(await rawCall(session, READ, {})).toMatchObject({ status: 0 });
     session.close();
+  });
+
+  // The library said so by itself: without a reason, as INTERNAL, and the log had nothing, or another reason.
+  describe.each([
+    ['with one response', READ],
+    ['with a stream of them', PolicyEngineService.method.streamRiskCeilings],
+    ['with streams both ways', REFLECT],
+  ])('a call %s whose request cannot be read is refused by its reason, and logged with it', (_what, method) => {
+    const large = envelope(Buffer.alloc(4_097));
+    test.each([
+      ['is too large', large, undefined, 'REQUEST_TOO_LARGE', 'RESOURCE_EXHAUSTED', 8],
+      ['unfolds to too much', envelope(gzipSync(large), 1), 'gzip', 'REQUEST_TOO_LARGE', 'RESOURCE_EXHAUSTED', 8],
+      ['is no gzip', envelope(Buffer.from('no gzip'), 1), 'gzip', 'MALFORMED_REQUEST', 'INVALID_ARGUMENT', 3],
+      [
+        'ends in the middle',
+        envelope(Buffer.alloc(100)).subarray(0, 9),
+        undefined,
+        'MALFORMED_REQUEST',
+        'INVALID_ARGUMENT',
+        3,
+      ],
+      [
+        'has half of another behind it',
+        Buffer.from([0, 0, 0, 0, 0, 0, 0]),
+        undefined,
+        'MALFORMED_REQUEST',
+        'INVALID_ARGUMENT',
+        3,
+      ],
+      [
+        'is half of gzip',
+        envelope(gzipSync(large).subarray(0, 20), 1),
+        'gzip',
+        'MALFORMED_REQUEST',
+        'INVALID_ARGUMENT',
+        3,
+      ],
+    ])('it %s', async (_how, body, encoding, reason, code, status) => {
+      for (const port of ['grpcAddress', 'httpAddress'] as const) {
+        const before = tight.log().length;
+        const session = openH2(tight.server[port]!);
+        const stream = openCall(session, pathOf(method), encoding ? { 'grpc-encoding': encoding } : {});
+        const answer = answerOf(stream);
+        stream.end(body);
+        expect(await answer).toMatchObject({ status, reason });
+        expect(await rawCall(session, READ, {})).toMatchObject({ status: 0 });
+        expect(tight.log().slice(before)).toMatchObject([
+          { method: expect.stringContaining(method.name), reason, code },
+          { method: 'PolicyEngineService/FetchRiskCeilings', code: 'OK' },
+        ]);
+        session.close();
+      }
+    });
   });
 
   test('a deadline that passes before the request is complete is told, and the call has its line in the log', async () => {
