@@ -42,7 +42,7 @@ Usage: policy-sidecar [serve] [settings]     serve until SIGINT or SIGTERM (defa
 
 Exit codes: 0 done; 1 the answer is no, or a fault of the program; 2 wrong use or setting; 3 the database cannot be
 reached; 4 its schema is older; 5 an address cannot be had, another process has it; 6 something in the database is in a
-migration's way; 130 a second signal.
+migration's way, or a right is missing there; 130 a second signal.
 
 Settings, as flag or environment variable (a flag wins):
 ${settingsHelp()}
@@ -52,7 +52,16 @@ const firstLine = (text: string): string => text.trim().split('\n')[0]!;
 
 const OBSTACLES = [BlockedError, TenantsError, ObstacleError, RightsError];
 
+/** A server that went away in the midst of the work, or let in nobody more. */
+const AWAY = /^(?:57P0[123]|53300|08\w{3}|ECONNRESET|EPIPE)$/;
+/** The same where the connection ended without a word, or between two statements. */
+const CUT_OFF = /^(?:Connection terminated|Client has encountered a connection error)/;
+const NO_RIGHT = '42501';
+
 const exitCodeOf = (error: Error): number | undefined => {
+  const { code = '', message } = error as NodeJS.ErrnoException;
+  if (AWAY.test(code) || CUT_OFF.test(message)) return EXIT.unreachable;
+  if (code === NO_RIGHT) return EXIT.obstacle;
   if (error instanceof UnreachableError || error instanceof EmbeddedError) return EXIT.unreachable;
   if (error instanceof RpcError) return error.reason === 'DATABASE_UNAVAILABLE' ? EXIT.unreachable : EXIT.misuse;
   if (error instanceof SchemaError) return EXIT.olderSchema;

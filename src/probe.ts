@@ -1,6 +1,7 @@
 import { get } from 'node:http';
 import { connect as connectHttp2, constants } from 'node:http2';
 import { connect, type Socket } from 'node:net';
+import { isHostPort, isSocketOrPort } from './address.ts';
 
 /** Where gRPC listens unless told otherwise. */
 export const GRPC_LISTEN = '127.0.0.1:50051';
@@ -75,6 +76,14 @@ export const askHealth = ({ grpcListen, probeListen }: Askable, timeoutMs: numbe
     const socket = probeListen ? askProbe(probeListen, done) : askGrpc(grpcListen, done);
   });
 
+/** What is no address, in the words of a start that refuses it; undefined where all are. */
+const whyNoAddress = ({ grpcListen, probeListen }: Askable): string | undefined => {
+  if (probeListen !== undefined && !isHostPort(probeListen)) {
+    return `SIDECAR_PROBE_LISTEN must be host:port, not "${probeListen}"`;
+  }
+  return isSocketOrPort(grpcListen) ? undefined : `SIDECAR_GRPC_LISTEN must be host:port, not "${grpcListen}"`;
+};
+
 /** Longest that a probe waits, milliseconds. */
 const PROBE_MS = 1_000;
 
@@ -89,7 +98,7 @@ export const answerHealth = async (env: NodeJS.ProcessEnv): Promise<void> => {
     probeListen: probe && probe !== 'off' ? probe : undefined,
     tlsCert: env['SIDECAR_TLS_CERT'] || undefined,
   };
-  const misuse = whyNotAskable(askable);
+  const misuse = whyNoAddress(askable) ?? whyNotAskable(askable);
   const problem = misuse ?? (await askHealth(askable, PROBE_MS));
   if (problem === undefined) return;
   process.stderr.write(`policy-sidecar: ${misuse ?? `not serving: ${problem}`}\n`);

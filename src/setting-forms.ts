@@ -1,3 +1,4 @@
+import { isHostPort, isSocketOrPort } from './address.ts';
 import { readTarget } from './database/target.ts';
 
 /** A setting that is no good; the message is one line for the user. */
@@ -57,15 +58,12 @@ export const share: Parse<Count> = (text) => {
 
 export const onOff = oneOf({ on: true, off: false });
 
-const HOST_PORT = /^(\[[\da-fA-F:.]+\]|[^:\s/]+):(\d{1,5})$/;
-
 export const hostPort: Parse<string> = (text) => {
-  const [, , port] = HOST_PORT.exec(text) ?? [];
-  if (port === undefined || Number(port) > 65_535) throw new ConfigError('must be host:port');
+  if (!isHostPort(text)) throw new ConfigError('must be host:port');
   return text;
 };
 
-export const socketOrPort: Parse<string> = (text) => (/^unix:\/.+/.test(text) ? text : hostPort(text));
+export const socketOrPort: Parse<string> = (text) => (isSocketOrPort(text) ? text : hostPort(text));
 
 export const fileMode: Parse<Mode> = (text) => {
   if (!/^0?[0-7]{3}$/.test(text)) throw new ConfigError('must be an octal file mode such as 0660');

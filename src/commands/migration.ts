@@ -1,5 +1,12 @@
 import type { Config } from '../config.ts';
-import { findingText, migrateCheck, migrateUp, migrationStatus, withClient } from '../database/migrate/migrate.ts';
+import {
+  findingText,
+  migrateCheck,
+  migrateUp,
+  migrationStatus,
+  SchemaError,
+  withClient,
+} from '../database/migrate/migrate.ts';
 import { expectRole, grantServing } from '../database/migrate/serving-rights.ts';
 import { migrateTenants } from '../database/migrate/tenant-policies.ts';
 import { EXIT } from '../exit.ts';
@@ -36,6 +43,8 @@ const check: Action = async (url) => {
 };
 
 const tenants: Action = async (url) => {
+  const { pending } = await migrationStatus(url);
+  if (pending.length > 0) throw new SchemaError(pending.length);
   await migrateTenants(url, { say: tell });
   say('callers can be bound to tenants');
   return EXIT.done;

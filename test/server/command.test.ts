@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { closeSync, constants, existsSync, openSync, readFileSync, readSync } from 'node:fs';
 import { stat, writeFile } from 'node:fs/promises';
@@ -6,7 +7,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { migrationStatus } from '../../src/database/migrate/migrate.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
@@ -14,6 +15,7 @@ import { makePlatform } from '../database/platform.ts';
 import { connectCaller, grpcCaller } from '../support/client.ts';
 import { type Command, endAll, type LaunchOptions, launch, startCommand } from '../support/command.ts';
 import { watchLag } from '../support/lag.ts';
+import { whileLocked } from '../support/locked.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, createEmptyDatabase } from '../support/postgres.ts';
 import { copyDataFolder } from '../support/program.ts';
@@ -422,6 +424,56 @@ describe('migrate', () => {
     const { out } = await finish(['migrate', 'status'], { DATABASE_URL: database.url });
     expect(out).toMatch(/^newer {4}Migration99990101000000_later$/m);
     expect((await finish(['migrate', 'up'], { DATABASE_URL: database.url })).out).toBe('nothing to apply\n');
+    await database.drop();
+  });
+
+  // Story: said `schema "policy" does not exist`, with the exit code of wrong use.
+  test('tenants of a schema that is older is refused with the command to run', async () => {
+    const database = await createEmptyDatabase();
+    expect(await finish(['migrate', 'tenants'], { DATABASE_URL: database.url })).toEqual({
+      code: 4,
+      out: '',
+      err: 'policy-sidecar: the database lacks 8 migration(s): run `policy-sidecar migrate up`, or set SIDECAR_MIGRATE=up\n',
+    });
+    await database.drop();
+  });
+
+  // Story: a database that was restarted meanwhile was told as wrong use.
+  test('a database that ends the connection in the midst of the work is told as one that cannot be reached', async () => {
+    const database = await createDatabase();
+    const person = new pg.Client({ connectionString: database.url });
+    await person.connect();
+    await whileLocked(person, 'lock table policy.evaluations', async () => {
+      const { ended, err } = command(['migrate', 'tenants'], { DATABASE_URL: database.url });
+      await vi.waitFor(async () => {
+        const ended = await query(
+          database.url,
+          `select pg_terminate_backend(pid) from pg_stat_activity
+           where datname = current_database() and state = 'active' and query like 'lock table only policy.evaluations %'`,
+        );
+        expect(ended).toHaveLength(1);
+      });
+      expect({ code: await ended, err: err() }).toEqual({
+        code: 3,
+        err: expect.stringMatching(/^policy-sidecar: terminating connection due to administrator command$/m),
+      });
+    });
+    await person.end();
+    await database.drop();
+  });
+
+  // Story: the same of a role that may not look into the sidecar's own schema.
+  test.each(['status', 'check', 'up'])('%s, as a role that may not see what is applied', async (action) => {
+    const database = await createDatabase();
+    const role = `stranger_${randomUUID().slice(0, 8)}`;
+    await query(database.url, `create role ${role} login password 'stranger'`);
+    const url = Object.assign(new URL(database.url), { username: role, password: 'stranger' }).href;
+    expect(await finish(['migrate', action], { DATABASE_URL: url })).toEqual({
+      code: 6,
+      out: '',
+      err: 'policy-sidecar: permission denied for schema policy_sidecar\n',
+    });
+    await query(database.url, `drop role ${role}`);
     await database.drop();
   });
 

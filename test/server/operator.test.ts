@@ -272,6 +272,17 @@ test('`wait` and `health` say at once that they cannot ask where gRPC speaks TLS
   }
 });
 
+test.each([
+  [{ SIDECAR_GRPC_LISTEN: 'localhost' }, 'SIDECAR_GRPC_LISTEN must be host:port, not "localhost"'],
+  [{ SIDECAR_GRPC_LISTEN: '127.0.0.1:70000' }, 'SIDECAR_GRPC_LISTEN must be host:port, not "127.0.0.1:70000"'],
+  [{ SIDECAR_GRPC_LISTEN: 'unix:' }, 'SIDECAR_GRPC_LISTEN must be host:port, not "unix:"'],
+  [{ SIDECAR_PROBE_LISTEN: 'on' }, 'SIDECAR_PROBE_LISTEN must be host:port, not "on"'],
+] as const)('`health` and `wait` say of %j that it is no address', async (setting, problem) => {
+  for (const command of ['health', 'wait']) {
+    expect(await finish([command], setting)).toEqual({ code: 2, out: '', err: `policy-sidecar: ${problem}\n` });
+  }
+});
+
 test('the operator’s page has a row for every command of --help', async () => {
   const { out } = await finish(['--help']);
   const commands = [...out.matchAll(/policy-sidecar ((?:migrate )?[a-z]+)(?= [A-Z[]| {2,}[a-z])/g)].map(
