@@ -27,7 +27,7 @@ const (
 // Reasons that a call is refused with: the `reason` of google.rpc.ErrorInfo, whose `domain` is `policies.hoc`, is the
 // name of one of these values. A newer server may know more of them.
 //
-// What gRPC itself refuses, an unknown method or a request over the size limit, has nothing but its code.
+// What gRPC itself refuses, an unknown method, has nothing but its code.
 type ErrorReason int32
 
 const (
@@ -37,7 +37,7 @@ const (
 	ErrorReason_INVALID_REQUEST ErrorReason = 1
 	// It cannot be read as a message of its type.
 	ErrorReason_MALFORMED_REQUEST ErrorReason = 2
-	// It is compressed in a way that this port does not read.
+	// It is compressed in a way that this port does not read, or has not the one message that its method has.
 	ErrorReason_UNSUPPORTED_REQUEST ErrorReason = 3
 	// Health was asked of a service that is not served.
 	ErrorReason_SERVICE_UNKNOWN ErrorReason = 4
