@@ -12,7 +12,11 @@ const LONGEST_RECONNECT_MS = 5_000;
 /** Pause before a Redis that has not answered in time is asked again. */
 const REST_MS = 5_000;
 
-const problemOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? (error as Error).name;
+/** The word that an answer of Redis begins with when it refuses something. */
+const refusalIn = ({ message }: Error): string | undefined => /^[A-Z]{2,}(?= )/.exec(message)?.[0];
+
+const problemOf = (error: unknown): string =>
+  (error as NodeJS.ErrnoException).code ?? refusalIn(error as Error) ?? (error as Error).name;
 
 /** What comes of work in time; undefined if it fails or takes too long, which is told. */
 const inTime = async <T>(work: Promise<T>, waitMs: number, tell: () => void): Promise<T | undefined> => {
@@ -35,13 +39,20 @@ const inTime = async <T>(work: Promise<T>, waitMs: number, tell: () => void): Pr
  * does not answer in time it is left alone for a while, and then connected to anew.
  *
  * @param url `redis://` or `rediss://`, with credentials where they are needed; never logged.
- * @param warn told once an outage, by error code.
+ * @param warn told once an outage, by error code, and once a connection of each word that it refuses something with.
  */
 export const redisCache = (url: string, warn: (problem: string) => void, waitMs = WAIT_MS): SharedCache => {
   let down = false;
+  const refusals = new Set<string>();
   const fails = (problem: string): void => {
     if (!down) warn(problem);
     down = true;
+  };
+  const refused = (error: unknown): never => {
+    const refusal = refusalIn(error as Error);
+    if (refusal && !refusals.has(refusal)) warn(refusal);
+    if (refusal) refusals.add(refusal);
+    throw error;
   };
   // Loaded and connected at the first use: a process without use for Redis starts without it.
   const connect = async () => {
@@ -57,6 +68,7 @@ export const redisCache = (url: string, warn: (problem: string) => void, waitMs 
     });
     client.on('ready', () => {
       down = false;
+      refusals.clear();
     });
     client.on('error', (error: unknown) => fails(problemOf(error)));
     return { client, connected: client.connect() };
@@ -87,7 +99,7 @@ export const redisCache = (url: string, warn: (problem: string) => void, waitMs 
       if (!client.isReady && !down) await connected;
       if (!client.isReady) return undefined;
       asked = true;
-      return work(client);
+      return work(client).catch(refused);
     });
     return inTime(done, waitMs, () => {
       if (started !== used) return;

@@ -26,7 +26,7 @@ if (!installed) console.log('redis-server is not installed: the suite of the Red
 const PASSWORD = 'password-that-nobody-may-see';
 
 /** A Redis of this test, with a password. */
-const startRedis = async (port: number, folder: string): Promise<ChildProcess> => {
+const startRedis = async (port: number, folder: string, ...more: string[]): Promise<ChildProcess> => {
   const args = [
     '--port',
     String(port),
@@ -38,6 +38,7 @@ const startRedis = async (port: number, folder: string): Promise<ChildProcess> =
     PASSWORD,
     '--dir',
     folder,
+    ...more,
   ];
   const child = spawn('redis-server', args, { stdio: ['ignore', 'pipe', 'inherit'] });
   await new Promise<void>((resolve, reject) => {
@@ -99,9 +100,26 @@ describe.skipIf(!installed)('Redis', () => {
     const cache = redisCache(url.replace(PASSWORD, `${PASSWORD}-not`), (each) => warnings.push(each), 300);
     await cache.set('k', 'v', 60);
     expect(await cache.get('k')).toBe(undefined);
-    expect(warnings).toHaveLength(1);
-    expect(warnings[0]).not.toContain(PASSWORD);
+    expect(warnings).toEqual(['WRONGPASS']);
     cache.close();
+  });
+
+  // Story: one that was full, or had become a replica, kept nothing, and nobody was told.
+  test('what it refuses is told, once, in its own word', async () => {
+    const full = await freePort();
+    const server = await startRedis(full, folder, '--maxmemory', '1');
+    const warnings: string[] = [];
+    const cache = redisCache(url.replace(`:${port}`, `:${full}`), (each) => warnings.push(each), 10_000);
+    try {
+      for (let call = 0; call < 3; call += 1) {
+        await cache.set('k', 'v', 60);
+        expect(await cache.get('k')).toBe(undefined);
+      }
+      expect(warnings).toEqual(['OOM']);
+    } finally {
+      cache.close();
+      await stopRedis(server);
+    }
   });
 
   test('an outage is a miss, and is got over', async () => {
