@@ -86,6 +86,24 @@ def test_what_comes_after_the_end_of_a_connection_is_refused(address: str) -> No
         conn.close()
 
 
+def test_a_list_without_a_limit_is_whole(client: Client, address: str) -> None:
+    driver, tenant = PolicyEngineDriver(address), new_id()
+
+    async def proposals() -> list[int]:
+        async with aio.connect(address) as caller, AsyncUnit(caller) as session:
+            write, read = PolicyProposalWriteDriver(session), PolicyProposalReadDriver(session)
+            for _ in range(51):
+                await write.create_proposal(tenant, "n", "cost_cap", "r", {}, [])
+            return [len(await read.fetch_proposals(tenant)), len(await read.fetch_proposals(tenant, limit=None))]
+
+    with driver.get_engine().begin() as conn:
+        for _ in range(101):
+            driver.insert_violation(conn, **evidence(new_id(), tenant_id=tenant))
+    assert len(driver.fetch_violations_auto(tenant_id=tenant)) == 100
+    assert len(driver.fetch_violations_auto(tenant_id=tenant, limit=None)) == 101
+    assert asyncio.run(proposals()) == [50, 51]
+
+
 def test_numbers_of_updates_may_be_text(address: str) -> None:
     driver = PolicyEngineDriver(address)
     ceiling, rule = driver.fetch_risk_ceilings_auto()[0]["id"], driver.fetch_safety_rules_auto()[0]["id"]
