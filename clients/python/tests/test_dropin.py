@@ -22,8 +22,10 @@ from policy_sidecar.dropin.policy_engine_driver import PolicyEngineDriver
 from policy_sidecar.dropin.policy_proposal_read_driver import PolicyProposalReadDriver
 from policy_sidecar.dropin.policy_proposal_write_driver import PolicyProposalWriteDriver
 from policy_sidecar.dropin.policy_rules_driver import PolicyRulesDriver
+from policy_sidecar.dropin.proposals_read_driver import ProposalsReadDriver
 from policy_sidecar.dropin.recovery_matcher import RecoveryMatcher
 from policy_sidecar.dropin.recovery_write_driver import RecoveryWriteService
+from policy_sidecar.testing import Sidecar
 
 
 def test_every_public_method_of_the_original_is_there_and_calls_its_rpc() -> None:
@@ -102,6 +104,32 @@ def test_a_list_without_a_limit_is_whole(client: Client, address: str) -> None:
     assert len(driver.fetch_violations_auto(tenant_id=tenant)) == 100
     assert len(driver.fetch_violations_auto(tenant_id=tenant, limit=None)) == 101
     assert asyncio.run(proposals()) == [50, 51]
+
+
+def test_a_flag_of_a_list_is_what_python_takes_it_for(policy_sidecar_process: Sidecar) -> None:
+    driver, edge, tenant = PolicyEngineDriver(policy_sidecar_process.address), ("a", new_id()), new_id()
+    engine = sqlalchemy.create_engine(
+        sqlalchemy.make_url(policy_sidecar_process.database).set(drivername="postgresql+pg8000")
+    )
+    with engine.begin() as connection:  # No driver makes an edge inactive.
+        connection.execute(
+            sqlalchemy.text(
+                "insert into policy.policy_dependencies (source_policy, target_policy, dependency_type, is_active)"
+                " values ('a', :target, 'requires', false)"
+            ),
+            {"target": edge[1]},
+        )
+    engine.dispose()
+    for given, expected in ((None, True), (0, True), ("", True), ("yes", False)):
+        assert (edge in driver.fetch_dependency_edges_auto(active_only=given)) == expected
+
+    async def proposals() -> list[int]:
+        async with aio.connect(policy_sidecar_process.address) as caller, AsyncUnit(caller) as session:
+            await PolicyProposalWriteDriver(session).create_proposal(tenant, "n", "cost_cap", "r", {}, [])
+            read = ProposalsReadDriver(session)
+            return [len((await read.fetch_proposals(tenant, include_synthetic=given))[0]) for given in (None, "yes")]
+
+    assert asyncio.run(proposals()) == [1, 1]
 
 
 def test_numbers_of_updates_may_be_text(address: str) -> None:
