@@ -20,7 +20,7 @@ from policy_sidecar.dropin.arbitrator import ArbitrationInput, PolicyAction, Pol
 from policy_sidecar.dropin.optimizer_conflict_resolver import ConflictResolver, ConflictType, PolicyConflict
 from policy_sidecar.dropin.policy_engine_driver import PolicyEngineDriver
 from policy_sidecar.dropin.scope_resolver import PolicyScope, RunContext, ScopeResolver
-from policy_sidecar.dropin.symbol_table import SymbolTable
+from policy_sidecar.dropin.symbol_table import PolicyCategory, Symbol, SymbolTable, SymbolType
 
 
 def test_a_module_stays_its_callers_and_gets_the_priorities(address: str) -> None:
@@ -58,6 +58,18 @@ def test_a_symbol_table_is_used_as_before(client: Client) -> None:
     table.exit_scope()
     with pytest.raises(ValueError, match="Cannot exit global scope"):
         table.exit_scope()
+    table.close()
+
+
+def test_a_symbol_is_made_as_before(client: Client) -> None:
+    table = SymbolTable(client)
+    limit = Symbol("limit", SymbolType.CONSTANT, PolicyCategory.SAFETY, value=None, referenced_by=["a"])
+    limit.value = {"most": 1.0}
+    table.define(limit)
+    assert str(limit) == "Symbol(limit, CONSTANT[SAFETY])" and table.lookup("limit") == limit
+    original = enum.Enum("SymbolType", "POLICY RULE")
+    table.define(Symbol("p", original["POLICY"]))  # type: ignore[arg-type]
+    assert table.get_policies() == [Symbol("p", SymbolType.POLICY)] and table.lookup("nothing") is None
     table.close()
 
 
