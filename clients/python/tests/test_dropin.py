@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import inspect
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,8 +23,10 @@ from policy_sidecar.dropin.policy_engine_driver import PolicyEngineDriver
 from policy_sidecar.dropin.policy_proposal_read_driver import PolicyProposalReadDriver
 from policy_sidecar.dropin.policy_proposal_write_driver import PolicyProposalWriteDriver
 from policy_sidecar.dropin.policy_rules_driver import PolicyRulesDriver
+from policy_sidecar.dropin.proposals_read_driver import ProposalsReadDriver
 from policy_sidecar.dropin.recovery_matcher import RecoveryMatcher
 from policy_sidecar.dropin.recovery_write_driver import RecoveryWriteService
+from policy_sidecar.testing import Sidecar
 
 
 def test_every_public_method_of_the_original_is_there_and_calls_its_rpc() -> None:
@@ -86,15 +89,75 @@ def test_what_comes_after_the_end_of_a_connection_is_refused(address: str) -> No
         conn.close()
 
 
-def test_numbers_of_updates_may_be_text(address: str) -> None:
-    driver = PolicyEngineDriver(address)
-    ceiling, rule = driver.fetch_risk_ceilings_auto()[0]["id"], driver.fetch_safety_rules_auto()[0]["id"]
+def test_a_list_without_a_limit_is_whole(client: Client, address: str) -> None:
+    driver, tenant = PolicyEngineDriver(address), new_id()
+
+    async def proposals() -> list[int]:
+        async with aio.connect(address) as caller, AsyncUnit(caller) as session:
+            write, read = PolicyProposalWriteDriver(session), PolicyProposalReadDriver(session)
+            for _ in range(51):
+                await write.create_proposal(tenant, "n", "cost_cap", "r", {}, [])
+            return [len(await read.fetch_proposals(tenant)), len(await read.fetch_proposals(tenant, limit=None))]
+
+    with driver.get_engine().begin() as conn:
+        for _ in range(101):
+            driver.insert_violation(conn, **evidence(new_id(), tenant_id=tenant))
+    assert len(driver.fetch_violations_auto(tenant_id=tenant)) == 100
+    assert len(driver.fetch_violations_auto(tenant_id=tenant, limit=None)) == 101
+    assert asyncio.run(proposals()) == [50, 51]
+
+
+@pytest.fixture
+def database(policy_sidecar_process: Sidecar) -> Iterator[sqlalchemy.Engine]:
+    """The sidecar's own, for rows that no driver makes."""
+    at = sqlalchemy.make_url(policy_sidecar_process.database).set(drivername="postgresql+pg8000")
+    engine = sqlalchemy.create_engine(at)
+    yield engine
+    engine.dispose()
+
+
+def test_a_flag_of_a_list_is_what_python_takes_it_for(database: sqlalchemy.Engine, address: str) -> None:
+    driver, edge, tenant = PolicyEngineDriver(address), ("a", new_id()), new_id()
+    with database.begin() as connection:
+        connection.execute(
+            sqlalchemy.text(
+                "insert into policy.policy_dependencies (source_policy, target_policy, dependency_type, is_active)"
+                " values ('a', :target, 'requires', false)"
+            ),
+            {"target": edge[1]},
+        )
+    for given, expected in ((None, True), (0, True), ("", True), ("yes", False)):
+        assert (edge in driver.fetch_dependency_edges_auto(active_only=given)) == expected
+
+    async def proposals() -> list[int]:
+        async with aio.connect(address) as caller, AsyncUnit(caller) as session:
+            await PolicyProposalWriteDriver(session).create_proposal(tenant, "n", "cost_cap", "r", {}, [])
+            read = ProposalsReadDriver(session)
+            return [len((await read.fetch_proposals(tenant, include_synthetic=given))[0]) for given in (None, "yes")]
+
+    assert asyncio.run(proposals()) == [1, 1]
+
+
+def test_numbers_of_updates_may_be_text(database: sqlalchemy.Engine, address: str) -> None:
+    driver, name = PolicyEngineDriver(address), new_id()
+    with database.begin() as connection:
+        for insert in (
+            "risk_ceilings (name, metric, max_value, breach_action) values (:name, 'm', 1, 'block')",
+            "safety_rules (name, rule_type, condition, action) values (:name, 'r', '{}', 'a')",
+        ):
+            connection.execute(sqlalchemy.text(f"insert into policy.{insert}"), {"name": name})
+
+    def read(conn: Any) -> list[Any]:
+        found = driver.fetch_risk_ceilings(conn) + driver.fetch_safety_rules(conn)
+        return [one for one in found if one["name"] == name]
+
     with driver.get_engine().connect() as conn:  # Nobody commits it.
-        driver.update_risk_ceiling(conn, ceiling, {"max_value": "12.5", "current_value": "3.5", "window_seconds": "60"})
-        driver.update_safety_rule(conn, rule, {"priority": "7", "cooldown_seconds": "30"})
-        changed = {one["id"]: one for one in driver.fetch_risk_ceilings(conn) + driver.fetch_safety_rules(conn)}
-        assert [changed[ceiling][name] for name in ("max_value", "current_value", "window_seconds")] == [12.5, 3.5, 60]
-        assert [changed[rule][name] for name in ("priority", "cooldown_seconds")] == [7, 30]
+        ceiling, rule = read(conn)
+        driver.update_risk_ceiling(conn, ceiling.id, {"max_value": "12.5", "current_value": "3.5", "window_seconds": "60"})
+        driver.update_safety_rule(conn, rule.id, {"priority": "7", "cooldown_seconds": "30"})
+        ceiling, rule = read(conn)
+        assert (ceiling.max_value, ceiling.current_value, ceiling.window_seconds) == (12.5, 3.5, 60)
+        assert (rule.priority, rule.cooldown_seconds) == (7, 30)
 
 
 def test_errors_are_those_of_sqlalchemy_too(address: str) -> None:

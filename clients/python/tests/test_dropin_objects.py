@@ -16,10 +16,11 @@ from relay import Relay
 
 from policy_sidecar import Client, connect, errors, types
 from policy_sidecar.dropin import Unit
+from policy_sidecar.dropin.arbitrator import ArbitrationInput, PolicyAction, PolicyArbitrator, PolicyLimit
 from policy_sidecar.dropin.optimizer_conflict_resolver import ConflictResolver, ConflictType, PolicyConflict
 from policy_sidecar.dropin.policy_engine_driver import PolicyEngineDriver
 from policy_sidecar.dropin.scope_resolver import PolicyScope, RunContext, ScopeResolver
-from policy_sidecar.dropin.symbol_table import SymbolTable
+from policy_sidecar.dropin.symbol_table import PolicyCategory, Symbol, SymbolTable, SymbolType
 
 
 def test_a_module_stays_its_callers_and_gets_the_priorities(address: str) -> None:
@@ -60,6 +61,18 @@ def test_a_symbol_table_is_used_as_before(client: Client) -> None:
     table.close()
 
 
+def test_a_symbol_is_made_as_before(client: Client) -> None:
+    table = SymbolTable(client)
+    limit = Symbol("limit", SymbolType.CONSTANT, PolicyCategory.SAFETY, value=None, referenced_by=["a"])
+    limit.value = {"most": 1.0}
+    table.define(limit)
+    assert str(limit) == "Symbol(limit, CONSTANT[SAFETY])" and table.lookup("limit") == limit
+    original = enum.Enum("SymbolType", "POLICY RULE")
+    table.define(Symbol("p", original["POLICY"]))  # type: ignore[arg-type]
+    assert table.get_policies() == [Symbol("p", SymbolType.POLICY)] and table.lookup("nothing") is None
+    table.close()
+
+
 def test_a_type_of_conflict_is_that_of_the_original() -> None:
     original = enum.Enum("ConflictType", "ACTION PRIORITY CATEGORY CIRCULAR")
     assert [(one.name, one.value) for one in ConflictType] == [(one.name, one.value) for one in original]
@@ -91,6 +104,20 @@ def test_a_scope_is_an_object_with_its_lists(client: Client) -> None:
             for agent in "ab":
                 assert resolver.matches_scope(one, RunContext(tenant_id="t", agent_id=agent)) is (agent == key)
         assert resolver.get_scope_for_policy(policy, "u") is None
+
+
+def test_what_resolvers_are_asked_with_is_made_as_before(client: Client) -> None:
+    with Unit(client) as session:
+        run = RunContext("t", "agent")
+        found = ScopeResolver(session).resolve_applicable_policies(run)
+        assert found.context == run == RunContext(tenant_id="t", agent_id="agent", run_id=None)
+        asked = ArbitrationInput(["p"], [PolicyLimit("p", "token", 5.0)], breach_actions=[PolicyAction("p", "pause")])
+        asked.cost_limits = [PolicyLimit("p", "cost", 7.5, precedence=1)]
+        settled = PolicyArbitrator(session).arbitrate(["p"], "t", asked)
+    assert (settled.effective_token_limit, settled.effective_cost_limit_cents) == (5, 7)
+    assert settled.effective_breach_action == "pause"
+    with pytest.raises(TypeError):
+        ArbitrationInput()  # type: ignore[call-arg]
 
 
 def test_a_row_is_copied_and_read_as_one_of_sqlalchemy(address: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -13,6 +14,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from policy_sidecar import Client, aio, errors, operations
 from policy_sidecar.dropin import AsyncUnit
+from policy_sidecar.dropin._units import default_aio_client
 from policy_sidecar.dropin.policy_rules_driver import PolicyRule, PolicyRulesDriver
 
 #: Bytes of one request, and of one answer, that the sidecar takes or gives.
@@ -144,6 +146,28 @@ def test_a_rule_is_one_object_of_its_session(client: Client, address: str) -> No
 
     on_session(address, work)
     assert stored(client, rule) == ("theirs", "ACTIVE")
+
+
+def test_a_rule_whose_ids_are_no_texts_is_one_object_too(client: Client, address: str) -> None:
+    rule, tenant = uuid.uuid4(), uuid.uuid4()
+
+    async def work(session: AsyncUnit, driver: PolicyRulesDriver) -> None:
+        made = driver.create_rule(id=rule, tenant_id=tenant, name="n")
+        assert await driver.fetch_rule_by_id(str(tenant), str(rule)) is made
+
+    on_session(address, work)
+
+
+def test_a_rule_is_read_without_a_session(
+    client: Client, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = new_id()
+    client.single_use.policy_rules.create_rule(id=rule, tenant_id="t", name="n", conditions={"a": 1.0})
+    monkeypatch.setenv("POLICY_SIDECAR", address)
+    default_aio_client.cache_clear()
+    found, missing = (asyncio.run(PolicyRulesDriver().fetch_rule_by_id(tenant, rule)) for tenant in ("t", "u"))
+    default_aio_client.cache_clear()
+    assert isinstance(found, PolicyRule) and (found.name, found.conditions) == ("n", {"a": 1.0}) and missing is None
 
 
 def test_a_rule_that_is_tracked_already_is_not_queued_again(client: Client, address: str) -> None:

@@ -10,13 +10,15 @@ from contextlib import nullcontext, suppress
 import pytest
 from conftest import new_id, wait_for
 from relay import Relay
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from test_dropin_rules import on_session, stored
 
-from policy_sidecar import Client, aio, errors
-from policy_sidecar.dropin import AsyncUnit
+from policy_sidecar import Client, aio, connect, errors
+from policy_sidecar.dropin import AsyncUnit, Unit
 from policy_sidecar.dropin.policy_proposal_write_driver import PolicyProposalWriteDriver
 from policy_sidecar.dropin.policy_rules_driver import PolicyRulesDriver
+from policy_sidecar.dropin.recovery_write_driver import RecoveryWriteService
 
 
 async def queued_during(relay: Relay, rpc: str, commit: Callable[[], Awaitable[None]], queue: Callable[[], object]) -> None:
@@ -150,6 +152,48 @@ def test_what_was_to_be_rolled_back_is_not_committed_where_the_rollback_is_cance
     on_session(relay.address, work)
     relay.close()
     assert [stored(client, key) for key in (sent, waiting, after)] == [None, None, ("n", "ACTIVE")]
+
+
+def test_a_session_whose_call_is_cancelled_is_rolled_back_and_goes_on(client: Client, address: str) -> None:
+    relay = Relay(address)
+    before, after = new_id(), new_id()
+
+    async def work(session: AsyncUnit, driver: PolicyRulesDriver) -> None:
+        driver.create_rule(id=before, tenant_id="t", name="n")
+        await driver.flush()
+        relay.keeps = ["CreateProposal"]
+        proposal = PolicyProposalWriteDriver(session).create_proposal("t", "n", "cost_cap", "r", {}, [])
+        call = asyncio.ensure_future(proposal)
+        await asyncio.to_thread(wait_for, lambda: relay.calls["CreateProposal"] == 1)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        with pytest.raises(PendingRollbackError, match="CancelledError"):
+            await session.commit()
+        await session.rollback()
+        driver.create_rule(id=after, tenant_id="t", name="n")
+        await session.commit()
+
+    on_session(relay.address, work)
+    relay.close()
+    assert [stored(client, key) for key in (before, after)] == [None, ("n", "ACTIVE")]
+
+
+def test_a_session_whose_call_is_interrupted_commits_nothing_that_nobody_knows_of(client: Client, address: str) -> None:
+    relay = Relay(address)
+    failure = new_id()
+    relay.interrupts = ["UpsertRecoveryCandidate"]
+    with connect(relay.address) as caller, Unit(caller) as session:
+        service = RecoveryWriteService(session)
+        with pytest.raises(KeyboardInterrupt):
+            service.upsert_recovery_candidate(failure, "s", 0.5, "{}", "E", "s", "test", None)
+        with pytest.raises(PendingRollbackError, match="KeyboardInterrupt"):
+            session.commit()
+        session.rollback()
+        _, is_insert, _ = service.upsert_recovery_candidate(failure, "s", 0.5, "{}", "E", "s", "test", None)
+        session.commit()
+    relay.close()
+    assert is_insert
 
 
 def test_what_tasks_write_on_one_session_is_one_transaction(client: Client, address: str) -> None:

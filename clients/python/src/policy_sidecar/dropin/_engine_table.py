@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..types import IntegrityTable
@@ -9,7 +10,10 @@ from ._arguments import demanded, filtered, json_text, number
 from ._shapes import affected, named, nothing, one, one_tuple, rows, tuples, value, whole
 from ._table import Op
 
-_FILTERS = {name: filtered for name in ("violation_type", "agent_id", "tenant_id", "since", "policy_version", "metric")}
+_FILTERS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("violation_type", "agent_id", "tenant_id", "since", "policy_version", "metric"), filtered),
+    **dict.fromkeys(("include_inactive", "include_resolved", "active_only"), bool),
+}
 
 
 def _read(rpc: str, parameters: str, answer: Any, **others: Any) -> Op:

@@ -15,6 +15,9 @@ from ._shapes import Shape, nothing
 from ._units import default_aio_client, default_client
 from .errors import translating
 
+#: The limit of a list without one: the greatest that can be said.
+_ALL = 2**31 - 1
+
 #: How an argument of that name becomes one of the RPC.
 Given = Mapping[str, Callable[[Any], Any]]
 
@@ -68,6 +71,8 @@ def arguments(op: Op, bound: Mapping[str, Any]) -> dict[str, Any]:
     for name, argument in bound.items():
         if name in op.drop:
             continue
+        if name == "limit" and argument is None:
+            argument = _ALL
         if op.given and name in op.given:
             argument = op.given[name](argument)
         if name == op.spread:

@@ -65,7 +65,8 @@ class Unit:
         """The services for a call, which sees what waited before; whatever else is done waits for the end of the block."""
         with self._turn:
             place = self._run(self.work.place(writes))
-            yield Bound(Bind(self.client._lines, lambda: place))
+            with self.work.calling():
+                yield Bound(Bind(self.client._lines, lambda: place))
 
     def flush(self) -> None:
         """Sends what waits; after an error only `rollback` is possible."""
@@ -129,7 +130,8 @@ class AsyncUnit:
         """The services for a call, which sees what waited before; whatever else is done waits for the end of the block."""
         async with self._turn:
             place = await self._in_turn(self.work.place(writes))
-            yield aio.Bound(Bind[AioLines](self.client._lines, lambda: place))
+            with self.work.calling():
+                yield aio.Bound(Bind[AioLines](self.client._lines, lambda: place))
 
     async def flush(self) -> None:
         """Sends what waits and what was changed of tracked objects; after an error only `rollback` is possible."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -171,6 +172,18 @@ class Work:
         """Lets what has been done be rolled back and nothing else, for that error."""
         self._failed = error
 
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Lets a transaction be rolled back and nothing else where one is interrupted who waits for an answer in it."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException as error:  # Whether it took effect nobody knows.
+            if self._life is not None:
+                self.fail(error)
+            raise
+
     def begin_session(self) -> None:
         """Begins the session's own transaction, with which this one ends."""
         if self.before_begin is not None:
@@ -178,7 +191,8 @@ class Work:
 
     def _usable(self) -> None:
         if self._failed is not None:
-            message = f"what was written before has failed, and has to be rolled back: {self._failed}"
+            why = str(self._failed) or type(self._failed).__name__
+            message = f"what was written before has failed, and has to be rolled back: {why}"
             raise _aborted(message) from self._failed
 
     def _append(self, one: Waiting) -> None:

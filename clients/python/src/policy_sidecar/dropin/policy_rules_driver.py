@@ -76,7 +76,7 @@ class Tracked:
     @property
     def key(self) -> tuple[Any, ...] | None:
         """Tenant and id of a rule that was sent or read."""
-        return None if self.goes_last or self.stored is None else (self.stored["tenant_id"], str(self.stored["id"]))
+        return None if self.goes_last or self.stored is None else (str(self.stored["tenant_id"]), str(self.stored["id"]))
 
     @property
     def goes_last(self) -> bool:
@@ -118,10 +118,15 @@ class PolicyRulesDriver(AsyncDriver):
     """Rules and their verdicts as objects."""
 
     async def fetch_rule_by_id(self, tenant_id: str, rule_id: str) -> Any:
-        """The rule, tracked; what is queued is sent before. One that is tracked already stays the object that it is."""
+        """The rule, tracked; what is queued is sent before. One that is tracked already stays the object that it is.
+
+        Without a session nothing is tracked.
+        """
         found = await perform_async(_FETCH, {"tenant_id": tenant_id, "rule_id": rule_id}, self._session)
         if found is None:
             return None
+        if self._session is None:
+            return PolicyRule(**found)
         work = async_unit_of(self._session).work
         known: Any = work.find((found.tenant_id, found.id))
         if known is None:

@@ -23,7 +23,7 @@ TABLE = {
         "proposals_read.fetch_proposals",
         "tenant_id, *, status='draft', proposal_type=None, days_old=None, include_synthetic=False, limit=50, offset=0",
         lambda answer: (_items(answer), answer.pending_count),
-        given={"proposal_type": filtered, "days_old": filtered},
+        given={"proposal_type": filtered, "days_old": filtered, "include_synthetic": bool},
     ),
     "fetch_proposal_by_id": Op("proposals_read.fetch_proposal_by_id", "tenant_id, proposal_id", one("proposal")),
     "count_draft_proposals": Op("proposals_read.count_draft_proposals", "tenant_id", value("count")),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
 from typing import Any
 from uuid import uuid4
 
 from .. import types
-from ..types import RunContext, ScopeType
+from ..types import ScopeType
 from ._shapes import Row, one, value, whole
 from ._table import Op, SyncDriver
 
@@ -101,6 +102,17 @@ class PolicyScope(Row):
         return made
 
 
+@dataclass
+class RunContext:
+    """What is known of a run."""
+
+    tenant_id: str
+    agent_id: str | None = None
+    api_key_id: str | None = None
+    human_actor_id: str | None = None
+    run_id: str | None = None
+
+
 class ScopeResolutionResult(Row):
     """Which policies hold for a run, and why."""
 
@@ -110,10 +122,16 @@ class ScopeResolutionResult(Row):
         return snapshot
 
 
-def _context(given: Any) -> RunContext:
+def _context(given: Any) -> types.RunContext:
     """The run, of the original's object or of this module's."""
     names = ("tenant_id", "agent_id", "api_key_id", "human_actor_id", "run_id")
-    return RunContext(**{name: getattr(given, name) for name in names})
+    return types.RunContext(**{name: getattr(given, name) for name in names})
+
+
+def _resolution(answer: Any) -> ScopeResolutionResult:
+    resolution = ScopeResolutionResult(_whole(answer))
+    resolution.context = RunContext(**resolution.context)
+    return resolution
 
 
 def _scope(given: Any) -> types.PolicyScope:
@@ -137,7 +155,7 @@ TABLE = {
     "resolve_applicable_policies": Op(
         "scope_resolver.resolve_applicable_policies",
         "context",
-        lambda answer: ScopeResolutionResult(_whole(answer)),
+        _resolution,
         given={"context": _context},
     ),
     "matches_scope": Op(

@@ -6,12 +6,16 @@ import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from queue import Empty, SimpleQueue
+from typing import Any
 
+from .. import types
 from ..client import Client
 from ..errors import AlreadyExistsError, PreconditionError, SidecarError
-from ..types import PolicyCategory, Symbol, SymbolScope, SymbolType
+from ..types import PolicyCategory, SymbolScope, SymbolType
+from ..values import JSON_NULL
 from ._units import default_client
 
 Garbage = SimpleQueue[str]
@@ -37,6 +41,52 @@ if hasattr(os, "register_at_fork"):
 def _throw_away(garbage: Garbage, table: str, forks: int) -> None:
     if forks == _forks:
         garbage.put(table)
+
+
+@dataclass
+class Symbol:
+    """A symbol, as it was when it was asked for."""
+
+    name: str
+    symbol_type: SymbolType
+    category: PolicyCategory | None = None
+    priority: int = 50
+    value_type: str | None = None
+    value: Any = None
+    defined_at: str | None = None
+    referenced_by: list[str] = field(default_factory=list)
+    requires_approval: bool = False
+    audit_level: int = 0
+
+    def __str__(self) -> str:
+        category = f"[{self.category.name}]" if self.category else ""
+        return f"Symbol({self.name}, {self.symbol_type.name}{category})"
+
+
+_FIELDS = [one.name for one in fields(Symbol)]
+
+
+def _sent(symbol: Any) -> types.Symbol:
+    """A symbol of this module, of the original or of the client, as it is sent."""
+    given = {name: getattr(symbol, name) for name in _FIELDS}
+    given["symbol_type"] = SymbolType[given["symbol_type"].name]
+    if given["category"] is not None:
+        given["category"] = PolicyCategory[given["category"].name]
+    return types.Symbol(**given)
+
+
+def _made(found: types.Symbol) -> Symbol:
+    made = Symbol(**{name: getattr(found, name) for name in _FIELDS})
+    made.value = None if made.value is JSON_NULL else made.value
+    return made
+
+
+def _found(found: types.Symbol | None) -> Symbol | None:
+    return None if found is None else _made(found)
+
+
+def _listed(found: list[types.Symbol]) -> list[Symbol]:
+    return [_made(one) for one in found]
 
 
 @contextmanager
@@ -72,19 +122,19 @@ class Scope:
         """The symbol of that name, here or further out."""
         table = self._table
         with _explained():
-            return table._service.lookup(table=table._table, name=name, local_only=local_only).symbol
+            return _found(table._service.lookup(table=table._table, name=name, local_only=local_only).symbol)
 
     def lookup_by_category(self, category: PolicyCategory) -> list[Symbol]:
         """Symbols of a category, here and further out."""
         table = self._table
         with _explained():
-            return table._service.lookup_by_category(table=table._table, category=category).symbols
+            return _listed(table._service.lookup_by_category(table=table._table, category=category).symbols)
 
     def get_all_symbols(self) -> dict[str, Symbol]:
         """All that is visible here."""
         table = self._table
         with _explained():
-            return {one.name: one for one in table._service.get_all_symbols(table=table._table).symbols}
+            return {one.name: _made(one) for one in table._service.get_all_symbols(table=table._table).symbols}
 
     @property
     def _table(self) -> SymbolTable:
@@ -124,7 +174,7 @@ class SymbolTable:
     def _define(self, symbol: Symbol, scope_only: bool) -> None:
         try:
             with _explained():
-                self._service.define(table=self._table, symbol=symbol, scope_only=scope_only)
+                self._service.define(table=self._table, symbol=_sent(symbol), scope_only=scope_only)
         except AlreadyExistsError as error:
             raise ValueError(error.message) from error
 
@@ -179,33 +229,33 @@ class SymbolTable:
     def lookup(self, name: str) -> Symbol | None:
         """The visible symbol of that name."""
         with _explained():
-            return self._service.lookup(table=self._table, name=name).symbol
+            return _found(self._service.lookup(table=self._table, name=name).symbol)
 
     def lookup_policy(self, name: str) -> Symbol | None:
         """The policy of that name."""
         with _explained():
-            return self._service.lookup_policy(table=self._table, name=name).symbol
+            return _found(self._service.lookup_policy(table=self._table, name=name).symbol)
 
     def lookup_rule(self, name: str, policy: str | None = None) -> Symbol | None:
         """The rule of that name, visible or of a policy's open scope."""
         with _explained():
-            return self._service.lookup_rule(table=self._table, name=name, policy=policy).symbol
+            return _found(self._service.lookup_rule(table=self._table, name=name, policy=policy).symbol)
 
     def get_symbols_by_category(self, category: PolicyCategory, symbol_type: SymbolType | None = None) -> list[Symbol]:
         """Symbols of a category, the highest priority first."""
         ask = self._service.get_symbols_by_category
         with _explained():
-            return ask(table=self._table, category=category, symbol_type=symbol_type).symbols
+            return _listed(ask(table=self._table, category=category, symbol_type=symbol_type).symbols)
 
     def get_policies(self) -> list[Symbol]:
         """All policies."""
         with _explained():
-            return self._service.get_policies(table=self._table).symbols
+            return _listed(self._service.get_policies(table=self._table).symbols)
 
     def get_rules(self) -> list[Symbol]:
         """All rules that have a category."""
         with _explained():
-            return self._service.get_rules(table=self._table).symbols
+            return _listed(self._service.get_rules(table=self._table).symbols)
 
     def add_reference(self, name: str, referenced_from: str) -> None:
         """Notes who refers to a symbol."""
@@ -215,7 +265,7 @@ class SymbolTable:
     def get_unreferenced_symbols(self) -> list[Symbol]:
         """Symbols of open scopes that nothing refers to."""
         with _explained():
-            return self._service.get_unreferenced_symbols(table=self._table).symbols
+            return _listed(self._service.get_unreferenced_symbols(table=self._table).symbols)
 
     def __str__(self) -> str:
         with _explained():

@@ -134,7 +134,8 @@ const (
 	ErrorReason_CHECK_VIOLATION ErrorReason = 49
 	// The database refuses a value.
 	ErrorReason_INVALID_VALUE ErrorReason = 50
-	// The database refuses a value that is too large for it.
+	// The database refuses a value that is too large for it: in a column with an index, such as an id, an owner or the code of an
+	// error, a text of more than about 2,600 bytes once it is compressed, also where a field takes any text.
 	ErrorReason_LIMIT_EXCEEDED ErrorReason = 51
 	// A write in a transaction begun as read-only.
 	ErrorReason_READ_ONLY_TRANSACTION ErrorReason = 52
