@@ -1,5 +1,5 @@
 import { accessSync, constants, existsSync } from 'node:fs';
-import { appendFile, open } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
@@ -8,6 +8,7 @@ import { ConfigError } from '../setting-forms.ts';
 /** Characters that may wait for a file that takes none. */
 const WAITING_MAX = 4_194_304;
 const RETRY_MS = 1_000;
+const NEWLINE = 0x0a;
 /** Who may read who wrote what. */
 const MODE = 0o600;
 
@@ -17,6 +18,18 @@ const writable = async (path: string, attempt: () => Promise<void>): Promise<voi
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new ConfigError(`the audit file ${path} cannot be written (${code})`, { cause: error });
+  }
+};
+
+/** Appends bytes to a file; tells of each piece how many there are in it by then. */
+const append = async (path: string, bytes: Buffer, tell: (written: number) => void): Promise<void> => {
+  const file = await open(path, 'a', MODE);
+  try {
+    for (let written = 0; written < bytes.length; tell(written)) {
+      written += (await file.write(bytes, written)).bytesWritten;
+    }
+  } finally {
+    await file.close();
   }
 };
 
@@ -84,6 +97,11 @@ export class AuditFile {
     if (done) await Promise.race([done, sleep(timeoutMs, undefined, { ref: false })]);
   }
 
+  /** These lines wait no more. */
+  #forget(lines: readonly string[]): void {
+    this.#waiting -= lines.reduce((sum, line) => sum + line.length - 1, 0);
+  }
+
   async #drain(): Promise<void> {
     // Lines of one turn go together.
     await sleep(0);
@@ -92,19 +110,28 @@ export class AuditFile {
       const dropped = this.#dropped;
       this.#queue = [];
       this.#dropped = 0;
+      const start = this.#torn ? '\n' : '';
+      const end = dropped === 0 ? '' : `${JSON.stringify({ time: new Date(), audit: 'dropped', lines: dropped })}\n`;
+      const bytes = Buffer.from(start + lines.join('') + end);
+      let written = 0;
       try {
-        const start = this.#torn ? '\n' : '';
-        const end = dropped === 0 ? '' : `${JSON.stringify({ time: new Date(), audit: 'dropped', lines: dropped })}\n`;
-        await appendFile(this.#path, start + lines.join('') + end, { mode: MODE });
-        this.#waiting -= lines.reduce((sum, line) => sum + line.length - 1, 0);
+        await append(this.#path, bytes, (sofar) => {
+          written = sofar;
+        });
+        this.#forget(lines);
         if (this.#failing) this.#log.warn({ dropped }, 'the audit file is written again');
         this.#failing = false;
         this.#torn = false;
       } catch (error) {
+        const { code, message, syscall } = error as NodeJS.ErrnoException;
+        if (syscall === 'write' && written > 0) {
+          // What is there already must not be there twice.
+          const ends = bytes.subarray(0, written).filter((byte) => byte === NEWLINE).length;
+          this.#forget(lines.splice(0, ends - start.length));
+          this.#torn = bytes[written - 1] !== NEWLINE;
+        }
         this.#queue = [...lines, ...this.#queue];
         this.#dropped += dropped;
-        const { code, message, syscall } = error as NodeJS.ErrnoException;
-        this.#torn ||= syscall === 'write';
         if (!this.#failing) {
           this.#log.error({ problem: code ?? message }, 'the audit file cannot be written, lines wait');
         }
