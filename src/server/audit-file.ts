@@ -41,13 +41,15 @@ export class AuditFile {
   readonly #path: string;
   readonly #log: Logger;
   #queue: string[] = [];
+  /** Lines that have not been written, and their characters. */
+  #lines = 0;
   #waiting = 0;
   #dropped = 0;
   #failing = false;
   /** A write that failed may have left half a line. */
   #torn = false;
   #writing: Promise<void> | undefined;
-  #closed = false;
+  readonly #closing = new AbortController();
 
   private constructor(path: string, log: Logger) {
     this.#path = path;
@@ -86,19 +88,23 @@ export class AuditFile {
       return;
     }
     this.#queue.push(`${line}\n`);
+    this.#lines += 1;
     this.#waiting += line.length;
     this.#writing ??= this.#drain();
   }
 
-  /** Waits until what was taken is written, that many milliseconds at most. */
+  /** Tries once more what waits, and waits for that so many milliseconds at most; the log says what is lost. */
   async close(timeoutMs: number): Promise<void> {
     const done = this.#writing;
-    this.#closed = true;
-    if (done) await Promise.race([done, sleep(timeoutMs, undefined, { ref: false })]);
+    this.#closing.abort();
+    if (done) await Promise.race([done, sleep(timeoutMs)]);
+    const lost = this.#lines + this.#dropped;
+    if (lost > 0) this.#log.error({ lost }, 'the audit file could not be written, lines are lost');
   }
 
   /** These lines wait no more. */
   #forget(lines: readonly string[]): void {
+    this.#lines -= lines.length;
     this.#waiting -= lines.reduce((sum, line) => sum + line.length - 1, 0);
   }
 
@@ -136,8 +142,9 @@ export class AuditFile {
           this.#log.error({ problem: code ?? message }, 'the audit file cannot be written, lines wait');
         }
         this.#failing = true;
-        if (this.#closed) break;
-        await sleep(RETRY_MS, undefined, { ref: false });
+        const { signal } = this.#closing;
+        if (signal.aborted) break;
+        await sleep(RETRY_MS, undefined, { ref: false, signal }).catch(() => {});
       }
     }
     this.#writing = undefined;

@@ -205,6 +205,27 @@ test('a file that cannot be written is told, stops no call, and loses nothing th
   expect(linesOf(path)).toHaveLength(1);
 });
 
+// What waited for the next try, up to a second away, was lost in silence.
+test.each(['there again', 'still away'])(
+  'a file that is %s at the end is tried once more, and what is lost is told',
+  async (how) => {
+    const place = join(folder, how);
+    await mkdir(place);
+    const path = join(place, 'audit');
+    const server = await startTestSidecar({ audit: { file: path } });
+    await rename(place, `${place}-away`);
+    await server.grpc.unary(resetRiskCeiling, { ceilingId }, { transaction: 'single-use' });
+    const problem = expect.objectContaining({ msg: 'the audit file cannot be written, lines wait' });
+    await vi.waitFor(() => expect(server.log()).toContainEqual(problem));
+    const isBack = how === 'there again';
+    if (isBack) await rename(`${place}-away`, place);
+    await server.stop();
+    expect(linesOf(join(isBack ? place : `${place}-away`, 'audit'))).toHaveLength(isBack ? 1 : 0);
+    const lost = server.log().filter(({ msg }) => msg === 'the audit file could not be written, lines are lost');
+    expect(lost).toMatchObject(isBack ? [] : [{ level: 'error', lost: 1 }]);
+  },
+);
+
 /** How large files may become that this process writes, bytes. */
 const limitFiles = (bytes: number | 'unlimited') =>
   promisify(execFile)('prlimit', ['--pid', String(process.pid), `--fsize=${bytes}:`]);
