@@ -261,6 +261,11 @@ export class Connection {
     return outcome!.tag === '';
   }
 
+  /** Bytes that its server has sent. */
+  get received(): number {
+    return this.#client.wire.received;
+  }
+
   /** Brings more rows of a portal; returns whether there may be more still. */
   async fetch(portal: Portal, sink: Sink, signal?: Signal): Promise<boolean> {
     const [outcome] = await this.#asked('fetch', true, (done) => this.#client.wire.fetch(portal, sink, done), {

@@ -53,8 +53,16 @@ export interface Session {
 
 /** A session inside a transaction, where a stream can last as long as its reader takes. */
 export interface StreamingSession extends Session {
-  /** Rows as they are read, in batches and in constant memory; the snapshot is the one of the first. */
-  batches<S extends Sink>(statement: Statement<unknown>, params: readonly Param[], sink: () => S): AsyncIterable<S>;
+  /**
+   * Rows as they are read, in batches and in constant memory; the snapshot is the one of the first.
+   *
+   * @param sink makes what takes the next batch, told how many rows there are to the end of the section.
+   */
+  batches<S extends Sink>(
+    statement: Statement<unknown>,
+    params: readonly Param[],
+    sink: (left: number) => S,
+  ): AsyncIterable<S>;
 }
 
 /** The first row, which must be there. */
@@ -169,8 +177,14 @@ export class AutoCommitSession extends SeparateStatements {
   }
 }
 
-/** Rows that a stream brings at once: enough to hide the round trip, little enough to stay small. */
-export const BATCH_ROWS = 500;
+/** Rows of a section of a stream: it can be gone on with after each. */
+const SECTION_ROWS = 500;
+
+/** What a stream brings at once: enough to hide the round trip, little enough to stay small, however wide its rows are. */
+const BATCH_BYTES = 4_194_304;
+/** Of rows whose width nobody knows yet, and how many times as many as before they may be. */
+const FIRST_ROWS = 16;
+const GROWTH = 8;
 
 let savepoints = 0;
 let portals = 0;
@@ -207,13 +221,13 @@ export class TransactionSession extends Statements implements StreamingSession {
   async *batches<S extends Sink>(
     statement: Statement<unknown>,
     params: readonly Param[],
-    sink: () => S,
+    sink: (left: number) => S,
   ): AsyncGenerator<S> {
     const connection = this.#connection;
     const { signal } = this.call;
     const exclusive: Exclusive = this.#exclusive ?? ((work) => work());
     portals = (portals + 1) % Number.MAX_SAFE_INTEGER;
-    const portal = new Portal(`policy_sidecar_${portals}`, BATCH_ROWS);
+    const portal = new Portal(`policy_sidecar_${portals}`, FIRST_ROWS);
     let isOpen = false;
     const next = (batch: S): Promise<boolean> => {
       if (isOpen) return connection.fetch(portal, batch, signal);
@@ -221,9 +235,14 @@ export class TransactionSession extends Statements implements StreamingSession {
       return connection.open(statement, params, portal, batch, signal);
     };
     try {
-      for (let more = true; more; ) {
-        const batch = sink();
+      for (let more = true, left = SECTION_ROWS; more; left = left || SECTION_ROWS) {
+        portal.rows = Math.min(portal.rows, left);
+        const batch = sink(left);
+        const before = connection.received;
         more = await exclusive(() => next(batch));
+        const fitting = (BATCH_BYTES * portal.rows) / (connection.received - before);
+        left -= portal.rows;
+        portal.rows = Math.max(1, Math.floor(Math.min(fitting, portal.rows * GROWTH)));
         yield batch;
       }
     } finally {

@@ -54,8 +54,8 @@ export interface Queried {
 /** A portal that outlives its beginning. */
 export class Portal {
   readonly name: string;
-  /** How many it is to bring at once. */
-  readonly rows: number;
+  /** How many it is to bring next. */
+  rows: number;
   /** What its cells are, which is told only once. */
   cells: Parameters<Sink['expect']> | undefined;
 

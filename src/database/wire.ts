@@ -82,6 +82,9 @@ export class Wire {
   readonly #incoming = new Incoming((type, bytes, start, end) => this.#message(type, bytes, start, end));
   #corked = false;
 
+  /** Bytes that the server has sent. */
+  received = 0;
+
   /** When the server was done with what was before that which it answers next; the clock of `performance.now()`. */
   since = 0;
 
@@ -206,6 +209,7 @@ export class Wire {
 
   /** Takes what the server has sent; the bytes are only lent. */
   take(bytes: Buffer): void {
+    this.received += bytes.length;
     this.#incoming.take(bytes);
   }
 

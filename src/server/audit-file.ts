@@ -1,5 +1,5 @@
 import { accessSync, constants, existsSync } from 'node:fs';
-import { appendFile, open } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
@@ -8,6 +8,7 @@ import { ConfigError } from '../setting-forms.ts';
 /** Characters that may wait for a file that takes none. */
 const WAITING_MAX = 4_194_304;
 const RETRY_MS = 1_000;
+const NEWLINE = 0x0a;
 /** Who may read who wrote what. */
 const MODE = 0o600;
 
@@ -20,6 +21,18 @@ const writable = async (path: string, attempt: () => Promise<void>): Promise<voi
   }
 };
 
+/** Appends bytes to a file; tells of each piece how many there are in it by then. */
+const append = async (path: string, bytes: Buffer, tell: (written: number) => void): Promise<void> => {
+  const file = await open(path, 'a', MODE);
+  try {
+    for (let written = 0; written < bytes.length; tell(written)) {
+      written += (await file.write(bytes, written)).bytesWritten;
+    }
+  } finally {
+    await file.close();
+  }
+};
+
 /**
  * Lines appended to a file, in order, by its name each time: one that was moved away is made anew. While it cannot be
  * written up to 4 MiB wait; what does not fit is dropped, and a line of the file says later how many were.
@@ -28,13 +41,15 @@ export class AuditFile {
   readonly #path: string;
   readonly #log: Logger;
   #queue: string[] = [];
+  /** Lines that have not been written, and their characters. */
+  #lines = 0;
   #waiting = 0;
   #dropped = 0;
   #failing = false;
   /** A write that failed may have left half a line. */
   #torn = false;
   #writing: Promise<void> | undefined;
-  #closed = false;
+  readonly #closing = new AbortController();
 
   private constructor(path: string, log: Logger) {
     this.#path = path;
@@ -73,15 +88,24 @@ export class AuditFile {
       return;
     }
     this.#queue.push(`${line}\n`);
+    this.#lines += 1;
     this.#waiting += line.length;
     this.#writing ??= this.#drain();
   }
 
-  /** Waits until what was taken is written, that many milliseconds at most. */
+  /** Tries once more what waits, and waits for that so many milliseconds at most; the log says what is lost. */
   async close(timeoutMs: number): Promise<void> {
     const done = this.#writing;
-    this.#closed = true;
-    if (done) await Promise.race([done, sleep(timeoutMs, undefined, { ref: false })]);
+    this.#closing.abort();
+    if (done) await Promise.race([done, sleep(timeoutMs)]);
+    const lost = this.#lines + this.#dropped;
+    if (lost > 0) this.#log.error({ lost }, 'the audit file could not be written, lines are lost');
+  }
+
+  /** These lines wait no more. */
+  #forget(lines: readonly string[]): void {
+    this.#lines -= lines.length;
+    this.#waiting -= lines.reduce((sum, line) => sum + line.length - 1, 0);
   }
 
   async #drain(): Promise<void> {
@@ -92,25 +116,35 @@ export class AuditFile {
       const dropped = this.#dropped;
       this.#queue = [];
       this.#dropped = 0;
+      const start = this.#torn ? '\n' : '';
+      const end = dropped === 0 ? '' : `${JSON.stringify({ time: new Date(), audit: 'dropped', lines: dropped })}\n`;
+      const bytes = Buffer.from(start + lines.join('') + end);
+      let written = 0;
       try {
-        const start = this.#torn ? '\n' : '';
-        const end = dropped === 0 ? '' : `${JSON.stringify({ time: new Date(), audit: 'dropped', lines: dropped })}\n`;
-        await appendFile(this.#path, start + lines.join('') + end, { mode: MODE });
-        this.#waiting -= lines.reduce((sum, line) => sum + line.length - 1, 0);
+        await append(this.#path, bytes, (sofar) => {
+          written = sofar;
+        });
+        this.#forget(lines);
         if (this.#failing) this.#log.warn({ dropped }, 'the audit file is written again');
         this.#failing = false;
         this.#torn = false;
       } catch (error) {
+        const { code, message, syscall } = error as NodeJS.ErrnoException;
+        if (syscall === 'write' && written > 0) {
+          // What is there already must not be there twice.
+          const ends = bytes.subarray(0, written).filter((byte) => byte === NEWLINE).length;
+          this.#forget(lines.splice(0, ends - start.length));
+          this.#torn = bytes[written - 1] !== NEWLINE;
+        }
         this.#queue = [...lines, ...this.#queue];
         this.#dropped += dropped;
-        const { code, message, syscall } = error as NodeJS.ErrnoException;
-        this.#torn ||= syscall === 'write';
         if (!this.#failing) {
           this.#log.error({ problem: code ?? message }, 'the audit file cannot be written, lines wait');
         }
         this.#failing = true;
-        if (this.#closed) break;
-        await sleep(RETRY_MS, undefined, { ref: false });
+        const { signal } = this.#closing;
+        if (signal.aborted) break;
+        await sleep(RETRY_MS, undefined, { ref: false, signal }).catch(() => {});
       }
     }
     this.#writing = undefined;

@@ -1,6 +1,6 @@
 import { type DescField, type DescMethod, type Message, toBinary } from '@bufbuild/protobuf';
 import { type FieldViolation, type RpcError, refuse } from '../contract/errors.ts';
-import { BATCH_ROWS, type Collected, type Session, type StreamingSession } from '../database/session.ts';
+import type { Collected, Session, StreamingSession } from '../database/session.ts';
 import type { Cell, Query, Row } from '../database/statement.ts';
 import type { Sink } from '../database/step.ts';
 import { cellsOf } from '../database/text-rows.ts';
@@ -239,7 +239,7 @@ export async function* batchPages<S extends Sink>(
   const { statement, params } = query;
   if (!isList(query)) throw new Error(`statement ${statement.name} is streamed, and is no list`);
   const { order, keyAt } = query;
-  for await (const { sink, cells } of db.batches(statement, params, () => new KeyCells(taking(), keyAt, BATCH_ROWS))) {
+  for await (const { sink, cells } of db.batches(statement, params, (left) => new KeyCells(taking(), keyAt, left))) {
     const next = cells && placeAfter(cells);
     yield { sink, token: next && walk.token(order, next) };
   }

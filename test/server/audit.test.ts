@@ -1,7 +1,9 @@
+import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import pg from 'pg';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
@@ -201,6 +203,53 @@ test('a file that cannot be written is told, stops no call, and loses nothing th
   await write();
   await server.stop();
   expect(linesOf(path)).toHaveLength(1);
+});
+
+// What waited for the next try, up to a second away, was lost in silence.
+test.each(['there again', 'still away'])(
+  'a file that is %s at the end is tried once more, and what is lost is told',
+  async (how) => {
+    const place = join(folder, how);
+    await mkdir(place);
+    const path = join(place, 'audit');
+    const server = await startTestSidecar({ audit: { file: path } });
+    await rename(place, `${place}-away`);
+    await server.grpc.unary(resetRiskCeiling, { ceilingId }, { transaction: 'single-use' });
+    const problem = expect.objectContaining({ msg: 'the audit file cannot be written, lines wait' });
+    await vi.waitFor(() => expect(server.log()).toContainEqual(problem));
+    const isBack = how === 'there again';
+    if (isBack) await rename(`${place}-away`, place);
+    await server.stop();
+    expect(linesOf(join(isBack ? place : `${place}-away`, 'audit'))).toHaveLength(isBack ? 1 : 0);
+    const lost = server.log().filter(({ msg }) => msg === 'the audit file could not be written, lines are lost');
+    expect(lost).toMatchObject(isBack ? [] : [{ level: 'error', lost: 1 }]);
+  },
+);
+
+/** How large files may become that this process writes, bytes. */
+const limitFiles = (bytes: number | 'unlimited') =>
+  promisify(execFile)('prlimit', ['--pid', String(process.pid), `--fsize=${bytes}:`]);
+
+// A disk that filled up took a part of what was to be written; then all of it was written again, and again.
+test.runIf(process.platform === 'linux')('a file that takes a part of what waits has each line once', async () => {
+  const path = join(folder, 'full');
+  const server = await startTestSidecar({ audit: { file: path } });
+  const write = () => server.grpc.unary(resetRiskCeiling, { ceilingId }, { transaction: 'single-use' });
+  const ignore = (): void => {};
+  process.on('SIGXFSZ', ignore);
+  try {
+    for (const bytes of [700, 1_500]) {
+      await limitFiles(bytes);
+      await Promise.all(Array.from({ length: 20 }, write));
+      await vi.waitFor(() => expect(statSync(path).size).toBe(bytes));
+    }
+  } finally {
+    await limitFiles('unlimited');
+    process.off('SIGXFSZ', ignore);
+  }
+  await vi.waitFor(() => expect(readFileSync(path, 'utf8').match(/^\{.*"audit":"write".*\}$/gm)).toHaveLength(40));
+  await server.stop();
+  expect(readFileSync(path, 'utf8').match(/^\{.*"audit":"write".*\}$/gm)).toHaveLength(40);
 });
 
 test('a file that cannot be written at the start is no start', async () => {

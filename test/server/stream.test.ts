@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
-import { type Caller, grpcCaller } from '../support/client.ts';
+import { type Caller, collect, grpcCaller } from '../support/client.ts';
 import { useClient, useDatabase } from '../support/use.ts';
 
 const ROWS = 300_000;
@@ -60,6 +61,24 @@ test('more rows are streamed than the process could hold', async () => {
   expect(count).toBe(ROWS);
   expect(child.exitCode).toBeNull();
 }, 120_000);
+
+/** Most memory that the server has had, bytes. */
+const peak = async (): Promise<number> =>
+  1024 * Number(/^VmHWM:\s+(\d+) kB$/m.exec(await readFile(`/proc/${child.pid}/status`, 'utf8'))![1]);
+
+// All rows of a section were in memory at once, however wide they were: lists that are too large are told to be streamed.
+test.runIf(process.platform === 'linux')('wide rows are streamed in little memory', async () => {
+  const [ROWS, WIDTH] = [300, 1_000_000];
+  await client.query(
+    `insert into policy.violations (id, violation_type, severity, description, evidence, agent_id, routed_to_governor, detected_at)
+     select gen_random_uuid(), 'x', 0.5, repeat('x', $2), '{}', 'wide', false, now() from generate_series(1, $1) n`,
+    [ROWS, WIDTH],
+  );
+  const before = await peak();
+  const violations = await collect(caller.stream(PolicyEngineService.method.streamViolations, { agentId: 'wide' }));
+  expect(violations).toHaveLength(ROWS);
+  expect((await peak()) - before).toBeLessThan((ROWS * WIDTH) / 2);
+});
 
 test('a reader that stops reading holds the stream back, and leaving frees its connection', async () => {
   const iterator = caller.stream(PolicyEngineService.method.streamConflicts, {})[Symbol.asyncIterator]();
