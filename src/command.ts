@@ -134,7 +134,9 @@ const putContract = async (flags: readonly string[], env: NodeJS.ProcessEnv): Pr
     tls: { ca: text('ca'), cert: text('cert'), key: text('key') },
     junit: text('junit'),
     folder: text('scenarios'),
-    only: text('only')?.split(','),
+    only: text('only')
+      ?.split(',')
+      .map((name) => name.trim()),
     allowWrites: values['allow-writes'] === true,
   });
 };

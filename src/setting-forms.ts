@@ -17,17 +17,23 @@ export type Mode = number & { readonly counts: 'permissions' };
 
 const UNITS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
-/** Past 2^31-1 milliseconds a timer fires at once, and so it does for nothing. */
-const LONGEST_DAYS = 24;
+const durationUpTo =
+  (days: number): Parse<Ms> =>
+  (text) => {
+    const [, amount, unit] = /^(\d{1,10})(ms|s|m|h|d)$/.exec(text) ?? [];
+    if (!amount || !unit) throw new ConfigError('must be a duration such as 500ms, 30s, 5m, 24h or 7d');
+    const ms = Number(amount) * UNITS[unit as keyof typeof UNITS];
+    if (ms < 1 || ms > days * UNITS.d) throw new ConfigError(`must be between 1ms and ${days}d`);
+    return ms as Ms;
+  };
 
-/** `500ms`, `30s`, `5m`, `24h`, `7d` -> milliseconds. */
-export const duration: Parse<Ms> = (text) => {
-  const [, amount, unit] = /^(\d{1,10})(ms|s|m|h|d)$/.exec(text) ?? [];
-  if (!amount || !unit) throw new ConfigError('must be a duration such as 500ms, 30s, 5m, 24h or 7d');
-  const ms = Number(amount) * UNITS[unit as keyof typeof UNITS];
-  if (ms < 1 || ms > LONGEST_DAYS * UNITS.d) throw new ConfigError(`must be between 1ms and ${LONGEST_DAYS}d`);
-  return ms as Ms;
-};
+/**
+ * `500ms`, `30s`, `5m`, `24h`, `7d` -> milliseconds. Past 2^31-1 of them a timer fires at once, and so it does for nothing.
+ */
+export const duration: Parse<Ms> = durationUpTo(24);
+
+/** The same of what may last a tenth longer than it is set to. */
+export const durationAndTenth: Parse<Ms> = durationUpTo(22);
 
 /** A duration that may be none. */
 export const durationOrOff: Parse<Ms> = (text) => (text === 'off' ? (0 as Ms) : duration(text));

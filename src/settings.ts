@@ -5,6 +5,7 @@ import {
   type Count,
   databaseUrl,
   duration,
+  durationAndTenth,
   durationOrOff,
   fileMode,
   filled,
@@ -237,7 +238,7 @@ export const SETTINGS = settingsOf({
     'off',
     'duration | off',
     'how long a connection takes new calls, give or take a tenth; calls under way end by themselves',
-    orOff(duration),
+    orOff(durationAndTenth),
   ),
   connectionIdleMs: setting(
     'SIDECAR_CONNECTION_IDLE',

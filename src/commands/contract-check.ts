@@ -1,4 +1,5 @@
-import { writeFileSync } from 'node:fs';
+import { accessSync, closeSync, constants, existsSync, openSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { EXIT } from '../exit.ts';
 import { type Channel, callRpc, grpcChannel, httpChannel, type TlsFiles } from '../scenarios/channel.ts';
 import { loadFolder } from '../scenarios/load.ts';
@@ -32,6 +33,20 @@ const chosen = ({ folder, only }: ContractOptions): Scenario[] => {
   return only === undefined ? all : all.filter(({ name }) => only.includes(name));
 };
 
+/**
+ * Looks whether a report can be written, without making one.
+ *
+ * @throws ConfigError when it cannot.
+ */
+const lookAtReport = (path: string): void => {
+  try {
+    if (existsSync(path)) closeSync(openSync(path, 'a'));
+    else accessSync(dirname(path), constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw new ConfigError(`--junit ${path} cannot be written (${(error as NodeJS.ErrnoException).code})`);
+  }
+};
+
 /** Why nobody answers there. */
 const silence = async (channel: Channel): Promise<string | undefined> => {
   const { reply } = await callRpc(channel, methods.get('Health/Check')!, { request: {}, headers: {} });
@@ -54,6 +69,7 @@ const put = async (channel: Channel, scenarios: readonly Scenario[], options: Co
 export const contract = async (options: ContractOptions): Promise<number> => {
   const scenarios = chosen(options);
   const { target, http, tls, junit } = options;
+  if (junit !== undefined) lookAtReport(junit);
   const channels = [grpcChannel(target, tls), ...(http === undefined ? [] : [httpChannel(http, tls)])];
   const suites: Suite[] = [];
   try {

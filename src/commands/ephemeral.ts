@@ -76,6 +76,7 @@ const removeAfterwards = (folders: readonly string[]): void => {
  * where. It ends when it is not wanted any more: a fixture for tests in any language.
  *
  * @param isWanted whether who wants it is still there.
+ * @throws ConfigError where flags name a database that stays.
  */
 export const serveEphemeral = async (
   flags: readonly string[],
@@ -94,11 +95,17 @@ export const serveEphemeral = async (
       SIDECAR_DRAIN_TIMEOUT: '5s',
       SIDECAR_LOG_LEVEL: 'warn',
       ...env,
+      // What a shell sets for another sidecar: its database, its standbys, its ports.
       DATABASE_URL: '',
+      SIDECAR_REPLICA_URLS: '',
       SIDECAR_DATA_DIR: dataDir,
       SIDECAR_GRPC_LISTEN: '127.0.0.1:0',
       SIDECAR_HTTP_LISTEN: '127.0.0.1:0',
+      SIDECAR_PROBE_LISTEN: 'off',
     });
+    if (config.databaseUrl !== undefined || config.dataDir !== dataDir) {
+      throw new ConfigError('--ephemeral has a database of its own, and takes neither --database-url nor --data-dir');
+    }
     // Who has not heard where it is will never end it.
     output.onLost = () => exit.request();
     return await serve(

@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
@@ -210,6 +210,26 @@ test('where a file is no good, nothing is called', async () => {
   const { code, err, out } = await put(['--scenarios', path]);
   expect(err).toContain(`policy-sidecar: ${join(path, 'broken.json')}: `);
   expect({ code, out }).toEqual({ code: 2, out: '' });
+});
+
+// Story: all was called, and what came of it was told by nobody.
+test('where the report cannot be written, nothing is called', async () => {
+  for (const [path, why] of [
+    [join(folder, 'none', 'report.xml'), 'ENOENT'],
+    [folder, 'EISDIR'],
+  ] as const) {
+    const err = `policy-sidecar: --junit ${path} cannot be written (${why})\n`;
+    expect(await put(['--junit', path, '--only', 'health'])).toEqual({ code: 2, out: '', err });
+  }
+  // Where it can, none is made before there is something to report.
+  const path = join(folder, 'later.xml');
+  expect((await put(['--junit', path], '127.0.0.1:1')).code).toBe(1);
+  expect(existsSync(path)).toBe(false);
+});
+
+test('names may have blanks between them', async () => {
+  const { code, out } = await put(['--only', 'health, reads']);
+  expect({ code, out }).toEqual({ code: 0, out: expect.stringContaining('\n2 passed, 0 failed, 0 skipped\n') });
 });
 
 test('the example of the documentation holds', async () => {

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, inject, test, vi } from 'vitest';
@@ -54,6 +55,38 @@ test.each(['standard input ends', 'the parent is killed'])(
     expect(left()).toEqual([]);
   },
 );
+
+// Story: it served the database that was named, or a folder that stays without its durability.
+test.each(['--database-url=postgresql://someone:secret@127.0.0.1:1/real', '--data-dir=/dev/null/mine'])(
+  'it takes no database that stays: %s',
+  async (flag) => {
+    const { ended, out, err } = ephemeral([flag]);
+    expect({ code: await ended, out: out(), err: err() }).toEqual({
+      code: 2,
+      out: '',
+      err: 'policy-sidecar: --ephemeral has a database of its own, and takes neither --database-url nor --data-dir\n',
+    });
+    expect(left()).toEqual([]);
+  },
+);
+
+// Story: a shell that had the settings of another sidecar gave it that one's port for probes, and its standbys.
+test('what the environment says of another sidecar is not for it', async () => {
+  const taken = createServer().listen(0, '127.0.0.1');
+  await once(taken, 'listening');
+  const sidecar = startCommand(['serve', '--ephemeral'], {
+    TMPDIR: folder,
+    DATABASE_URL: 'postgresql://someone@127.0.0.1:1/real',
+    SIDECAR_REPLICA_URLS: 'postgresql://someone@127.0.0.1:1/real',
+    SIDECAR_PROBE_LISTEN: `127.0.0.1:${(taken.address() as AddressInfo).port}`,
+    SIDECAR_LOG_LEVEL: 'warn',
+  });
+  await serving(sidecar);
+  expect(sidecar.err()).toBe('');
+  sidecar.child.kill('SIGTERM');
+  expect(await sidecar.ended).toBe(0);
+  taken.close();
+});
 
 // Story: who had started it was asked when all of it was loaded. A parent that had died by then was never missed, and what it had
 // started served for ever.

@@ -124,6 +124,12 @@ test.each([
   expect(loadConfig(['--drain-timeout', text], {}).drainTimeoutMs).toBe(ms);
 });
 
+// Story: with 24d two connections of three were told to go as soon as they came.
+test('the longest age of a connection, and a tenth, is none that a timer takes for nothing', () => {
+  expect(loadConfig(['--connection-age', '22d'], {}).connectionAgeMs! * 1.1).toBeLessThan(2 ** 31);
+  expect(() => loadConfig(['--connection-age', '24d'], {})).toThrow('--connection-age must be between 1ms and 22d');
+});
+
 describe('listeners', () => {
   test.each(['127.0.0.1:0', '127.1.2.3:1', 'localhost:50051', '[::1]:65535', 'unix:/run/sidecar.sock'])(
     '%s needs no tokens',
