@@ -165,7 +165,8 @@ export const listenHttp = async (
     const problem = guard.problemOf(request);
     if (guard.welcome(request, response, problem)) return;
     // A call is refused in the form of its own protocol, with its line in the log.
-    if (problem && (request.method === 'OPTIONS' || !byPath.has(pathOf(request)))) {
+    const endpoint = byPath.get(pathOf(request));
+    if (problem && (request.method === 'OPTIONS' || !endpoint)) {
       turnAway(response, problem);
       return;
     }
@@ -185,8 +186,8 @@ export const listenHttp = async (
     });
     if ('stream' in request) {
       const { stream } = request;
-      // A request without a body is complete, and nobody reads its end.
-      if (!stream.endAfterHeaders) {
+      // A request without a body is complete, and nobody reads its end; one of several messages takes as long as its caller likes.
+      if (!stream.endAfterHeaders && endpoint?.method.methodKind !== 'bidi_streaming') {
         const late = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), limits.requestMs);
         stream.once('end', () => clearTimeout(late)).once('close', () => clearTimeout(late));
       }

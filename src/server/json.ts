@@ -120,7 +120,7 @@ const doubleProblem = (literal: string): string | undefined => {
  * Holds a JSON text against the rules of ProtoJSON where the reader of messages would change a value in silence. It says
  * nothing of what that reader refuses by itself: syntax, unknown and duplicate keys, wrong types.
  *
- * @returns the text for that reader: 64-bit integers written as numbers are quoted, so that they stay exact.
+ * @returns the text for that reader: integers that it would not take, or not exactly, are written as it takes them.
  * @throws INVALID_ARGUMENT naming every offending field; RESOURCE_EXHAUSTED when it holds too many values.
  */
 export const strictJson = (desc: DescMessage, text: string): string => {
@@ -168,10 +168,20 @@ export const strictJson = (desc: DescMessage, text: string): string => {
     return slashes % 2 === 1;
   };
 
-  const onString = (expected: Expected, path: string, value: string): void => {
+  /** Writes the integer that stands from there to here as that reader takes any. */
+  const quote = (start: number, literal: string): void => {
+    pieces.push(text.slice(copied, start), `"${integerOf(literal)}"`);
+    copied = at;
+  };
+
+  const onString = (expected: Expected, path: string, value: string, start: number): void => {
     if (!value.isWellFormed()) problem(path, 'holds half of a surrogate pair');
     else if (expected.kind === 'message') problem(path, messageProblem(expected.desc.typeName, value));
-    else if (expected.kind === 'scalar') problem(path, textProblem(expected.scalar, value));
+    else if (expected.kind === 'scalar') {
+      const wrong = textProblem(expected.scalar, value);
+      problem(path, wrong);
+      if (wrong === undefined && RANGES[expected.scalar] && !WHOLE.test(value)) quote(start, value);
+    }
   };
 
   const textProblem = (scalar: ScalarType, value: string): string | undefined => {
@@ -206,10 +216,7 @@ export const strictJson = (desc: DescMessage, text: string): string => {
       }
       const wrong = integerProblem(range, literal, true);
       problem(path, wrong);
-      if (wrong === undefined && !Number.isSafeInteger(Number(literal))) {
-        pieces.push(text.slice(copied, start), `"${integerOf(literal)}"`);
-        copied = at;
-      }
+      if (wrong === undefined && !Number.isSafeInteger(Number(literal))) quote(start, literal);
     }
   };
 
@@ -270,7 +277,7 @@ export const strictJson = (desc: DescMessage, text: string): string => {
     const start = at;
     switch (text[at]) {
       case '"':
-        onString(field && field.fieldKind !== 'message' && isPlural(field) ? NONE : expected, path, string());
+        onString(field && field.fieldKind !== 'message' && isPlural(field) ? NONE : expected, path, string(), start);
         return;
       case '{':
         if (field?.fieldKind === 'map') object(NONE, path, depth + 1, expected);

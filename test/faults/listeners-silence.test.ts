@@ -4,6 +4,7 @@ import { connect as connectTcp, createServer, type Socket } from 'node:net';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { describe, expect, test, vi } from 'vitest';
+import { ServerReflection } from '../../src/gen/grpc/reflection/v1/reflection_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { TransactionService } from '../../src/gen/hoc/cus/policies/v1/transaction_pb.ts';
 import { CONNECTION_LIMITS } from '../../src/server/connections.ts';
@@ -22,6 +23,7 @@ import {
 } from '../support/wire.ts';
 
 const HOLD = TransactionService.method.hold;
+const REFLECT = ServerReflection.method.serverReflectionInfo;
 const READ = PolicyEngineService.method.fetchRiskCeilings;
 
 /** A hundredth of what is served with. */
@@ -193,6 +195,23 @@ describe('connections that say nothing, or half of something, are closed', () =>
 });
 
 // The first segment may be as short as the network likes.
+// The HTTP port ended it like a request that does not end.
+test.each(['grpcAddress', 'httpAddress'] as const)('a stream of requests may pause for long: %s', async (port) => {
+  const session = openH2(sidecar.server[port]!);
+  const request = framed(REFLECT, { messageRequest: { case: 'listServices', value: '' } });
+  const stream = openCall(session, pathOf(REFLECT));
+  stream.write(request);
+  await once(stream, 'data');
+  const late = openCall(session, pathOf(READ)).resume();
+  await once(late, 'close');
+  stream.write(request);
+  await once(stream, 'data');
+  const answer = answerOf(stream);
+  stream.end();
+  expect(await answer).toMatchObject({ status: 0 });
+  session.close();
+});
+
 test.each(['P', 'PO', 'POS'])('a first segment of exactly "%s" is the beginning of a request', async (first) => {
   const body = toBinary(READ.input, create(READ.input, {}));
   const request = http1Request(pathOf(READ), ['content-type: application/proto'], body);
