@@ -51,7 +51,8 @@ const lookAtReport = (path: string): void => {
 const silence = async (channel: Channel): Promise<string | undefined> => {
   const { reply } = await callRpc(channel, methods.get('Health/Check')!, { request: {}, headers: {} });
   const { refusal } = reply;
-  return refusal?.reason === undefined ? refusal?.message : undefined;
+  // What OpenSSL says ends its line itself.
+  return refusal?.reason === undefined ? refusal?.message.trim() : undefined;
 };
 
 const put = async (channel: Channel, scenarios: readonly Scenario[], options: ContractOptions): Promise<Suite> => {

@@ -6,6 +6,8 @@ import { hiddenTables, tenantsStatus } from '../database/migrate/tenant-policies
 import { ENCODE, NO_ENCODING } from '../database/session-settings.ts';
 import { readTarget } from '../database/target.ts';
 import { drivers } from '../drivers/drivers.ts';
+import { EmbeddedError } from '../embedded/data-folder.ts';
+import { nativeFolder } from '../embedded/programs.ts';
 import { EXIT } from '../exit.ts';
 import { createLog } from '../log.ts';
 import { createProviders } from '../providers/providers.ts';
@@ -66,6 +68,17 @@ const files = async (config: Config): Promise<Finding[]> => {
     await read('the audit file can be written', () => AuditFile.look(audit.file));
   }
   return found;
+};
+
+/** Whether there is something to start where no database is named. */
+const embedded = (): Finding => {
+  try {
+    nativeFolder();
+    return note('DATABASE_URL is not set: an embedded database is used');
+  } catch (error) {
+    if (!(error instanceof EmbeddedError)) throw error;
+    return lack(error.message, 'or install that package');
+  }
 };
 
 /** What to do about a server that cannot be reached, and about one that is the wrong one. */
@@ -199,7 +212,7 @@ const replicas = async ({ replicaUrls }: Config, url: string): Promise<Finding[]
 export const doctor = async (config: Config): Promise<number> => {
   const found = await files(config);
   const { databaseUrl } = config;
-  if (databaseUrl === undefined) found.push(note('DATABASE_URL is not set: an embedded database is used'));
+  if (databaseUrl === undefined) found.push(embedded());
   else {
     try {
       for (const look of [looked, tenants, replicas]) found.push(...(await look(config, databaseUrl)));

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { chown, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chown, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -86,6 +86,34 @@ const run = (program: string, args: readonly string[], account: Account | undefi
     });
   });
 
+/** Each initdb that works on the folder, where the kernel tells of processes. */
+const initdbsOf = async (folder: string): Promise<number[]> => {
+  const pids = (await readdir('/proc').catch(() => [])).filter((name) => /^\d+$/.test(name));
+  const found = await Promise.all(
+    pids.map(async (pid) => {
+      const [program, ...args] = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0');
+      return program!.endsWith('/initdb') && args.includes(folder);
+    }),
+  );
+  return pids.filter((_, at) => found[at]).map(Number);
+};
+
+/** Ends an initdb whose sidecar was killed: it would go on in the folder that another makes anew. */
+const stopInitdb = async (draft: string): Promise<void> => {
+  for (const deadline = Date.now() + STOP_MS; ; await sleep(10)) {
+    const pids = await initdbsOf(draft);
+    if (pids.length === 0) return;
+    if (Date.now() > deadline) throw new EmbeddedError(`initdb (process ${pids[0]}) does not stop`);
+    for (const pid of pids) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+      }
+    }
+  }
+};
+
 export const initialise = async (
   bin: string,
   data: string,
@@ -95,7 +123,9 @@ export const initialise = async (
   // Built beside its place and moved there whole: a start that is cut short leaves nothing half made.
   const draft = `${data}.draft`;
   const passwordFile = `${data}.password`;
-  await rm(draft, { recursive: true, force: true });
+  await stopInitdb(draft);
+  // What that had started notices a moment later.
+  await rm(draft, { recursive: true, force: true, maxRetries: 10 });
   await mkdir(draft, { mode: 0o700 });
   // Only the data: in a folder of the account's, its processes could put links where root writes.
   if (account) await chown(draft, account.uid, account.gid);

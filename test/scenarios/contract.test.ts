@@ -246,9 +246,20 @@ test('a wrong option, an unknown name and a sidecar that is not there are told',
     put(['--junit']),
     put(['--only', 'nothing']),
     put([], '127.0.0.1:1'),
+    put([], 'http://127.0.0.1:1'),
+    put([], '127.0.0.1'),
+    put(['--cert', '/no/file'], '127.0.0.1:1'),
   ]);
-  expect(told.map(({ code }) => code)).toEqual([2, 2, 2, 1]);
-  const words = ['--targets', '--junit needs a value', '--only nothing', 'no sidecar that answers'];
+  expect(told.map(({ code }) => code)).toEqual([2, 2, 2, 1, 2, 2, 2]);
+  const words = [
+    '--targets',
+    '--junit needs a value',
+    '--only nothing',
+    'no sidecar that answers',
+    '--target http://127.0.0.1:1 must be host:port',
+    '--target 127.0.0.1 must be host:port',
+    '--cert and --key go together',
+  ];
   expect(told.map(({ err }) => err)).toEqual(words.map((word) => expect.stringContaining(word)));
 });
 
@@ -293,7 +304,10 @@ test.runIf(hasOpenssl)('a certificate of its own is shown on both ports where on
   const at = secured.server.grpcAddress;
   const args = ['--only', 'reads', '--http', `https://${secured.server.httpAddress}`, '--ca', authority.cert];
   expect(await put([...args, '--cert', caller.cert, '--key', caller.key], at)).toMatchObject({ code: 0 });
-  expect(await put(args, at)).toMatchObject({ code: 1 });
+  expect(await put(args, at)).toMatchObject({
+    code: 1,
+    err: expect.stringMatching(/^policy-sidecar: gRPC \S+ is no sidecar that answers: .*certificate required.*\n$/),
+  });
   await secured.stop();
 });
 
