@@ -106,6 +106,9 @@ export const admit = (pipeline: Pipeline, endpoint: Endpoint, context: HandlerCo
     throw asConnectError(toRpcError(error));
   }
   call.admitted = admitted;
+  if ((context.timeoutMs() ?? Number.POSITIVE_INFINITY) <= 0) {
+    throw asConnectError(pipeline.refuse(admitted, deadlineExceeded()));
+  }
   const onAbort = (): void => {
     const { reason } = context.signal;
     if (call.received || !(reason instanceof ConnectError)) return;

@@ -123,6 +123,7 @@ export const listenGrpc = async (
     if (problem) throw pipeline.refuse(admitted, problem);
     const frames = new Frames(encoding);
     const call = new GrpcCall(pipeline, admitted, stream, { arrivedAt, frames });
+    if (call.timeoutMs === 0) throw pipeline.refuse(admitted, deadlineExceeded());
     const giveUp = (error: unknown): void => {
       if (call.isDropped) return;
       call.drop();

@@ -7,6 +7,7 @@ import type { GenService } from '@bufbuild/protobuf/codegenv2';
 import { type EmptySchema, FileDescriptorProtoSchema, file_google_protobuf_empty } from '@bufbuild/protobuf/wkt';
 import { describe, expect, test, vi } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
+import { Health } from '../../src/gen/grpc/health/v1/health_pb.ts';
 import { ServerReflection } from '../../src/gen/grpc/reflection/v1/reflection_pb.ts';
 import { PolicyEngineService } from '../../src/gen/hoc/cus/policies/v1/policy_engine_pb.ts';
 import { createLog } from '../../src/log.ts';
@@ -58,6 +59,16 @@ describe.each(['grpcAddress', 'httpAddress'] as const)('%s', (port) => {
   });
 
   // A timer beyond 2^31 ms fires at once.
+  // Over gRPC it ran, and what was done soon was answered.
+  test.each(['0n', '0m', '00000000H'])('a deadline of %s has passed', async (deadline) => {
+    const session = openH2(sidecar.server[port]!);
+    const before = sidecar.log().length;
+    const answer = await rawCall(session, Health.method.check, {}, { 'grpc-timeout': deadline });
+    expect(answer).toMatchObject({ status: 4, reason: 'DEADLINE_EXCEEDED' });
+    expect(sidecar.log().slice(before)).toMatchObject([{ code: 'DEADLINE_EXCEEDED' }]);
+    session.close();
+  });
+
   test.each(['2147483648m', '99999999S', '99999999M', '99999999H'])(
     'a deadline of %s is far away',
     async (deadline) => {
