@@ -4,10 +4,11 @@ import { type ServerInterceptingCallInterface, status } from '@grpc/grpc-js';
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { CallNotes } from '../database/notes.ts';
 import type { Due } from '../database/overdue.ts';
+import { toRpcError } from '../database/sqlstate.ts';
 import { CallEnd } from './deadline.ts';
 import { decodeBinary, malformed } from './decode.ts';
 import { GrpcAnswer } from './grpc-answer.ts';
-import type { Frames } from './grpc-wire.ts';
+import { type Frames, turnAway } from './grpc-wire.ts';
 import { grpcTimeoutMs, takesTexts } from './headers.ts';
 import type { Admitted, Inbound } from './inbound.ts';
 import type { Pipeline } from './pipeline.ts';
@@ -23,6 +24,28 @@ const unreadable = ({ code, details }: Status): RpcError =>
   code === status.RESOURCE_EXHAUSTED
     ? refuse('REQUEST_TOO_LARGE', details ?? '')
     : malformed('a message cannot be decompressed');
+
+/** What of the library's calls is no part of their interface. */
+interface LibraryCall extends ServerInterceptingCallInterface {
+  readonly listener: unknown;
+}
+
+const asked = new WeakSet<object>();
+
+/**
+ * What the library says to a call by itself has no metadata, and so no reason, and no line in the log: the call is asked
+ * first. All calls of a kind are, since a function that is made for each would grow old with it.
+ */
+const askedFirst = (call: ServerInterceptingCallInterface): void => {
+  const kind: ServerInterceptingCallInterface = Object.getPrototypeOf(call);
+  if (asked.has(kind)) return;
+  asked.add(kind);
+  const { sendStatus } = kind;
+  kind.sendStatus = function (this: LibraryCall, status) {
+    if (!status.metadata && this.listener instanceof GrpcCall) this.listener.onUnreadable(status);
+    else sendStatus.call(this, status);
+  };
+};
 
 const miscounted = (number: string): RpcError =>
   refuse('UNSUPPORTED_REQUEST', `a call of this method has one request message, and this one has ${number}`);
@@ -46,8 +69,6 @@ export class GrpcCall implements Reader {
   readonly timeoutMs: number | undefined;
   /** Its request is not to take too long. */
   arriving: Due | undefined;
-  /** Refuses it before it runs. */
-  giveUp: ((error: RpcError) => void) | undefined;
   /** The call as the library has it; from when that has taken it over. */
   #call!: ServerInterceptingCallInterface;
   #request: Buffer | undefined;
@@ -56,8 +77,7 @@ export class GrpcCall implements Reader {
   #answer: GrpcAnswer | undefined;
   /** Waits for the next of several requests; it is undefined when there is none. */
   #take: ((request: Buffer | undefined) => void) | undefined;
-  /** Whether nothing of it is run any more. */
-  isDropped = false;
+  #isDropped = false;
 
   constructor(pipeline: Pipeline, admitted: Admitted, stream: ServerHttp2Stream, { arrivedAt, frames }: Arriving) {
     this.#arrivedAt = arrivedAt;
@@ -71,18 +91,20 @@ export class GrpcCall implements Reader {
   /** Takes the call over from the library's own handler. */
   start(call: ServerInterceptingCallInterface): void {
     this.#call = call;
-    const { sendStatus } = call;
-    // What it says by itself has no metadata, no reason, and no line in the log.
-    call.sendStatus = (status) => {
-      if (status.metadata) sendStatus.call(call, status);
-      else this.#onUnreadable(unreadable(status));
-    };
+    askedFirst(call);
     call.start(this);
+  }
+
+  /** Refuses it before it runs. */
+  giveUp(error: unknown): void {
+    if (this.#isDropped) return;
+    this.drop();
+    turnAway(this.#stream, this.#pipeline.refuse(this.#admitted, toRpcError(error)));
   }
 
   /** It has been answered, or its stream has closed: nothing of it is run any more. */
   drop(): void {
-    this.isDropped = true;
+    this.#isDropped = true;
     this.arriving?.leave();
     this.#answer?.drop();
   }
@@ -106,7 +128,7 @@ export class GrpcCall implements Reader {
     this.arriving?.leave();
     this.#problem ??= this.#frames.problem;
     if (this.#take) this.#take(undefined);
-    else if (!this.isDropped) this.#runOne();
+    else if (!this.#isDropped) this.#runOne();
   }
 
   onCancel(): void {
@@ -114,9 +136,11 @@ export class GrpcCall implements Reader {
     this.#take?.(undefined);
   }
 
-  #onUnreadable(problem: RpcError): void {
+  /** The library would end it with that. */
+  onUnreadable(status: Status): void {
+    const problem = unreadable(status);
     if (!this.#end) {
-      this.giveUp!(problem);
+      this.giveUp(problem);
       return;
     }
     this.#problem = problem;

@@ -1,10 +1,11 @@
-import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import { constants, type IncomingHttpHeaders, type OutgoingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import { type RpcError, refuse } from '../contract/errors.ts';
 import { PREFIX } from '../statements/grpc-frame.ts';
 import { malformed } from './decode.ts';
+import { statusBytes, wellFormed } from './status.ts';
 
 /** What stands at the end of base64 that is padded; gRPC's has none. */
-export const PADDING = /=+$/;
+const PADDING = /=+$/;
 
 /** Said by the library with every answer, and meant where nothing is said. */
 const UNSAID: ReadonlySet<string> = new Set(['grpc-encoding', 'grpc-accept-encoding']);
@@ -126,3 +127,27 @@ export class Frames {
     return this.#prefix > 0 ? malformed('the request ends in the middle of a message') : undefined;
   }
 }
+
+/** Answers a call whose body is not wanted. */
+export const turnAway = (stream: ServerHttp2Stream, error: RpcError): void => {
+  if (stream.destroyed || stream.closed) return;
+  if (stream.headersSent) {
+    stream.close(constants.NGHTTP2_CANCEL);
+    return;
+  }
+  stream.respond(
+    {
+      ':status': 200,
+      'content-type': 'application/grpc+proto',
+      'grpc-status': error.code,
+      'grpc-accept-encoding': 'identity,deflate,gzip',
+      // As the library does it, and undoes it: it leaves `%2F` as it is.
+      'grpc-message': encodeURI(wellFormed(error.message)),
+      'grpc-status-details-bin': Buffer.from(statusBytes(error)).toString('base64').replace(PADDING, ''),
+    },
+    { endStream: true },
+  );
+  // The rest of the body would only be thrown away; a reset that went out with the answer would take its place.
+  stream.resume();
+  stream.once('finish', () => setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR)));
+};

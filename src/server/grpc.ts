@@ -1,5 +1,5 @@
 import type { EventEmitter } from 'node:events';
-import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
+import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import {
   type Responder,
   Server,
@@ -16,13 +16,12 @@ import { Connections } from './connections.ts';
 import { deadlineExceeded } from './deadline.ts';
 import type { Endpoint } from './endpoint.ts';
 import { GrpcCall } from './grpc-call.ts';
-import { compressionProblem, Frames, PADDING, refusedBefore, settleAnswer } from './grpc-wire.ts';
+import { compressionProblem, Frames, refusedBefore, settleAnswer, turnAway } from './grpc-wire.ts';
 import { readHeaders } from './headers.ts';
 import type { Arrival } from './inbound.ts';
 import type { Listener, ListenerOptions } from './listener.ts';
 import { otherSide } from './other-side.ts';
 import type { Pipeline } from './pipeline.ts';
-import { statusBytes, wellFormed } from './status.ts';
 import { securing } from './tls.ts';
 
 const identity = (bytes: Buffer): Buffer => bytes;
@@ -30,30 +29,6 @@ const identity = (bytes: Buffer): Buffer => bytes;
 /** The library's own way to answer a call, which none takes. */
 const unused = (): void => {};
 const NEVER_STARTED: Responder = { start: () => {} };
-
-/** Answers a call whose body is not wanted. */
-const turnAway = (stream: ServerHttp2Stream, error: RpcError): void => {
-  if (stream.destroyed || stream.closed) return;
-  if (stream.headersSent) {
-    stream.close(constants.NGHTTP2_CANCEL);
-    return;
-  }
-  stream.respond(
-    {
-      ':status': 200,
-      'content-type': 'application/grpc+proto',
-      'grpc-status': error.code,
-      'grpc-accept-encoding': 'identity,deflate,gzip',
-      // As the library does it, and undoes it: it leaves `%2F` as it is.
-      'grpc-message': encodeURI(wellFormed(error.message)),
-      'grpc-status-details-bin': Buffer.from(statusBytes(error)).toString('base64').replace(PADDING, ''),
-    },
-    { endStream: true },
-  );
-  // The rest of the body would only be thrown away; a reset that went out with the answer would take its place.
-  stream.resume();
-  stream.once('finish', () => setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR)));
-};
 
 /** The server inside the library, which has no other way to be handed a stream instead of an address. */
 const streamHandlerOf = (server: Server): EventEmitter => {
@@ -124,12 +99,6 @@ export const listenGrpc = async (
     const frames = new Frames(encoding);
     const call = new GrpcCall(pipeline, admitted, stream, { arrivedAt, frames });
     if (call.timeoutMs === 0) throw pipeline.refuse(admitted, deadlineExceeded());
-    const giveUp = (error: unknown): void => {
-      if (call.isDropped) return;
-      call.drop();
-      turnAway(stream, pipeline.refuse(admitted, toRpcError(error)));
-    };
-    call.giveUp = giveUp;
     const reservation = budget.open(encoding);
     // The library does so, too, but only after it would have begun to flow.
     stream.pause();
@@ -139,12 +108,12 @@ export const listenGrpc = async (
         reservation.add(chunk.length);
       } catch (error) {
         reservation.release();
-        giveUp(error);
+        call.giveUp(error);
       }
     });
     const { timeoutMs = Number.POSITIVE_INFINITY } = call;
     const onLate = (): void =>
-      giveUp(timeoutMs < limits.requestMs ? deadlineExceeded() : requestTimeout(limits.requestMs));
+      call.giveUp(timeoutMs < limits.requestMs ? deadlineExceeded() : requestTimeout(limits.requestMs));
     if (endpoint.method.methodKind !== 'bidi_streaming') {
       call.arriving = incomplete.watch(onLate, arrivedAt + Math.min(timeoutMs, limits.requestMs));
     }
