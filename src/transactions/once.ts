@@ -1,7 +1,7 @@
 import { refuse } from '../contract/errors.ts';
 import type { Session } from '../database/session.ts';
 import { count, firstFlag, statement } from '../database/statement.ts';
-import { type ColumnOf, column, table } from '../database/table.ts';
+import { columnList, columnsOf, table } from '../database/table.ts';
 import { StoredRequest } from '../entities/stored-request.ts';
 
 /** What was answered first, and to which request. */
@@ -13,7 +13,7 @@ interface FirstAnswer {
 const bytes = (hex: string): Buffer => Buffer.from(hex.slice(2), 'hex');
 
 const requests = table(StoredRequest);
-const of = (name: ColumnOf<typeof StoredRequest>): string => column(StoredRequest, name);
+const of = columnsOf(StoredRequest);
 const UNDER_KEY = `${of('caller')} = $1 and ${of('request_id')} = $2`;
 
 const lockKey = `hashtextextended($1::text || ' ' || $2::text, 0)`;
@@ -30,7 +30,7 @@ const find = statement(
 
 const store = statement(
   'requests.store',
-  `insert into ${requests} (${(['caller', 'request_id', 'method', 'request_hash', 'response', 'transaction_xid'] as const).map(of).join(', ')})
+  `insert into ${requests} (${columnList(StoredRequest, ['caller', 'request_id', 'method', 'request_hash', 'response', 'transaction_xid'])})
    values ($1, $2, $3, $4, $5, pg_current_xact_id())`,
 );
 
