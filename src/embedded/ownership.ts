@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -35,37 +36,63 @@ export const watchProcess = (pid: number): (() => boolean) => {
   return () => isAlive(pid) && birthOf(pid) === birth;
 };
 
+/** What a claim says, or nothing where it is gone. */
+const read = (path: string): Promise<string | undefined> =>
+  readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw error;
+  });
+
+/** Whether who made a claim is still there. */
+const isHeld = (text: string): boolean => {
+  const [pid = '', birth = ''] = text.split(' ');
+  return Number(pid) > 0 && isAlive(Number(pid)) && birthOf(Number(pid)) === birth;
+};
+
+/** Where the heir of a dead owner's claim puts his own. */
+const heirOf = (path: string, text: string): string =>
+  `${path}.${createHash('sha256').update(text).digest('hex').slice(0, 16)}`;
+
 /** Takes the data folder for this process; a folder whose owner is alive is refused. */
 export const takeOwnership = async (base: string): Promise<() => Promise<void>> => {
-  const path = join(base, 'sidecar.pid');
-  const draft = `${path}.${process.pid}`;
+  const own = join(base, 'sidecar.pid');
+  const draft = `${own}.${process.pid}`;
   const mine = `${process.pid} ${birthOf(process.pid)}`;
-  const inUse = (by: string): EmbeddedError => new EmbeddedError(`the data folder ${base} is in use by process ${by}`);
   // Linked into place whole: nobody ever reads a claim that is only half written.
-  const claim = async (): Promise<boolean> => {
-    await writeFile(draft, mine);
+  const claim = async (path: string): Promise<boolean> => {
     try {
       await link(draft, path);
       return true;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
       throw error;
-    } finally {
-      await rm(draft, { force: true });
     }
   };
-  if (!(await claim())) {
-    const text = await readFile(path, 'utf8').catch(() => '');
-    const [pid = '', birth = ''] = text.split(' ');
-    if (text === mine || (Number(pid) > 0 && isAlive(Number(pid)) && birthOf(Number(pid)) === birth)) throw inUse(pid);
-    await rename(path, draft).catch(() => {});
-    const removed = await readFile(draft, 'utf8').catch(() => text);
-    // Another start was faster, and what went away just now is its fresh claim.
-    if (removed !== text) await link(draft, path).catch(() => {});
-    if (removed !== text || !(await claim())) {
-      await rm(draft, { force: true });
-      throw inUse(removed.split(' ')[0] ?? '');
+  /** Of those who see a dead owner's claim one becomes his heir, who alone may put his own in its place. */
+  const take = async (path: string): Promise<void> => {
+    while (!(await claim(path))) {
+      const text = await read(path);
+      if (text === undefined) continue;
+      if (text === mine || isHeld(text)) {
+        throw new EmbeddedError(`the data folder ${base} is in use by process ${text.split(' ')[0]}`);
+      }
+      const heir = heirOf(path, text);
+      await take(heir);
+      if ((await read(path)) === text) {
+        await rename(heir, path);
+        return;
+      }
+      // Another was his heir before, and has moved in.
+      await rm(heir);
     }
+  };
+  // One that a killed process of this number has left may be the very file of a claim.
+  await rm(draft, { force: true });
+  await writeFile(draft, mine);
+  try {
+    await take(own);
+  } finally {
+    await rm(draft, { force: true });
   }
-  return () => rm(path, { force: true });
+  return () => rm(own, { force: true });
 };

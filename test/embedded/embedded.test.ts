@@ -1,7 +1,7 @@
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
-import { chmod, chown, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, link, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -13,6 +13,7 @@ import { takeOwnership } from '../../src/embedded/ownership.ts';
 import { copyDataFolder } from '../support/program.ts';
 
 const HOLDER = join(import.meta.dirname, '..', 'support', 'embedded-holder.ts');
+const CONTENDER = join(import.meta.dirname, '..', 'support', 'contender.ts');
 const NOBODY = { uid: 65_534, gid: 65_534 };
 const isRoot = process.getuid?.() === 0;
 /** True where root can show what an ordinary user gets: the account must be able to read this checkout. */
@@ -210,6 +211,38 @@ test('of several starts at once after a kill exactly one has the data', async ()
     if (refused !== undefined) expect(refused).toMatch(/^the data folder .* is in use by process \d+$/);
   }
   expect(await query(started[0]!.url, 'select 1 as a')).toEqual([{ a: 1 }]);
+});
+
+// Story: of those who took a dead owner's claim away one might take that of a faster one for it, and before it was put back a
+// third had the folder, too.
+test("a folder whose owner was killed is one start's, however many come at the same moment", async () => {
+  const contenders = Array.from({ length: 6 }, () => {
+    const child = spawn(process.execPath, [CONTENDER], { stdio: ['pipe', 'pipe', 'inherit'] });
+    return { child, lines: createInterface(child.stdout)[Symbol.asyncIterator]() };
+  });
+  const gone = spawnSync(process.execPath, ['--eval', '']).pid;
+  for (let round = 0; round < 200; round += 1) {
+    const own = join(folder, String(round));
+    await mkdir(own);
+    await writeFile(join(own, 'sidecar.pid'), `${gone} 1`);
+    for (const { child } of contenders) child.stdin.write(`${own}\n`);
+    const answers = await Promise.all(
+      contenders.map(async ({ lines }) => JSON.parse((await lines.next()).value!) as { problem?: string }),
+    );
+    const problems = answers.flatMap(({ problem }) => problem ?? []);
+    expect(problems).toHaveLength(5);
+    for (const problem of problems) expect(problem).toMatch(/^the data folder .* is in use by process \d+$/);
+  }
+  for (const { child } of contenders) child.stdin.end();
+});
+
+// Story: in a container each sidecar has the number of the one before it.
+test('a process whose like was killed while it took the folder takes it', async () => {
+  const claim = join(folder, 'sidecar.pid');
+  await writeFile(claim, `${process.pid} 1`);
+  await link(claim, `${claim}.${process.pid}`);
+  await (await takeOwnership(folder))();
+  expect(await readdir(folder)).toEqual([]);
 });
 
 test('a stale lock file that names another process neither stops that process nor the start', async () => {
