@@ -1,6 +1,6 @@
 import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
-import { linkSync, lstatSync, renameSync, type Stats, statSync, unlinkSync } from 'node:fs';
+import { type BigIntStats, linkSync, lstatSync, renameSync, statSync, unlinkSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type ListenOptions, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { AddressError } from '../setting-forms.ts';
@@ -64,7 +64,11 @@ const isServed = (path: string): Promise<boolean> =>
     });
   });
 
-const statOf = (path: string): Stats | undefined => lstatSync(path, { throwIfNoEntry: false });
+const statOf = (path: string): BigIntStats | undefined => lstatSync(path, { throwIfNoEntry: false, bigint: true });
+
+/** A number alone is given to another file as soon as its own is gone. */
+const isSame = (one: BigIntStats, other: BigIntStats | undefined): boolean =>
+  one.ino === other?.ino && one.mtimeNs === other.mtimeNs;
 
 /** Removes the file of a socket that nobody serves any more; what else is there stays, and is refused. */
 const removeStale = async (path: string): Promise<void> => {
@@ -74,8 +78,13 @@ const removeStale = async (path: string): Promise<void> => {
   if (await isServed(path)) throw new AddressError(`cannot listen on unix:${path}: it is in use by another process`);
   // Another start may have taken the path over since it was looked at: only the file that was judged may go.
   const aside = `${path}.${process.pid}`;
-  renameSync(path, aside);
-  if (statOf(aside)?.ino !== found.ino) {
+  try {
+    renameSync(path, aside);
+  } catch (error) {
+    if (isCode(error, 'ENOENT')) return;
+    throw error;
+  }
+  if (!isSame(found, statOf(aside))) {
     linkSync(aside, path);
     unlinkSync(aside);
     throw new AddressError(`cannot listen on unix:${path}: it is in use by another process`);

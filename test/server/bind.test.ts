@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -33,12 +33,17 @@ describe('a socket file', () => {
     expect(existsSync(path)).toBe(false);
   });
 
-  // It blocked every later start.
-  test('that a killed process left behind is replaced', async () => {
-    const path = join(folder, 'b.sock');
+  /** A process that is killed leaves its socket behind. */
+  const leave = (path: string): void => {
     const script = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 9))`;
     spawnSync(process.execPath, ['-e', script]);
     expect(statSync(path).isSocket()).toBe(true);
+  };
+
+  // It blocked every later start.
+  test('that a killed process left behind is replaced', async () => {
+    const path = join(folder, 'b.sock');
+    leave(path);
     const bound = await open(`unix:${path}`);
     const [said] = (await once(connect(path), 'data')) as [Buffer];
     expect(said.toString()).toBe('here');
@@ -52,6 +57,23 @@ describe('a socket file', () => {
     const [said] = (await once(connect(path), 'data')) as [Buffer];
     expect(said.toString()).toBe('here');
     await first.close();
+  });
+
+  // Story: of two starts the slower one took the other's socket for the one that it had judged, since a file system may give
+  // the number of a file that is gone to the next, and nobody reached the faster one any more.
+  test('that another start has just put in the place of one left behind is refused and goes on being served', async () => {
+    const path = join(folder, 'e.sock');
+    for (let round = 0; round < 10; round += 1) {
+      leave(path);
+      const slower = problem(`unix:${path}`);
+      unlinkSync(path);
+      const faster = createServer((socket) => socket.end('there')).listen(path);
+      expect(await slower).toMatch(/in use by another process/);
+      const [said] = (await once(connect(path), 'data')) as [Buffer];
+      expect(said.toString()).toBe('there');
+      faster.close();
+      await once(faster, 'close');
+    }
   });
 
   test('that is no socket is refused and stays', async () => {
