@@ -6,7 +6,7 @@ import { token } from './commands/token.ts';
 import { wait } from './commands/wait.ts';
 import { loadConfig, settingsHelp } from './config.ts';
 import { RpcError } from './contract/errors.ts';
-import { BlockedError, ObstacleError, SchemaError, UnreachableError } from './database/migrate/migrate.ts';
+import { BlockedError, isAway, ObstacleError, SchemaError, UnreachableError } from './database/migrate/migrate.ts';
 import { RightsError, RoleError } from './database/migrate/serving-rights.ts';
 import { TenantsError } from './database/migrate/tenant-policies.ts';
 import { EmbeddedError } from './embedded/data-folder.ts';
@@ -52,16 +52,11 @@ const firstLine = (text: string): string => text.trim().split('\n')[0]!;
 
 const OBSTACLES = [BlockedError, TenantsError, ObstacleError, RightsError];
 
-/** A server that went away in the midst of the work, or let in nobody more. */
-const AWAY = /^(?:57P0[123]|53300|08\w{3}|ECONNRESET|EPIPE)$/;
-/** The same where the connection ended without a word, or between two statements. */
-const CUT_OFF = /^(?:Connection terminated|Client has encountered a connection error)/;
 const NO_RIGHT = '42501';
 
 const exitCodeOf = (error: Error): number | undefined => {
-  const { code = '', message } = error as NodeJS.ErrnoException;
-  if (AWAY.test(code) || CUT_OFF.test(message)) return EXIT.unreachable;
-  if (code === NO_RIGHT) return EXIT.obstacle;
+  if (isAway(error)) return EXIT.unreachable;
+  if ((error as NodeJS.ErrnoException).code === NO_RIGHT) return EXIT.obstacle;
   if (error instanceof UnreachableError || error instanceof EmbeddedError) return EXIT.unreachable;
   if (error instanceof RpcError) return error.reason === 'DATABASE_UNAVAILABLE' ? EXIT.unreachable : EXIT.misuse;
   if (error instanceof SchemaError) return EXIT.olderSchema;

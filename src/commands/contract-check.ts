@@ -1,5 +1,4 @@
-import { accessSync, closeSync, constants, existsSync, openSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { writeFileSync } from 'node:fs';
 import { EXIT } from '../exit.ts';
 import { type Channel, callRpc, grpcChannel, httpChannel, type TlsFiles } from '../scenarios/channel.ts';
 import { loadFolder } from '../scenarios/load.ts';
@@ -9,6 +8,7 @@ import { type Result, type RunOptions, runScenario } from '../scenarios/runner.t
 import type { Scenario } from '../scenarios/scenario.ts';
 import { shipped } from '../scenarios/shipped.ts';
 import { ConfigError } from '../setting-forms.ts';
+import { lookWritable } from '../writable-file.ts';
 import { complain, say } from './output.ts';
 
 /** What is put to which sidecar. */
@@ -31,20 +31,6 @@ const chosen = ({ folder, only }: ContractOptions): Scenario[] => {
   const unknown = only?.find((name) => !all.some((scenario) => scenario.name === name));
   if (unknown !== undefined) throw new ConfigError(`--only ${unknown}: there is no such scenario`);
   return only === undefined ? all : all.filter(({ name }) => only.includes(name));
-};
-
-/**
- * Looks whether a report can be written, without making one.
- *
- * @throws ConfigError when it cannot.
- */
-const lookAtReport = (path: string): void => {
-  try {
-    if (existsSync(path)) closeSync(openSync(path, 'a'));
-    else accessSync(dirname(path), constants.W_OK | constants.X_OK);
-  } catch (error) {
-    throw new ConfigError(`--junit ${path} cannot be written (${(error as NodeJS.ErrnoException).code})`);
-  }
 };
 
 /** Why nobody answers there. */
@@ -70,7 +56,11 @@ const put = async (channel: Channel, scenarios: readonly Scenario[], options: Co
 export const contract = async (options: ContractOptions): Promise<number> => {
   const scenarios = chosen(options);
   const { target, http, tls, junit } = options;
-  if (junit !== undefined) lookAtReport(junit);
+  if (junit !== undefined) {
+    await lookWritable(junit).catch(({ code }: NodeJS.ErrnoException) => {
+      throw new ConfigError(`--junit ${junit} cannot be written (${code})`);
+    });
+  }
   const channels = [grpcChannel(target, tls), ...(http === undefined ? [] : [httpChannel(http, tls)])];
   const suites: Suite[] = [];
   try {

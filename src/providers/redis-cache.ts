@@ -50,8 +50,10 @@ export const redisCache = (url: string, warn: (problem: string) => void, waitMs 
   };
   const refused = (error: unknown): never => {
     const refusal = refusalIn(error as Error);
-    if (refusal && !refusals.has(refusal)) warn(refusal);
-    if (refusal) refusals.add(refusal);
+    if (refusal && !refusals.has(refusal)) {
+      refusals.add(refusal);
+      warn(refusal);
+    }
     throw error;
   };
   // Loaded and connected at the first use: a process without use for Redis starts without it.

@@ -1,9 +1,8 @@
-import { accessSync, constants, existsSync } from 'node:fs';
-import { open } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { access, constants, open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { ConfigError } from '../setting-forms.ts';
+import { lookWritable } from '../writable-file.ts';
 
 /** Characters that may wait for a file that takes none. */
 const WAITING_MAX = 4_194_304;
@@ -60,7 +59,7 @@ export class AuditFile {
   static async open(path: string, log: Logger): Promise<AuditFile> {
     await writable(path, async () => {
       await (await open(path, 'a', MODE)).close();
-      accessSync(path, constants.W_OK);
+      await access(path, constants.W_OK);
     });
     return new AuditFile(path, log);
   }
@@ -71,14 +70,7 @@ export class AuditFile {
    * @throws ConfigError when it would not.
    */
   static async look(path: string): Promise<void> {
-    await writable(path, async () => {
-      if (existsSync(path)) {
-        await (await open(path, constants.O_WRONLY | constants.O_APPEND)).close();
-        accessSync(path, constants.W_OK);
-      } else {
-        accessSync(dirname(path), constants.W_OK | constants.X_OK);
-      }
-    });
+    await writable(path, () => lookWritable(path));
   }
 
   /** Takes a line without its end; never waits and never fails. */

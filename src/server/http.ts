@@ -101,8 +101,7 @@ export const listenHttp = async (
     });
   /** What the library makes of an RPC, made when it is first called: most are never called here. */
   const adapters = new Map<Endpoint | undefined, Adapter>();
-  const adapterOf = (request: Request): Adapter => {
-    const endpoint = byPath.get(pathOf(request));
+  const adapterOf = (endpoint: Endpoint | undefined): Adapter => {
     const known = adapters.get(endpoint);
     if (known) return known;
     const made = adapterFor(endpoint);
@@ -198,7 +197,7 @@ export const listenHttp = async (
       response.once('finish', () => request.removeAllListeners('readable').resume());
     }
     try {
-      adapterOf(request)(request as never, response as never);
+      adapterOf(endpoint)(request as never, response as never);
     } catch {
       // The library takes the address of a request for one that can be read.
       response.statusCode = 400;

@@ -8,12 +8,20 @@ export class UnreachableError extends Error {
   /** Whether that may pass by itself: the server is starting, or its name is not known yet. */
   get mayPass(): boolean {
     const { code, message } = (this.cause ?? {}) as { code?: string; message?: string };
-    return code === undefined ? /terminated|timeout/i.test(message ?? '') : MAY_PASS.test(code);
+    if (code === undefined) return /terminated|timeout/i.test(message ?? '');
+    return AWAY.test(code) || NOT_THERE.test(code);
   }
 }
 
-const MAY_PASS =
-  /^(?:E(?:CONN(?:REFUSED|RESET)|NOENT|NOTFOUND|AI_AGAIN|TIMEDOUT|PIPE|(?:HOST|NET)UNREACH)|57P0[123]|53300|08\w{3})$/;
+/** A server that goes away in the midst of work, or lets in nobody more. */
+const AWAY = /^(?:57P0[123]|53300|08\w{3}|ECONNRESET|EPIPE)$/;
+/** The same where the connection ends without a word, or between two statements. */
+const CUT_OFF = /^(?:Connection terminated|Client has encountered a connection error)/;
+const NOT_THERE = /^E(?:CONNREFUSED|NOENT|NOTFOUND|AI_AGAIN|TIMEDOUT|(?:HOST|NET)UNREACH)$/;
+
+/** Whether that is what a server that has gone leaves of work that had begun. */
+export const isAway = ({ code = '', message }: NodeJS.ErrnoException): boolean =>
+  AWAY.test(code) || CUT_OFF.test(message);
 
 /** A row of what was looked up: its cells by name. To ask for one that is not there, or is NULL where none may be, is a bug. */
 export class Found {

@@ -9,7 +9,7 @@ import { type Migrating, type Say, TUNING, type Tuning, withTurn } from './turn.
 
 export type { Finding } from './findings.ts';
 export { findingText, ObstacleError } from './findings.ts';
-export { UnreachableError, withClient } from './look.ts';
+export { isAway, UnreachableError, withClient } from './look.ts';
 export { BlockedError } from './turn.ts';
 
 /** The oldest PostgreSQL that is supported, by its major version. */
