@@ -28,6 +28,8 @@ import { isThere, violation } from './support/rows.ts';
 import { ask, freePort, startSecond } from './support/sidecar.ts';
 
 const PATIENCE = { timeout: 30_000 };
+/** A sidecar listens before its database is ready, and a transaction that does not begin then is not tried again. */
+const serves = (far: Client) => vi.waitFor(() => far.policyEngine.fetchRiskCeilings({}), PATIENCE);
 
 let sidecar: Ephemeral;
 let client: Client;
@@ -159,6 +161,7 @@ test('a sidecar that is killed amid a transaction is told, and serves again when
   const first = startSecond(sidecar.database, address);
   using far = connect(address);
   const row = violation();
+  await serves(far);
   const open = await far.transaction();
   await open.policyEngine.insertViolation(row);
   await first.kill();
@@ -166,7 +169,7 @@ test('a sidecar that is killed amid a transaction is told, and serves again when
   await expect(open.commit()).rejects.toBeInstanceOf(SidecarError);
 
   await using _second = startSecond(sidecar.database, address);
-  await vi.waitFor(() => far.policyEngine.fetchRiskCeilings({}), PATIENCE);
+  await serves(far);
   await far.transaction((tx) => tx.policyEngine.insertViolation(row));
   expect(await isThere(client, row.violationId)).toBe(true);
 });
@@ -203,6 +206,7 @@ test('a sidecar that is killed in a part which a block does without takes all wi
   const first = startSecond(sidecar.database, address);
   using far = connect(address);
   const row = violation();
+  await serves(far);
   await expect(far.transaction(recording(row, () => first.kill()))).rejects.toThrow(UnavailableError);
   expect(await isThere(client, row.violationId)).toBe(false);
 });
@@ -225,10 +229,11 @@ test('`run` survives a sidecar that is killed in a part which its block does wit
 
 test('a part that is refused for the limit of calls is undone, and the rest is committed', async () => {
   const address = `127.0.0.1:${await freePort()}`;
-  // Beginning, first row and savepoint.
-  await using _second = startSecond(sidecar.database, address, { SIDECAR_CALLS_PER_SECOND: '3' });
+  // Whether it serves, beginning, first row and savepoint.
+  await using _second = startSecond(sidecar.database, address, { SIDECAR_CALLS_PER_SECOND: '4' });
   using far = connect(address);
   const row = violation();
+  await serves(far);
   await far.transaction(async (tx) => {
     await tx.policyEngine.insertViolation(row);
     const many = Array.from({ length: 20 }, () => violation());
@@ -335,6 +340,7 @@ test('a token is sent, over a socket file, too', async () => {
     await using _second = startSecond(sidecar.database, address, { SIDECAR_TOKENS_FILE: tokens });
     using stranger = connect(address);
     using known = connect(address, { token });
+    await serves(known);
     await expect(stranger.policyEngine.fetchPolicyVersions({})).rejects.toThrow(UnauthenticatedError);
     await known.transaction((tx) => tx.policyEngine.insertViolation(violation()));
   }
@@ -357,6 +363,7 @@ test.runIf(hasOpenssl)('TLS is spoken with the authority and the name that are g
     await using _second = startSecond(sidecar.database, address, { SIDECAR_TLS_CERT: cert, SIDECAR_TLS_KEY: key });
     using trusting = connect(address, { tls: { ca: await readFile(cert), serverName: 'sidecar' } });
     using doubting = connect(address, { tls: true, timeoutMs: 2_000 });
+    await serves(trusting);
     await trusting.transaction((tx) => tx.policyEngine.insertViolation(violation()));
     await expect(doubting.policyEngine.fetchViolations({})).rejects.toBeInstanceOf(SidecarError);
   }
